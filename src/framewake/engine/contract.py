@@ -1,0 +1,229 @@
+"""What a model may ask of a framework: the only place where an operation is documented.
+
+Every engine (``engine/torch.py``, ``engine/mindspore.py``) has exactly these methods with exactly
+these signatures; a test compares them.  Axis letters: ``B`` batch, ``C`` channels, ``F`` frames,
+``H W`` grid, ``N M`` tokens, ``D`` width, ``A`` heads, ``E`` head width.
+
+Tensors are the engine's own.  Outside an engine file they are touched only through these methods,
+arithmetic and comparison operators, basic indexing (integers, slices with steps, ``None``, ``...``)
+and ``.shape``.  There are no in-place operations.  Types are named by strings.  Python numbers keep a
+tensor's type; two tensors that meet in one operation must already agree in type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Tensor = Any
+Dtype = Literal["float32", "float16", "bfloat16", "int64", "bool"]
+Weights = dict[str, Tensor]
+
+
+class Engine(Protocol):
+    """One framework on one device."""
+
+    name: str  # "torch:cpu", "torch:cuda:0", "mindspore:ascend:0", ...
+    kind: str  # "torch" or "mindspore"
+    device: str  # "cpu", "cuda:0", "ascend:0"
+    reason: str  # why this engine was chosen, in a few words
+
+    # --- make and move -------------------------------------------------------------------------
+
+    def asarray(self, values: Any, dtype: Dtype | None = None) -> Tensor:
+        """A tensor on this device from a numpy array, list or number (copied when it must be).
+
+        Without ``dtype``: float64 becomes float32, int32 becomes int64, others keep their type.
+        """
+
+    def numpy(self, x: Tensor) -> np.ndarray:
+        """A numpy copy or view on the host; bfloat16 becomes float32. Waits for the device."""
+
+    def zeros(self, shape: Sequence[int], dtype: Dtype = "float32") -> Tensor:
+        """Zeros."""
+
+    def full(self, shape: Sequence[int], value: float, dtype: Dtype = "float32") -> Tensor:
+        """One value everywhere."""
+
+    def arange(self, count: int, dtype: Dtype = "int64") -> Tensor:
+        """0, 1, ... count - 1."""
+
+    def cast(self, x: Tensor, dtype: Dtype) -> Tensor:
+        """The same values in another type (x itself when the type is already right)."""
+
+    def dtype(self, x: Tensor) -> Dtype:
+        """The name of a tensor's type."""
+
+    def to_device(self, x: Tensor) -> Tensor:
+        """x on this engine's device, itself when it is there already."""
+
+    # --- shape ---------------------------------------------------------------------------------
+
+    def reshape(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Another shape, row-major; one size may be -1."""
+
+    def permute(self, x: Tensor, axes: Sequence[int]) -> Tensor:
+        """Axes in another order."""
+
+    def concat(self, xs: Sequence[Tensor], axis: int) -> Tensor:
+        """Join along an existing axis; types must agree."""
+
+    def stack(self, xs: Sequence[Tensor], axis: int) -> Tensor:
+        """Join along a new axis."""
+
+    def split(self, x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
+        """Cut into consecutive pieces of the given sizes, which add up to the axis."""
+
+    def pad(
+        self,
+        x: Tensor,
+        widths: Sequence[tuple[int, int]],
+        mode: Literal["constant", "replicate"] = "constant",
+    ) -> Tensor:
+        """Grow the last ``len(widths)`` axes, each by (before, after): zeros or the edge repeated."""
+
+    def broadcast_to(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Repeat axes of size one up to the shape."""
+
+    def take(self, x: Tensor, index: Tensor, axis: int) -> Tensor:
+        """Rows of an axis by a one-dimensional int64 index."""
+
+    # --- arithmetic ----------------------------------------------------------------------------
+
+    def exp(self, x: Tensor) -> Tensor:
+        """e to the x."""
+
+    def cos(self, x: Tensor) -> Tensor:
+        """Cosine."""
+
+    def sin(self, x: Tensor) -> Tensor:
+        """Sine."""
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        """Square root."""
+
+    def rsqrt(self, x: Tensor) -> Tensor:
+        """One over the square root."""
+
+    def tanh(self, x: Tensor) -> Tensor:
+        """Hyperbolic tangent."""
+
+    def sigmoid(self, x: Tensor) -> Tensor:
+        """1 / (1 + exp(-x))."""
+
+    def clip(self, x: Tensor, low: float, high: float) -> Tensor:
+        """Values forced into [low, high]."""
+
+    def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """x where the condition holds, else y."""
+
+    def sum(self, x: Tensor, axes: Sequence[int], keepdims: bool = False) -> Tensor:
+        """Sum over axes."""
+
+    def mean(self, x: Tensor, axes: Sequence[int], keepdims: bool = False) -> Tensor:
+        """Mean over axes."""
+
+    def max(self, x: Tensor, axes: Sequence[int], keepdims: bool = False) -> Tensor:
+        """Maximum over axes."""
+
+    # --- layers --------------------------------------------------------------------------------
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """Matrix product of the last two axes, leading axes broadcast."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x @ weight.T + bias. Shapes: x (..., I), weight (O, I), bias (O,) -> (..., O)."""
+
+    def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sequence[int] = (1, 1)) -> Tensor:
+        """Convolution without padding. Shapes: x (B, C, H, W), weight (O, C, h, w)."""
+
+    def conv3d(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sequence[int] = (1, 1, 1)) -> Tensor:
+        """Convolution without padding. Shapes: x (B, C, F, H, W), weight (O, C, f, h, w)."""
+
+    def embedding(self, table: Tensor, ids: Tensor) -> Tensor:
+        """Rows of a table. Shapes: table (V, D), ids (...) int64 -> (..., D)."""
+
+    def layer_norm(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-6) -> Tensor:
+        """Zero mean, unit variance over the last axis. Precision: statistics in float32, result in x's type."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+        """x / rms(x) over the last axis, cast to x's type, then times the weight. Precision: rms in float32."""
+
+    def group_norm(self, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
+        """Normalise groups of channels over all following axes. Shapes: x (B, C, ...). Precision: statistics in float32."""
+
+    def silu(self, x: Tensor) -> Tensor:
+        """x * sigmoid(x)."""
+
+    def gelu(self, x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+        """Gaussian error linear unit, exact or with tanh."""
+
+    def softmax(self, x: Tensor) -> Tensor:
+        """Softmax over the last axis."""
+
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        mask: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Softmax(q k^T * scale) v.
+
+        Shapes: q (B, N, A, E), k and v (B, M, A, E) -> (B, N, A, E). ``mask`` is bool and broadcasts to
+        (B, A, N, M), True where a query may look; only for short sequences. ``lengths`` are host
+        integers: keys of sample i from lengths[i] on do not exist, and no mask is built for them
+        (rows of queries beyond the length come out finite and mean nothing).
+        """
+
+    def upsample(self, x: Tensor, factors: Sequence[int]) -> Tensor:
+        """Nearest-neighbour enlargement of the last ``len(factors)`` axes by whole factors."""
+
+    # --- control -------------------------------------------------------------------------------
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, compiled once and reused for every dict of weights of the same shapes.
+
+        The function takes and returns tensors, and tuples, lists and flat dicts of tensors; all else it
+        uses must not change between calls.
+        """
+
+    def grad(self, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Weights]]:
+        """Turn ``function(weights, *args) -> scalar`` into ``(weights, *args) -> (scalar, gradients)``.
+
+        ``weights`` is a flat dict; the gradients have its keys. Other arguments get none.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished everything asked of it."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes on this device: ``free``, ``total``, ``used`` and ``peak`` by this process."""
+
+    def copy_stream(self) -> Any:
+        """A context manager in which copies overlap with computing; does nothing on a CPU."""
+
+    # --- collectives ---------------------------------------------------------------------------
+
+    def rank(self) -> int:
+        """This process's number among the processes that work together; 0 alone."""
+
+    def size(self) -> int:
+        """How many processes work together; 1 alone."""
+
+    def all_gather(self, x: Tensor, axis: int) -> Tensor:
+        """Every rank's x, joined along an axis in rank order."""
+
+    def all_to_all(self, x: Tensor, split_axis: int, concat_axis: int) -> Tensor:
+        """Cut x along one axis, send piece i to rank i, join what arrives along another axis."""
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """The sum over all ranks."""
+
+    def broadcast(self, x: Tensor, source: int = 0) -> Tensor:
+        """Rank ``source``'s x on every rank."""

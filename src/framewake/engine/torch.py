@@ -1,0 +1,272 @@
+"""PyTorch on CUDA and on the CPU. Only this file imports torch."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int64": torch.int64,
+    "bool": torch.bool,
+}
+_NAMES = {value: key for key, value in _DTYPES.items()}
+
+
+class TorchEngine:
+    """The contract over torch. Documentation of every method: ``engine/contract.py``."""
+
+    kind = "torch"
+
+    def __init__(self, device: str, reason: str) -> None:
+        self.device = device
+        self.name = f"torch:{device}"
+        self.reason = reason
+        self._device = torch.device(device)
+
+    # --- make and move
+
+    def asarray(self, values, dtype=None):
+        if not isinstance(values, torch.Tensor):
+            array = np.asarray(values)
+            if array.dtype == np.float64:
+                array = array.astype(np.float32)
+            elif array.dtype == np.int32:
+                array = array.astype(np.int64)
+            values = torch.from_numpy(np.array(array, order="C", copy=not array.flags.writeable))
+        return values.to(device=self._device, dtype=None if dtype is None else _DTYPES[dtype])
+
+    def numpy(self, x):
+        x = x.detach()
+        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
+
+    def zeros(self, shape, dtype="float32"):
+        return torch.zeros(tuple(shape), dtype=_DTYPES[dtype], device=self._device)
+
+    def full(self, shape, value, dtype="float32"):
+        return torch.full(tuple(shape), value, dtype=_DTYPES[dtype], device=self._device)
+
+    def arange(self, count, dtype="int64"):
+        return torch.arange(count, dtype=_DTYPES[dtype], device=self._device)
+
+    def cast(self, x, dtype):
+        return x.to(_DTYPES[dtype])
+
+    def dtype(self, x):
+        return _NAMES[x.dtype]
+
+    def to_device(self, x):
+        return x.to(self._device, non_blocking=True)
+
+    # --- shape
+
+    def reshape(self, x, shape):
+        return x.reshape(tuple(shape))
+
+    def permute(self, x, axes):
+        return x.permute(tuple(axes))
+
+    def concat(self, xs, axis):
+        return torch.cat(list(xs), dim=axis)
+
+    def stack(self, xs, axis):
+        return torch.stack(list(xs), dim=axis)
+
+    def split(self, x, sizes, axis):
+        return torch.split(x, list(sizes), dim=axis)
+
+    def pad(self, x, widths, mode="constant"):
+        flat = [side for pair in reversed(list(widths)) for side in pair]
+        return F.pad(x, flat, mode=mode)
+
+    def broadcast_to(self, x, shape):
+        return x.expand(tuple(shape))
+
+    def take(self, x, index, axis):
+        return torch.index_select(x, axis, index)
+
+    # --- arithmetic
+
+    def exp(self, x):
+        return torch.exp(x)
+
+    def cos(self, x):
+        return torch.cos(x)
+
+    def sin(self, x):
+        return torch.sin(x)
+
+    def sqrt(self, x):
+        return torch.sqrt(x)
+
+    def rsqrt(self, x):
+        return torch.rsqrt(x)
+
+    def tanh(self, x):
+        return torch.tanh(x)
+
+    def sigmoid(self, x):
+        return torch.sigmoid(x)
+
+    def clip(self, x, low, high):
+        return torch.clamp(x, low, high)
+
+    def where(self, condition, x, y):
+        return torch.where(condition, x, y)
+
+    def sum(self, x, axes, keepdims=False):
+        return torch.sum(x, dim=tuple(axes), keepdim=keepdims)
+
+    def mean(self, x, axes, keepdims=False):
+        return torch.mean(x, dim=tuple(axes), keepdim=keepdims)
+
+    def max(self, x, axes, keepdims=False):
+        return torch.amax(x, dim=tuple(axes), keepdim=keepdims)
+
+    # --- layers
+
+    def matmul(self, x, y):
+        return torch.matmul(x, y)
+
+    def linear(self, x, weight, bias=None):
+        return F.linear(x, weight, bias)
+
+    def conv2d(self, x, weight, bias=None, stride=(1, 1)):
+        return F.conv2d(x, weight, bias, tuple(stride))
+
+    def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        return F.conv3d(x, weight, bias, tuple(stride))
+
+    def embedding(self, table, ids):
+        return F.embedding(ids, table)
+
+    def layer_norm(self, x, weight=None, bias=None, eps=1e-6):
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+    def rms_norm(self, x, weight, eps=1e-6):
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+
+    def group_norm(self, x, groups, weight, bias, eps=1e-6):
+        return F.group_norm(x, groups, weight, bias, eps)
+
+    def silu(self, x):
+        return F.silu(x)
+
+    def gelu(self, x, approximate="none"):
+        return F.gelu(x, approximate=approximate)
+
+    def softmax(self, x):
+        return torch.softmax(x, dim=-1)
+
+    def attention(self, q, k, v, *, scale, mask=None, lengths=None):
+        if lengths is not None and (len(lengths) == 1 or len(set(lengths)) == 1):
+            k, v, lengths = k[:, : lengths[0]], v[:, : lengths[0]], None
+        if lengths is not None:
+            parts = [
+                self.attention(q[i : i + 1], k[i : i + 1, :n], v[i : i + 1, :n], scale=scale)
+                for i, n in enumerate(lengths)
+            ]
+            return torch.cat(parts)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+
+    def upsample(self, x, factors):
+        for axis, factor in enumerate(factors, start=x.ndim - len(factors)):
+            if factor > 1:
+                x = x.repeat_interleave(factor, dim=axis)
+        return x
+
+    # --- control
+
+    def compile(self, function):
+        return torch.compile(function)
+
+    def grad(self, function):
+        def value_and_grad(weights, *args):
+            leaves = {name: w.detach().requires_grad_(True) for name, w in weights.items()}
+            with torch.enable_grad():
+                value = function(leaves, *args)
+            grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+            zero = {n: g if g is not None else torch.zeros_like(weights[n]) for n, g in zip(leaves, grads, strict=True)}
+            return value.detach(), zero
+
+        return value_and_grad
+
+    def synchronize(self):
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def memory(self):
+        if self._device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._device)
+            used, peak = torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
+            return {"free": free, "total": total, "used": used, "peak": peak}
+        return host_memory()
+
+    def copy_stream(self):
+        if self._device.type == "cuda":
+            return torch.cuda.stream(torch.cuda.Stream(self._device))
+        return contextlib.nullcontext()
+
+    # --- collectives
+
+    def rank(self):
+        return dist.get_rank() if dist.is_initialized() else 0
+
+    def size(self):
+        return dist.get_world_size() if dist.is_initialized() else 1
+
+    def all_gather(self, x, axis):
+        if self.size() == 1:
+            return x
+        pieces = [torch.empty_like(x) for _ in range(self.size())]
+        dist.all_gather(pieces, x.contiguous())
+        return torch.cat(pieces, dim=axis)
+
+    def all_to_all(self, x, split_axis, concat_axis):
+        if self.size() == 1:
+            return x
+        sent = [piece.contiguous() for piece in x.chunk(self.size(), dim=split_axis)]
+        received = [torch.empty_like(piece) for piece in sent]
+        dist.all_to_all(received, sent)
+        return torch.cat(received, dim=concat_axis)
+
+    def all_reduce(self, x):
+        if self.size() > 1:
+            x = x.clone()
+            dist.all_reduce(x)
+        return x
+
+    def broadcast(self, x, source=0):
+        if self.size() > 1:
+            x = x.clone()
+            dist.broadcast(x, source)
+        return x
+
+
+def host_memory() -> dict[str, int]:
+    """Bytes of this machine's memory: free, total, used and peak by this process (Linux)."""
+    fields = {}
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            name, value = line.split(":")
+            fields[name] = int(value.split()[0]) * 1024
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        used = int(statm.read().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"free": fields["MemAvailable"], "total": fields["MemTotal"], "used": used, "peak": peak}
+
+
+def make(device: str, reason: str) -> Any:
+    """A torch engine; ``device`` is "cpu", "cuda" or "cuda:n" (existence is checked by the caller)."""
+    torch.set_grad_enabled(False)
+    return TorchEngine("cuda:0" if device == "cuda" else device, reason)

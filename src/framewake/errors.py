@@ -1,0 +1,87 @@
+"""Every error that framewake raises on purpose.
+
+    FramewakeError
+    |-- InputError        a person can fix it: a bad image, prompt, option or path
+    |-- CheckpointError   a weight file is missing, damaged, hostile or of another model
+    |-- EngineError       a framework or a device is missing or cannot do what was asked
+    |-- ResourceError     not enough memory or disk: the bytes needed and free are in it
+    |-- NumericsError     NaN or infinity appeared: the run stops instead of making a black clip
+    `-- Cancelled         somebody asked the run to stop
+
+A message says what was received, what was expected and what to do.  ``EXIT_CODE`` and
+``HTTP_STATUS`` are the only tables that translate an error for a shell or a client.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FramewakeError(Exception):
+    """Root of every error that framewake raises on purpose."""
+
+
+class InputError(FramewakeError):
+    """What a person handed in cannot be used; the message says what can."""
+
+
+class CheckpointError(FramewakeError):
+    """A checkpoint is missing, damaged, hostile, or belongs to another model."""
+
+
+class EngineError(FramewakeError):
+    """A framework or device is missing, or cannot do what was asked of it."""
+
+
+class ResourceError(FramewakeError):
+    """Memory or disk does not suffice.
+
+    Units: ``bytes_needed`` and ``bytes_free`` are bytes.
+    """
+
+    def __init__(self, message: str, *, bytes_needed: int, bytes_free: int) -> None:
+        super().__init__(message)
+        self.bytes_needed = bytes_needed
+        self.bytes_free = bytes_free
+
+
+class NumericsError(FramewakeError):
+    """NaN or infinity appeared in the latents or the frames."""
+
+
+class Cancelled(FramewakeError):
+    """The run was stopped on request; nothing already written is lost."""
+
+
+# The first matching class in this order decides.
+EXIT_CODE: dict[type[BaseException], int] = {
+    InputError: 2,
+    CheckpointError: 3,
+    EngineError: 4,
+    ResourceError: 5,
+    NumericsError: 6,
+    Cancelled: 130,
+    FramewakeError: 1,
+}
+
+HTTP_STATUS: dict[type[BaseException], int] = {
+    InputError: 422,
+    CheckpointError: 500,
+    EngineError: 503,
+    ResourceError: 507,
+    NumericsError: 500,
+    Cancelled: 409,
+    FramewakeError: 500,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """The process exit code for an error, 1 for anything not in the table."""
+    return next((code for kind, code in EXIT_CODE.items() if isinstance(error, kind)), 1)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as " Did you mean 'mindspore:cpu'?", or "" when nothing is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
