@@ -1,0 +1,1 @@
+"""Comparison with arrays that the original program put out, case by case."""
