@@ -1,0 +1,176 @@
+"""Building blocks of the causal 3D VAE. Each knows the full names of its weights in the flat dict.
+
+Precision: convolutions and linears in the type of the weights; GroupNorm, and the SiLU after it, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.nn.convolution import CausalConv3d
+
+NORM_EPS = 1e-6
+Observe = Callable[[str, Tensor], None]
+
+
+class GroupNorm:
+    """GroupNorm over channels of a group and everything after them, so not causal in time.
+
+    Precision: float32 in the inside; the result has x's type.
+    Source: specification, section 7.4.
+    """
+
+    def __init__(self, engine: Engine, name: str, *, channels: int, groups: int, has_silu: bool) -> None:
+        self.engine = engine
+        self.weight = f"{name}.weight"
+        self.bias = f"{name}.bias"
+        self.channels = channels
+        self.groups = groups
+        self.has_silu = has_silu
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        return {self.weight: (self.channels,), self.bias: (self.channels,)}
+
+    def __call__(self, w: Weights, x: Tensor) -> Tensor:
+        engine = self.engine
+        dtype = engine.dtype(x)
+        weight = engine.cast(w[self.weight], "float32")
+        bias = engine.cast(w[self.bias], "float32")
+        y = engine.group_norm(engine.cast(x, "float32"), self.groups, weight, bias, eps=NORM_EPS)
+        if self.has_silu:
+            y = engine.silu(y)
+        return engine.cast(y, dtype)
+
+
+class Resnet:
+    """Two normalised causal convolutions plus the input. Shapes: x (B, I, F, H, W) -> (B, O, F, H, W)."""
+
+    def __init__(self, engine: Engine, name: str, *, inputs: int, outputs: int, groups: int) -> None:
+        self.norm1 = GroupNorm(engine, f"{name}.norm1", channels=inputs, groups=groups, has_silu=True)
+        self.conv1 = CausalConv3d(engine, f"{name}.conv1.conv", inputs=inputs, outputs=outputs)
+        self.norm2 = GroupNorm(engine, f"{name}.norm2", channels=outputs, groups=groups, has_silu=True)
+        self.conv2 = CausalConv3d(engine, f"{name}.conv2.conv", inputs=outputs, outputs=outputs)
+        self.has_shortcut = inputs != outputs
+        self.shortcut = CausalConv3d(engine, f"{name}.conv_shortcut.conv", inputs=inputs, outputs=outputs, kernel=1)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        parts = self.norm1.shapes() | self.conv1.shapes() | self.norm2.shapes() | self.conv2.shapes()
+        return parts | self.shortcut.shapes() if self.has_shortcut else parts
+
+    def __call__(self, w: Weights, x: Tensor) -> Tensor:
+        y = self.conv1(w, self.norm1(w, x))
+        y = self.conv2(w, self.norm2(w, y))
+        if self.has_shortcut:
+            x = self.shortcut(w, x)
+        return x + y
+
+
+class FrameCausalAttention:
+    """One attention head over all cells of all frames; a cell sees its own and earlier frames.
+
+    Frame by frame, with the keys of the frames so far: the same numbers as one masked attention,
+    without a mask of (F H W) squared.
+    Shapes: x (B, C, F, H, W), same out.
+    Source: specification, section 7.4.
+    """
+
+    def __init__(self, engine: Engine, name: str, *, channels: int, groups: int) -> None:
+        self.engine = engine
+        self.name = name
+        self.channels = channels
+        self.norm = GroupNorm(engine, f"{name}.group_norm", channels=channels, groups=groups, has_silu=False)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        table = self.norm.shapes()
+        for part in ("to_q", "to_k", "to_v", "to_out.0"):
+            table[f"{self.name}.{part}.weight"] = (self.channels, self.channels)
+            table[f"{self.name}.{part}.bias"] = (self.channels,)
+        return table
+
+    def __call__(self, w: Weights, x: Tensor) -> Tensor:
+        engine = self.engine
+        batch, channels, frames, height, width = x.shape
+        cells = height * width
+        tokens = self.tokens(self.norm(w, x))
+        q = self._project(w, "to_q", tokens)
+        k = self._project(w, "to_k", tokens)
+        v = self._project(w, "to_v", tokens)
+        scale = channels**-0.5
+        outs = []
+        for frame in range(frames):
+            seen = (frame + 1) * cells
+            outs.append(engine.attention(q[:, seen - cells : seen], k[:, :seen], v[:, :seen], scale=scale))
+        y = engine.concat(outs, 1) if frames > 1 else outs[0]
+        y = self._linear(w, "to_out.0", engine.reshape(y, (batch, frames * cells, channels)))
+        y = engine.reshape(engine.permute(y, (0, 2, 1)), (batch, channels, frames, height, width))
+        return x + y
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """(B, C, F, H, W) as (B, F H W, C)."""
+        batch, channels, frames, height, width = x.shape
+        flat = self.engine.reshape(x, (batch, channels, frames * height * width))
+        return self.engine.permute(flat, (0, 2, 1))
+
+    def _linear(self, w: Weights, part: str, x: Tensor) -> Tensor:
+        return self.engine.linear(x, w[f"{self.name}.{part}.weight"], w[f"{self.name}.{part}.bias"])
+
+    def _project(self, w: Weights, part: str, tokens: Tensor) -> Tensor:
+        y = self._linear(w, part, tokens)
+        batch, count, channels = y.shape
+        return self.engine.reshape(y, (batch, count, 1, channels))
+
+
+class Upsample:
+    """Nearest-neighbour enlargement and a causal convolution; the first frame grows in space only.
+
+    Shapes: x (B, C, F, H, W) -> (B, C, 1 + (F - 1) t, s H, s W) for factors (t, s, s).
+    Source: specification, section 7.4.
+    """
+
+    def __init__(self, engine: Engine, name: str, *, channels: int, factors: tuple[int, int, int]) -> None:
+        self.engine = engine
+        self.factors = factors
+        self.conv = CausalConv3d(engine, f"{name}.conv.conv", inputs=channels, outputs=channels)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        return self.conv.shapes()
+
+    def __call__(self, w: Weights, x: Tensor) -> Tensor:
+        engine = self.engine
+        if x.shape[2] == 1 or self.factors[0] == 1:
+            y = engine.upsample(x, (1, self.factors[1], self.factors[2]))
+        else:
+            first = engine.upsample(x[:, :, :1], (1, self.factors[1], self.factors[2]))
+            y = engine.concat([first, engine.upsample(x[:, :, 1:], self.factors)], 2)
+        return self.conv(w, y)
+
+
+class MidBlock:
+    """Resnet, attention, resnet at the narrowest point. Shapes: x (B, C, F, H, W), same out."""
+
+    def __init__(self, engine: Engine, name: str, *, channels: int, groups: int, has_attention: bool) -> None:
+        self.resnets = [
+            Resnet(engine, f"{name}.resnets.{i}", inputs=channels, outputs=channels, groups=groups) for i in range(2)
+        ]
+        self.has_attention = has_attention
+        self.attention = FrameCausalAttention(engine, f"{name}.attentions.0", channels=channels, groups=groups)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        parts = self.resnets[0].shapes() | self.resnets[1].shapes()
+        return parts | self.attention.shapes() if self.has_attention else parts
+
+    def __call__(self, w: Weights, x: Tensor, observe: Observe | None = None) -> Tensor:
+        x = self.resnets[0](w, x)
+        if observe is not None:
+            observe("mid_resnet0", x)
+        if self.has_attention:
+            x = self.attention(w, x)
+            if observe is not None:
+                observe("mid_attention", self.attention.tokens(x))
+        return self.resnets[1](w, x)

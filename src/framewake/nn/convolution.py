@@ -1,0 +1,37 @@
+"""Causal 3D convolution: a frame sees itself and earlier frames, never later ones."""
+
+from __future__ import annotations
+
+from framewake.engine.contract import Engine, Tensor, Weights
+
+
+class CausalConv3d:
+    """3D convolution whose time padding is all at the front; edges are repeated, not zero.
+
+    Shapes: x (B, I, F, H, W) -> (B, O, ceil(F / s), ceil(H / s), ceil(W / s)) for odd kernels.
+    Source: specification, section 7.3.
+    """
+
+    def __init__(
+        self, engine: Engine, name: str, *, inputs: int, outputs: int, kernel: int = 3, stride: tuple = (1, 1, 1)
+    ) -> None:
+        self.engine = engine
+        self.weight = f"{name}.weight"
+        self.bias = f"{name}.bias"
+        self.inputs = inputs
+        self.outputs = outputs
+        self.kernel = kernel
+        self.stride = stride
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        return {
+            self.weight: (self.outputs, self.inputs, self.kernel, self.kernel, self.kernel),
+            self.bias: (self.outputs,),
+        }
+
+    def __call__(self, w: Weights, x: Tensor) -> Tensor:
+        if self.kernel > 1:
+            side = self.kernel // 2
+            x = self.engine.pad(x, [(self.kernel - 1, 0), (side, side), (side, side)], mode="replicate")
+        return self.engine.conv3d(x, w[self.weight], w[self.bias], stride=self.stride)
