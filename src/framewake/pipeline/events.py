@@ -1,0 +1,73 @@
+"""What a run tells while it works: the only thing that command line, page and programs see of it.
+
+Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
+``Note`` and ``Step``, then its ``StageFinished``; last of all one ``Result``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Stage = Literal["read image", "encode text", "encode image", "denoise", "decode", "write"]
+STAGES: tuple[Stage, ...] = ("read image", "encode text", "encode image", "denoise", "decode", "write")
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage begins; the stages of a run come in the order of ``STAGES``."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage ended well."""
+
+    stage: Stage
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One of ``count`` denoising steps is done.
+
+    Shapes: ``preview`` is uint8 (H, W, 3) on the latent grid, the middle frame of the expected clip.
+    Units: ``index`` counts from 1; ``seconds`` is this step alone, ``seconds_left`` the remaining steps
+    at the mean pace of those done.
+    """
+
+    index: int
+    count: int
+    seconds: float
+    seconds_left: float
+    preview: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Note:
+    """One sentence that a person should read; nothing went wrong."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The clip is made.
+
+    Shapes: ``frames`` is uint8 (F, H, W, 3).
+    Units: ``timings`` are seconds by stage; ``path`` is None when nothing was to be written.
+    """
+
+    frames: np.ndarray = field(repr=False, compare=False)
+    path: Path | None
+    seed: int
+    timings: Mapping[str, float]
+    metadata: Mapping[str, str]
+
+
+Event = StageStarted | StageFinished | Step | Note | Result
