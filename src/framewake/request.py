@@ -1,0 +1,357 @@
+"""Request: every setting of a generation, declared once.
+
+Command line, Python, page and the metadata in a video all derive from the fields below: each carries
+a ``Setting`` with its help text, its range and its flag (``settings()`` lists them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from framewake.errors import InputError, nearest
+from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
+
+Kind = Literal["text", "path", "choice", "integer", "number", "switch"]
+
+MAX_SEED = 2**64 - 1
+MAX_DRAWN_SEED = 1_000_000  # the original draws from 0 to this, both included
+
+STABLE_SHIFT = 7.0
+DYNAMIC_SHIFT = 17.0
+# The two ways to animate that the model's authors recommend.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "stable": {"is_stable": True, "flow_shift": STABLE_SHIFT},
+    "dynamic": {"is_stable": False, "flow_shift": DYNAMIC_SHIFT},
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a command line, a page or a document needs to know about one field of ``Request``.
+
+    ``is_optional``: None is allowed, and ``unset`` says in words what is done then.
+    """
+
+    kind: Kind
+    help: str
+    flag: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] | None = None
+    is_optional: bool = False
+    unset: str = ""
+
+
+def _setting(default: Any, setting: Setting) -> Any:
+    return field(default=default, metadata={"setting": setting})
+
+
+@dataclass(frozen=True)
+class Request:
+    """One video to make; ``validate`` checks it and ``resolve`` fills in what is None.
+
+    Source: specification, section 1.1.
+    """
+
+    prompt: str = field(
+        metadata={"setting": Setting("text", "What happens in the video, in a sentence or two.", "--prompt")}
+    )
+    image: str | None = _setting(
+        None,
+        Setting("path", "The picture that the video starts from.", "--image", is_optional=True, unset="no picture"),
+    )
+    negative_prompt: str | None = _setting(
+        None,
+        Setting(
+            "text",
+            "What to stay away from; only used with a guidance scale above 1.",
+            "--negative-prompt",
+            is_optional=True,
+            unset="the model's own list of flaws",
+        ),
+    )
+    resolution: str = _setting(
+        "720p",
+        Setting(
+            "choice",
+            "Resolution class; the picture's shape decides the exact size.",
+            "--resolution",
+            choices=tuple(PUBLISHED_RESOLUTIONS),
+        ),
+    )
+    frames: int | None = _setting(
+        None,
+        Setting(
+            "integer",
+            "Frames of the video, a multiple of 4 plus 1.",
+            "--frames",
+            minimum=1,
+            maximum=1025,
+            is_optional=True,
+            unset="the checkpoint's own length",
+        ),
+    )
+    steps: int | None = _setting(
+        None,
+        Setting(
+            "integer",
+            "Denoising steps: more take longer and show finer detail.",
+            "--steps",
+            minimum=1,
+            maximum=1000,
+            is_optional=True,
+            unset="the checkpoint's own number",
+        ),
+    )
+    seed: int | None = _setting(
+        None,
+        Setting(
+            "integer",
+            "Number that fixes the noise: the same seed gives the same video.",
+            "--seed",
+            minimum=0,
+            maximum=MAX_SEED,
+            is_optional=True,
+            unset="drawn at random and told",
+        ),
+    )
+    is_stable: bool = _setting(
+        True, Setting("switch", "Keep the video calm and close to the picture.", "--stable/--dynamic")
+    )
+    flow_shift: float | None = _setting(
+        None,
+        Setting(
+            "number",
+            "Schedule shift: higher values spend more steps on the motion.",
+            "--flow-shift",
+            minimum=0.01,
+            maximum=1000.0,
+            is_optional=True,
+            unset=f"{STABLE_SHIFT:g} when stable, {DYNAMIC_SHIFT:g} when dynamic",
+        ),
+    )
+    embedded_guidance: float = _setting(
+        6.0,
+        Setting("number", "Guidance that the model was distilled with.", "--guidance", minimum=0.0, maximum=100.0),
+    )
+    guidance_scale: float = _setting(
+        1.0,
+        Setting(
+            "number",
+            "Classic guidance against the negative prompt; above 1 every step takes twice as long.",
+            "--guidance-scale",
+            minimum=0.0,
+            maximum=100.0,
+        ),
+    )
+    fps: float | None = _setting(
+        None,
+        Setting(
+            "number",
+            "Frames per second of the file, possibly fractional.",
+            "--fps",
+            minimum=1.0,
+            maximum=120.0,
+            is_optional=True,
+            unset="the checkpoint's own rate",
+        ),
+    )
+    precision: str = _setting(
+        "auto",
+        Setting(
+            "choice",
+            "Number type of the transformer; auto takes what suits the device.",
+            "--precision",
+            choices=("auto", "float32", "bfloat16", "float16"),
+        ),
+    )
+    vae_tiling: bool = _setting(
+        True,
+        Setting(
+            "switch",
+            "Decode in overlapping tiles: less memory, and what the original does.",
+            "--vae-tiling/--no-vae-tiling",
+        ),
+    )
+    rng: str = _setting(
+        "philox",
+        Setting(
+            "choice",
+            "Source of the noise: philox gives the same video everywhere, torch repeats PyTorch's generator.",
+            "--rng",
+            choices=("philox", "torch"),
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image, os.PathLike):
+            object.__setattr__(self, "image", os.fspath(self.image))
+        for name, setting in settings().items():
+            value = getattr(self, name)
+            # 7 and 7.0 must be the same request, also in JSON. Beyond 2**53 the check of the range speaks.
+            if setting.kind == "number" and type(value) is int and abs(value) < 2**53:
+                object.__setattr__(self, name, float(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a checkpoint does where a request says nothing."""
+
+    frames: int
+    steps: int
+    fps: float
+    resolutions: Mapping[str, int]
+
+
+PUBLISHED_DEFAULTS = Defaults(frames=129, steps=50, fps=24.0, resolutions=PUBLISHED_RESOLUTIONS)
+
+
+def settings() -> dict[str, Setting]:
+    """Every field of ``Request`` with its description, in order."""
+    return {entry.name: entry.metadata["setting"] for entry in dataclasses.fields(Request)}
+
+
+def preset(name: str) -> Mapping[str, Any]:
+    """The settings that a preset stands for.
+
+    Raises: InputError for an unknown name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r} is unknown: choose {' or '.join(PRESETS)}." + nearest(str(name), PRESETS))
+    return PRESETS[name]
+
+
+def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLUTIONS) -> Request:
+    """The request itself when every setting is usable; files are looked at elsewhere.
+
+    Raises: InputError that names the setting, what it was and what it may be.
+    """
+    for name, setting in settings().items():
+        value = getattr(request, name)
+        if value is None and setting.is_optional:
+            continue
+        if name == "resolution" and isinstance(value, str):
+            base_px(value, resolutions)
+            continue
+        _CHECKS[setting.kind](name, value, setting)
+    if not request.prompt.strip():
+        raise InputError("the prompt is empty: say in a sentence what happens in the video.")
+    if request.image is not None and not request.image:
+        raise InputError("the path of the picture is empty: name a PNG, JPEG or WebP file.")
+    if request.frames is not None:
+        check_frames(request.frames)
+    return request
+
+
+def _check_text(name: str, value: Any, setting: Setting) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {_shown(value)}: expected text.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} holds characters that are not valid text: write it again in UTF-8.") from error
+    if "\0" in value:
+        raise InputError(f"{name} holds a zero byte: remove it.")
+
+
+def _check_choice(name: str, value: Any, setting: Setting) -> None:
+    choices = setting.choices or ()
+    if value not in choices:
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        raise InputError(f"{name} is {_shown(value)}: choose one of {', '.join(choices)}.{hint}")
+
+
+def _check_integer(name: str, value: Any, setting: Setting) -> None:
+    if type(value) is not int:
+        raise InputError(f"{name} is {_shown(value)}: expected a whole number{_range(setting)}.")
+    _check_range(name, value, setting)
+
+
+def _check_number(name: str, value: Any, setting: Setting) -> None:
+    if type(value) not in (int, float) or (type(value) is float and not math.isfinite(value)):
+        raise InputError(f"{name} is {_shown(value)}: expected a number{_range(setting)}.")
+    _check_range(name, value, setting)
+
+
+def _check_switch(name: str, value: Any, setting: Setting) -> None:
+    if type(value) is not bool:
+        raise InputError(f"{name} is {_shown(value)}: expected true or false.")
+
+
+_CHECKS = {
+    "text": _check_text,
+    "path": _check_text,
+    "choice": _check_choice,
+    "integer": _check_integer,
+    "number": _check_number,
+    "switch": _check_switch,
+}
+
+
+def _check_range(name: str, value: float, setting: Setting) -> None:
+    if (setting.minimum is not None and value < setting.minimum) or (
+        setting.maximum is not None and value > setting.maximum
+    ):
+        raise InputError(f"{name} is {_shown(value)}: expected a number{_range(setting)}.")
+
+
+def _range(setting: Setting) -> str:
+    if setting.minimum is None or setting.maximum is None:
+        return ""
+    return f" from {_plain(setting.minimum)} to {_plain(setting.maximum)}"
+
+
+def _plain(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _shown(value: Any) -> str:
+    # str() of an integer beyond some thousand digits is refused by Python itself.
+    if type(value) is int and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Request:
+    """The validated request with every None that has a default filled in, a random seed included.
+
+    ``image`` and ``negative_prompt`` stay None: a checkpoint's pipeline knows what that means.
+    """
+    validate(request, defaults.resolutions)
+    shift = STABLE_SHIFT if request.is_stable else DYNAMIC_SHIFT
+    seed = random.SystemRandom().randint(0, MAX_DRAWN_SEED) if request.seed is None else request.seed
+    return dataclasses.replace(
+        request,
+        frames=defaults.frames if request.frames is None else request.frames,
+        steps=defaults.steps if request.steps is None else request.steps,
+        fps=defaults.fps if request.fps is None else request.fps,
+        flow_shift=shift if request.flow_shift is None else request.flow_shift,
+        seed=seed,
+    )
+
+
+def from_dict(values: Mapping[str, Any]) -> Request:
+    """A validated request from a dictionary such as JSON gives; what is not named keeps its default.
+
+    Raises: InputError for an unknown name, a wrong type or a value out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"a request is {_shown(values)}: expected names and values in {{ }}.")
+    known = settings()
+    for name in values:
+        if name not in known:
+            raise InputError(f"setting {name!r} is unknown.{nearest(str(name), known)} Known are: {', '.join(known)}.")
+    if "prompt" not in values:
+        raise InputError('a request needs a prompt: add "prompt": "what happens in the video".')
+    return validate(Request(**values))
