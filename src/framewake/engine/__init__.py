@@ -7,7 +7,7 @@ from framewake.engine.contract import Engine
 
 def get(name: str = "auto") -> Engine:
     """The engine of a name such as "torch:cpu"."""
-    from framewake.engine.torch import make
+    from importlib import import_module
 
     kind, _, device = name.partition(":")
-    return make(device or "cpu", "asked for")
+    return import_module(f"framewake.engine.{kind}").make(device or "cpu", "asked for")

@@ -139,13 +139,17 @@ class Engine(Protocol):
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sequence[int] = (1, 1)) -> Tensor:
         """Convolution without padding. Shapes: x (B, C, H, W), weight (O, C, h, w)."""
 
-    def conv3d(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sequence[int] = (1, 1, 1)) -> Tensor:
+    def conv3d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sequence[int] = (1, 1, 1)
+    ) -> Tensor:
         """Convolution without padding. Shapes: x (B, C, F, H, W), weight (O, C, f, h, w)."""
 
     def embedding(self, table: Tensor, ids: Tensor) -> Tensor:
         """Rows of a table. Shapes: table (V, D), ids (...) int64 -> (..., D)."""
 
-    def layer_norm(self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-6) -> Tensor:
+    def layer_norm(
+        self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-6
+    ) -> Tensor:
         """Zero mean, unit variance over the last axis. Precision: statistics in float32, result in x's type."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:

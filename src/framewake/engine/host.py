@@ -1,0 +1,45 @@
+"""Memory of the machine itself, for engines that compute in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from framewake.errors import EngineError
+
+
+def host_memory() -> dict[str, int]:
+    """Memory of this machine and of this process.
+
+    Units: bytes under ``free``, ``total``, ``used`` and ``peak``.
+    Raises: EngineError where the system does not tell.
+    """
+    try:
+        import resource  # not on Windows
+
+        if sys.platform.startswith("linux"):
+            return _linux(resource)
+        page = os.sysconf("SC_PAGE_SIZE")
+        total = page * os.sysconf("SC_PHYS_PAGES")
+        free = page * os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        raise EngineError(
+            f"This system ({sys.platform}) does not tell how much memory is free ({error}). "
+            "Expected Linux or macOS; leave memory limits unset here."
+        ) from error
+    # Neither the present size nor, on macOS, the free memory is told without a further package: the peak is an
+    # upper bound of the one, and what lies above it an estimate of the other.
+    return {"free": max(total - peak, 0) if free is None else free, "total": total, "used": peak, "peak": peak}
+
+
+def _linux(resource) -> dict[str, int]:
+    fields = {}
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        for line in lines:
+            name, value = line.split(":")
+            fields[name] = int(value.split()[0]) * 1024
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        used = int(statm.read().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kibibytes here, bytes on macOS
+    return {"free": fields["MemAvailable"], "total": fields["MemTotal"], "used": used, "peak": max(peak, used)}

@@ -1,0 +1,426 @@
+"""MindSpore on Ascend and on the CPU. Only this file imports mindspore.
+
+Two branches: ``MindsporeEngine`` calls what Ascend has (``mint``, flash attention), ``MindsporeCpu`` replaces
+what the CPU lacks or does slowly. Which branch is used does not depend on the hardware, so that the Ascend
+branch of a model can be type- and shape-checked on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import numpy as np
+
+from framewake.engine.host import host_memory
+from framewake.errors import EngineError
+
+if int(np.__version__.split(".")[0]) >= 2:
+    raise EngineError(
+        f"MindSpore 2.10 needs numpy below 2 (found {np.__version__}): with it, plain arithmetic fails. "
+        'Run: pip install "numpy<2"'
+    )
+
+os.environ.setdefault("GLOG_v", "3")  # errors only; read once, at import
+# oneDNN's reference kernels for convolutions, which it takes on AVX512 machines, are 50 times slower.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+import mindspore as ms
+from mindspore import mint, ops
+from mindspore.common.np_dtype import bfloat16 as numpy_bfloat16
+
+F = mint.nn.functional
+
+_DTYPES = {
+    "float32": ms.float32,
+    "float16": ms.float16,
+    "bfloat16": ms.bfloat16,
+    "int64": ms.int64,
+    "bool": ms.bool_,
+}
+_NAMES = {str(value): key for key, value in _DTYPES.items()}
+
+# Scores of one attention call that may exist at a time where no fused kernel is used: 2^26 float32 = 256 MiB.
+_SCORES = 1 << 26
+
+
+class MindsporeEngine:
+    """The contract over MindSpore for Ascend. Documentation of every method: ``engine/contract.py``."""
+
+    kind = "mindspore"
+
+    def __init__(self, device: str, reason: str) -> None:
+        self.device = device
+        self.name = f"mindspore:{device}"
+        self.reason = reason
+
+    # --- make and move
+
+    def asarray(self, values, dtype=None):
+        if not isinstance(values, ms.Tensor):
+            array = np.asarray(values)
+            if array.dtype == np.uint16 and dtype == "bfloat16":
+                array = array.view(numpy_bfloat16)
+            elif array.dtype == np.float64:
+                array = array.astype(np.float32)
+            elif array.dtype == np.int32:
+                array = array.astype(np.int64)
+            values = ms.Tensor.from_numpy(np.array(array, order="C", copy=not array.flags.writeable))
+        return values if dtype is None else self.cast(values, dtype)
+
+    def numpy(self, x):
+        return self.cast(x, "float32").asnumpy() if x.dtype == ms.bfloat16 else x.asnumpy()
+
+    def zeros(self, shape, dtype="float32"):
+        return mint.zeros(tuple(shape), dtype=_DTYPES[dtype])
+
+    def full(self, shape, value, dtype="float32"):
+        return mint.full(tuple(shape), value, dtype=_DTYPES[dtype])
+
+    def arange(self, count, dtype="int64"):
+        return mint.arange(count, dtype=_DTYPES[dtype])
+
+    def cast(self, x, dtype):
+        return x if x.dtype == _DTYPES[dtype] else x.astype(_DTYPES[dtype])
+
+    def dtype(self, x):
+        return _NAMES[str(x.dtype)]
+
+    def to_device(self, x):
+        return x.move_to("Ascend", blocking=False)
+
+    # --- shape
+
+    def reshape(self, x, shape):
+        return mint.reshape(x, tuple(shape))
+
+    def permute(self, x, axes):
+        return mint.permute(x, tuple(axes))
+
+    def concat(self, xs, axis):
+        return mint.cat(list(xs), dim=axis)
+
+    def stack(self, xs, axis):
+        return mint.stack(list(xs), dim=axis)
+
+    def split(self, x, sizes, axis):
+        return tuple(mint.split(x, list(sizes), dim=axis))
+
+    def pad(self, x, widths, mode="constant"):
+        if mode == "replicate":  # the fused one has no bfloat16 on Ascend
+            return self._repeat_edges(x, widths)
+        return F.pad(x, _flat(widths))
+
+    def _repeat_edges(self, x, widths):
+        first = len(x.shape) - len(widths)
+        for i in range(len(widths)):
+            before, after = widths[i]
+            axis, size = first + i, x.shape[first + i]
+            pieces = [x]
+            if before > 0:
+                pieces = [mint.narrow(x, axis, 0, 1)] * before + pieces
+            if after > 0:
+                pieces = pieces + [mint.narrow(x, axis, size - 1, 1)] * after
+            if len(pieces) > 1:
+                x = mint.cat(pieces, dim=axis)
+        return x
+
+    def broadcast_to(self, x, shape):
+        return mint.broadcast_to(x, tuple(shape))
+
+    def take(self, x, index, axis):
+        return mint.index_select(x, axis, index)
+
+    # --- arithmetic
+
+    def exp(self, x):
+        return mint.exp(x)
+
+    def cos(self, x):
+        return mint.cos(x)
+
+    def sin(self, x):
+        return mint.sin(x)
+
+    def sqrt(self, x):
+        return mint.sqrt(x)
+
+    def rsqrt(self, x):
+        return mint.rsqrt(x)
+
+    def tanh(self, x):
+        return mint.tanh(x)
+
+    def sigmoid(self, x):
+        return mint.sigmoid(x)
+
+    def clip(self, x, low, high):
+        return mint.clamp(x, low, high)
+
+    def where(self, condition, x, y):
+        return mint.where(condition, x, y)
+
+    def sum(self, x, axes, keepdims=False):
+        return mint.sum(x, dim=tuple(axes), keepdim=keepdims)
+
+    def mean(self, x, axes, keepdims=False):
+        return mint.mean(x, dim=tuple(axes), keepdim=keepdims)
+
+    def max(self, x, axes, keepdims=False):
+        return ops.amax(x, tuple(axes), keepdims)
+
+    # --- layers
+
+    def matmul(self, x, y):
+        return mint.matmul(x, y)
+
+    def linear(self, x, weight, bias=None):
+        return F.linear(x, weight, bias)
+
+    def conv2d(self, x, weight, bias=None, stride=(1, 1)):
+        return F.conv2d(x, weight, bias, tuple(stride))
+
+    def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        return F.conv3d(x, weight, bias, tuple(stride))
+
+    def embedding(self, table, ids):
+        return F.embedding(ids, table)
+
+    def layer_norm(self, x, weight=None, bias=None, eps=1e-6):
+        return F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+
+    def rms_norm(self, x, weight, eps=1e-6):
+        wide = self.cast(x, "float32")
+        scaled = wide * mint.rsqrt(mint.mean(mint.square(wide), dim=-1, keepdim=True) + eps)
+        return self.cast(scaled, self.dtype(x)) * weight
+
+    def group_norm(self, x, groups, weight, bias, eps=1e-6):
+        return F.group_norm(x, groups, weight, bias, eps)
+
+    def silu(self, x):
+        return F.silu(x)
+
+    def gelu(self, x, approximate="none"):
+        return F.gelu(x, approximate=approximate)
+
+    def softmax(self, x):
+        return mint.softmax(x, dim=-1)
+
+    def attention(self, q, k, v, *, scale, mask=None, lengths=None):
+        if lengths is None:
+            return self._attend(q, k, v, scale, mask)
+        parts = []
+        for i in range(len(lengths)):
+            keys, values = k[i : i + 1, : lengths[i]], v[i : i + 1, : lengths[i]]
+            parts = parts + [self._attend(q[i : i + 1], keys, values, scale, None)]
+        return parts[0] if len(parts) == 1 else mint.cat(parts, dim=0)
+
+    def _attend(self, q, k, v, scale, mask):
+        width = q.shape[3]
+        if q.dtype == ms.float32 or width % 16 != 0 or width > 512:
+            return self._composed(q, k, v, scale, mask)
+        if mask is not None:  # there, True means discard
+            shape = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
+            mask = mint.logical_not(mint.broadcast_to(mask, shape))
+        return ops.flash_attention_score(q, k, v, q.shape[2], attn_mask=mask, scalar_value=scale, input_layout="BSND")
+
+    def _composed(self, q, k, v, scale, mask):
+        q, k, v = mint.permute(q, (0, 2, 1, 3)) * scale, mint.permute(k, (0, 2, 1, 3)), mint.permute(v, (0, 2, 1, 3))
+        count = q.shape[2]
+        step = max(1, _SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+        parts = []
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            scores = mint.matmul(q[:, :, start:stop], mint.transpose(k, -1, -2))
+            if mask is not None:
+                part = mask if mask.shape[-2] == 1 else mask[..., start:stop, :]
+                scores = mint.where(part, scores, -30000.0)
+            parts = parts + [mint.matmul(mint.softmax(scores, dim=-1), v)]
+        out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
+        return mint.permute(out, (0, 2, 1, 3))
+
+    def upsample(self, x, factors):
+        return _repeat_blocks(x, factors)
+
+    # --- control
+
+    def compile(self, function):
+        # jit follows functools' __wrapped__ and freezes captured Parameters; a plain function of mutable
+        # arguments is the one form in which no later change of a weight is lost.
+        compiled = ms.jit(function)
+
+        def call(*arguments):
+            return compiled(*[_mutable(argument) for argument in arguments])
+
+        return call
+
+    def grad(self, function):
+        def value_and_grad(weights, *arguments):
+            names = list(weights)
+
+            def of_leaves(*leaves):
+                return function(dict(zip(names, leaves, strict=True)), *arguments)
+
+            leaves = tuple(weights.values())
+            value, grads = ms.value_and_grad(of_leaves, grad_position=tuple(range(len(leaves))))(*leaves)
+            return value, dict(zip(names, grads, strict=True))
+
+        return value_and_grad
+
+    def synchronize(self):
+        ms.runtime.synchronize()
+
+    def memory(self):
+        properties = ms.hal.get_device_properties(int(self.device.partition(":")[2] or 0))
+        return {
+            "free": int(properties.free_memory),
+            "total": int(properties.total_memory),
+            "used": int(ms.runtime.memory_allocated()),
+            "peak": int(ms.runtime.max_memory_allocated()),
+        }
+
+    def copy_stream(self):
+        return ms.runtime.StreamCtx(ms.runtime.Stream())
+
+    # --- collectives
+
+    def rank(self):
+        return mint.distributed.get_rank() if mint.distributed.is_initialized() else 0
+
+    def size(self):
+        return mint.distributed.get_world_size() if mint.distributed.is_initialized() else 1
+
+    def all_gather(self, x, axis):
+        if self.size() == 1:
+            return x
+        pieces = [mint.zeros_like(x) for _ in range(self.size())]
+        mint.distributed.all_gather(pieces, x.contiguous())
+        return mint.cat(pieces, dim=axis)
+
+    def all_to_all(self, x, split_axis, concat_axis):
+        if self.size() == 1:
+            return x
+        sent = [piece.contiguous() for piece in mint.chunk(x, self.size(), dim=split_axis)]
+        received = [mint.zeros_like(piece) for piece in sent]
+        mint.distributed.all_to_all(received, sent)
+        return mint.cat(received, dim=concat_axis)
+
+    def all_reduce(self, x):
+        if self.size() > 1:
+            x = x.copy()
+            mint.distributed.all_reduce(x)
+        return x
+
+    def broadcast(self, x, source=0):
+        if self.size() > 1:
+            x = x.copy()
+            mint.distributed.broadcast(x, source)
+        return x
+
+
+class MindsporeCpu(MindsporeEngine):
+    """The same on a CPU, in float32: ``ops`` where ``mint`` has no kernel there."""
+
+    def zeros(self, shape, dtype="float32"):
+        return ops.zeros(tuple(shape), _DTYPES[dtype])
+
+    def full(self, shape, value, dtype="float32"):
+        return ops.full(tuple(shape), value, dtype=_DTYPES[dtype])
+
+    def arange(self, count, dtype="int64"):
+        return ops.arange(count).astype(_DTYPES[dtype])
+
+    def to_device(self, x):
+        return x
+
+    def stack(self, xs, axis):
+        return ops.stack(list(xs), axis)
+
+    def pad(self, x, widths, mode="constant"):
+        return self._repeat_edges(x, widths) if mode == "replicate" else ops.pad(x, _flat(widths))
+
+    def take(self, x, index, axis):
+        return ops.gather(x, index, axis)
+
+    def conv2d(self, x, weight, bias=None, stride=(1, 1)):
+        return ops.conv2d(x, weight, bias, tuple(stride), "valid")
+
+    def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        return ops.conv3d(x, weight, bias, tuple(stride), "valid")
+
+    def embedding(self, table, ids):
+        return ops.gather(table, ids, 0)
+
+    def layer_norm(self, x, weight=None, bias=None, eps=1e-6):
+        width = x.shape[-1]
+        scale = ops.ones((width,), ms.float32) if weight is None else self.cast(weight, "float32")
+        shift = ops.zeros((width,), ms.float32) if bias is None else self.cast(bias, "float32")
+        out = ops.LayerNorm(-1, -1, eps)(self.cast(x, "float32"), scale, shift)[0]
+        return self.cast(out, self.dtype(x))
+
+    def gelu(self, x, approximate="none"):
+        return ops.gelu(x, approximate=approximate)
+
+    def _attend(self, q, k, v, scale, mask):
+        return self._composed(q, k, v, scale, mask)
+
+    def upsample(self, x, factors):
+        spatial = len(x.shape) - 2
+        if len(factors) != spatial or spatial not in (2, 3):
+            return _repeat_blocks(x, factors)
+        size = tuple([x.shape[2 + i] * factors[i] for i in range(spatial)])
+        return F.interpolate(x, size=size, mode="nearest")
+
+    def synchronize(self):
+        return None  # launch_blocking: every call has finished when it returns
+
+    def memory(self):
+        return host_memory()
+
+    def copy_stream(self):
+        return contextlib.nullcontext()
+
+    def all_to_all(self, x, split_axis, concat_axis):
+        if self.size() == 1:
+            return x
+        # No all_to_all between CPUs: everything is gathered and one's own piece kept.
+        pieces = [mint.zeros_like(x) for _ in range(self.size())]
+        mint.distributed.all_gather(pieces, x.contiguous())
+        rank = self.rank()
+        mine = [mint.chunk(piece, self.size(), dim=split_axis)[rank] for piece in pieces]
+        return mint.cat(mine, dim=concat_axis)
+
+
+def _flat(widths):
+    return tuple([side for pair in widths[::-1] for side in pair])
+
+
+def _repeat_blocks(x, factors):
+    first = len(x.shape) - len(factors)
+    for i in range(len(factors)):
+        if factors[i] > 1:
+            shape, axis = tuple(x.shape), first + i
+            wide = shape[: axis + 1] + (factors[i],) + shape[axis + 1 :]
+            x = mint.broadcast_to(mint.unsqueeze(x, axis + 1), wide)
+            x = mint.reshape(x, shape[:axis] + (shape[axis] * factors[i],) + shape[axis + 1 :])
+    return x
+
+
+def _mutable(argument):
+    return ms.mutable(argument) if isinstance(argument, (dict, list, tuple)) else argument
+
+
+def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
+    """A MindSpore engine; ``device`` is "cpu", "ascend" or "ascend:n" (existence is checked by the caller).
+
+    ``branch`` "ascend" on the device "cpu" gives an engine that can compile but not run: for graph checks.
+    """
+    if device == "cpu":
+        ms.set_device("CPU")
+        # Without it, errors surface at a later call, and the waiting threads take the cores away from the work.
+        ms.runtime.launch_blocking()
+    else:
+        device = device if ":" in device else f"{device}:0"
+        ms.set_device("Ascend", int(device.partition(":")[2]))
+    kind = MindsporeCpu if (branch or device.partition(":")[0]) == "cpu" else MindsporeEngine
+    return kind(device, reason)
