@@ -1,0 +1,326 @@
+"""The diffusion transformer: noisy latents, a timestep and a text become a velocity.
+
+Image and text tokens first have their own weights and meet in attention only (double blocks), then
+run as one sequence, image first (single blocks).  First-frame replacement is "these tokens have
+another timestep": the blocks get one condition vector per token group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from framewake.config import DiTConfig
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.errors import InputError
+from framewake.models.refiner import TokenRefiner, with_biases
+from framewake.nn.attention import split_heads
+from framewake.nn.embedding import patch_embedding, patches_to_grid, scalar_embedding
+from framewake.nn.linear import linear
+from framewake.nn.mlp import mlp
+from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
+from framewake.nn.rope import rotate, with_plain_tokens
+from framewake.weights.store import Store
+
+Run = Callable[[Tensor], Tensor]
+Observe = Callable[[str, Tensor], None]
+
+
+class TextStates(NamedTuple):
+    """What the text encoders hand to the transformer.
+
+    ``lengths`` are host integers: the first lengths[i] states of sample i are valid, the rest is padding.
+    Shapes: states (B, T, Dt), pooled (B, Dp).
+    """
+
+    states: Tensor
+    lengths: tuple[int, ...]
+    pooled: Tensor
+
+
+class Layout(NamedTuple):
+    """The host numbers of a call that a compiled block has built in.
+
+    ``image_counts`` are the sizes of the image token groups, ``text_count`` the text tokens that are left
+    after trimming, ``lengths`` the valid tokens (image and text) per sample, or None when all are.
+    """
+
+    image_counts: tuple[int, ...]
+    text_count: int
+    lengths: tuple[int, ...] | None
+
+    @property
+    def image_count(self) -> int:
+        return sum(self.image_counts)
+
+
+class DoubleBlock:
+    """Image and text with their own weights, joined in attention (specification, section 4.4)."""
+
+    def __init__(self, engine: Engine, config: DiTConfig, layout: Layout) -> None:
+        self.engine = engine
+        self.config = config
+        self.layout = layout
+
+    def __call__(self, w: Weights, image: Tensor, text: Tensor, conditions, rope) -> tuple[Tensor, Tensor]:
+        """Shapes: image (B, N, D), text (B, T, D), conditions (B, D) per image group, rope two (N, E)."""
+        engine = self.engine
+        batch, tokens, width = image.shape
+        # Text has one group, and it is the last condition's: the real timestep.
+        image_counts, text_counts = self.layout.image_counts, (self.layout.text_count,)
+        image_parts = list(zip(*modulation_vectors(engine, w, "img_mod.linear", conditions, 6)))  # noqa: B905
+        text_parts = list(zip(*modulation_vectors(engine, w, "txt_mod.linear", [conditions[-1]], 6)))  # noqa: B905
+
+        image_q, image_k, image_v = self.heads(w, "img", image, image_counts, image_parts)
+        text_q, text_k, text_v = self.heads(w, "txt", text, text_counts, text_parts)
+        out = engine.attention(
+            engine.concat([rotate(engine, image_q, rope[0], rope[1]), text_q], 1),
+            engine.concat([rotate(engine, image_k, rope[0], rope[1]), text_k], 1),
+            engine.concat([image_v, text_v], 1),
+            scale=self.config.head_dim**-0.5,
+            lengths=self.layout.lengths,
+        )
+        out = engine.reshape(out, (batch, tokens + self.layout.text_count, width))
+        image = self.rest(w, "img", image, out[:, :tokens], image_counts, image_parts)
+        text = self.rest(w, "txt", text, out[:, tokens:], text_counts, text_parts)
+        return image, text
+
+    def heads(self, w: Weights, kind: str, x: Tensor, counts, parts):
+        """Query, key and value of one kind of token, q and k normed."""
+        engine = self.engine
+        x = normed_and_modulated(engine, x, counts, parts[0], parts[1])
+        q, k, v = split_heads(engine, linear(engine, w, kind + "_attn_qkv", x), self.config.heads)
+        q = engine.rms_norm(q, w[kind + "_attn_q_norm.weight"])
+        k = engine.rms_norm(k, w[kind + "_attn_k_norm.weight"])
+        return q, k, v
+
+    def rest(self, w: Weights, kind: str, x: Tensor, attended: Tensor, counts, parts) -> Tensor:
+        """Projection of what was attended to, then the MLP, each added through its gate."""
+        engine = self.engine
+        x = gated_sum(engine, x, linear(engine, w, kind + "_attn_proj", attended), counts, parts[2])
+        change = normed_and_modulated(engine, x, counts, parts[3], parts[4])
+        change = mlp(engine, w, (kind + "_mlp.fc1", kind + "_mlp.fc2"), change, "gelu_tanh")
+        return gated_sum(engine, x, change, counts, parts[5])
+
+
+class SingleBlock:
+    """Attention and MLP side by side over all tokens, image first (specification, section 4.4)."""
+
+    def __init__(self, engine: Engine, config: DiTConfig, layout: Layout) -> None:
+        self.engine = engine
+        self.config = config
+        self.layout = layout
+
+    def __call__(self, w: Weights, x: Tensor, conditions, rope) -> Tensor:
+        """Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E)."""
+        engine = self.engine
+        batch, tokens, width = x.shape
+        counts = self.layout.image_counts[:-1] + (self.layout.image_counts[-1] + self.layout.text_count,)
+        shifts, scales, gates = zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3))  # noqa: B905
+
+        inner = linear(engine, w, "linear1", normed_and_modulated(engine, x, counts, shifts, scales))
+        q, k, v = split_heads(engine, inner[..., : 3 * width], self.config.heads)
+        q = rotate(engine, engine.rms_norm(q, w["q_norm.weight"]), rope[0], rope[1])
+        k = rotate(engine, engine.rms_norm(k, w["k_norm.weight"]), rope[0], rope[1])
+        out = engine.attention(q, k, v, scale=self.config.head_dim**-0.5, lengths=self.layout.lengths)
+        out = engine.reshape(out, (batch, tokens, width))
+        out = engine.concat([out, engine.gelu(inner[..., 3 * width :], "tanh")], 2)
+        return gated_sum(engine, x, linear(engine, w, "linear2", out), counts, gates)
+
+
+class DiT:
+    """HunyuanVideo's transformer, stateless: the weights are an argument of every call.
+
+    With ``is_compiled`` the two block functions are compiled once per layout (latent size, text length)
+    and reused for every block's weights.
+    """
+
+    def __init__(self, engine: Engine, config: DiTConfig, *, is_compiled: bool = False) -> None:
+        self.engine = engine
+        self.config = config
+        self.is_compiled = is_compiled
+        self.refiner = TokenRefiner(engine, config)
+        self._functions: dict[Layout, tuple[Callable, Callable]] = {}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Published name and shape of every tensor the model needs (specification, section 4.2)."""
+        config = self.config
+        width, mlp_size, head_dim = config.hidden_size, config.mlp_size, config.head_dim
+        patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
+        layers: dict[str, tuple[int, ...]] = {"img_in.proj": (width, config.in_channels, *config.patch_size)}
+        for name in ("time_in", "guidance_in") if config.has_guidance else ("time_in",):
+            layers |= {f"{name}.mlp.0": (width, 256), f"{name}.mlp.2": (width, width)}
+        layers |= {"vector_in.in_layer": (width, config.pooled_width), "vector_in.out_layer": (width, width)}
+        layers["final_layer.linear"] = (config.out_channels * patch_volume, width)
+        layers["final_layer.adaLN_modulation.1"] = (2 * width, width)
+        norms: dict[str, tuple[int, ...]] = {}
+        for number in range(config.double_blocks):
+            for kind in ("img", "txt"):
+                start = f"double_blocks.{number}.{kind}_"
+                layers |= {start + "mod.linear": (6 * width, width), start + "attn_qkv": (3 * width, width)}
+                layers |= {start + "attn_proj": (width, width)}
+                layers |= {start + "mlp.fc1": (mlp_size, width), start + "mlp.fc2": (width, mlp_size)}
+                norms |= {start + f"attn_{x}_norm.weight": (head_dim,) for x in "qk"}
+        for number in range(config.single_blocks):
+            start = f"single_blocks.{number}."
+            layers[start + "linear1"] = (3 * width + mlp_size, width)
+            layers[start + "linear2"] = (width, width + mlp_size)
+            layers[start + "modulation.linear"] = (3 * width, width)
+            norms |= {start + f"{x}_norm.weight": (head_dim,) for x in "qk"}
+        refiner = {f"txt_in.{name}": shape for name, shape in self.refiner.shapes().items()}
+        return with_biases(layers) | norms | refiner
+
+    def __call__(
+        self,
+        weights: Store,
+        latents: Tensor,
+        *,
+        timestep: Tensor,
+        text: TextStates,
+        rope: tuple[Tensor, Tensor],
+        guidance: Tensor | None = None,
+        run_blocks: Callable[[Run, Tensor], Tensor] | None = None,
+        observe: Observe | None = None,
+    ) -> Tensor:
+        """The velocity (noise minus data) at a timestep.
+
+        ``guidance`` is the embedded scale times 1000, rounded as ``sampling.flow.rounded_guidance`` does.
+        ``run_blocks(run, x)`` replaces the plain ``run(x)``: x (B, N + T, D) are the embedded tokens, image
+        first, and ``run`` is everything up to the final layer, so that a cache may skip it.
+        ``observe(name, tensor)`` sees inner activations.
+        Shapes: latents (B, C, F, H, W), timestep and guidance (B,) float32, rope two (N, E) -> (B, C, F, H, W).
+        Units: timestep in [0, 1000].
+        Precision: that of the weights; the result too.
+        Raises: InputError when sizes do not fit together or guidance is missing.
+        Source: specification, section 4.4.
+        """
+        engine, config = self.engine, self.config
+        see = observe or _unseen
+        text, text_lengths = trimmed(text)
+        grid = self._grid(latents, text, guidance, rope)
+        layout = self._layout(grid, text, text_lengths)
+
+        w = weights.part("img_in")
+        kind = engine.dtype(w["proj.weight"])
+        conditions = self._conditions(weights, timestep, engine.cast(text.pooled, kind), guidance, see)
+        image = patch_embedding(engine, w["proj.weight"], w["proj.bias"], engine.cast(latents, kind))
+        see("img_in", image)
+        refiner_blocks = list(weights.blocks("txt_in.individual_token_refiner.blocks", config.refiner_blocks))
+        tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
+        see("txt_in", tokens)
+
+        def run(x: Tensor) -> Tensor:
+            return self._blocks(weights, x, conditions, rope, layout, see)
+
+        x = engine.concat([image, tokens], 1)
+        x = run(x) if run_blocks is None else run_blocks(run, x)
+        x = self._final(weights.part("final_layer"), x[:, : layout.image_count], conditions[-1])
+        see("final_tokens", x)
+        velocity = patches_to_grid(engine, x, grid, config.patch_size)
+        see("output", velocity)
+        return velocity
+
+    def _grid(self, latents: Tensor, text: TextStates, guidance, rope) -> tuple[int, int, int]:
+        """Token grid of the latents, after checking that everything fits together."""
+        config = self.config
+        batch, channels, *sizes = latents.shape
+        if channels != config.in_channels:
+            raise InputError(f"the latents have {channels} channels, this transformer takes {config.in_channels}")
+        if any(size % step for size, step in zip(sizes, config.patch_size, strict=True)):
+            raise InputError(f"latent size {tuple(sizes)} is not a multiple of the patch {config.patch_size}")
+        if config.has_guidance and guidance is None:
+            raise InputError("this transformer was trained with embedded guidance: hand in a scale (6.0 is usual)")
+        frames, height, width = (size // step for size, step in zip(sizes, config.patch_size, strict=True))
+        if tuple(rope[0].shape) != (frames * height * width, config.head_dim):
+            expected = (frames * height * width, config.head_dim)
+            raise InputError(f"the rotary table has shape {tuple(rope[0].shape)}, these latents need {expected}")
+        if text.states.shape[0] != batch:
+            raise InputError(f"{text.states.shape[0]} texts for {batch} latents: hand in one text per sample")
+        return frames, height, width
+
+    def _layout(self, grid: tuple[int, int, int], text: TextStates, text_lengths) -> Layout:
+        frames, height, width = grid
+        first, rest = height * width, (frames - 1) * height * width
+        # With a single frame there is no second image group, but the text still follows the real timestep:
+        # an empty group carries it.
+        counts = (first, rest) if self.config.condition == "token_replace" else (first + rest,)
+        lengths = None if text_lengths is None else tuple(first + rest + n for n in text_lengths)
+        return Layout(counts, text.states.shape[1], lengths)
+
+    def _conditions(self, weights: Store, timestep, pooled, guidance, see: Observe) -> tuple[Tensor, ...]:
+        """One vector per image token group; the last is that of the real timestep.
+
+        The first frame's vector is made from timestep 0 and gets no guidance (specification, 4.4).
+        """
+        engine = self.engine
+        batch = pooled.shape[0]
+        names = ("in_layer", "out_layer")
+        vector = mlp(engine, weights.part("vector_in"), names, pooled, "silu")
+        see("vector_embedding", vector)
+        is_replaced = self.config.condition == "token_replace"
+        times = engine.concat([timestep, engine.zeros((batch,))], 0) if is_replaced else timestep
+        times = scalar_embedding(engine, weights.part(""), "time_in", times)
+        see("time_embedding", times[:batch])
+        condition = times[:batch] + vector
+        if self.config.has_guidance:
+            scale = scalar_embedding(engine, weights.part(""), "guidance_in", guidance)
+            see("guidance_embedding", scale)
+            condition = condition + scale
+        see("vec", condition)
+        if not is_replaced:
+            return (condition,)
+        see("time_embedding_zero", times[batch:])
+        first = times[batch:] + vector
+        see("token_replace_vec", first)
+        return (first, condition)
+
+    def _blocks(self, weights: Store, x: Tensor, conditions, rope, layout: Layout, see: Observe) -> Tensor:
+        """All double and single blocks. Shapes: (B, N + T, D) -> (B, N + T, D)."""
+        engine = self.engine
+        double, single = self._compiled(layout)
+        image, text = x[:, : layout.image_count], x[:, layout.image_count :]
+        for number, w in enumerate(weights.blocks("double_blocks", self.config.double_blocks)):
+            image, text = double(w, image, text, conditions, rope)
+            see(f"double_{number}_img", image)
+            see(f"double_{number}_txt", text)
+        x = engine.concat([image, text], 1)
+        rope = with_plain_tokens(engine, rope[0], rope[1], layout.text_count)
+        for number, w in enumerate(weights.blocks("single_blocks", self.config.single_blocks)):
+            x = single(w, x, conditions, rope)
+            see(f"single_{number}", x)
+        return x
+
+    def _compiled(self, layout: Layout) -> tuple[Callable, Callable]:
+        if layout not in self._functions:
+            double: Callable = DoubleBlock(self.engine, self.config, layout)
+            single: Callable = SingleBlock(self.engine, self.config, layout)
+            if self.is_compiled:
+                double, single = self.engine.compile(double), self.engine.compile(single)
+            self._functions[layout] = (double, single)
+        return self._functions[layout]
+
+    def _final(self, w: Weights, x: Tensor, condition: Tensor) -> Tensor:
+        """Modulated norm and the last linear layer. Shapes: (B, N, D) -> (B, N, C*f*h*w)."""
+        engine = self.engine
+        shift, scale = modulation_vectors(engine, w, "adaLN_modulation.1", [condition], 2)[0]
+        x = normed_and_modulated(engine, x, (x.shape[1],), (shift,), (scale,))
+        # Published checkpoints keep this one layer in float32 beside bfloat16.
+        kind = engine.dtype(x)
+        return engine.linear(x, engine.cast(w["linear.weight"], kind), engine.cast(w["linear.bias"], kind))
+
+
+def trimmed(text: TextStates) -> tuple[TextStates, tuple[int, ...] | None]:
+    """The text without rows that no sample needs, and the lengths if some padding is left.
+
+    Raises: InputError for lengths that do not fit the states.
+    """
+    batch, tokens, _ = text.states.shape
+    if len(text.lengths) != batch or min(text.lengths) < 1 or max(text.lengths) > tokens:
+        raise InputError(f"text lengths {text.lengths} do not fit {batch} samples of 1 to {tokens} tokens")
+    longest = max(text.lengths)
+    text = text._replace(states=text.states[:, :longest] if longest < tokens else text.states)
+    return text, None if min(text.lengths) == longest else text.lengths
+
+
+def _unseen(_name: str, _tensor: Tensor) -> None:
+    pass
