@@ -1,0 +1,192 @@
+"""Text into token ids, from the files of a checkpoint's tokenizer folder.
+
+A prompt is always plain text: control tokens exist only where a template puts them, so a prompt that
+contains ``<image>`` or ``<|eot_id|>`` describes those characters (the original took them as commands).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
+
+from framewake.errors import CheckpointError
+
+CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
+CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class TokenizedText(NamedTuple):
+    """Ids and mask of one text, padded on the right to one length; ``cut`` is what did not fit.
+
+    Shapes: ids and mask (1, L) int64. Units: ``prompt_tokens`` and ``cut_tokens`` count tokens of the prompt.
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    prompt_tokens: int
+    cut_tokens: int
+    cut: str
+
+
+class PlainTokens(NamedTuple):
+    """Ids of a plain text and where each token ends in it, in characters."""
+
+    ids: list[int]
+    ends: list[int]
+
+
+class Tokenizer:
+    """One tokenizer folder: plain text and control texts into ids."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer, names: dict[str, str | None]) -> None:
+        self._tokenizer = tokenizer
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._names = names
+
+    @classmethod
+    def from_folder(cls, folder: Path | str) -> Tokenizer:
+        """Read ``tokenizer.json``, or ``vocab.json`` with ``merges.txt`` for CLIP.
+
+        Raises: CheckpointError when the files are missing or damaged.
+        """
+        folder = Path(folder)
+        whole = folder / "tokenizer.json"
+        if whole.is_file():
+            tokenizer = _read_whole(whole)
+        elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            tokenizer = _read_clip_files(folder)
+        else:
+            raise CheckpointError(
+                f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt; "
+                "copy the tokenizer files of the checkpoint into that folder"
+            )
+        return cls(tokenizer, _read_names(folder))
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token as it stands in the vocabulary, None when it is not there."""
+        return self._tokenizer.token_to_id(token)
+
+    def named_id(self, name: str) -> int | None:
+        """The id of "bos_token", "eos_token" or "pad_token", None when the folder names none."""
+        token = self._names.get(name)
+        return None if token is None else self.token_id(token)
+
+    def plain(self, text: str) -> PlainTokens:
+        """Ids of a text in which nothing is a control token."""
+        self._tokenizer.encode_special_tokens = True
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return PlainTokens(encoding.ids, [end for _, end in encoding.offsets])
+
+    def control(self, text: str) -> list[int]:
+        """Ids of a text in which control tokens count, without any added at the ends."""
+        self._tokenizer.encode_special_tokens = False
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def build_clip(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+    """CLIP's tokenizer from its vocabulary and merges: lower case, words that end in ``</w>``."""
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=CLIP_END,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(CLIP_PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.RobertaProcessing(
+        (CLIP_END, vocab[CLIP_END]), (CLIP_START, vocab[CLIP_START]), trim_offsets=False, add_prefix_space=False
+    )
+    tokenizer.add_special_tokens([CLIP_START, CLIP_END])
+    return tokenizer
+
+
+def encode_clip(tokenizer: Tokenizer, prompt: str, max_length: int) -> TokenizedText:
+    """A prompt between CLIP's start and end ids, cut and padded to ``max_length``.
+
+    Source: specification, section 3.5.
+    """
+    begin, end = tokenizer.named_id("bos_token"), tokenizer.named_id("eos_token")
+    if begin is None or end is None:
+        raise CheckpointError("the CLIP tokenizer names no start or end token; its tokenizer_config.json is incomplete")
+    pad = tokenizer.named_id("pad_token")
+    text = prompt.strip()
+    tokens = tokenizer.plain(text)
+    room = max_length - 2
+    kept = tokens.ids[:room]
+    cut_at = tokens.ends[room - 1] if len(tokens.ids) > room else len(text)
+    row = [begin, *kept, end]
+    return _padded(row, end if pad is None else pad, max_length, len(tokens.ids), len(kept), text[cut_at:])
+
+
+def _padded(row: list[int], pad: int, length: int, prompt_tokens: int, kept: int, cut: str) -> TokenizedText:
+    ids = np.full((1, length), pad, dtype=np.int64)
+    ids[0, : len(row)] = row
+    mask = (np.arange(length) < len(row)).astype(np.int64)[None]
+    return TokenizedText(ids, mask, prompt_tokens, prompt_tokens - kept, cut)
+
+
+def _read_whole(path: Path) -> tokenizers.Tokenizer:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # Every added token is a control token: only those are left alone when a text is plain.
+        for token in content.get("added_tokens") or []:
+            token["special"] = True
+        return tokenizers.Tokenizer.from_str(json.dumps(content))
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again") from error
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again") from error
+
+
+def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
+    try:
+        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        return build_clip(vocab, merges)
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder} has no readable vocab.json and merges.txt ({error}); copy them again"
+        ) from error
+
+
+def _read_names(folder: Path) -> dict[str, str | None]:
+    """Which token is "bos_token" and so on; a later file wins where both say it."""
+    names: dict[str, str | None] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / file
+        if not path.is_file():
+            continue
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not readable JSON ({error}); copy it again") from error
+        for name in ("bos_token", "eos_token", "pad_token"):
+            value = content.get(name)
+            if isinstance(value, dict):
+                value = value.get("content")
+            if isinstance(value, str):
+                names[name] = value
+    return names
