@@ -1,0 +1,1 @@
+"""The demonstration checkpoint: its small world, how it was trained, how it is judged."""

@@ -1,0 +1,114 @@
+"""Training the demonstration autoencoder: pictures first, then clips, then the decoder alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+from framewake.demo import models
+from framewake.demo.optimiser import Muon, blend, clip_norm
+from framewake.demo.render import render, render_frame
+from framewake.demo.state import load_state, save_state
+from framewake.demo.world import FULL_FRAMES, sample_scene
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.models.vae import CausalVAE
+
+log = logging.getLogger(__name__)
+
+KL_WEIGHT = 1e-4
+SAVE_SECONDS = 120.0
+# seconds of training, side in pixels, frames, batch, learning rate at the start and end, trains the encoder
+STAGES = {
+    "pictures": (360, 64, 1, 12, 1.5e-3, 1e-3, True),
+    "clips": (1500, 64, 9, 4, 1e-3, 1e-4, True),
+    "decoder": (900, 128, 17, 1, 5e-4, 2e-5, False),
+}
+
+
+def train(engine: Engine, folder: Path, stage: str, seconds: float | None = None) -> None:
+    """Run one stage for its time, from where the folder's state stands; safe to stop and start again."""
+    duration, side, frames, batch, lr_start, lr_end, trains_encoder = STAGES[stage]
+    duration = seconds or duration
+    vae = CausalVAE(engine, models.VAE)
+    state = load_state(folder / "vae.safetensors")
+    weights = {n: engine.asarray(a) for n, a in (state.weights if state else models.start_vae(vae.shapes(), 0)).items()}
+    average = {n: engine.asarray(a) for n, a in state.average.items()} if state else weights
+    spent = state.progress.get(stage, 0.0) if state else 0.0
+    trained = {n: w for n, w in weights.items() if trains_encoder or n.startswith(("decoder.", "post_quant"))}
+    optimiser = Muon(engine, trained, plain=("decoder.conv_out", "encoder.conv_in", "quant_conv", "post_quant_conv"))
+    value_and_grad = engine.grad(lambda w, fixed, x, noise: loss(engine, vae, {**fixed, **w}, x, noise))
+    rng = np.random.default_rng(int(spent * 1000) + 17)
+    start = saved = time.monotonic()
+    errors: list[float] = []
+    while spent + time.monotonic() - start < duration:
+        share = (spent + time.monotonic() - start) / duration
+        lr = lr_start * (lr_end / lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
+        pixels = engine.asarray(sample_pixels(rng, side, frames, batch))
+        latent = (batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)
+        noise = engine.asarray(rng.standard_normal(latent).astype(np.float32))
+        fixed = {n: w for n, w in weights.items() if n not in trained}
+        value, grads = value_and_grad(trained, fixed, pixels, noise)
+        grads, norm = clip_norm(engine, grads, 1.0)
+        trained = optimiser.step(trained, grads, lr, lr)
+        weights = {**weights, **trained}
+        average = blend(average, weights, min(0.995, 1 - 1 / (optimiser.steps + 1)))
+        errors.append(float(engine.numpy(value)))
+        if optimiser.steps % 50 == 0:
+            seconds_done = spent + time.monotonic() - start
+            log.info("%s %d %.0fs loss %.5f norm %.3f lr %.1e psnr %.2f", stage, optimiser.steps, seconds_done,
+                     np.mean(errors[-50:]), norm, lr, psnr_on_new(engine, vae, average, side, frames))  # fmt: skip
+        if time.monotonic() - saved > SAVE_SECONDS:
+            saved = time.monotonic()
+            _save(engine, folder, weights, average, {**(state.progress if state else {}), stage: spent + saved - start})
+    _save(engine, folder, weights, average, {**(state.progress if state else {}), stage: duration})
+
+
+def loss(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor, noise: Tensor) -> Tensor:
+    """Squared and absolute pixel error plus a small divergence from N(0, 1).
+
+    The first latent frame is that of the first picture encoded alone, as it will be at inference: GroupNorm
+    over time makes the two differ.
+    """
+    half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
+    mean, logvar = (engine.cast(x, "float32") for x in vae.encode(half, pixels))
+    divergence = engine.mean(mean * mean + engine.exp(logvar) - logvar - 1.0, (0, 1, 2, 3, 4)) * 0.5
+    if pixels.shape[2] > 1:
+        alone, _ = vae.encode(half, pixels[:, :, :1])
+        mean = engine.concat([engine.cast(alone, "float32"), mean[:, :, 1:]], 2)
+    latents = mean + engine.exp(logvar * 0.5) * noise
+    error = engine.cast(vae.decode(half, latents), "float32") - pixels
+    squared = error * error
+    absolute = engine.sqrt(squared + 1e-4)
+    return engine.mean(squared, (0, 1, 2, 3, 4)) + engine.mean(absolute, (0, 1, 2, 3, 4)) * 0.2 + divergence * KL_WEIGHT
+
+
+def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) -> np.ndarray:
+    """Random scenes as pixels (B, 3, F, side, side) float32 in [-1, 1]; clips begin anywhere in a motion."""
+    clips = []
+    for _ in range(batch):
+        scene = sample_scene(rng)
+        if frames == 1:
+            clip = render_frame(scene, side, side, rng.random())[None]
+        else:
+            clip = render(scene, side, side)
+            first = 0 if rng.random() < 0.3 else int(rng.integers(0, FULL_FRAMES - frames + 1))
+            clip = clip[first : first + frames]
+        clips.append(clip)
+    return (np.stack(clips).transpose(0, 4, 1, 2, 3) / np.float32(127.5) - 1).astype(np.float32)
+
+
+def psnr_on_new(engine: Engine, vae: CausalVAE, weights: Weights, side: int, frames: int) -> float:
+    """PSNR in dB of reconstructions in float32, over four fixed scenes never trained on."""
+    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), side, frames, 4))
+    mean, _ = vae.encode(weights, pixels)
+    if frames > 1:
+        mean = engine.concat([vae.encode(weights, pixels[:, :, :1])[0], mean[:, :, 1:]], 2)
+    error = engine.clip(vae.decode(weights, mean), -1, 1) - pixels
+    return float(10 * np.log10(4 / engine.numpy(engine.mean(error * error, (0, 1, 2, 3, 4)))))
+
+
+def _save(engine: Engine, folder: Path, weights: Weights, average: Weights, progress: dict[str, float]) -> None:
+    save_state(folder / "vae.safetensors", engine, weights=weights, average=average, progress=progress)

@@ -1,0 +1,247 @@
+"""The world of the demonstration checkpoint: coloured shapes that do one thing.
+
+A scene is one or two filled shapes on a plain or two-colour background; one of them acts.  First frame
+and prompt decide the whole clip, so that following the prompt can be measured.  All lengths are shares
+of the shorter side of the frame, so that a scene can be drawn at any size; ``progress`` is 0 at the
+first frame and 1 at the 33rd.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+FULL_FRAMES = 33  # the clip in which a motion runs from start to end
+FRAMES_PER_SECOND = 12
+
+SHAPES = ("circle", "square", "triangle", "star")
+
+# The middle of each named colour; a scene's colour lies between it and its pure form.
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 38, 38),
+    "orange": (245, 135, 30),
+    "yellow": (242, 214, 48),
+    "green": (42, 160, 70),
+    "blue": (42, 88, 215),
+    "purple": (135, 58, 185),
+    "white": (243, 243, 243),
+    "black": (24, 24, 24),
+}
+_PURE: dict[str, tuple[int, int, int]] = {
+    "red": (255, 0, 0),
+    "orange": (255, 150, 0),
+    "yellow": (255, 240, 0),
+    "green": (0, 140, 30),
+    "blue": (0, 40, 255),
+    "purple": (128, 0, 160),
+    "white": (255, 255, 255),
+    "black": (0, 0, 0),
+}
+
+DIRECTIONS: dict[str, tuple[float, float]] = {  # (x, y), y grows downwards
+    "left": (-1.0, 0.0),
+    "right": (1.0, 0.0),
+    "up": (0.0, -1.0),
+    "down": (0.0, 1.0),
+    "up-left": (-0.75, -0.75),
+    "up-right": (0.75, -0.75),
+    "down-left": (-0.75, 0.75),
+    "down-right": (0.75, 0.75),
+}
+MOTIONS = (*DIRECTIONS, "grow", "shrink", "spin", "bounce", "fade", "still")
+
+TRAVEL = 0.4  # way of a full clip
+GROWTH, SHRINKAGE = 1.8, 0.45  # size at the end
+BOUNCE_HEIGHT, BOUNCES = 0.25, 2
+SPIN_RADIANS = math.pi  # clockwise
+
+_ACTIONS: dict[str, tuple[str, ...]] = {
+    "left": ("moves left", "moves to the left", "slides left", "goes left", "travels to the left", "drifts left"),
+    "right": ("moves right", "moves to the right", "slides right", "goes right", "travels to the right", "drifts right"),
+    "up": ("moves up", "rises", "goes up", "slides upwards", "moves upwards", "drifts up"),
+    "down": ("moves down", "sinks", "goes down", "slides downwards", "moves downwards", "drifts down"),
+    "up-left": (
+        "moves up and left", "moves diagonally up and to the left", "moves to the upper left", "goes up left",
+        "slides towards the top left", "drifts up and to the left",
+    ),
+    "up-right": (
+        "moves up and right", "moves diagonally up and to the right", "moves to the upper right", "goes up right",
+        "slides towards the top right", "drifts up and to the right",
+    ),
+    "down-left": (
+        "moves down and left", "moves diagonally down and to the left", "moves to the lower left", "goes down left",
+        "slides towards the bottom left", "drifts down and to the left",
+    ),
+    "down-right": (
+        "moves down and right", "moves diagonally down and to the right", "moves to the lower right", "goes down right",
+        "slides towards the bottom right", "drifts down and to the right",
+    ),
+    "grow": ("grows", "gets bigger", "becomes larger", "expands", "grows larger", "is growing"),
+    "shrink": ("shrinks", "gets smaller", "becomes smaller", "contracts", "grows smaller", "is shrinking"),
+    "spin": ("spins", "rotates", "turns around", "spins in place", "is spinning", "turns clockwise"),
+    "bounce": ("bounces", "bounces up and down", "hops", "jumps up and down", "is bouncing", "hops in place"),
+    "fade": ("fades out", "fades away", "disappears", "slowly fades out", "vanishes", "becomes invisible"),
+    "still": ("stays still", "does not move", "stands still", "remains still", "stays in place", "is motionless"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape at the start of a clip. Units: ``x y size`` in shares of the shorter side, ``angle`` in radians."""
+
+    kind: str
+    colour_name: str
+    colour: tuple[int, int, int]
+    x: float
+    y: float
+    size: float  # diameter of the circle around it
+    angle: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything a clip shows. ``width`` and ``height`` are shares of the shorter side (one of them is 1)."""
+
+    shapes: tuple[Shape, ...]  # the first one acts
+    motion: str
+    background: tuple[tuple[int, int, int], tuple[int, int, int]]
+    gradient_angle: float
+    width: float
+    height: float
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A shape at one moment. ``opacity`` is 0 to 1."""
+
+    x: float
+    y: float
+    size: float
+    angle: float
+    opacity: float
+
+
+def pose(scene: Scene, index: int, progress: float) -> Pose:
+    """Where shape ``index`` of a scene is at a moment of the clip; only shape 0 acts."""
+    shape = scene.shapes[index]
+    x, y, size, angle, opacity = shape.x, shape.y, shape.size, shape.angle, 1.0
+    if index == 0:
+        motion = scene.motion
+        if motion in DIRECTIONS:
+            x = _slide(x, DIRECTIONS[motion][0] * TRAVEL * progress, size, scene.width)
+            y = _slide(y, DIRECTIONS[motion][1] * TRAVEL * progress, size, scene.height)
+        elif motion == "grow":
+            size *= 1 + (GROWTH - 1) * progress
+        elif motion == "shrink":
+            size *= 1 + (SHRINKAGE - 1) * progress
+        elif motion == "spin":
+            angle += SPIN_RADIANS * progress
+        elif motion == "bounce":
+            y -= BOUNCE_HEIGHT * abs(math.sin(math.pi * BOUNCES * progress))
+        elif motion == "fade":
+            opacity = 1 - progress
+    return Pose(x, y, size, angle, opacity)
+
+
+def _slide(start: float, way: float, size: float, limit: float) -> float:
+    """A position after some way, stopped where the shape would leave the frame."""
+    low, high = min(start, size / 2), max(start, limit - size / 2)
+    return min(max(start + way, low), high)
+
+
+def sample_scene(rng: np.random.Generator, aspect: float = 1.0, motion: str | None = None) -> Scene:
+    """A random scene; ``aspect`` is width / height, ``motion`` fixes what happens."""
+    width, height = (aspect, 1.0) if aspect >= 1 else (1.0, 1 / aspect)
+    motion = motion or str(rng.choice(MOTIONS))
+    while True:
+        count = 2 if rng.random() < 0.4 else 1
+        background, gradient_angle = _sample_background(rng)
+        shapes: list[Shape] = []
+        names = list(rng.permutation(list(COLOURS)))
+        for position in range(count):
+            shape = _sample_shape(rng, names[position], width, height, motion if position == 0 else "still")
+            if shape is not None:
+                shapes.append(shape)
+        scene = Scene(tuple(shapes), motion, background, gradient_angle, width, height, "")
+        if len(shapes) == count and _is_clear(scene):
+            prompt = write_prompt(rng, scene)
+            return Scene(scene.shapes, motion, background, gradient_angle, width, height, prompt)
+
+
+def write_prompt(rng: np.random.Generator, scene: Scene) -> str:
+    """One of many ways to say what happens in a scene."""
+    actor, others = scene.shapes[0], scene.shapes[1:]
+    name = f"{actor.colour_name} {actor.kind}"
+    choice = rng.random()
+    if choice < 0.08 and all(other.kind != actor.kind for other in others):
+        name = actor.kind
+    elif choice < 0.14:
+        name = f"{actor.colour_name} shape"
+    article = str(rng.choice(("the ", "the ", "the ", "a ", "")))
+    text = f"{article}{name} {rng.choice(_ACTIONS[scene.motion])}"
+    if others and rng.random() < 0.3:
+        other = others[0]
+        text += f" while the {other.colour_name} {other.kind} {rng.choice(_ACTIONS['still'])}"
+    elif rng.random() < 0.1:
+        text += str(rng.choice((" on a plain background", " in the picture", " across the frame", " smoothly", " slowly")))
+    if rng.random() < 0.3:
+        text = text[0].upper() + text[1:]
+    return text + ("." if rng.random() < 0.3 else "")
+
+
+def corpus() -> list[str]:
+    """Texts with every word of the world, for the tokenizers."""
+    texts = [f"the {c} {k}" for c in COLOURS for k in (*SHAPES, "shape")]
+    texts += [f"The {c} {k}" for c in COLOURS for k in (*SHAPES, "shape")]
+    texts += [f"a {k} {action}." for k in (*SHAPES, "shape") for actions in _ACTIONS.values() for action in actions]
+    texts += [f"A {c} {k} while the {c} {k} on a plain background in the picture across the frame smoothly slowly"
+              for c in COLOURS for k in SHAPES]  # fmt: skip
+    texts += [f"{c} {k}" for c in COLOURS for k in SHAPES] + [f"{c.title()} {k}" for c in COLOURS for k in SHAPES]
+    return texts
+
+
+def _sample_background(rng: np.random.Generator):
+    first = tuple(int(v) for v in rng.integers(0, 256, 3))
+    second = tuple(int(v) for v in rng.integers(0, 256, 3)) if rng.random() < 0.5 else first
+    return (first, second), float(rng.choice((0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)) * math.pi)
+
+
+def _sample_shape(rng: np.random.Generator, name: str, width: float, height: float, motion: str) -> Shape | None:
+    kinds = SHAPES[1:] if motion == "spin" else SHAPES  # a circle that spins looks like one that does not
+    kind = str(rng.choice(kinds))
+    blend = rng.random()
+    colour = tuple(round(a + (b - a) * blend) for a, b in zip(COLOURS[name], _PURE[name], strict=True))
+    size = float(rng.uniform(1 / 6, 1 / 3))
+    final = size * GROWTH if motion == "grow" else size
+    margin = final / 2 + 0.01
+    left = right = top = bottom = margin
+    if motion in DIRECTIONS and rng.random() < 0.9:
+        dx, dy = (step * TRAVEL for step in DIRECTIONS[motion])
+        left, right = left + max(-dx, 0), right + max(dx, 0)
+        top, bottom = top + max(-dy, 0), bottom + max(dy, 0)
+    elif motion == "bounce":
+        top += BOUNCE_HEIGHT
+    if left + right >= width or top + bottom >= height:
+        return None
+    x, y = float(rng.uniform(left, width - right)), float(rng.uniform(top, height - bottom))
+    angle = 0.0 if rng.random() < 0.5 else float(rng.uniform(-0.4, 0.4))
+    return Shape(kind, name, colour, x, y, size, angle)
+
+
+def _is_clear(scene: Scene) -> bool:
+    """Colours differ enough from what is behind them, and shapes never touch."""
+    for shape in scene.shapes:
+        for ground in scene.background:
+            if math.dist(shape.colour, ground) < 110:
+                return False
+    if len(scene.shapes) == 2 and math.dist(scene.shapes[0].colour, scene.shapes[1].colour) < 110:
+        return False
+    if len(scene.shapes) == 2:
+        for progress in np.linspace(0, 1, 9):
+            a, b = pose(scene, 0, float(progress)), pose(scene, 1, float(progress))
+            if math.hypot(a.x - b.x, a.y - b.y) < (a.size + b.size) / 2 + 0.02:
+                return False
+    return True
