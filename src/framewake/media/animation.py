@@ -1,0 +1,156 @@
+"""Animated GIF and WebP, and folders of PNG files: all through Pillow."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from framewake.errors import InputError
+
+IMAGE_DESCRIPTION = 0x010E  # EXIF tag for text
+FRAME_NAME = "frame_{:05d}.png"
+FOLDER_FILE = "metadata.json"
+
+# What Pillow's readers raise on a damaged file.
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
+
+
+def delays(count: int, fps: float, tick_ms: int) -> list[int]:
+    """Delay of each frame in whole ticks, so spread that the whole clip keeps its length.
+
+    Units: milliseconds; a tick is 10 for GIF and 1 for WebP.
+    """
+    times = [round(index * 1000 / (fps * tick_ms)) * tick_ms for index in range(count + 1)]
+    return [after - before for before, after in zip(times, times[1:], strict=False)]
+
+
+def write_gif(path: Path, frames: np.ndarray, *, fps: float, comment: str | None) -> None:
+    """Writes an endless GIF with 256 colours chosen anew for every frame.
+
+    Shapes: frames (F, H, W, 3) uint8.
+    """
+    pictures = (Image.fromarray(frame).quantize(256, method=Image.Quantize.MEDIANCUT) for frame in frames)
+    options: dict[str, Any] = {} if comment is None else {"comment": comment.encode("ascii")}
+    first = next(pictures)
+    first.save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=pictures,
+        duration=delays(len(frames), fps, 10),
+        loop=0,
+        **options,
+    )
+
+
+def write_webp(path: Path, frames: np.ndarray, *, fps: float, comment: str | None) -> None:
+    """Writes an endless animated WebP of high quality.
+
+    Shapes: frames (F, H, W, 3) uint8.
+    """
+    options: dict[str, Any] = {}
+    if comment is not None:
+        exif = Image.Exif()
+        exif[IMAGE_DESCRIPTION] = comment
+        options["exif"] = exif
+    pictures = (Image.fromarray(frame) for frame in frames)
+    first = next(pictures)
+    first.save(
+        path,
+        format="WEBP",
+        save_all=True,
+        append_images=pictures,
+        duration=delays(len(frames), fps, 1),
+        loop=0,
+        quality=90,
+        **options,
+    )
+
+
+def write_folder(path: Path, frames: np.ndarray, *, fps: float, record: dict[str, Any]) -> None:
+    """Writes frame_00000.png, ... and metadata.json into a new folder.
+
+    Shapes: frames (F, H, W, 3) uint8.
+    """
+    path.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(path / FRAME_NAME.format(index), format="PNG")
+    text = json.dumps({"fps": fps, "frames": len(frames), **record}, indent=2, allow_nan=False)
+    (path / FOLDER_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_animation(path: Path, fps: float | None) -> tuple[np.ndarray, float]:
+    """Frames and frames per second of a GIF or WebP.
+
+    Encoders join equal frames into one that stays longer; with ``fps`` given they come back one by one.
+
+    Shapes: -> (F, H, W, 3) uint8.
+    Raises: InputError for a damaged file.
+    """
+    frames, times = [], [0.0]
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            for picture in ImageSequence.Iterator(image):
+                frames.append(np.asarray(picture.convert("RGB")))
+                times.append(times[-1] + picture.info.get("duration", 0) / 1000)
+    except DAMAGE as error:
+        raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
+    if fps is None:
+        return np.stack(frames), len(frames) / times[-1] if times[-1] > 0 else 1.0
+    repeats = [max(1, round(end * fps) - round(start * fps)) for start, end in zip(times, times[1:], strict=False)]
+    return np.repeat(np.stack(frames), repeats, axis=0), fps
+
+
+def read_animation_comment(path: Path) -> str | None:
+    """The text that ``write_gif`` or ``write_webp`` embedded, None when there is none.
+
+    Raises: InputError for a damaged file.
+    """
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            if image.format == "GIF":
+                comment = image.info.get("comment")
+                return None if comment is None else comment.decode("utf-8", "replace")
+            return image.getexif().get(IMAGE_DESCRIPTION)
+    except DAMAGE as error:
+        raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
+
+
+def read_folder(path: Path) -> tuple[np.ndarray, float]:
+    """Frames and frames per second of a folder that ``write_folder`` made.
+
+    Shapes: -> (F, H, W, 3) uint8.
+    Raises: InputError when the folder holds no such frames, or not all of them.
+    """
+    record = read_folder_record(path)
+    names = sorted(name for name in os.listdir(path) if name.startswith("frame_") and name.endswith(".png"))
+    expected = record.get("frames")
+    if not names or len(names) != expected:
+        raise InputError(f"{path} holds {len(names)} frames, but {FOLDER_FILE} says {expected}.")
+    try:
+        frames = [np.asarray(Image.open(path / name, formats=("PNG",)).convert("RGB")) for name in names]
+        return np.stack(frames), float(record["fps"])
+    except DAMAGE as error:
+        raise InputError(f"{path}: a frame is damaged ({error}).") from error
+
+
+def read_folder_record(path: Path) -> dict[str, Any]:
+    """What stands in the folder's metadata.json.
+
+    Raises: InputError when it is missing or damaged.
+    """
+    file = path / FOLDER_FILE
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is no folder of frames made here: it has no {FOLDER_FILE}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read ({error}).") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{file} holds no settings.")
+    return record

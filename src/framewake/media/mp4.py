@@ -1,0 +1,144 @@
+"""H.264 in mp4 through PyAV, which is imported only when an mp4 is written or read."""
+
+from __future__ import annotations
+
+import importlib
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from framewake.errors import EngineError, InputError
+
+BT709 = 1  # the number of this matrix, its primaries and its transfer curve in H.264
+LIMITED_RANGE = 1
+# More threads change the bytes x264 puts out, so the number is fixed: equal frames give equal files everywhere.
+THREADS = 4
+
+_RED, _BLUE = 0.2126, 0.0722
+_GREEN = 1 - _RED - _BLUE
+# RGB of 0..255 to luma of 16..235 and chroma of 16..240 around 128.
+_TO_LUMA = (np.array([_RED, _GREEN, _BLUE]) * (219 / 255)).astype(np.float32)
+_TO_CHROMA = (
+    np.array(
+        [
+            [-_RED / (2 - 2 * _BLUE), -_GREEN / (2 - 2 * _BLUE), 0.5],
+            [0.5, -_GREEN / (2 - 2 * _RED), -_BLUE / (2 - 2 * _RED)],
+        ]
+    )
+    * (224 / 255)
+).astype(np.float32)
+
+
+def import_av() -> ModuleType:
+    """PyAV.
+
+    Raises: EngineError with the line that installs it.
+    """
+    try:
+        return importlib.import_module("av")
+    except ImportError as error:
+        raise EngineError(
+            f"mp4 files need the package av ({error}): install it with `pip install av`, or use a folder of PNG files."
+        ) from error
+
+
+def pad_to_even(frame: np.ndarray) -> np.ndarray:
+    """A frame whose odd last row or column is repeated: 4:2:0 video has even sides only."""
+    height, width, _ = frame.shape
+    if height % 2 or width % 2:
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return frame
+
+
+def to_yuv420(frame: np.ndarray) -> np.ndarray:
+    """BT.709 limited range, chroma averaged over 2 x 2 pixels.
+
+    Written out because the converter inside PyAV rounds by up to 3 levels and differs between versions.
+
+    Shapes: (H, W, 3) uint8 with even sides -> (H * 3 / 2, W) uint8, the planes Y, U and V in a row.
+    Precision: float32, rounded half up.
+    """
+    height, width, _ = frame.shape
+    values = frame.astype(np.float32)
+    luma = (values.reshape(-1, 3) @ _TO_LUMA + np.float32(16.5)).astype(np.uint8)
+    blocks = values.reshape(height // 2, 2, width // 2, 2, 3)
+    means = (blocks[:, 0, :, 0] + blocks[:, 0, :, 1] + blocks[:, 1, :, 0] + blocks[:, 1, :, 1]) * np.float32(0.25)
+    chroma = (means.reshape(-1, 3) @ _TO_CHROMA.T + np.float32(128.5)).astype(np.uint8)
+    return np.concatenate([luma, chroma[:, 0], chroma[:, 1]]).reshape(height * 3 // 2, width)
+
+
+def write_mp4(path: Path, frames: np.ndarray, *, fps: float, comment: str | None, crf: int) -> None:
+    """Writes H.264 yuv420p; equal frames and settings give equal bytes.
+
+    Shapes: frames (F, H, W, 3) uint8.
+    """
+    av = import_av()
+    height, width = pad_to_even(frames[0]).shape[:2]
+    # The index goes first, so that a browser can start before it has the whole file.
+    container_options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with av.open(str(path), "w", format="mp4", options=container_options) as container:
+        if comment is not None:
+            container.metadata["comment"] = comment
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "flags": "+bitexact"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        context = stream.codec_context
+        context.thread_count = THREADS
+        context.color_range = LIMITED_RANGE
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(to_yuv420(pad_to_even(frame)), format="yuv420p")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def read_mp4(path: Path) -> tuple[np.ndarray, float]:
+    """Frames and frames per second of the first video stream.
+
+    Shapes: -> (F, H, W, 3) uint8.
+    Raises: InputError for a file that is no video or is damaged.
+    """
+    av = import_av()
+    try:
+        with av.open(str(path)) as container:
+            stream = _video_stream(container, path)
+            frames = [_to_rgb(frame) for frame in container.decode(stream)]
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
+    if not frames:
+        raise InputError(f"{path} holds no video frames.")
+    return np.stack(frames), fps
+
+
+def read_mp4_comment(path: Path) -> str | None:
+    """The comment in the header, None when there is none.
+
+    Raises: InputError for a file that is no video or is damaged.
+    """
+    av = import_av()
+    try:
+        with av.open(str(path)) as container:
+            _video_stream(container, path)
+            return container.metadata.get("comment")
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
+
+
+def _video_stream(container, path: Path):
+    if not container.streams.video:
+        raise InputError(f"{path} holds no video.")
+    return container.streams.video[0]
+
+
+def _to_rgb(frame) -> np.ndarray:
+    # Untagged files follow the habit of players: BT.709 from 720 lines on, BT.601 below.
+    is_bt709 = frame.colorspace == BT709 or (frame.colorspace == 2 and frame.height >= 720)
+    return frame.reformat(
+        format="rgb24",
+        src_colorspace="ITU709" if is_bt709 else "ITU601",
+        src_color_range="JPEG" if frame.color_range == 2 else "MPEG",
+        dst_color_range="JPEG",
+    ).to_ndarray()

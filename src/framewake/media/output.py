@@ -1,0 +1,152 @@
+"""Where a video goes: the ending decides the kind, and everything is checked before work starts."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from framewake.errors import EngineError, FramewakeError, InputError, ResourceError, nearest
+from framewake.shapes import PixelShape
+
+OutputKind = Literal["mp4", "gif", "webp", "frames"]
+ENDINGS: dict[str, OutputKind] = {".mp4": "mp4", ".gif": "gif", ".webp": "webp"}
+MAX_GIF_FPS = 50  # players show a shorter delay than 20 ms as 100 ms
+
+# Bytes per pixel and frame that a clip of photographs takes, roughly.
+_BYTES_PER_PIXEL: dict[OutputKind, float] = {"mp4": 0.1, "gif": 0.7, "webp": 0.2, "frames": 1.5}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PROBE_BYTES = 4096
+
+
+def output_kind(path: str | os.PathLike[str]) -> OutputKind:
+    """What a path asks for: .mp4, .gif and .webp are files, no ending is a folder of PNG files.
+
+    Raises: InputError for any other ending; a path that ends with a slash is always a folder.
+    """
+    text = os.fspath(path)
+    ending = Path(text).suffix.lower()
+    if ending in ENDINGS and not text.endswith(("/", os.sep)):
+        return ENDINGS[ending]
+    if not ending or text.endswith(("/", os.sep)) or Path(text).is_dir():
+        return "frames"
+    raise InputError(
+        f"{text}: the ending {ending} is unknown. Choose {', '.join(ENDINGS)}, or end the path with / for a folder "
+        f"of PNG files.{nearest(ending, ENDINGS)}"
+    )
+
+
+def check_output(
+    path: str | os.PathLike[str], *, shape: PixelShape | None = None, fps: float | None = None
+) -> OutputKind:
+    """The kind of output, once it is known that it can be written there.
+
+    Meant for the moment before models load: it looks for the folder, permission, room and packages.
+
+    Raises: InputError, EngineError for a missing package, ResourceError for a full disk.
+    """
+    if not os.fspath(path):
+        raise InputError("the output path is empty: name a file such as clip.mp4.")
+    kind = output_kind(path)
+    target = Path(path)
+    folder = target.parent
+    try:
+        _check_place(target, folder, kind)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{target}: cannot be used as output ({_reason(error)}). Choose another path.") from error
+    if kind == "mp4" and importlib.util.find_spec("av") is None:
+        raise EngineError(
+            "an mp4 needs the package av: install it with `pip install av`, or choose a folder of PNG files "
+            f"(-o {target.with_suffix('')}/)."
+        )
+    if kind == "gif" and fps is not None and fps > MAX_GIF_FPS:
+        raise InputError(f"{target}: a GIF shows at most {MAX_GIF_FPS} frames per second, not {fps:g}. Use .mp4.")
+    needed = max(_PROBE_BYTES, estimate_bytes(kind, shape) if shape else 0)
+    _check_room(target, needed)
+    return kind
+
+
+def _check_place(target: Path, folder: Path, kind: OutputKind) -> None:
+    if not folder.exists():
+        raise InputError(f"the folder {folder} does not exist. Make it first: mkdir -p {folder}")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, so {target.name} cannot be put into it. Choose another folder.")
+    if kind == "frames":
+        if target.is_dir() and any(target.iterdir()):
+            raise InputError(f"the folder {target} is not empty. Name a new folder, or a file such as clip.mp4.")
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file. Name a new folder, or a file that ends in {', '.join(ENDINGS)}.")
+    elif target.exists() and not target.is_file():
+        raise InputError(f"{target} exists and is not a file. Choose another name.")
+    longest = os.pathconf(folder, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if len(os.fsencode(target.name)) > longest:
+        raise InputError(f"the name of the output has {len(os.fsencode(target.name))} bytes; {longest} are possible.")
+
+
+def _check_room(target: Path, bytes_needed: int) -> None:
+    """Writes and removes a small file: permissions and quotas are only known by trying."""
+    bytes_free = shutil.disk_usage(target.parent).free
+    if bytes_free < bytes_needed:
+        raise no_room(target, bytes_needed)
+    probe = temporary_path(target)
+    with guarded(target, bytes_needed), removed_at_end(probe):
+        probe.write_bytes(b"\0" * _PROBE_BYTES)
+
+
+def estimate_bytes(kind: OutputKind, shape: PixelShape) -> int:
+    """Roughly how big a video of this size becomes."""
+    return int(_BYTES_PER_PIXEL[kind] * shape.frames * shape.height * shape.width) + _PROBE_BYTES
+
+
+def no_room(target: Path, bytes_needed: int) -> ResourceError:
+    """The error for a disk that is full."""
+    try:
+        bytes_free = shutil.disk_usage(target.parent).free
+    except OSError:
+        bytes_free = 0
+    return ResourceError(
+        f"there is no room for {target}: about {bytes_needed:,} bytes are needed, {bytes_free:,} are free in "
+        f"{target.parent}. Free some space or choose another folder with -o.",
+        bytes_needed=bytes_needed,
+        bytes_free=bytes_free,
+    )
+
+
+def temporary_path(target: Path) -> Path:
+    """A hidden name in the same folder; it does not grow with the target's name, which may be at its limit."""
+    return target.parent / f".framewake-{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+@contextlib.contextmanager
+def guarded(target: Path, bytes_needed: int) -> Iterator[None]:
+    """Turns what the system says while writing into errors that a person can act on."""
+    try:
+        yield
+    except FramewakeError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise no_room(target, bytes_needed) from error
+        raise InputError(f"{target} cannot be written ({_reason(error)}). Choose another folder with -o.") from error
+
+
+@contextlib.contextmanager
+def removed_at_end(path: Path) -> Iterator[Path]:
+    """Removes a temporary file or folder, whatever happens (also Ctrl-C); nothing if it was renamed."""
+    try:
+        yield path
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,151 @@
+"""A video as a file: mp4, GIF, WebP or a folder of PNG files, with the settings that made it inside."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framewake.errors import InputError, NumericsError
+from framewake.media import animation, mp4
+from framewake.media.output import (
+    OutputKind,
+    check_output,
+    estimate_bytes,
+    guarded,
+    output_kind,
+    removed_at_end,
+    temporary_path,
+)
+from framewake.shapes import PixelShape
+
+__all__ = ["check_output", "read_metadata", "read_video", "to_uint8", "write_video"]
+
+KEY = "framewake"  # tells our JSON from any other comment
+MAX_CRF = 51
+
+
+def to_uint8(frames: np.ndarray) -> np.ndarray:
+    """Brightness of 0 to 1 as 0 to 255, cut and not rounded, as in the original.
+
+    Shapes: any -> the same, uint8.
+    Raises: NumericsError when a value is NaN.
+    Source: specification, section 1.3.
+    """
+    values = np.asarray(frames, dtype=np.float32)
+    if np.isnan(values).any():
+        raise NumericsError("the decoded frames hold NaN: run again with --precision float32.")
+    return (np.clip(values, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: np.ndarray,
+    *,
+    fps: float,
+    metadata: Mapping[str, Any] | None,
+    crf: int = 18,
+) -> Path:
+    """Writes a video as its ending says and returns its path.
+
+    The file appears under its name only when it is complete; one of that name is replaced.  An odd side
+    of an mp4 grows by one repeated row or column.  ``metadata`` None writes no settings.
+
+    Shapes: frames (F, H, W, 3) uint8.
+    Units: ``crf`` is x264's quality from 0 to 51, lower is better; only mp4 uses it.
+    Raises: InputError for a place that cannot be written, ResourceError when the disk is full.
+    Source: specification, section 1.3; CRF 18 instead of 23 by decision.
+    """
+    _check_frames(frames, fps, crf)
+    shape = PixelShape(*frames.shape[:3])
+    kind = check_output(path, fps=fps)
+    target = Path(path)
+    record = {} if metadata is None else {KEY: {**metadata, "fps": float(fps)}}
+    with guarded(target, estimate_bytes(kind, shape)), removed_at_end(temporary_path(target)) as part:
+        _write(kind, part, frames, fps=fps, record=record, crf=crf)
+        if kind == "frames" and target.is_dir():
+            target.rmdir()
+        os.replace(part, target)
+    return target
+
+
+def _check_frames(frames: np.ndarray, fps: float, crf: int) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise InputError(
+            f"frames are {frames.dtype} of shape {frames.shape}: expected uint8 (frames, height, width, 3)."
+        )
+    if not 0 < fps < float("inf"):
+        raise InputError(f"{fps} frames per second are impossible: expected a number above 0, such as 24.")
+    if not 0 <= crf <= MAX_CRF:
+        raise InputError(f"crf is {crf}: expected a number from 0 (best) to {MAX_CRF}; 18 looks like the original.")
+
+
+def _write(kind: OutputKind, part: Path, frames: np.ndarray, *, fps: float, record: dict[str, Any], crf: int) -> None:
+    if kind == "frames":
+        animation.write_folder(part, frames, fps=fps, record=record)
+        return
+    # ASCII only: a GIF comment and an EXIF text hold nothing else.
+    comment = json.dumps(record, ensure_ascii=True, allow_nan=False) if record else None
+    if kind == "gif":
+        animation.write_gif(part, frames, fps=fps, comment=comment)
+    elif kind == "webp":
+        animation.write_webp(part, frames, fps=fps, comment=comment)
+    else:
+        mp4.write_mp4(part, frames, fps=fps, comment=comment, crf=crf)
+
+
+def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
+    """Frames and frames per second of a video that ``write_video`` could have made.
+
+    Shapes: -> (F, H, W, 3) uint8.
+    Raises: InputError for a file that is missing, damaged or of another kind.
+    """
+    file, kind = _existing(path)
+    if kind == "frames":
+        return animation.read_folder(file)
+    if kind == "mp4":
+        return mp4.read_mp4(file)
+    metadata = _embedded(file, kind)
+    return animation.read_animation(file, None if metadata is None else metadata["fps"])
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings inside a video, as they were handed to ``write_video``, with its ``fps``.
+
+    Raises: InputError for a file without settings, or one that is missing or damaged.
+    """
+    file, kind = _existing(path)
+    metadata = _embedded(file, kind)
+    if metadata is None:
+        raise InputError(f"{file} holds no settings of framewake: it was made elsewhere, or with --no-metadata.")
+    return metadata
+
+
+def _existing(path: str | os.PathLike[str]) -> tuple[Path, OutputKind]:
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{file}: there is no such video. Check the path.")
+    if file.is_dir():
+        return file, "frames"
+    kind = output_kind(path)
+    if kind == "frames":
+        raise InputError(f"{file} is no video: expected a file ending in .mp4, .gif or .webp, or a folder of frames.")
+    return file, kind
+
+
+def _embedded(file: Path, kind: OutputKind) -> dict[str, Any] | None:
+    if kind == "frames":
+        record: Any = animation.read_folder_record(file)
+    else:
+        comment = mp4.read_mp4_comment(file) if kind == "mp4" else animation.read_animation_comment(file)
+        try:
+            record = json.loads(comment or "null")
+        except (ValueError, RecursionError):
+            return None
+    metadata = record.get(KEY) if isinstance(record, dict) else None
+    is_ours = isinstance(metadata, dict) and type(metadata.get("fps")) in (int, float) and metadata["fps"] > 0
+    return metadata if is_ours else None
