@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -20,24 +19,24 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-class TokenizedText(NamedTuple):
-    """Ids and mask of one text, padded on the right to one length; ``cut`` is what did not fit.
-
-    Shapes: ids and mask (1, L) int64. Units: ``prompt_tokens`` and ``cut_tokens`` count tokens of the prompt.
-    """
-
-    ids: np.ndarray
-    mask: np.ndarray
-    prompt_tokens: int
-    cut_tokens: int
-    cut: str
-
-
 class PlainTokens(NamedTuple):
-    """Ids of a plain text and where each token ends in it, in characters."""
+    """Ids of a plain text, and the characters (first, one after the last) that each token stands for."""
 
+    text: str
     ids: list[int]
-    ends: list[int]
+    spans: list[tuple[int, int]]
+
+    def lost(self, kept: set[int]) -> str:
+        """The characters of the tokens whose index is not in ``kept``; gaps between pieces are " ... "."""
+        pieces: list[tuple[int, int]] = []
+        for index, (start, end) in enumerate(self.spans):
+            if index in kept:
+                continue
+            if pieces and index - 1 not in kept:
+                pieces[-1] = (pieces[-1][0], end)
+            else:
+                pieces.append((start, end))
+        return " ... ".join(self.text[start:end].strip() for start, end in pieces)
 
 
 class Tokenizer:
@@ -86,7 +85,7 @@ class Tokenizer:
         """Ids of a text in which nothing is a control token."""
         self._tokenizer.encode_special_tokens = True
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return PlainTokens(encoding.ids, [end for _, end in encoding.offsets])
+        return PlainTokens(text, encoding.ids, encoding.offsets)
 
     def control(self, text: str) -> list[int]:
         """Ids of a text in which control tokens count, without any added at the ends."""
@@ -120,31 +119,6 @@ def build_clip(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenize
     )
     tokenizer.add_special_tokens([CLIP_START, CLIP_END])
     return tokenizer
-
-
-def encode_clip(tokenizer: Tokenizer, prompt: str, max_length: int) -> TokenizedText:
-    """A prompt between CLIP's start and end ids, cut and padded to ``max_length``.
-
-    Source: specification, section 3.5.
-    """
-    begin, end = tokenizer.named_id("bos_token"), tokenizer.named_id("eos_token")
-    if begin is None or end is None:
-        raise CheckpointError("the CLIP tokenizer names no start or end token; its tokenizer_config.json is incomplete")
-    pad = tokenizer.named_id("pad_token")
-    text = prompt.strip()
-    tokens = tokenizer.plain(text)
-    room = max_length - 2
-    kept = tokens.ids[:room]
-    cut_at = tokens.ends[room - 1] if len(tokens.ids) > room else len(text)
-    row = [begin, *kept, end]
-    return _padded(row, end if pad is None else pad, max_length, len(tokens.ids), len(kept), text[cut_at:])
-
-
-def _padded(row: list[int], pad: int, length: int, prompt_tokens: int, kept: int, cut: str) -> TokenizedText:
-    ids = np.full((1, length), pad, dtype=np.int64)
-    ids[0, : len(row)] = row
-    mask = (np.arange(length) < len(row)).astype(np.int64)[None]
-    return TokenizedText(ids, mask, prompt_tokens, prompt_tokens - kept, cut)
 
 
 def _read_whole(path: Path) -> tokenizers.Tokenizer:

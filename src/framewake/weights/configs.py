@@ -1,0 +1,169 @@
+"""Model shapes from the ``config.json`` files of published text encoders.
+
+Those files leave out what equals a default of the class that wrote them, so the defaults are part of
+the format and stand here.  Old and new spellings are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framewake.config import ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig
+from framewake.errors import CheckpointError
+
+_LLAMA_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+}
+_CLIP_VISION_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+# A LLaVA file without any vision part means the large tower at 336 pixels.
+_LLAVA_VISION_DEFAULTS = _CLIP_VISION_DEFAULTS | {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+_CLIP_TEXT_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "eos_token_id": 49407,
+}
+_LLAVA_DEFAULTS: dict[str, Any] = {
+    "image_token_index": 32000,
+    "projector_hidden_act": "gelu",
+    "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default",
+}
+_STRATEGIES = {"default": True, "full": False}
+
+
+def read_llava(raw: Mapping[str, Any]) -> LlavaConfig:
+    """LLaVA's shape from the content of its ``config.json``.
+
+    Raises: CheckpointError for another model, or a feature of one that is not built here.
+    """
+    _expect_type(raw, "llava")
+    values = {**_LLAVA_DEFAULTS, **_given(raw)}
+    text = values.get("text_config") or {}
+    strategy = values["vision_feature_select_strategy"]
+    if strategy not in _STRATEGIES:
+        raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; expected 'default' or 'full'")
+    layer = values["vision_feature_layer"]
+    if not isinstance(layer, int):
+        raise CheckpointError(f"vision_feature_layer is {layer!r}; only one layer, an integer, is supported")
+    if values.get("multimodal_projector_bias") is False:
+        raise CheckpointError("multimodal_projector_bias is false; only a projector with biases is supported")
+    pad = values.get("pad_token_id", _given(text).get("pad_token_id", -1))
+    return LlavaConfig(
+        text=read_llama(text),
+        vision=read_clip_vision(values.get("vision_config")),
+        projector_activation=values["projector_hidden_act"],
+        image_token_id=values.get("image_token_id", values["image_token_index"]),
+        pad_token_id=pad,
+        vision_feature_layer=layer,
+        drops_class_token=_STRATEGIES[strategy],
+    )
+
+
+def read_llama(raw: Mapping[str, Any]) -> LlamaConfig:
+    """The language model's shape.
+
+    Raises: CheckpointError for scaled rotary positions, biases or another activation.
+    """
+    _expect_type(raw, "llama")
+    values = {**_LLAMA_DEFAULTS, **_given(raw)}
+    rope = {"rope_theta": values["rope_theta"], **_given(values.get("rope_parameters") or {})}
+    scaling = {**rope, **_given(values.get("rope_scaling") or {})}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    if kind != "default":
+        raise CheckpointError(f"the language model scales its rotary positions ({kind!r}); only 'default' is supported")
+    if values.get("attention_bias") or values.get("mlp_bias"):
+        raise CheckpointError("the language model has biases in its layers; expected a Llama model without them")
+    if values["hidden_act"] != "silu":
+        raise CheckpointError(f"the language model's activation is {values['hidden_act']!r}; expected 'silu'")
+    heads = values["num_attention_heads"]
+    return LlamaConfig(
+        hidden_size=values["hidden_size"],
+        mlp_size=values["intermediate_size"],
+        layers=values["num_hidden_layers"],
+        heads=heads,
+        kv_heads=values.get("num_key_value_heads", heads),
+        head_dim=values.get("head_dim", values["hidden_size"] // heads),
+        vocab_size=values["vocab_size"],
+        norm_eps=float(values["rms_norm_eps"]),
+        rope_theta=float(rope["rope_theta"]),
+    )
+
+
+def read_clip_vision(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
+    """The vision tower's shape; ``None`` is the tower of a LLaVA file that does not describe one."""
+    _expect_type(raw or {}, "clip_vision_model")
+    values = _LLAVA_VISION_DEFAULTS if raw is None else {**_CLIP_VISION_DEFAULTS, **_given(raw)}
+    return ClipVisionConfig(
+        hidden_size=values["hidden_size"],
+        mlp_size=values["intermediate_size"],
+        layers=values["num_hidden_layers"],
+        heads=values["num_attention_heads"],
+        image_size=values["image_size"],
+        patch_size=values["patch_size"],
+        activation=values["hidden_act"],
+        norm_eps=float(values["layer_norm_eps"]),
+    )
+
+
+def read_clip_text(raw: Mapping[str, Any]) -> ClipTextConfig:
+    """CLIP text's shape, from its own file or from that of a whole CLIP model (``text_config`` inside)."""
+    if "text_config" in raw:
+        _expect_type(raw, "clip")
+        raw = raw["text_config"]
+    _expect_type(raw, "clip_text_model")
+    values = {**_CLIP_TEXT_DEFAULTS, **_given(raw)}
+    return ClipTextConfig(
+        hidden_size=values["hidden_size"],
+        mlp_size=values["intermediate_size"],
+        layers=values["num_hidden_layers"],
+        heads=values["num_attention_heads"],
+        vocab_size=values["vocab_size"],
+        max_positions=values["max_position_embeddings"],
+        activation=values["hidden_act"],
+        norm_eps=float(values["layer_norm_eps"]),
+        eos_token_id=values["eos_token_id"],
+    )
+
+
+def _given(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file really says: null means that the default holds."""
+    return {name: value for name, value in raw.items() if value is not None}
+
+
+def _expect_type(raw: Mapping[str, Any], expected: str) -> None:
+    found = raw.get("model_type", expected)
+    if found != expected:
+        raise CheckpointError(
+            f"config.json describes a model of type {found!r}, expected {expected!r}; "
+            "point to the folder of the right text encoder"
+        )
