@@ -61,7 +61,7 @@ _LLAVA_DEFAULTS: dict[str, Any] = {
 _STRATEGIES = {"default": True, "full": False}
 
 
-def read_llava(raw: Mapping[str, Any]) -> LlavaConfig:
+def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
     """LLaVA's shape from the content of its ``config.json``.
 
     Raises: CheckpointError for another model, or a feature of one that is not built here.
@@ -79,8 +79,8 @@ def read_llava(raw: Mapping[str, Any]) -> LlavaConfig:
         raise CheckpointError("multimodal_projector_bias is false; only a projector with biases is supported")
     pad = values.get("pad_token_id", _given(text).get("pad_token_id", -1))
     return LlavaConfig(
-        text=read_llama(text),
-        vision=read_clip_vision(values.get("vision_config")),
+        text=llama_config(text),
+        vision=clip_vision_config(values.get("vision_config")),
         projector_activation=values["projector_hidden_act"],
         image_token_id=values.get("image_token_id", values["image_token_index"]),
         pad_token_id=pad,
@@ -89,7 +89,7 @@ def read_llava(raw: Mapping[str, Any]) -> LlavaConfig:
     )
 
 
-def read_llama(raw: Mapping[str, Any]) -> LlamaConfig:
+def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
     """The language model's shape.
 
     Raises: CheckpointError for scaled rotary positions, biases or another activation.
@@ -119,7 +119,7 @@ def read_llama(raw: Mapping[str, Any]) -> LlamaConfig:
     )
 
 
-def read_clip_vision(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
+def clip_vision_config(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
     """The vision tower's shape; ``None`` is the tower of a LLaVA file that does not describe one."""
     _expect_type(raw or {}, "clip_vision_model")
     values = _LLAVA_VISION_DEFAULTS if raw is None else {**_CLIP_VISION_DEFAULTS, **_given(raw)}
@@ -135,7 +135,7 @@ def read_clip_vision(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
     )
 
 
-def read_clip_text(raw: Mapping[str, Any]) -> ClipTextConfig:
+def clip_text_config(raw: Mapping[str, Any]) -> ClipTextConfig:
     """CLIP text's shape, from its own file or from that of a whole CLIP model (``text_config`` inside)."""
     if "text_config" in raw:
         _expect_type(raw, "clip")
