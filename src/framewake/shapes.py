@@ -104,7 +104,7 @@ def resized_size(bucket: tuple[int, int], height_px: int, width_px: int) -> tupl
     """Size (height, width) to which a picture is resized before a bucket is cropped from it.
 
     The shorter side becomes the bucket's shorter side and the longer one is cut to a whole number.
-    Departure: the ratios of buckets are rounded, so a picture of some 80 megapixels can end one pixel
+    Departure: the ratios of buckets are rounded, so a rare picture (4554 x 1841 at 720p) ends one pixel
     short of its bucket, where the original pads a black line; here the longer side grows by that pixel.
 
     Source: specification, section 2.4.

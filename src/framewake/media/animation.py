@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -26,7 +27,7 @@ def delays(count: int, fps: float, tick_ms: int) -> list[int]:
     Units: milliseconds; a tick is 10 for GIF and 1 for WebP.
     """
     times = [round(index * 1000 / (fps * tick_ms)) * tick_ms for index in range(count + 1)]
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(times)]
 
 
 def write_gif(path: Path, frames: np.ndarray, *, fps: float, comment: str | None) -> None:
@@ -72,15 +73,15 @@ def write_webp(path: Path, frames: np.ndarray, *, fps: float, comment: str | Non
     )
 
 
-def write_folder(path: Path, frames: np.ndarray, *, fps: float, record: dict[str, Any]) -> None:
-    """Writes frame_00000.png, ... and metadata.json into a new folder.
+def write_folder(path: Path, frames: np.ndarray, record: dict[str, Any]) -> None:
+    """Writes frame_00000.png, ... and metadata.json, which holds ``record`` with its "fps", into a new folder.
 
     Shapes: frames (F, H, W, 3) uint8.
     """
     path.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(path / FRAME_NAME.format(index), format="PNG")
-    text = json.dumps({"fps": fps, "frames": len(frames), **record}, indent=2, allow_nan=False)
+    text = json.dumps({"frames": len(frames), **record}, indent=2, allow_nan=False)
     (path / FOLDER_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -102,7 +103,7 @@ def read_animation(path: Path, fps: float | None) -> tuple[np.ndarray, float]:
         raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
     if fps is None:
         return np.stack(frames), len(frames) / times[-1] if times[-1] > 0 else 1.0
-    repeats = [max(1, round(end * fps) - round(start * fps)) for start, end in zip(times, times[1:], strict=False)]
+    repeats = [max(1, round(end * fps) - round(start * fps)) for start, end in itertools.pairwise(times)]
     return np.repeat(np.stack(frames), repeats, axis=0), fps
 
 

@@ -111,7 +111,7 @@ def no_room(target: Path, bytes_needed: int) -> ResourceError:
     except OSError:
         bytes_free = 0
     return ResourceError(
-        f"there is no room for {target}: about {bytes_needed:,} bytes are needed, {bytes_free:,} are free in "
+        f"there is no room for {target}: up to {bytes_needed:,} bytes are needed, {bytes_free:,} are free in "
         f"{target.parent}. Free some space or choose another folder with -o.",
         bytes_needed=bytes_needed,
         bytes_free=bytes_free,

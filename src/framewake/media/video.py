@@ -15,13 +15,11 @@ from framewake.media import animation, mp4
 from framewake.media.output import (
     OutputKind,
     check_output,
-    estimate_bytes,
     guarded,
     output_kind,
     removed_at_end,
     temporary_path,
 )
-from framewake.shapes import PixelShape
 
 __all__ = ["check_output", "read_metadata", "read_video", "to_uint8", "write_video"]
 
@@ -61,12 +59,12 @@ def write_video(
     Source: specification, section 1.3; CRF 18 instead of 23 by decision.
     """
     _check_frames(frames, fps, crf)
-    shape = PixelShape(*frames.shape[:3])
     kind = check_output(path, fps=fps)
     target = Path(path)
-    record = {} if metadata is None else {KEY: {**metadata, "fps": float(fps)}}
-    with guarded(target, estimate_bytes(kind, shape)), removed_at_end(temporary_path(target)) as part:
-        _write(kind, part, frames, fps=fps, record=record, crf=crf)
+    record = {"fps": float(fps)} if metadata is None else {"fps": float(fps), KEY: dict(metadata)}
+    # Raw size: what a clip of pure noise would take at most.
+    with guarded(target, frames.nbytes), removed_at_end(temporary_path(target)) as part:
+        _write(kind, part, frames, record, crf)
         if kind == "frames" and target.is_dir():
             target.rmdir()
         os.replace(part, target)
@@ -84,18 +82,18 @@ def _check_frames(frames: np.ndarray, fps: float, crf: int) -> None:
         raise InputError(f"crf is {crf}: expected a number from 0 (best) to {MAX_CRF}; 18 looks like the original.")
 
 
-def _write(kind: OutputKind, part: Path, frames: np.ndarray, *, fps: float, record: dict[str, Any], crf: int) -> None:
+def _write(kind: OutputKind, part: Path, frames: np.ndarray, record: dict[str, Any], crf: int) -> None:
     if kind == "frames":
-        animation.write_folder(part, frames, fps=fps, record=record)
+        animation.write_folder(part, frames, record)
         return
     # ASCII only: a GIF comment and an EXIF text hold nothing else.
-    comment = json.dumps(record, ensure_ascii=True, allow_nan=False) if record else None
+    comment = json.dumps(record, ensure_ascii=True, allow_nan=False) if KEY in record else None
     if kind == "gif":
-        animation.write_gif(part, frames, fps=fps, comment=comment)
+        animation.write_gif(part, frames, fps=record["fps"], comment=comment)
     elif kind == "webp":
-        animation.write_webp(part, frames, fps=fps, comment=comment)
+        animation.write_webp(part, frames, fps=record["fps"], comment=comment)
     else:
-        mp4.write_mp4(part, frames, fps=fps, comment=comment, crf=crf)
+        mp4.write_mp4(part, frames, fps=record["fps"], comment=comment, crf=crf)
 
 
 def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
@@ -109,18 +107,19 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
         return animation.read_folder(file)
     if kind == "mp4":
         return mp4.read_mp4(file)
-    metadata = _embedded(file, kind)
-    return animation.read_animation(file, None if metadata is None else metadata["fps"])
+    fps = _record(file, kind).get("fps")
+    is_ours = type(fps) in (int, float) and 0 < fps < float("inf")
+    return animation.read_animation(file, fps if is_ours else None)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings inside a video, as they were handed to ``write_video``, with its ``fps``.
+    """The settings inside a video, as they were handed to ``write_video``.
 
     Raises: InputError for a file without settings, or one that is missing or damaged.
     """
     file, kind = _existing(path)
-    metadata = _embedded(file, kind)
-    if metadata is None:
+    metadata = _record(file, kind).get(KEY)
+    if not isinstance(metadata, dict):
         raise InputError(f"{file} holds no settings of framewake: it was made elsewhere, or with --no-metadata.")
     return metadata
 
@@ -137,15 +136,13 @@ def _existing(path: str | os.PathLike[str]) -> tuple[Path, OutputKind]:
     return file, kind
 
 
-def _embedded(file: Path, kind: OutputKind) -> dict[str, Any] | None:
+def _record(file: Path, kind: OutputKind) -> dict[str, Any]:
+    """What ``write_video`` embedded; empty for a file that was made elsewhere."""
     if kind == "frames":
-        record: Any = animation.read_folder_record(file)
-    else:
-        comment = mp4.read_mp4_comment(file) if kind == "mp4" else animation.read_animation_comment(file)
-        try:
-            record = json.loads(comment or "null")
-        except (ValueError, RecursionError):
-            return None
-    metadata = record.get(KEY) if isinstance(record, dict) else None
-    is_ours = isinstance(metadata, dict) and type(metadata.get("fps")) in (int, float) and metadata["fps"] > 0
-    return metadata if is_ours else None
+        return animation.read_folder_record(file)
+    comment = mp4.read_mp4_comment(file) if kind == "mp4" else animation.read_animation_comment(file)
+    try:
+        record = json.loads(comment or "null")
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) and KEY in record else {}
