@@ -1,7 +1,8 @@
 """Model shapes from the ``config.json`` files of published text encoders.
 
 Those files leave out what equals a default of the class that wrote them, so the defaults are part of
-the format and stand here.  Old and new spellings are read.
+the format and stand here.  Old and new spellings are read, and the short ones of golden folders
+("text", "vision").
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
     """
     _expect_type(raw, "llava")
     values = {**_LLAVA_DEFAULTS, **_given(raw)}
-    text = values.get("text_config") or {}
+    text = values.get("text_config") or values.get("text") or {}
     strategy = values["vision_feature_select_strategy"]
     if strategy not in _STRATEGIES:
         raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; expected 'default' or 'full'")
@@ -80,7 +81,7 @@ def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
     pad = values.get("pad_token_id", _given(text).get("pad_token_id", -1))
     return LlavaConfig(
         text=llama_config(text),
-        vision=clip_vision_config(values.get("vision_config")),
+        vision=clip_vision_config(values.get("vision_config", values.get("vision"))),
         projector_activation=values["projector_hidden_act"],
         image_token_id=values.get("image_token_id", values["image_token_index"]),
         pad_token_id=pad,
