@@ -7,20 +7,20 @@ another timestep": the blocks get one condition vector per token group.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.models.refiner import TokenRefiner, with_biases
+from framewake.models.source import WeightSource
 from framewake.nn.attention import split_heads
 from framewake.nn.embedding import patch_embedding, patches_to_grid, scalar_embedding
 from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
 from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
 from framewake.nn.rope import rotate, with_plain_tokens
-from framewake.weights.store import Store
 
 Run = Callable[[Tensor], Tensor]
 Observe = Callable[[str, Tensor], None]
@@ -81,8 +81,8 @@ class DoubleBlock:
             lengths=self.layout.lengths,
         )
         out = engine.reshape(out, (batch, tokens + self.layout.text_count, width))
-        image = self.rest(w, "img", image, out[:, :tokens], image_counts, image_parts)
-        text = self.rest(w, "txt", text, out[:, tokens:], text_counts, text_parts)
+        image = self.added(w, "img", (image, out[:, :tokens]), image_counts, image_parts)
+        text = self.added(w, "txt", (text, out[:, tokens:]), text_counts, text_parts)
         return image, text
 
     def heads(self, w: Weights, kind: str, x: Tensor, counts, parts):
@@ -94,9 +94,10 @@ class DoubleBlock:
         k = engine.rms_norm(k, w[kind + "_attn_k_norm.weight"])
         return q, k, v
 
-    def rest(self, w: Weights, kind: str, x: Tensor, attended: Tensor, counts, parts) -> Tensor:
-        """Projection of what was attended to, then the MLP, each added through its gate."""
+    def added(self, w: Weights, kind: str, pair: tuple[Tensor, Tensor], counts, parts) -> Tensor:
+        """Tokens plus the projection of what they attended to, plus the MLP, each through its gate."""
         engine = self.engine
+        x, attended = pair
         x = gated_sum(engine, x, linear(engine, w, kind + "_attn_proj", attended), counts, parts[2])
         change = normed_and_modulated(engine, x, counts, parts[3], parts[4])
         change = mlp(engine, w, (kind + "_mlp.fc1", kind + "_mlp.fc2"), change, "gelu_tanh")
@@ -115,7 +116,7 @@ class SingleBlock:
         """Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E)."""
         engine = self.engine
         batch, tokens, width = x.shape
-        counts = self.layout.image_counts[:-1] + (self.layout.image_counts[-1] + self.layout.text_count,)
+        counts = (*self.layout.image_counts[:-1], self.layout.image_counts[-1] + self.layout.text_count)
         shifts, scales, gates = zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3))  # noqa: B905
 
         inner = linear(engine, w, "linear1", normed_and_modulated(engine, x, counts, shifts, scales))
@@ -172,7 +173,7 @@ class DiT:
 
     def __call__(
         self,
-        weights: Store,
+        weights: WeightSource,
         latents: Tensor,
         *,
         timestep: Tensor,
@@ -247,7 +248,7 @@ class DiT:
         lengths = None if text_lengths is None else tuple(first + rest + n for n in text_lengths)
         return Layout(counts, text.states.shape[1], lengths)
 
-    def _conditions(self, weights: Store, timestep, pooled, guidance, see: Observe) -> tuple[Tensor, ...]:
+    def _conditions(self, weights: WeightSource, timestep, pooled, guidance, see: Observe) -> tuple[Tensor, ...]:
         """One vector per image token group; the last is that of the real timestep.
 
         The first frame's vector is made from timestep 0 and gets no guidance (specification, 4.4).
@@ -274,7 +275,7 @@ class DiT:
         see("token_replace_vec", first)
         return (first, condition)
 
-    def _blocks(self, weights: Store, x: Tensor, conditions, rope, layout: Layout, see: Observe) -> Tensor:
+    def _blocks(self, weights: WeightSource, x: Tensor, conditions, rope, layout: Layout, see: Observe) -> Tensor:
         """All double and single blocks. Shapes: (B, N + T, D) -> (B, N + T, D)."""
         engine = self.engine
         double, single = self._compiled(layout)
@@ -292,11 +293,18 @@ class DiT:
 
     def _compiled(self, layout: Layout) -> tuple[Callable, Callable]:
         if layout not in self._functions:
-            double: Callable = DoubleBlock(self.engine, self.config, layout)
-            single: Callable = SingleBlock(self.engine, self.config, layout)
-            if self.is_compiled:
-                double, single = self.engine.compile(double), self.engine.compile(single)
-            self._functions[layout] = (double, single)
+            double_block = DoubleBlock(self.engine, self.config, layout)
+            single_block = SingleBlock(self.engine, self.config, layout)
+
+            # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
+            def double(w, image, text, conditions, rope):
+                return double_block(w, image, text, conditions, rope)
+
+            def single(w, x, conditions, rope):
+                return single_block(w, x, conditions, rope)
+
+            compiled = self.engine.compile if self.is_compiled else _unchanged
+            self._functions[layout] = (compiled(double), compiled(single))
         return self._functions[layout]
 
     def _final(self, w: Weights, x: Tensor, condition: Tensor) -> Tensor:
@@ -322,5 +330,17 @@ def trimmed(text: TextStates) -> tuple[TextStates, tuple[int, ...] | None]:
     return text, None if min(text.lengths) == longest else text.lengths
 
 
+def joined_texts(engine: Engine, texts: Sequence[TextStates]) -> TextStates:
+    """Several texts as one batch, the shorter ones padded with zeros."""
+    longest = max(text.states.shape[1] for text in texts)
+    states = [engine.pad(text.states, ((0, longest - text.states.shape[1]), (0, 0))) for text in texts]
+    lengths = tuple(length for text in texts for length in text.lengths)
+    return TextStates(engine.concat(states, 0), lengths, engine.concat([text.pooled for text in texts], 0))
+
+
 def _unseen(_name: str, _tensor: Tensor) -> None:
     pass
+
+
+def _unchanged(function: Callable) -> Callable:
+    return function

@@ -1,22 +1,11 @@
-"""Where a model's weights come from: a store hands out dicts of tensors, part by part."""
+"""Where a model's weights come from: a store hands out dicts of tensors, part by part (``models/source.py``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 from framewake.engine.contract import Tensor, Weights
 from framewake.errors import CheckpointError
-
-
-class Store(Protocol):
-    """What a model asks of its weights."""
-
-    def part(self, prefix: str) -> Weights:
-        """The tensors whose names start with ``prefix`` and a dot, without both; "" gives all."""
-
-    def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
-        """The parts ``name.0``, ``name.1``, ... in order, all or the first ``count``."""
 
 
 class Resident:
