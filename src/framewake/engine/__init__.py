@@ -1,13 +1,99 @@
-"""Choosing an engine by name."""
+"""Choosing an engine by name.
+
+    torch:cpu   torch:cuda[:n]   mindspore:cpu   mindspore:ascend[:n]   auto
+
+Importing this package imports no framework; ``get`` imports the one it was asked for.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
 from framewake.engine.contract import Engine
+from framewake.errors import EngineError, nearest
+
+__all__ = ["Engine", "get", "installed"]
+
+_INSTALL = {
+    "torch": "pip install torch",
+    "mindspore": 'pip install "mindspore==2.10.0" "numpy<2" "scipy<1.18"  (Python 3.10 to 3.12)',
+}
+_NAMES = ("torch:cpu", "torch:cuda", "mindspore:cpu", "mindspore:ascend")
+_engines: dict[str, Engine] = {}
 
 
 def get(name: str = "auto") -> Engine:
-    """The engine of a name such as "torch:cpu"."""
-    from importlib import import_module
+    """The engine of a name; the same object for the same name.
 
-    kind, _, device = name.partition(":")
-    return import_module(f"framewake.engine.{kind}").make(device or "cpu", "asked for")
+    ``auto`` prefers an Ascend device, then CUDA, then torch on the CPU, then MindSpore on the CPU; the engine's
+    ``reason`` says why it was taken.
+
+    Raises: EngineError for an unknown name, a framework that is not installed, a device that is not there.
+    """
+    if name == "auto":
+        if name not in _engines:
+            _engines[name] = _choose()
+        return _engines[name]
+    matched = re.fullmatch(r"(torch):(cpu|cuda(?::\d+)?)|(mindspore):(cpu|ascend(?::\d+)?)", name)
+    if matched is None:
+        known = [*_NAMES, "auto"]
+        raise EngineError(f"Unknown engine {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+    full = name if name.endswith("cpu") or name[-1].isdigit() else f"{name}:0"
+    if full not in _engines:
+        kind, _, device = full.partition(":")
+        _engines[full] = _make(_framework(kind), device, "asked for")
+    return _engines[full]
+
+
+def installed() -> list[str]:
+    """Names of engines that should work here, best first, found without importing a framework."""
+    has_torch, has_mindspore = (importlib.util.find_spec(kind) is not None for kind in ("torch", "mindspore"))
+    names = []
+    if has_mindspore and _has_device("davinci[0-9]*"):
+        names.append("mindspore:ascend")
+    if has_torch and _has_device("nvidia[0-9]*") and not importlib.metadata.version("torch").endswith("+cpu"):
+        names.append("torch:cuda")
+    return names + ["torch:cpu"] * has_torch + ["mindspore:cpu"] * has_mindspore
+
+
+def _has_device(pattern: str) -> bool:
+    return any(Path("/dev").glob(pattern))
+
+
+def _choose() -> Engine:
+    usable = installed()
+    if "mindspore:ascend" in usable:
+        module = _framework("mindspore")
+        if "ascend:0" in module.devices():
+            return _make(module, "ascend:0", "auto: an Ascend device is there")
+    if "torch:cpu" in usable:
+        module = _framework("torch")
+        if "cuda:0" in module.devices():
+            return _make(module, "cuda:0", "auto: a CUDA device is there")
+        return _make(module, "cpu", "auto: no Ascend or CUDA device found, and torch is the faster one on a CPU")
+    if "mindspore:cpu" in usable:
+        return _make(_framework("mindspore"), "cpu", "auto: no Ascend device found, and torch is not installed")
+    raise EngineError(f"No framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
+
+
+def _framework(kind: str) -> ModuleType:
+    if importlib.util.find_spec(kind) is None:
+        raise EngineError(f"The framework {kind} is not installed. Run: {_INSTALL[kind]}")
+    try:
+        return importlib.import_module(f"framewake.engine.{kind}")
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        raise EngineError(f"{kind} is installed but does not start: {error}. Reinstall: {_INSTALL[kind]}") from error
+
+
+def _make(module: ModuleType, device: str, reason: str) -> Engine:
+    found = module.devices()
+    if device not in found:
+        kind = module.__name__.rpartition(".")[2]
+        there = ", ".join(f"{kind}:{item}" for item in found)
+        raise EngineError(f"There is no device {device!r} for {kind} here; there is: {there}.")
+    return module.make(device, reason)

@@ -35,7 +35,8 @@ class Engine(Protocol):
     def asarray(self, values: Any, dtype: Dtype | None = None) -> Tensor:
         """A tensor on this device from a numpy array, list or number (copied when it must be).
 
-        Without ``dtype``: float64 becomes float32, int32 becomes int64, others keep their type.
+        Without ``dtype``: float64 becomes float32, int32 becomes int64, others keep their type. numpy has no
+        bfloat16: a uint16 array with dtype "bfloat16" is taken for its bits. The array must not change later.
         """
 
     def numpy(self, x: Tensor) -> np.ndarray:
@@ -156,7 +157,10 @@ class Engine(Protocol):
         """x / rms(x) over the last axis, cast to x's type, then times the weight. Precision: rms in float32."""
 
     def group_norm(self, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
-        """Normalise groups of channels over all following axes. Shapes: x (B, C, ...). Precision: statistics in float32."""
+        """Normalise groups of channels over all following axes.
+
+        Shapes: x (B, C, ...), weight and bias (C,). Precision: statistics in float32.
+        """
 
     def silu(self, x: Tensor) -> Tensor:
         """x * sigmoid(x)."""
@@ -193,8 +197,9 @@ class Engine(Protocol):
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, compiled once and reused for every dict of weights of the same shapes.
 
-        The function takes and returns tensors, and tuples, lists and flat dicts of tensors; all else it
-        uses must not change between calls.
+        Tensors, alone or inside tuples, lists and dicts, may differ from call to call. Everything else in the
+        arguments (numbers, None, names) is part of the program: each new value is compiled anew. What the
+        function uses besides its arguments must not change between calls.
         """
 
     def grad(self, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Weights]]:

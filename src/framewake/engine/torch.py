@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from framewake.engine.host import host_memory
+from framewake.errors import EngineError
 
 _DTYPES = {
     "float32": torch.float32,
@@ -38,6 +38,8 @@ class TorchEngine:
     def asarray(self, values, dtype=None):
         if not isinstance(values, torch.Tensor):
             array = np.asarray(values)
+            if array.dtype == np.uint16 and dtype == "bfloat16":
+                return self.asarray(torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16))
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
             elif array.dtype == np.int32:
@@ -193,7 +195,18 @@ class TorchEngine:
     # --- control
 
     def compile(self, function):
-        return torch.compile(function)
+        compiled = torch.compile(function)
+
+        def call(*arguments, **named):
+            try:
+                return compiled(*arguments, **named)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                raise EngineError(
+                    f"torch.compile failed: {str(error).splitlines()[0]} It needs a C++ compiler (on Debian: "
+                    "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling."
+                ) from error
+
+        return call
 
     def grad(self, function):
         def value_and_grad(weights, *args):
@@ -258,7 +271,11 @@ class TorchEngine:
         return x
 
 
-def make(device: str, reason: str) -> Any:
-    """A torch engine; ``device`` is "cpu", "cuda" or "cuda:n" (existence is checked by the caller)."""
-    torch.set_grad_enabled(False)
-    return TorchEngine("cuda:0" if device == "cuda" else device, reason)
+def devices() -> list[str]:
+    """The devices of this machine that torch can use."""
+    return ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+
+
+def make(device: str, reason: str) -> TorchEngine:
+    """A torch engine; ``device`` is "cpu" or "cuda:n" (existence is checked by the caller)."""
+    return TorchEngine(device, reason)

@@ -1,44 +1,24 @@
-"""MindSpore on Ascend and on the CPU. Only this file imports mindspore.
-
-Two branches: ``MindsporeEngine`` calls what Ascend has (``mint``, flash attention), ``MindsporeCpu`` replaces
-what the CPU lacks or does slowly. Which branch is used does not depend on the hardware, so that the Ascend
-branch of a model can be type- and shape-checked on any machine.
-"""
+"""The contract over MindSpore for Ascend; the CPU branch replaces parts of it."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-
-import numpy as np
-
-from framewake.engine.host import host_memory
-from framewake.errors import EngineError
-
-if int(np.__version__.split(".")[0]) >= 2:
-    raise EngineError(
-        f"MindSpore 2.10 needs numpy below 2 (found {np.__version__}): with it, plain arithmetic fails. "
-        'Run: pip install "numpy<2"'
-    )
-
-os.environ.setdefault("GLOG_v", "3")  # errors only; read once, at import
-# oneDNN's reference kernels for convolutions, which it takes on AVX512 machines, are 50 times slower.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-
 import mindspore as ms
+import numpy as np
 from mindspore import mint, ops
 from mindspore.common.np_dtype import bfloat16 as numpy_bfloat16
 
+from framewake.engine.mindspore.graph import graph, take_apart
+
 F = mint.nn.functional
 
-_DTYPES = {
+DTYPES = {
     "float32": ms.float32,
     "float16": ms.float16,
     "bfloat16": ms.bfloat16,
     "int64": ms.int64,
     "bool": ms.bool_,
 }
-_NAMES = {str(value): key for key, value in _DTYPES.items()}
+_NAMES = {str(value): key for key, value in DTYPES.items()}
 
 # Scores of one attention call that may exist at a time where no fused kernel is used: 2^26 float32 = 256 MiB.
 _SCORES = 1 << 26
@@ -72,16 +52,16 @@ class MindsporeEngine:
         return self.cast(x, "float32").asnumpy() if x.dtype == ms.bfloat16 else x.asnumpy()
 
     def zeros(self, shape, dtype="float32"):
-        return mint.zeros(tuple(shape), dtype=_DTYPES[dtype])
+        return mint.zeros(tuple(shape), dtype=DTYPES[dtype])
 
     def full(self, shape, value, dtype="float32"):
-        return mint.full(tuple(shape), value, dtype=_DTYPES[dtype])
+        return mint.full(tuple(shape), value, dtype=DTYPES[dtype])
 
     def arange(self, count, dtype="int64"):
-        return mint.arange(count, dtype=_DTYPES[dtype])
+        return mint.arange(count, dtype=DTYPES[dtype])
 
     def cast(self, x, dtype):
-        return x if x.dtype == _DTYPES[dtype] else x.astype(_DTYPES[dtype])
+        return x if x.dtype == DTYPES[dtype] else x.astype(DTYPES[dtype])
 
     def dtype(self, x):
         return _NAMES[str(x.dtype)]
@@ -109,7 +89,7 @@ class MindsporeEngine:
     def pad(self, x, widths, mode="constant"):
         if mode == "replicate":  # the fused one has no bfloat16 on Ascend
             return self._repeat_edges(x, widths)
-        return F.pad(x, _flat(widths))
+        return F.pad(x, flat_widths(widths))
 
     def _repeat_edges(self, x, widths):
         first = len(x.shape) - len(widths)
@@ -212,7 +192,7 @@ class MindsporeEngine:
         parts = []
         for i in range(len(lengths)):
             keys, values = k[i : i + 1, : lengths[i]], v[i : i + 1, : lengths[i]]
-            parts = parts + [self._attend(q[i : i + 1], keys, values, scale, None)]
+            parts = [*parts, self._attend(q[i : i + 1], keys, values, scale, None)]
         return parts[0] if len(parts) == 1 else mint.cat(parts, dim=0)
 
     def _attend(self, q, k, v, scale, mask):
@@ -235,22 +215,24 @@ class MindsporeEngine:
             if mask is not None:
                 part = mask if mask.shape[-2] == 1 else mask[..., start:stop, :]
                 scores = mint.where(part, scores, -30000.0)
-            parts = parts + [mint.matmul(mint.softmax(scores, dim=-1), v)]
+            parts = [*parts, mint.matmul(mint.softmax(scores, dim=-1), v)]
         out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
         return mint.permute(out, (0, 2, 1, 3))
 
     def upsample(self, x, factors):
-        return _repeat_blocks(x, factors)
+        return repeat_blocks(x, factors)
 
     # --- control
 
     def compile(self, function):
-        # jit follows functools' __wrapped__ and freezes captured Parameters; a plain function of mutable
-        # arguments is the one form in which no later change of a weight is lost.
-        compiled = ms.jit(function)
+        graphs = {}
 
-        def call(*arguments):
-            return compiled(*[_mutable(argument) for argument in arguments])
+        def call(*arguments, **named):
+            leaves = []
+            key, build = take_apart((arguments, named), leaves)
+            if key not in graphs:
+                graphs[key] = graph(function, build)
+            return graphs[key](*leaves)
 
         return call
 
@@ -318,109 +300,16 @@ class MindsporeEngine:
         return x
 
 
-class MindsporeCpu(MindsporeEngine):
-    """The same on a CPU, in float32: ``ops`` where ``mint`` has no kernel there."""
-
-    def zeros(self, shape, dtype="float32"):
-        return ops.zeros(tuple(shape), _DTYPES[dtype])
-
-    def full(self, shape, value, dtype="float32"):
-        return ops.full(tuple(shape), value, dtype=_DTYPES[dtype])
-
-    def arange(self, count, dtype="int64"):
-        return ops.arange(count).astype(_DTYPES[dtype])
-
-    def to_device(self, x):
-        return x
-
-    def stack(self, xs, axis):
-        return ops.stack(list(xs), axis)
-
-    def pad(self, x, widths, mode="constant"):
-        return self._repeat_edges(x, widths) if mode == "replicate" else ops.pad(x, _flat(widths))
-
-    def take(self, x, index, axis):
-        return ops.gather(x, index, axis)
-
-    def conv2d(self, x, weight, bias=None, stride=(1, 1)):
-        return ops.conv2d(x, weight, bias, tuple(stride), "valid")
-
-    def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
-        return ops.conv3d(x, weight, bias, tuple(stride), "valid")
-
-    def embedding(self, table, ids):
-        return ops.gather(table, ids, 0)
-
-    def layer_norm(self, x, weight=None, bias=None, eps=1e-6):
-        width = x.shape[-1]
-        scale = ops.ones((width,), ms.float32) if weight is None else self.cast(weight, "float32")
-        shift = ops.zeros((width,), ms.float32) if bias is None else self.cast(bias, "float32")
-        out = ops.LayerNorm(-1, -1, eps)(self.cast(x, "float32"), scale, shift)[0]
-        return self.cast(out, self.dtype(x))
-
-    def gelu(self, x, approximate="none"):
-        return ops.gelu(x, approximate=approximate)
-
-    def _attend(self, q, k, v, scale, mask):
-        return self._composed(q, k, v, scale, mask)
-
-    def upsample(self, x, factors):
-        spatial = len(x.shape) - 2
-        if len(factors) != spatial or spatial not in (2, 3):
-            return _repeat_blocks(x, factors)
-        size = tuple([x.shape[2 + i] * factors[i] for i in range(spatial)])
-        return F.interpolate(x, size=size, mode="nearest")
-
-    def synchronize(self):
-        return None  # launch_blocking: every call has finished when it returns
-
-    def memory(self):
-        return host_memory()
-
-    def copy_stream(self):
-        return contextlib.nullcontext()
-
-    def all_to_all(self, x, split_axis, concat_axis):
-        if self.size() == 1:
-            return x
-        # No all_to_all between CPUs: everything is gathered and one's own piece kept.
-        pieces = [mint.zeros_like(x) for _ in range(self.size())]
-        mint.distributed.all_gather(pieces, x.contiguous())
-        rank = self.rank()
-        mine = [mint.chunk(piece, self.size(), dim=split_axis)[rank] for piece in pieces]
-        return mint.cat(mine, dim=concat_axis)
-
-
-def _flat(widths):
+def flat_widths(widths):
     return tuple([side for pair in widths[::-1] for side in pair])
 
 
-def _repeat_blocks(x, factors):
+def repeat_blocks(x, factors):
     first = len(x.shape) - len(factors)
     for i in range(len(factors)):
         if factors[i] > 1:
             shape, axis = tuple(x.shape), first + i
-            wide = shape[: axis + 1] + (factors[i],) + shape[axis + 1 :]
+            wide = (*shape[: axis + 1], factors[i], *shape[axis + 1 :])
             x = mint.broadcast_to(mint.unsqueeze(x, axis + 1), wide)
-            x = mint.reshape(x, shape[:axis] + (shape[axis] * factors[i],) + shape[axis + 1 :])
+            x = mint.reshape(x, (*shape[:axis], shape[axis] * factors[i], *shape[axis + 1 :]))
     return x
-
-
-def _mutable(argument):
-    return ms.mutable(argument) if isinstance(argument, (dict, list, tuple)) else argument
-
-
-def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
-    """A MindSpore engine; ``device`` is "cpu", "ascend" or "ascend:n" (existence is checked by the caller).
-
-    ``branch`` "ascend" on the device "cpu" gives an engine that can compile but not run: for graph checks.
-    """
-    if device == "cpu":
-        ms.set_device("CPU")
-        # Without it, errors surface at a later call, and the waiting threads take the cores away from the work.
-        ms.runtime.launch_blocking()
-    else:
-        device = device if ":" in device else f"{device}:0"
-        ms.set_device("Ascend", int(device.partition(":")[2]))
-    kind = MindsporeCpu if (branch or device.partition(":")[0]) == "cpu" else MindsporeEngine
-    return kind(device, reason)

@@ -1,0 +1,60 @@
+"""MindSpore on Ascend and on the CPU. Only this package imports mindspore.
+
+``ascend.py`` calls what Ascend has (``mint``, flash attention); ``cpu.py`` replaces what the CPU lacks or does
+slowly. Which branch is used does not depend on the hardware, so that the Ascend branch of a model can be type-
+and shape-checked on any machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import numpy as np
+
+from framewake.errors import EngineError
+
+if int(np.__version__.split(".")[0]) >= 2:
+    raise EngineError(
+        f"MindSpore 2.10 needs numpy below 2 (found {np.__version__}): with it, plain arithmetic fails. "
+        'Run: pip install "numpy<2"'
+    )
+
+os.environ.setdefault("GLOG_v", "3")  # errors only; read once, at import
+# oneDNN's reference kernels for convolutions, which it takes on AVX512 machines, are 50 times slower.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+import mindspore as ms
+
+from framewake.engine.mindspore.ascend import MindsporeEngine
+from framewake.engine.mindspore.cpu import MindsporeCpu
+
+
+def devices() -> list[str]:
+    """The devices of this machine that MindSpore can use."""
+    found = ["cpu"]
+    with contextlib.suppress(RuntimeError):  # how it says that there is no Ascend software
+        found += [f"ascend:{i}" for i in range(ms.device_context.ascend.device_count())]
+    return found
+
+
+def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
+    """A MindSpore engine; ``device`` is "cpu" or "ascend:n" (existence is checked by the caller).
+
+    ``branch`` "ascend" on the device "cpu" gives an engine that can compile but not run: for graph checks.
+    """
+    target, _, number = device.partition(":")
+    try:
+        if target == "cpu":
+            ms.set_device("CPU")
+            # Without it errors surface at a later call, and waiting threads take the cores away from the work.
+            ms.runtime.launch_blocking()
+        else:
+            ms.set_device("Ascend", int(number))
+    except RuntimeError as error:  # one device a process, and none after the first tensor
+        raise EngineError(
+            f"MindSpore refuses the device {device!r} in this process: {str(error).splitlines()[0]} "
+            "Use one MindSpore device per process, chosen before anything is computed with it."
+        ) from error
+    kind = MindsporeCpu if (branch or target) == "cpu" else MindsporeEngine
+    return kind(device, reason)

@@ -1,0 +1,86 @@
+"""The contract over MindSpore on a CPU, in float32: ``ops`` where ``mint`` has no kernel there."""
+
+from __future__ import annotations
+
+import contextlib
+
+import mindspore as ms
+from mindspore import mint, ops
+
+from framewake.engine.host import host_memory
+from framewake.engine.mindspore.ascend import DTYPES, MindsporeEngine, flat_widths, repeat_blocks
+
+F = mint.nn.functional
+
+
+class MindsporeCpu(MindsporeEngine):
+    """The same on a CPU, in float32: ``ops`` where ``mint`` has no kernel there."""
+
+    def zeros(self, shape, dtype="float32"):
+        return ops.zeros(tuple(shape), DTYPES[dtype])
+
+    def full(self, shape, value, dtype="float32"):
+        return ops.full(tuple(shape), value, dtype=DTYPES[dtype])
+
+    def arange(self, count, dtype="int64"):
+        return ops.arange(count).astype(DTYPES[dtype])
+
+    def to_device(self, x):
+        return x
+
+    def stack(self, xs, axis):
+        return ops.stack(list(xs), axis)
+
+    def pad(self, x, widths, mode="constant"):
+        return self._repeat_edges(x, widths) if mode == "replicate" else ops.pad(x, flat_widths(widths))
+
+    def take(self, x, index, axis):
+        return ops.gather(x, index, axis)
+
+    def conv2d(self, x, weight, bias=None, stride=(1, 1)):
+        return ops.conv2d(x, weight, bias, tuple(stride), "valid")
+
+    def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        return ops.conv3d(x, weight, bias, tuple(stride), "valid")
+
+    def embedding(self, table, ids):
+        return ops.gather(table, ids, 0)
+
+    def layer_norm(self, x, weight=None, bias=None, eps=1e-6):
+        width = x.shape[-1]
+        scale = ops.ones((width,), ms.float32) if weight is None else self.cast(weight, "float32")
+        shift = ops.zeros((width,), ms.float32) if bias is None else self.cast(bias, "float32")
+        out = ops.LayerNorm(-1, -1, eps)(self.cast(x, "float32"), scale, shift)[0]
+        return self.cast(out, self.dtype(x))
+
+    def gelu(self, x, approximate="none"):
+        return ops.gelu(x, approximate=approximate)
+
+    def _attend(self, q, k, v, scale, mask):
+        return self._composed(q, k, v, scale, mask)
+
+    def upsample(self, x, factors):
+        spatial = len(x.shape) - 2
+        if len(factors) != spatial or spatial not in (2, 3):
+            return repeat_blocks(x, factors)
+        size = tuple([x.shape[2 + i] * factors[i] for i in range(spatial)])
+        return F.interpolate(x, size=size, mode="nearest")
+
+    def synchronize(self):
+        return None  # launch_blocking: every call has finished when it returns
+
+    def memory(self):
+        return host_memory()
+
+    def copy_stream(self):
+        return contextlib.nullcontext()
+
+    def all_to_all(self, x, split_axis, concat_axis):
+        if self.size() == 1:
+            return x
+        # No all_to_all between CPUs: everything is gathered and one's own piece kept.
+        pieces = [mint.zeros_like(x) for _ in range(self.size())]
+        mint.distributed.all_gather(pieces, x.contiguous())
+        rank = self.rank()
+        mine = [mint.chunk(piece, self.size(), dim=split_axis)[rank] for piece in pieces]
+        return mint.cat(mine, dim=concat_axis)

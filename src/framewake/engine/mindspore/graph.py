@@ -1,0 +1,75 @@
+"""Compiling a function of nested arguments with ms.jit, so that no later change of a weight is lost."""
+
+from __future__ import annotations
+
+import inspect
+
+import mindspore as ms
+
+
+def graph(function, build):
+    """A compiled function of all tensors in the arguments, one after another, and of nothing else.
+
+    Traps that this avoids: a captured weight is frozen at the first call; a dict of weights that is an argument
+    itself is compiled anew for every dict; a number inside a mutable list makes all shapes dynamic; a callable
+    object is run without being compiled.
+    """
+    if not (inspect.isfunction(function) or inspect.ismethod(function)):
+        function = function.__call__
+
+    def flat(*leaves):
+        arguments, named = build(leaves)
+        return function(*arguments, **named)
+
+    return ms.jit(flat)
+
+
+def take_apart(value, leaves):
+    """Take the tensors out of nested arguments: a hashable key for the rest, and a function that puts them back.
+
+    The functions below become part of the compiled graph; builtins such as dict() would be left to the interpreter.
+    """
+    if isinstance(value, ms.Tensor):
+        index = len(leaves)
+        leaves.append(value)
+
+        def tensor(leaves):
+            return leaves[index]
+
+        return ("tensor", index), tensor
+    if not isinstance(value, (dict, list, tuple)):
+
+        def constant(_leaves):
+            return value
+
+        return (type(value), value), constant
+    forms = [take_apart(item, leaves) for item in (value.values() if isinstance(value, dict) else value)]
+    keys, parts = tuple([key for key, _ in forms]), tuple([part for _, part in forms])
+    kind = type(value)
+    if isinstance(value, dict):
+        pairs = tuple(zip(value, parts, strict=True))
+
+        def build(leaves):
+            return {name: part(leaves) for name, part in pairs}
+
+        return (kind, tuple(value), keys), build
+    return (kind, keys), _sequence(kind, parts)
+
+
+def _sequence(kind, parts):
+    if kind is list:
+
+        def build(leaves):
+            return [part(leaves) for part in parts]
+
+    elif kind is tuple:
+
+        def build(leaves):
+            return tuple([part(leaves) for part in parts])
+
+    else:  # a NamedTuple
+
+        def build(leaves):
+            return kind(*[part(leaves) for part in parts])
+
+    return build
