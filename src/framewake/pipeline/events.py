@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Result:
     path: Path | None
     seed: int
     timings: Mapping[str, float]
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, Any]
 
 
 Event = StageStarted | StageFinished | Step | Note | Result

@@ -1,0 +1,156 @@
+"""Events as a person or a program wants to see them; every reporter has ``show`` and ``close``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Protocol
+
+from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step
+
+LABELS = {
+    "read image": "Reading the picture",
+    "encode text": "Understanding prompt and picture",
+    "encode image": "Encoding the picture",
+    "denoise": "Denoising",
+    "decode": "Decoding frames",
+    "write": "Writing the clip",
+}
+
+
+class Reporter(Protocol):
+    """Shows events as they come."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+def record(event: Event) -> dict[str, Any]:
+    """An event as plain values for JSON; pictures are left out, their sizes are not."""
+    match event:
+        case StageStarted(stage):
+            return {"event": "stage_started", "stage": stage}
+        case StageFinished(stage, seconds):
+            return {"event": "stage_finished", "stage": stage, "seconds": round(seconds, 3)}
+        case Step(index, count, seconds, seconds_left):
+            times = {"seconds": round(seconds, 3), "seconds_left": round(seconds_left, 3)}
+            return {"event": "step", "index": index, "count": count, **times}
+        case Note(text):
+            return {"event": "note", "text": text}
+        case Result():
+            frames, height, width = event.frames.shape[:3]
+            return {
+                "event": "result",
+                "path": None if event.path is None else str(event.path),
+                "frames": frames,
+                "height": height,
+                "width": width,
+                "seed": event.seed,
+                "timings": {stage: round(seconds, 3) for stage, seconds in event.timings.items()},
+                "metadata": dict(event.metadata),
+            }
+
+
+class Quiet:
+    """Only the path of each clip, on stdout."""
+
+    def show(self, event: Event) -> None:
+        """Print a result's path."""
+        if isinstance(event, Result) and event.path is not None:
+            sys.stdout.write(f"{event.path}\n")
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class JsonLines:
+    """One JSON object a line, on stdout."""
+
+    def show(self, event: Event) -> None:
+        """Print an event."""
+        sys.stdout.write(json.dumps(record(event), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class Terminal:
+    """Stages, steps and the time left on stderr; what was made on stdout. Plain lines where there is no terminal."""
+
+    def __init__(self, clips: int = 1) -> None:
+        # Rich is slow to import, and help, version and programs do not need it.
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._clips, self._done = clips, 0
+        self._begin = time.monotonic()
+        self._progress: Any = None
+        self._task: Any = None
+
+    def show(self, event: Event) -> None:
+        """Move the bars, or print a line."""
+        match event:
+            case StageStarted(stage):
+                self._open().start()
+                self._task = self._progress.add_task(LABELS[stage], total=None, detail="")
+            case Step(index, count, _, seconds_left):
+                detail = f"step {index} of {count}, {duration(seconds_left)} left"
+                self._progress.update(self._task, completed=index, total=count, detail=detail)
+            case StageFinished(stage, seconds):
+                self._progress.update(self._task, total=1, completed=1, detail="")
+                self._progress.stop_task(self._task)
+                if not self._console.is_terminal:
+                    self._console.print(f"{LABELS[stage]}: {duration(seconds)}")
+            case Note(text):
+                self._console.print(f"Note: {text}", style="yellow", soft_wrap=True, markup=False)
+            case Result():
+                self._result(event)
+
+    def _open(self) -> Any:
+        """The bars of this clip."""
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        if self._progress is None:
+            self._progress = Progress(
+                SpinnerColumn(finished_text="[green]✓"),
+                TextColumn("{task.description:<34}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+                disable=not self._console.is_terminal,
+            )
+        return self._progress
+
+    def _result(self, event: Result) -> None:
+        # The path is the program's answer and goes to stdout; the live display must have left the terminal before.
+        self.close()
+        self._done += 1
+        frames, height, width = event.frames.shape[:3]
+        seconds, self._begin = time.monotonic() - self._begin, time.monotonic()
+        number = f" ({self._done} of {self._clips})" if self._clips > 1 else ""
+        what = f"{frames} frames of {width}x{height}, seed {event.seed}, {duration(seconds)}"
+        sys.stdout.write(f"{event.path}{number}: {what}\n")
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Stop the live display."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "4.2 s", "3 min 20 s", "1 h 5 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds) // 60
+    if minutes < 60:
+        return f"{minutes} min {round(seconds) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min"

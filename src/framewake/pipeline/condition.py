@@ -1,0 +1,108 @@
+"""Prompt and picture as the transformer takes them: text states, and the latent of the first frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from framewake.engine.contract import Dtype, Tensor
+from framewake.media.image import normalise
+from framewake.models.dit import TextStates
+from framewake.pipeline.parts import Parts
+from framewake.pipeline.precision import Precision
+from framewake.text.encode import TokenizedText, derive_layout, encode_clip, encode_in_template
+from framewake.text.template import NEGATIVE_PROMPT_T2V, VIDEO, VIDEO_I2V
+from framewake.text.tokenize import Tokenizer
+from framewake.weights.load import Checkpoint
+
+
+class Tokens(NamedTuple):
+    """A prompt as ids for both encoders."""
+
+    llava: TokenizedText
+    clip: TokenizedText
+
+    def notes(self) -> list[str]:
+        """What a person should know about a prompt that was too long; empty when all of it counts."""
+        cut = self.llava
+        if cut.cut_tokens:
+            kept = cut.prompt_tokens - cut.cut_tokens
+            return [
+                f"the prompt has {cut.prompt_tokens} tokens and {kept} are used (the limit); "
+                f"not used: {shortened(cut.cut)!r}"
+            ]
+        if self.clip.cut_tokens:
+            return [
+                f"the prompt is longer than the small text encoder reads ({self.clip.prompt_tokens} tokens); the large "
+                f"one reads all of it. The small one leaves out: {shortened(self.clip.cut)!r}"
+            ]
+        return []
+
+
+def shortened(text: str, limit: int = 80) -> str:
+    """A text that fits into a message."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class TextReader:
+    """Tokenizers and layout of a checkpoint: prompts into ids, ids into text states."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.has_image = checkpoint.dit.condition != "none"
+        self.template = VIDEO_I2V if self.has_image else VIDEO
+        self.tokenizer = Tokenizer.from_folder(checkpoint.tokenizer)
+        self.tokenizer_2 = Tokenizer.from_folder(checkpoint.tokenizer_2)
+        vision = checkpoint.llava.vision
+        self.layout = derive_layout(
+            self.tokenizer,
+            self.template,
+            image_token_id=checkpoint.llava.image_token_id,
+            image_tokens=vision.patches + (0 if checkpoint.llava.drops_class_token else 1),
+            text_length=checkpoint.settings.text_tokens,
+        )
+
+    def negative_prompt(self, asked: str | None) -> str:
+        """The negative prompt of a request, the checkpoint's own when it names none (specification, 3.6)."""
+        if asked:
+            return asked
+        return self.checkpoint.settings.negative_prompt if self.has_image else NEGATIVE_PROMPT_T2V
+
+    def tokens(self, prompt: str) -> Tokens:
+        """A prompt as ids; control tokens in it are plain text."""
+        return Tokens(
+            encode_in_template(self.tokenizer, self.template, prompt, layout=self.layout),
+            encode_clip(self.tokenizer_2, prompt, self.checkpoint.clip_text.max_positions),
+        )
+
+    def states(self, parts: Parts, prompts: Sequence[Tokens], semantic: np.ndarray | None, dtype: Dtype) -> TextStates:
+        """What the transformer takes, one sample per prompt.
+
+        Shapes: semantic (B, 3, S, S) -> states (B, T, Dt), pooled (B, Dp).
+        Source: specification, sections 3.1 to 3.6.
+        """
+        engine = parts.engine
+        ids, mask = (np.concatenate(rows) for rows in zip(*(tokens.llava[:2] for tokens in prompts), strict=True))
+        llava = parts.get("llava", dtype)
+        pixels = None if semantic is None else engine.asarray(semantic, dtype)
+        hidden = llava.model(llava.weights, ids, mask, pixels)
+        kept = self.layout.kept(engine, hidden, ids, mask, interleave=parts.checkpoint.dit.image_interleave)
+        clip = parts.get("clip_text", dtype)
+        ids, mask = (np.concatenate(rows) for rows in zip(*(tokens.clip[:2] for tokens in prompts), strict=True))
+        pooled, _ = clip.model(clip.weights, ids, mask)
+        return TextStates(kept.states, kept.lengths, pooled)
+
+
+def image_latent(parts: Parts, picture: np.ndarray, precision: Precision) -> Tensor:
+    """The posterior mean of a picture, encoded in one piece and scaled.
+
+    Shapes: picture uint8 (8H, 8W, 3) -> (1, C, 1, H, W). Precision: float16 in half-precision runs, else float32.
+    Source: specification, section 2.5.
+    """
+    engine = parts.engine
+    vae = parts.get("vae", precision.vae)
+    pixels = engine.asarray(normalise(picture[None])[None])
+    mean, _ = vae.model.encode(vae.weights, pixels)
+    return mean * parts.checkpoint.vae.scaling_factor

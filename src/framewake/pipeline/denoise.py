@@ -1,0 +1,136 @@
+"""Noise to latents for one plan: everything around the loop of ``sampling.guide``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from framewake.engine.contract import Engine, Tensor
+from framewake.errors import InputError, NumericsError
+from framewake.models.dit import TextStates
+from framewake.nn.rope import rope_table
+from framewake.pipeline.events import Step
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.parts import Parts
+from framewake.pipeline.precision import Precision
+from framewake.pipeline.preview import Preview
+from framewake.request import Request
+from framewake.sampling import guide
+from framewake.sampling.flow import rounded_guidance, schedule
+from framewake.sampling.noise import draw, stabilised
+from framewake.shapes import token_grid
+
+
+class Condition(NamedTuple):
+    """What steers a clip. Shapes: image (1, C, 1, H, W), None for text-to-video."""
+
+    text: TextStates
+    image: Tensor | None
+
+
+def initial_latents(engine: Engine, plan: Plan, image: Tensor | None, precision: Precision) -> Tensor:
+    """Noise of the request's seed, with a trace of the picture when the request is stable.
+
+    Shapes: -> (1, C, F, H, W). Precision: float16 in half-precision runs, else float32.
+    Source: specification, section 6.2.
+    """
+    shape = (1, *plan.latent)
+    kind = "float16" if precision.rounds_to_half else "float32"
+    noise = draw_noise(engine, shape, plan.request, kind)
+    if plan.request.is_stable and image is not None:
+        noise = stabilised(engine, noise, image)
+    return noise
+
+
+def draw_noise(engine: Engine, shape: tuple[int, ...], request: Request, kind: Any) -> Tensor:
+    """Standard normal numbers from the generator that the request names.
+
+    Raises: InputError when torch's generator is asked for without the torch engine.
+    """
+    if request.rng == "philox":
+        return engine.asarray(draw(shape, request.seed), kind)
+    if engine.kind != "torch":
+        raise InputError(f"rng is 'torch' but the engine is {engine.name}: use --rng philox, or a torch engine.")
+    from framewake.engine.torch import draw_normal  # the only place that may import torch
+
+    return draw_normal(engine.device, shape, request.seed, kind)
+
+
+def denoise(
+    parts: Parts, plan: Plan, condition: Condition, *, precision: Precision, preview: Preview
+) -> Iterator[Step]:
+    """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
+
+    Shapes: value float32 (1, C, F, H, W).
+    Raises: NumericsError when NaN or infinity appears.
+    Source: specification, section 6.3.
+    """
+    engine, request = parts.engine, plan.request
+    steps = schedule(request.steps, request.flow_shift)
+    latents = initial_latents(engine, plan, condition.image, precision)
+    is_replaced = parts.checkpoint.dit.condition == "token_replace"
+    loop = guide.sample(
+        engine,
+        velocity_function(parts, plan, condition, precision),
+        latents,
+        steps,
+        first_frame=condition.image if is_replaced else None,
+    )
+    middle = plan.latent.frames // 2
+    begin = before = time.perf_counter()
+    for step in loop:
+        latents = step.latents
+        index = step.index + 1
+        velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
+        clean = engine.numpy(latents[:, :, middle : middle + 1] - velocity * float(steps.sigmas[index]))
+        check_numbers(engine.numpy(latents) if index == 1 else clean, index, request.steps, precision)
+        now = time.perf_counter()
+        left = (now - begin) / index * (request.steps - index)
+        yield Step(index, request.steps, now - before, left, preview(clean))
+        before = now
+    finished = engine.numpy(latents)
+    check_numbers(finished, request.steps, request.steps, precision)
+    return finished
+
+
+def velocity_function(parts: Parts, plan: Plan, condition: Condition, precision: Precision) -> guide.Denoise:
+    """The transformer with guidance and conditioning wrapped around it."""
+    engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
+    dit = parts.get("dit", precision.transformer)
+    grid = token_grid(plan.latent, config.patch_size)
+    cos, sin = rope_table(grid, config.rope_dims, config.rope_theta, plan.shape.frames)
+    guidance = rounded_guidance(request.embedded_guidance, precision.transformer) if config.has_guidance else None
+    function = guide.denoiser(
+        engine,
+        dit.model,
+        dit.weights,
+        text=condition.text,
+        rope=(engine.asarray(cos), engine.asarray(sin)),
+        guidance=guidance,
+    )
+    is_doubled = request.guidance_scale > 1
+    if config.condition == "latent_concat":
+        image = condition.image
+        function = guide.with_image_channels(
+            engine, function, engine.concat([image, image], 0) if is_doubled else image
+        )
+    return guide.with_negative(engine, function, request.guidance_scale) if is_doubled else function
+
+
+def check_numbers(values: np.ndarray, index: int, count: int, precision: Precision) -> None:
+    """Stop a run whose numbers broke.
+
+    Raises: NumericsError with what to try.
+    """
+    if np.isfinite(values).all():
+        return
+    broken = "NaN" if np.isnan(values).any() else "infinity"
+    advice = {
+        "float32": "The checkpoint is damaged, or a setting (flow shift, guidance) is extreme: try the defaults.",
+        "bfloat16": "Try --precision float32; if that fails too, the checkpoint is damaged.",
+        "float16": "float16 holds numbers up to 65504 only: try --precision bfloat16 or float32.",
+    }[precision.name]
+    raise NumericsError(f"{broken} appeared in the latents at step {index} of {count} in {precision.name}. {advice}")

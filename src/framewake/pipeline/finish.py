@@ -1,0 +1,82 @@
+"""From finished latents to frames and to a file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framewake.config import DiTConfig
+from framewake.errors import FramewakeError, NumericsError, ResourceError
+from framewake.media.video import to_uint8, write_video
+from framewake.models.tiling import tiled_decode
+from framewake.pipeline.events import Event
+from framewake.pipeline.jobs import Output
+from framewake.pipeline.parts import Parts
+from framewake.pipeline.precision import Precision
+from framewake.request import Request
+
+DROPPED_FRAMES = 4  # of a latent_concat clip: its first latent frame is the picture once more
+
+
+def decode(
+    parts: Parts, latents: np.ndarray, request: Request, precision: Precision
+) -> Generator[Event, None, np.ndarray]:
+    """Frames of finished latents.
+
+    Shapes: latents float32 (1, C, F, H, W) -> uint8 (frames, H, W, 3).
+    Precision: divided by the scaling factor in float32, decoded and mapped to [0, 1] in the autoencoder's type.
+    Source: specification, sections 1.3 and 6.4.
+    """
+    yield from ()
+    engine, checkpoint = parts.engine, parts.checkpoint
+    vae = parts.get("vae", precision.vae)
+    scaled = latents / np.float32(checkpoint.vae.scaling_factor)
+    if request.vae_tiling:
+        pixels = tiled_decode(vae.model, vae.weights, scaled, checkpoint.settings.tiling)
+    else:
+        pixels = engine.numpy(vae.model.decode(vae.weights, engine.asarray(scaled)))
+    return to_frames(pixels)[dropped_frames(checkpoint.dit) :]
+
+
+def dropped_frames(config: DiTConfig) -> int:
+    """How many frames at the start of a decoded clip do not belong to it."""
+    return DROPPED_FRAMES if config.condition == "latent_concat" else 0
+
+
+def to_frames(pixels: np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] as uint8, frame by frame: a second long clip in float32 might not fit into memory.
+
+    Shapes: pixels (1, 3, F, H, W) -> uint8 (F, H, W, 3).
+    Raises: NumericsError for NaN.
+    """
+    units = (np.clip(pixels[0, :, index] / 2 + 0.5, 0, 1) for index in range(pixels.shape[2]))
+    return np.stack([to_uint8(np.moveaxis(unit, 0, -1)) for unit in units])
+
+
+def write(
+    output: Output, frames: np.ndarray, request: Request, metadata: Mapping[str, Any]
+) -> Generator[Event, None, Path]:
+    """Write a clip; it appears under its name only when it is complete."""
+    yield from ()
+    kept = dict(metadata) if output.has_metadata else None
+    return write_video(output.path, frames, fps=request.fps, metadata=kept, crf=output.crf)
+
+
+@contextlib.contextmanager
+def told_where(path: Path | None) -> Iterator[None]:
+    """Add to any error inside that the latents are safe and how to go on from them."""
+    try:
+        yield
+    except (FramewakeError, OSError, MemoryError, RuntimeError, ValueError) as error:
+        if path is None or not path.exists() or isinstance(error, NumericsError):
+            raise
+        advice = f"The finished latents are in {path}: go on with `framewake animate --from-latents {path}`."
+        text = f"{str(error).rstrip('.') or type(error).__name__}. {advice}"
+        if isinstance(error, ResourceError):
+            raise ResourceError(text, bytes_needed=error.bytes_needed, bytes_free=error.bytes_free) from error
+        kind = type(error) if isinstance(error, FramewakeError) else FramewakeError
+        raise kind(text) from error

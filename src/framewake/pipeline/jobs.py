@@ -1,0 +1,170 @@
+"""What is to be made, checked as far as it can be without loading a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framewake.config import DiTConfig
+from framewake.errors import CheckpointError, InputError
+from framewake.media.image import bucket_pixels, clip_pixels, load_image
+from framewake.media.output import check_output
+from framewake.request import Defaults, Request, resolve
+from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
+from framewake.weights.load import Checkpoint
+
+WIDE = (9, 16)  # height and width of a text-to-video clip, which has no picture to follow
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where a clip goes and how it is written. Units: ``crf`` is x264's quality, lower is better."""
+
+    path: Path
+    crf: int = 18
+    has_metadata: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A request and where its clip goes; without an output the frames are only handed back."""
+
+    request: Request
+    output: Output | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A job with every choice made: nothing in the request is left open but the negative prompt."""
+
+    request: Request
+    output: Output | None
+    shape: PixelShape
+    latent: LatentShape
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """What the models see of the input picture.
+
+    Shapes: ``pixels`` uint8 (H, W, 3) for the autoencoder, ``semantic`` and ``black`` float32 (1, 3, S, S) for
+    LLaVA; ``black`` stands in for the picture beside a negative prompt.
+    """
+
+    pixels: np.ndarray
+    semantic: np.ndarray
+    black: np.ndarray
+
+
+def defaults_of(checkpoint: Checkpoint) -> Defaults:
+    """What a checkpoint does where a request says nothing."""
+    settings = checkpoint.settings
+    return Defaults(settings.frames, settings.steps, float(settings.fps), settings.resolutions)
+
+
+def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
+    """Make every choice of a job; nothing is loaded but the picture's header.
+
+    Raises: InputError for anything that a person can fix.
+    """
+    request = job.request
+    if request.flow_shift is None and request.is_stable:
+        request = dataclasses.replace(request, flow_shift=checkpoint.settings.flow_shift)
+    request = resolve(request, defaults_of(checkpoint))
+    check_picture_use(request, checkpoint.dit)
+    height_px, width_px = WIDE if request.image is None else picture_size(request.image)
+    bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
+    shape = PixelShape(request.frames, *bucket)
+    latent = latent_shape(
+        shape,
+        channels=checkpoint.vae.latent_channels,
+        spatial=checkpoint.vae.spatial_compression,
+        temporal=checkpoint.vae.temporal_compression,
+    )
+    token_grid(latent, checkpoint.dit.patch_size)
+    if job.output is not None:
+        check_output(job.output.path, shape=shape, fps=request.fps)
+    return Plan(request, job.output, shape, latent)
+
+
+def check_picture_use(request: Request, dit: DiTConfig) -> None:
+    """Whether the checkpoint wants a picture, and there is one.
+
+    Raises: InputError when the two do not agree.
+    """
+    if dit.condition == "none" and request.image is not None:
+        raise InputError("this checkpoint makes videos from text alone and takes no picture: leave the picture out.")
+    if dit.condition != "none" and request.image is None:
+        raise InputError("this checkpoint animates a picture and none was named: add a PNG, JPEG or WebP file.")
+    if dit.condition == "latent_concat" and request.frames is not None and request.frames < 5:
+        raise InputError(
+            f"{request.frames} frame cannot be made with this checkpoint: its first 4 are always dropped. Take 5 or more."
+        )
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """Height and width in pixels of an upright picture, with all its checks.
+
+    Raises: InputError when it cannot be used.
+    """
+    with load_image(path) as image:
+        return image.height, image.width
+
+
+def read_picture(image: Image.Image, plan: Plan, checkpoint: Checkpoint) -> Picture:
+    """The two crops of a picture.
+
+    Source: specification, sections 2.4, 2.6 and 3.6.
+    """
+    processor = checkpoint.image_processor
+    black = Image.new("RGB", image.size)
+    return Picture(
+        bucket_pixels(image, plan.shape.height, plan.shape.width),
+        clip_pixels(image, processor.size_px, processor.mean, processor.std)[None],
+        clip_pixels(black, processor.size_px, processor.mean, processor.std)[None],
+    )
+
+
+def request_from(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the request that made a clip, from the clip's metadata.
+
+    Raises: InputError when there are none.
+    """
+    values = metadata.get("request")
+    if not isinstance(values, Mapping):
+        raise InputError("the clip's metadata holds no request: it was made by another version.")
+    return dict(values)
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The folder of a checkpoint: "demo" is the embedded one, anything else a path.
+
+    Raises: CheckpointError for a missing folder, and for Tencent's own layout, which is not read yet.
+    """
+    if str(name) == "demo":
+        folder = Path(__file__).parents[1] / "demo" / "checkpoint"
+        if not folder.is_dir():
+            raise CheckpointError("this installation has no demonstration checkpoint: install framewake again.")
+        return folder
+    folder = Path(name).expanduser()
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: there is no such checkpoint. Name a folder, or demo for the embedded one.")
+    if not (folder / "model_index.json").is_file() and is_tencent_layout(folder):
+        raise CheckpointError(
+            f"{folder} is in Tencent's layout (.pt files), which is not read yet. Expected is the diffusers layout: "
+            "a folder with model_index.json, transformer/, vae/, text_encoder/ and text_encoder_2/."
+        )
+    return folder
+
+
+def is_tencent_layout(folder: Path) -> bool:
+    """Whether a path looks like the original's ckpts folder, a part of it, or one of its files."""
+    if folder.suffix == ".pt" or folder.name.startswith("hunyuan-video-"):
+        return True
+    patterns = ("hunyuan-video-*", "*.pt", "text_encoder_i2v", "transformers/*.pt")
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)

@@ -1,0 +1,67 @@
+"""The models of a checkpoint with their weights, loaded when a stage asks and let go when it has finished."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from framewake.engine.contract import Dtype, Engine
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.weights.load import Checkpoint, Component
+from framewake.weights.store import Resident
+
+ENCODERS: tuple[Component, ...] = ("llava", "clip_text")
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class Part(NamedTuple):
+    """A model and its weights on the device."""
+
+    model: Any
+    weights: Resident
+
+
+class Parts:
+    """Hands out parts by name.
+
+    ``keeps_all``: the checkpoint takes less than a quarter of the free memory, so nothing is ever let go and
+    the next run starts at once. The rest is left to activations, which are the larger share at full size.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
+        self.checkpoint = checkpoint
+        self.engine = engine
+        self.models: dict[Component, Any] = {
+            "llava": Llava(engine, checkpoint.llava),
+            "clip_text": ClipText(engine, checkpoint.clip_text),
+            "vae": CausalVAE(engine, checkpoint.vae),
+            "dit": DiT(engine, checkpoint.dit),
+        }
+        self._loaded: dict[Component, tuple[Dtype, Resident]] = {}
+        bytes_all = sum(self.bytes_needed(name, "float32") for name in self.models)
+        self.keeps_all = bytes_all < engine.memory()["free"] // 4
+
+    def bytes_needed(self, name: Component, dtype: Dtype) -> int:
+        """Bytes of a part's weights in a type."""
+        return sum(math.prod(shape) for shape in self.models[name].shapes().values()) * BYTES[dtype]
+
+    def get(self, name: Component, dtype: Dtype) -> Part:
+        """A part in a type, read from disk unless it is there already.
+
+        Raises: CheckpointError when the file does not hold exactly the model's tensors.
+        """
+        model = self.models[name]
+        if name not in self._loaded or self._loaded[name][0] != dtype:
+            self._loaded.pop(name, None)  # never two types of one part at a time
+            store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes())
+            self._loaded[name] = (dtype, store)
+        return Part(model, self._loaded[name][1])
+
+    def release(self, *names: Component) -> None:
+        """Let parts go, unless everything is kept."""
+        if not self.keeps_all:
+            for name in names:
+                self._loaded.pop(name, None)

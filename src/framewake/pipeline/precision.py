@@ -1,0 +1,43 @@
+"""Which number type each part of a run uses."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from framewake.engine.contract import Dtype, Engine
+from framewake.errors import InputError, nearest
+
+
+class Precision(NamedTuple):
+    """Types of the three groups of models, and the name that was chosen."""
+
+    name: str
+    transformer: Dtype
+    text: Dtype
+    vae: Dtype
+
+    @property
+    def rounds_to_half(self) -> bool:
+        """Whether noise and conditioning latent are rounded to float16, as the original's are."""
+        return self.text == "float16"
+
+
+PRECISIONS = {
+    "bfloat16": Precision("bfloat16", "bfloat16", "float16", "float16"),
+    "float16": Precision("float16", "float16", "float16", "float16"),
+    "float32": Precision("float32", "float32", "float32", "float32"),
+}
+
+
+def choose_precision(name: str, engine: Engine) -> Precision:
+    """The precision of a name; "auto": float32 on a CPU, else bfloat16 with float16 encoders.
+
+    Raises: InputError for an unknown name.
+    Source: specification, section 6.5.
+    """
+    if name == "auto":
+        return PRECISIONS["float32" if engine.device == "cpu" else "bfloat16"]
+    if name not in PRECISIONS:
+        known = ("auto", *PRECISIONS)
+        raise InputError(f"precision {name!r} is unknown: choose {', '.join(known)}.{nearest(name, known)}")
+    return PRECISIONS[name]

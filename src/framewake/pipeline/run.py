@@ -1,0 +1,220 @@
+"""The pipeline: requests into events, and at the end of each a clip."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import framewake
+from framewake import engine as engines
+from framewake.engine.contract import Engine, Tensor
+from framewake.errors import InputError
+from framewake.media.image import load_image
+from framewake.media.output import check_output
+from framewake.models.dit import TextStates
+from framewake.pipeline import finish
+from framewake.pipeline.condition import TextReader, image_latent
+from framewake.pipeline.denoise import Condition, denoise
+from framewake.pipeline.events import Event, Note, Result, Stage, StageFinished, StageStarted
+from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
+from framewake.pipeline.latents import SavedLatents, latents_path, save_latents
+from framewake.pipeline.parts import ENCODERS, Parts
+from framewake.pipeline.precision import Precision, choose_precision
+from framewake.pipeline.preview import Preview, chart, fit
+from framewake.request import Request, from_dict
+from framewake.weights.load import Checkpoint, open_checkpoint
+
+Timings = dict[str, float]
+
+CHART_PX = 128  # side of the colour chart that stands in for a missing picture
+
+
+@dataclasses.dataclass
+class Clip:
+    """What is known of one clip so far."""
+
+    plan: Plan
+    precision: Precision
+    timings: Timings
+    picture: Picture | None = None
+    text: TextStates | None = None
+
+
+class Finished(NamedTuple):
+    """A clip that only has to be decoded and written. Shapes: latents float32 (1, C, F, H, W)."""
+
+    request: Request
+    output: Output | None
+    latents: np.ndarray
+    metadata: Mapping[str, Any]
+
+
+class Pipeline:
+    """A checkpoint on an engine. Weights are read when the first run asks for them."""
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
+        self.checkpoint = checkpoint
+        self.engine = engine
+        self.parts = Parts(checkpoint, engine)
+        self.reader = TextReader(checkpoint)
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike[str] = "demo", *, engine: str | Engine = "auto") -> Pipeline:
+        """A pipeline for a checkpoint folder; "demo" is the embedded one.
+
+        Raises: CheckpointError, EngineError.
+        """
+        opened = open_checkpoint(find_checkpoint(os.fspath(checkpoint)))
+        return cls(opened, engines.get(engine) if isinstance(engine, str) else engine)
+
+    def plan(self, job: Job) -> Plan:
+        """Every choice of a job, made and checked without loading a model.
+
+        Raises: InputError, ResourceError.
+        """
+        plan = plan_job(job, self.checkpoint)
+        if plan.request.rng == "torch" and self.engine.kind != "torch":
+            raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
+        return plan
+
+    def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Iterator[Event]:
+        """Make one clip, told as events; closing the iterator stops the work within a step.
+
+        Raises: FramewakeError of any kind, when the first event is asked for or later.
+        """
+        if isinstance(output, str | os.PathLike):
+            output = Output(Path(output))
+        return self.run_all([Job(request, output)])
+
+    def run_all(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Make clips one after another, each part loaded once: all texts are encoded first.
+
+        All jobs are checked before any work starts.
+        """
+        clips = []
+        for job in jobs:
+            plan = self.plan(job)
+            clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
+        shared: Timings = {}
+        yield from staged("read image", shared, self._read(clips))
+        yield from staged("encode text", shared, self._encode_text(clips))
+        self.parts.release(*ENCODERS)
+        for clip in clips:
+            clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
+        for index, clip in enumerate(clips):
+            yield from self._make(clip, is_last=index == len(clips) - 1)
+            clip.picture = clip.text = None
+
+    def resume(self, saved: SavedLatents, output: Output | None = None) -> Iterator[Event]:
+        """Make the clip of latents that an earlier run has saved.
+
+        Raises: InputError when they come from another checkpoint.
+        """
+        request = from_dict(request_from(saved.metadata))
+        name = saved.metadata.get("checkpoint")
+        if name != self.checkpoint.settings.name or saved.latents.shape[1] != self.checkpoint.vae.latent_channels:
+            raise InputError(
+                f"the latents were made with the checkpoint {name!r}, this one is {self.checkpoint.settings.name!r}: "
+                "name the same one with --checkpoint."
+            )
+        if output is not None:
+            check_output(output.path, fps=request.fps)
+        precision = choose_precision(request.precision, self.engine)
+        yield from self._finish(Finished(request, output, saved.latents, saved.metadata), precision, {})
+
+    # --- stages
+
+    def _read(self, clips: Sequence[Clip]) -> Iterator[Event]:
+        for clip in clips:
+            request = clip.plan.request
+            image = None if request.image is None else load_image(request.image)
+            if image is not None:
+                clip.picture = read_picture(image, clip.plan, self.checkpoint)
+            if self.checkpoint.settings.is_demo:
+                from framewake.demo.world import looks_like_world  # only a demonstration needs its world
+
+                warning = looks_like_world(image, request.prompt)
+                if warning is not None:
+                    yield Note(warning)
+
+    def _encode_text(self, clips: Sequence[Clip]) -> Iterator[Event]:
+        for clip in clips:
+            request, picture = clip.plan.request, clip.picture
+            prompts = [self.reader.tokens(request.prompt)]
+            for text in prompts[0].notes():
+                yield Note(text)
+            semantic = [] if picture is None else [picture.semantic]
+            if request.guidance_scale > 1:
+                prompts.insert(0, self.reader.tokens(self.reader.negative_prompt(request.negative_prompt)))
+                semantic = [] if picture is None else [picture.black, picture.semantic]
+            pixels = np.concatenate(semantic) if semantic else None
+            clip.text = self.reader.states(self.parts, prompts, pixels, clip.precision.text)
+
+    def _make(self, clip: Clip, *, is_last: bool) -> Iterator[Event]:
+        plan, timings = clip.plan, clip.timings
+        image, preview = yield from staged("encode image", timings, self._encode_image(clip))
+        condition = Condition(clip.text, image)
+        steps = denoise(self.parts, plan, condition, precision=clip.precision, preview=preview)
+        latents = yield from staged("denoise", timings, steps)
+        if is_last:
+            self.parts.release("dit")
+        request = dataclasses.replace(plan.request, precision=clip.precision.name)
+        done = Finished(request, plan.output, latents, self._metadata(clip, request))
+        saved = None
+        if plan.output is not None:
+            saved = latents_path(plan.output.path)
+            save_latents(saved, latents, done.metadata)
+        with finish.told_where(saved):
+            yield from self._finish(done, clip.precision, timings, saved=saved)
+
+    def _encode_image(self, clip: Clip) -> Generator[Event, None, tuple[Tensor | None, Preview]]:
+        yield from ()
+        if clip.picture is not None:
+            pixels = clip.picture.pixels
+        else:  # nothing to condition on, but the preview still needs a picture whose latent is known
+            pixels = chart(min(clip.plan.shape.height, CHART_PX), min(clip.plan.shape.width, CHART_PX))
+        latent = image_latent(self.parts, pixels, clip.precision)
+        preview = fit(self.engine.numpy(latent).astype(np.float32), pixels)
+        return (None if clip.picture is None else latent), preview
+
+    def _finish(
+        self, done: Finished, precision: Precision, timings: Timings, *, saved: Path | None = None
+    ) -> Iterator[Event]:
+        decoding = finish.decode(self.parts, done.latents, done.request, precision)
+        frames = yield from staged("decode", timings, decoding)
+        path = None
+        if done.output is not None:
+            writing = finish.write(done.output, frames, done.request, done.metadata)
+            path = yield from staged("write", timings, writing)
+        if saved is not None:
+            saved.unlink(missing_ok=True)
+        yield Result(frames, path, done.request.seed, timings, done.metadata)
+
+    def _metadata(self, clip: Clip, request: Request) -> dict[str, Any]:
+        """What a clip says about its own making; ``request`` alone repeats it."""
+        packages = ("numpy", self.engine.kind)
+        return {
+            "framewake": framewake.__version__,
+            "checkpoint": self.checkpoint.settings.name,
+            "engine": self.engine.name,
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+            "size": [clip.plan.shape.width, clip.plan.shape.height],
+            "request": request.to_dict(),
+        }
+
+
+def staged(stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
+    """The events of a stage between its start and its end; the stage's value is passed on."""
+    yield StageStarted(stage)
+    begin = time.perf_counter()
+    value = yield from work
+    timings[stage] = time.perf_counter() - begin
+    yield StageFinished(stage, timings[stage])
+    return value
