@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 KL_WEIGHT = 1e-4
 SAVE_SECONDS = 120.0
-# seconds of training, side in pixels, frames, batch, learning rate at the start and end, trains the encoder
+# seconds of training, side in pixels, (frames, batch) by turns, learning rate at the start and end, trains the encoder
 STAGES = {
-    "pictures": (360, 64, 1, 12, 1.5e-3, 1e-3, True),
-    "clips": (1500, 64, 9, 4, 1e-3, 1e-4, True),
-    "decoder": (900, 128, 17, 1, 5e-4, 2e-5, False),
+    "pictures": (300, 64, ((1, 12),), 1.5e-3, 1e-3, True),
+    "clips": (1500, 64, ((5, 4), (9, 2)), 1e-3, 2e-4, True),
+    "decoder": (900, 128, ((9, 1), (17, 1)), 5e-4, 2e-5, False),
 }
 
 
 def train(engine: Engine, folder: Path, stage: str, seconds: float | None = None) -> None:
     """Run one stage for its time, from where the folder's state stands; safe to stop and start again."""
-    duration, side, frames, batch, lr_start, lr_end, trains_encoder = STAGES[stage]
+    duration, side, turns, lr_start, lr_end, trains_encoder = STAGES[stage]
     duration = seconds or duration
     vae = CausalVAE(engine, models.VAE)
     state = load_state(folder / "vae.safetensors")
@@ -46,6 +46,7 @@ def train(engine: Engine, folder: Path, stage: str, seconds: float | None = None
     while spent + time.monotonic() - start < duration:
         share = (spent + time.monotonic() - start) / duration
         lr = lr_start * (lr_end / lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
+        frames, batch = turns[optimiser.steps % len(turns)]
         pixels = engine.asarray(sample_pixels(rng, side, frames, batch))
         latent = (batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)
         noise = engine.asarray(rng.standard_normal(latent).astype(np.float32))

@@ -1,0 +1,258 @@
+"""Training the demonstration's transformer together with its tiny LLaVA and CLIP."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from framewake.demo import models
+from framewake.demo.optimiser import Muon, blend, clip_norm
+from framewake.demo.pool import Shard, read_shard
+from framewake.demo.state import load_state, save_state
+from framewake.demo.tokenizers import CLIP_LENGTH
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.media.image import CLIP_MEAN, CLIP_STD
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT, TextStates
+from framewake.models.llava import Llava
+from framewake.nn.rope import rope_table
+from framewake.text.crop import TextLayout
+from framewake.text.template import VIDEO_I2V
+from framewake.text.encode import derive_layout, encode_clip, encode_in_template
+from framewake.text.tokenize import Tokenizer
+from framewake.weights.store import Resident
+
+log = logging.getLogger(__name__)
+
+SAVE_SECONDS = 180.0
+SHIFT = 5.0  # of the training timesteps; most of what a prompt decides happens at high noise
+NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
+
+
+class Batch(NamedTuple):
+    """One step's data; all prompts have the same number of tokens.
+
+    Shapes: latents (B, C, F, h, w), image_latents (B, C, 1, h, w), pictures (B, 3, S, S), ids on the host.
+    """
+
+    latents: np.ndarray
+    image_latents: np.ndarray
+    pictures: np.ndarray
+    llava_ids: np.ndarray
+    llava_mask: np.ndarray
+    clip_ids: np.ndarray
+    clip_mask: np.ndarray
+
+
+class Texts:
+    """The two tokenizers, and prompts as ids, remembered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.llava = Tokenizer.from_folder(folder / "tokenizer")
+        self.clip = Tokenizer.from_folder(folder / "tokenizer_2")
+        image, pad = self.llava.token_id("<image>"), self.llava.named_id("pad_token")
+        self.llava_config = models.llava(self.llava.vocab_size, image, pad)
+        self.clip_config = models.clip_text(self.clip.vocab_size)
+        patches = self.llava_config.vision.patches
+        self.layout: TextLayout = derive_layout(self.llava, VIDEO_I2V, image_token_id=image, image_tokens=patches)
+        self._known: dict[str, tuple] = {}
+
+    def ids(self, prompt: str):
+        """(LLaVA ids, mask, CLIP ids, mask) of a prompt, each of one row."""
+        if prompt not in self._known:
+            text = encode_in_template(self.llava, VIDEO_I2V, prompt, layout=self.layout)
+            pooled = encode_clip(self.clip, prompt, CLIP_LENGTH)
+            self._known[prompt] = (text.ids, text.mask, pooled.ids, pooled.mask)
+        return self._known[prompt]
+
+
+class Model:
+    """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each."""
+
+    def __init__(self, engine: Engine, texts: Texts) -> None:
+        self.engine, self.texts = engine, texts
+        self.dit = DiT(engine, models.DIT)
+        self.llava = Llava(engine, texts.llava_config)
+        self.clip = ClipText(engine, texts.clip_config)
+
+    def start(self, seed: int) -> dict[str, np.ndarray]:
+        """First weights."""
+        shapes = {}
+        for prefix, model in (("dit", self.dit), ("llava", self.llava), ("clip", self.clip)):
+            shapes |= {f"{prefix}.{name}": shape for name, shape in model.shapes().items()}
+        return models.start_transformer(shapes, seed)
+
+    def text(self, weights: Weights, batch: Batch) -> TextStates:
+        """States of a batch whose prompts have the same number of tokens."""
+        engine, layout = self.engine, self.texts.layout
+        store = Resident(part(weights, "llava."))
+        hidden = self.llava(store, batch.llava_ids, batch.llava_mask, engine.asarray(batch.pictures))
+        first, last = layout.text_ranges(batch.llava_ids[0], int(batch.llava_mask[0].sum()))
+        pieces = [layout.picture(hidden, models.DIT.image_interleave)]
+        pieces += [hidden[:, layout.merged(r.start) : layout.merged(r.stop)] for r in (first, last) if len(r)]
+        states = engine.concat(pieces, 1)
+        pooled, _ = self.clip(Resident(part(weights, "clip.")), batch.clip_ids, batch.clip_mask)
+        return TextStates(states, (int(states.shape[1]),) * len(batch.llava_ids), pooled)
+
+    def loss(self, weights: Weights, batch: Batch, noise: Tensor, sigma: np.ndarray, guidance: np.ndarray) -> Tensor:
+        """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3)."""
+        engine = self.engine
+        if engine.kind == "torch":
+            half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()}
+        else:
+            half = weights
+        kind = engine.dtype(next(iter(half.values())))
+        text = self.text(weights, batch)
+        text = text._replace(states=engine.cast(text.states, kind), pooled=engine.cast(text.pooled, kind))
+        clean = engine.asarray(batch.latents)
+        share = engine.asarray(sigma.reshape(-1, 1, 1, 1, 1))
+        noisy = clean * (1.0 - share) + noise * share
+        noisy = engine.concat([engine.asarray(batch.image_latents), noisy[:, :, 1:]], 2)
+        frames, height, width = (int(n) for n in clean.shape[2:])
+        rope = rope_table((frames, height // 2, width // 2), models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
+        velocity = self.dit(
+            Resident(part(half, "dit.")),
+            engine.cast(noisy, kind),
+            timestep=engine.asarray(sigma * np.float32(1000)),
+            guidance=engine.asarray(guidance * np.float32(1000)),
+            text=text,
+            rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
+        )
+        error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
+        return engine.mean(error * error, (0, 1, 2, 3, 4))
+
+
+class Clips:
+    """The pool as batches: the newest shards are picked up while training."""
+
+    def __init__(self, folder: Path, texts: Texts, scale: float) -> None:
+        self.folder, self.texts, self.scale = folder, texts, scale
+        self.shards: dict[str, list[Shard]] = defaultdict(list)
+        self.seen: set[Path] = set()
+        # size -> number of prompt tokens -> (shard, clip, prompt)
+        self.by_length: dict[str, dict[int, list[tuple[int, int, int]]]] = defaultdict(lambda: defaultdict(list))
+
+    def refresh(self) -> int:
+        """Read shards that have appeared; the number of clips at hand."""
+        for path in sorted(self.folder.glob("*x*/*.npz")):
+            if path in self.seen:
+                continue
+            self.seen.add(path)
+            size, shard = path.parent.name, read_shard(path)
+            self.shards[size].append(shard)
+            for clip, prompts in enumerate(shard.prompts):
+                for number, prompt in enumerate(prompts):
+                    length = int(self.texts.ids(prompt)[1].sum())
+                    self.by_length[size][length].append((len(self.shards[size]) - 1, clip, number))
+        return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
+
+    def draw(self, rng: np.random.Generator, size: str, count: int) -> Batch:
+        """A batch of one size whose prompts have the same length."""
+        lengths = [n for n, entries in self.by_length[size].items() if len(entries) >= 4]
+        odds = np.array([len(self.by_length[size][n]) for n in lengths], float)
+        entries = self.by_length[size][int(rng.choice(lengths, p=odds / odds.sum()))]
+        chosen = [entries[int(i)] for i in rng.integers(0, len(entries), count)]
+        is_silent = rng.random() < NO_PROMPT
+        rows, latents, images, pictures = [], [], [], []
+        for shard_number, clip, prompt in chosen:
+            shard = self.shards[size][shard_number]
+            rows.append(self.texts.ids("" if is_silent else shard.prompts[clip][prompt]))
+            latents.append(shard.latents[clip])
+            images.append(shard.image_latents[clip])
+            pictures.append(shard.pictures[clip])
+        frames = 9 if rng.random() < 0.9 else int(rng.choice((3, 5)))
+        ids = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        unit = np.stack(pictures).astype(np.float32) / 255
+        unit = (unit - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
+        return Batch(
+            np.stack(latents).astype(np.float32)[:, :, :frames] * np.float32(self.scale),
+            np.stack(images).astype(np.float32) * np.float32(self.scale),
+            np.ascontiguousarray(unit.transpose(0, 3, 1, 2)),
+            *ids,
+        )
+
+
+class Plan(NamedTuple):
+    """One stage: how long, at which rates, and which sizes at which batch (size -> (odds, batch))."""
+
+    seconds: float
+    lr_start: float
+    lr_end: float
+    sizes: dict[str, tuple[float, int]]
+
+
+def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
+    """Run one stage, from where the folder's state stands; safe to stop and start again."""
+    texts = Texts(folder)
+    model = Model(engine, texts)
+    state = load_state(folder / "dit.safetensors")
+    weights = {n: engine.asarray(a) for n, a in (state.weights if state else model.start(1)).items()}
+    average = {n: engine.asarray(a) for n, a in state.average.items()} if state else weights
+    progress = dict(state.progress) if state else {}
+    spent = progress.get(stage, 0.0)
+    scale = float((folder / "scale.txt").read_text())
+    clips = Clips(folder / "pool", texts, scale)
+    optimiser = Muon(engine, weights, plain=("dit.final_layer", "dit.img_in", "llava.language_model.model.embed",
+                                             "clip.text_model.embeddings"))  # fmt: skip
+    step = engine.grad(model.loss)
+    rng = np.random.default_rng(int(spent * 1000) + 5)
+    start = saved = time.monotonic()
+    for number in _until(lambda: spent + time.monotonic() - start < plan.seconds):
+        if number % 50 == 0:
+            known = clips.refresh()
+        done = spent + time.monotonic() - start
+        lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** (done / plan.seconds) * min(1.0, (number + 1) / 50)
+        batch, noise, sigma, guidance = _sample(rng, clips, plan)
+        value, grads = step(weights, batch, engine.asarray(noise), sigma, guidance)
+        grads, norm = clip_norm(engine, grads, 1.0)
+        weights = optimiser.step(weights, grads, lr, lr)
+        average = blend(average, weights, min(0.998, 1 - 1 / (number + 1))) if number or not state else average
+        _report(engine, number, value, (stage, done, norm, lr, known))
+        if time.monotonic() - saved > SAVE_SECONDS:
+            saved = time.monotonic()
+            progress[stage] = spent + saved - start
+            save_state(folder / "dit.safetensors", engine, weights=weights, average=average, progress=progress)
+    progress[stage] = plan.seconds
+    save_state(folder / "dit.safetensors", engine, weights=weights, average=average, progress=progress)
+
+
+def part(weights: Weights, prefix: str) -> Weights:
+    """The weights of one model, without its prefix."""
+    return {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
+
+
+def _until(goes_on) -> Iterator[int]:
+    number = 0
+    while goes_on():
+        yield number
+        number += 1
+
+
+def _sample(rng: np.random.Generator, clips: Clips, plan: Plan):
+    sizes = [size for size in plan.sizes if clips.by_length[size]]
+    odds = np.array([plan.sizes[size][0] for size in sizes])
+    size = sizes[int(rng.choice(len(sizes), p=odds / odds.sum()))]
+    count = plan.sizes[size][1]
+    batch = clips.draw(rng, size, count)
+    noise = rng.standard_normal(batch.latents.shape).astype(np.float32)
+    u = 1 / (1 + np.exp(-rng.standard_normal(count)))
+    sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
+    guidance = rng.uniform(1, 10, count).astype(np.float32)
+    return batch, noise, sigma, guidance
+
+
+_recent: list[float] = []
+
+
+def _report(engine: Engine, number: int, value: Tensor, facts: tuple) -> None:
+    _recent.append(float(engine.numpy(value)))
+    if number % 50 == 49:
+        stage, done, norm, lr, known = facts
+        log.info("%s %d %.0fs loss %.4f norm %.2f lr %.1e clips %d", stage, number + 1, done, np.mean(_recent), norm, lr, known)
+        _recent.clear()
