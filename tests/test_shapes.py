@@ -73,7 +73,6 @@ def test_rounded_ratio_does_not_leave_a_black_line():
     assert bucket == (608, 1504)
     assert int(608 * 4554 / 1841) == 1503
     assert shapes.resized_size(bucket, 1841, 4554) == (608, 1504)
-    assert shapes.resized_size(shapes.choose_bucket(960, 4554, 1841), 4554, 1841) == (1504, 608)
 
 
 @given(st.integers(-10, 100_000))

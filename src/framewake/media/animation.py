@@ -16,6 +16,7 @@ from framewake.errors import InputError
 IMAGE_DESCRIPTION = 0x010E  # EXIF tag for text
 FRAME_NAME = "frame_{:05d}.png"
 FOLDER_FILE = "metadata.json"
+MAX_FRAMES = 100_000  # a file from anywhere must not make us repeat a frame for ever
 
 # What Pillow's readers raise on a damaged file.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
@@ -74,21 +75,22 @@ def write_webp(path: Path, frames: np.ndarray, *, fps: float, comment: str | Non
 
 
 def write_folder(path: Path, frames: np.ndarray, record: dict[str, Any]) -> None:
-    """Writes frame_00000.png, ... and metadata.json, which holds ``record`` with its "fps", into a new folder.
+    """Writes frame_00000.png, ... and metadata.json, which holds ``record``, into a new folder.
 
     Shapes: frames (F, H, W, 3) uint8.
     """
     path.mkdir()
     for index, frame in enumerate(frames):
         Image.fromarray(frame).save(path / FRAME_NAME.format(index), format="PNG")
-    text = json.dumps({"frames": len(frames), **record}, indent=2, allow_nan=False)
+    text = json.dumps(record, indent=2, allow_nan=False)
     (path / FOLDER_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_animation(path: Path, fps: float | None) -> tuple[np.ndarray, float]:
+def read_animation(path: Path, timing: tuple[float, int] | None) -> tuple[np.ndarray, float]:
     """Frames and frames per second of a GIF or WebP.
 
-    Encoders join equal frames into one that stays longer; with ``fps`` given they come back one by one.
+    Encoders join equal frames into one that stays longer; with ``timing``, the (fps, frames) that were
+    written, they come back one by one.
 
     Shapes: -> (F, H, W, 3) uint8.
     Raises: InputError for a damaged file.
@@ -101,10 +103,14 @@ def read_animation(path: Path, fps: float | None) -> tuple[np.ndarray, float]:
                 times.append(times[-1] + picture.info.get("duration", 0) / 1000)
     except DAMAGE as error:
         raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
-    if fps is None:
+    if timing is None:
         return np.stack(frames), len(frames) / times[-1] if times[-1] > 0 else 1.0
-    repeats = [max(1, round(end * fps) - round(start * fps)) for start, end in itertools.pairwise(times)]
-    return np.repeat(np.stack(frames), repeats, axis=0), fps
+    fps, count = timing
+    if not len(frames) <= count <= MAX_FRAMES:
+        raise InputError(f"{path} holds {len(frames)} frames, but its settings say {count}.")
+    starts = np.minimum(np.rint(np.array(times[:-1]) * fps).astype(int), count - 1)
+    shown = np.searchsorted(starts, np.arange(count), side="right") - 1
+    return np.stack(frames)[shown], fps
 
 
 def read_animation_comment(path: Path) -> str | None:

@@ -53,12 +53,14 @@ def check_output(
     """
     if not os.fspath(path):
         raise InputError("the output path is empty: name a file such as clip.mp4.")
+    if "\0" in os.fspath(path):
+        raise InputError("the output path holds a zero byte: remove it.")
     kind = output_kind(path)
     target = Path(path)
     folder = target.parent
     try:
         _check_place(target, folder, kind)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError(f"{target}: cannot be used as output ({_reason(error)}). Choose another path.") from error
     if kind == "mp4" and importlib.util.find_spec("av") is None:
         raise EngineError(
@@ -91,12 +93,11 @@ def _check_place(target: Path, folder: Path, kind: OutputKind) -> None:
 
 def _check_room(target: Path, bytes_needed: int) -> None:
     """Writes and removes a small file: permissions and quotas are only known by trying."""
-    bytes_free = shutil.disk_usage(target.parent).free
-    if bytes_free < bytes_needed:
-        raise no_room(target, bytes_needed)
     probe = temporary_path(target)
     with guarded(target, bytes_needed), removed_at_end(probe):
         probe.write_bytes(b"\0" * _PROBE_BYTES)
+    if shutil.disk_usage(target.parent).free < bytes_needed:
+        raise no_room(target, bytes_needed)
 
 
 def estimate_bytes(kind: OutputKind, shape: PixelShape) -> int:

@@ -61,7 +61,9 @@ def write_video(
     _check_frames(frames, fps, crf)
     kind = check_output(path, fps=fps)
     target = Path(path)
-    record = {"fps": float(fps)} if metadata is None else {"fps": float(fps), KEY: dict(metadata)}
+    record: dict[str, Any] = {"frames": len(frames), "fps": float(fps)}
+    if metadata is not None:
+        record[KEY] = dict(metadata)
     # Raw size: what a clip of pure noise would take at most.
     with guarded(target, frames.nbytes), removed_at_end(temporary_path(target)) as part:
         _write(kind, part, frames, record, crf)
@@ -107,9 +109,10 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
         return animation.read_folder(file)
     if kind == "mp4":
         return mp4.read_mp4(file)
-    fps = _record(file, kind).get("fps")
-    is_ours = type(fps) in (int, float) and 0 < fps < float("inf")
-    return animation.read_animation(file, fps if is_ours else None)
+    record = _record(file, kind)
+    fps, count = record.get("fps"), record.get("frames")
+    is_ours = type(fps) in (int, float) and 0 < fps < float("inf") and type(count) is int
+    return animation.read_animation(file, (fps, count) if is_ours else None)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
