@@ -104,5 +104,5 @@ def image_latent(parts: Parts, picture: np.ndarray, precision: Precision) -> Ten
     engine = parts.engine
     vae = parts.get("vae", precision.vae)
     pixels = engine.asarray(normalise(picture[None])[None])
-    mean, _ = vae.model.encode(vae.weights, pixels)
+    mean, _ = vae.model.encode(vae.weights.part(""), pixels)
     return mean * parts.checkpoint.vae.scaling_factor

@@ -36,9 +36,9 @@ def decode(
     vae = parts.get("vae", precision.vae)
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
     if request.vae_tiling:
-        pixels = tiled_decode(vae.model, vae.weights, scaled, checkpoint.settings.tiling)
+        pixels = tiled_decode(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling)
     else:
-        pixels = engine.numpy(vae.model.decode(vae.weights, engine.asarray(scaled)))
+        pixels = engine.numpy(vae.model.decode(vae.weights.part(""), engine.asarray(scaled)))
     return to_frames(pixels)[dropped_frames(checkpoint.dit) :]
 
 

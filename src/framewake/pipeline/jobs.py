@@ -103,7 +103,7 @@ def check_picture_use(request: Request, dit: DiTConfig) -> None:
         raise InputError("this checkpoint animates a picture and none was named: add a PNG, JPEG or WebP file.")
     if dit.condition == "latent_concat" and request.frames is not None and request.frames < 5:
         raise InputError(
-            f"{request.frames} frame cannot be made with this checkpoint: its first 4 are always dropped. Take 5 or more."
+            f"{request.frames} frame cannot be made with this checkpoint, which drops the first 4: take 5 or more."
         )
 
 
