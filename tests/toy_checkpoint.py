@@ -1,0 +1,90 @@
+"""A whole checkpoint of random weights, small enough that a clip takes a second."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from framewake.config import ClipTextConfig, ClipVisionConfig, DiTConfig, LlamaConfig, LlavaConfig, VAEConfig
+from framewake.demo.tokenizers import write_tokenizers
+from framewake.golden import rule
+from framewake.media.image import CLIP_MEAN, CLIP_STD
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.shapes import DEMO_RESOLUTIONS
+from framewake.text.tokenize import Tokenizer
+from framewake.weights.export import Parts, write_checkpoint
+from framewake.weights.load import ImageProcessor
+from framewake.weights.settings import Settings
+
+CORPUS = ["the red circle moves left", "a blue square moves right and up", "spins slowly"]
+SETTINGS = Settings(name="toy", is_demo=False, resolutions=dict(DEMO_RESOLUTIONS), frames=5, steps=2, fps=12)
+
+VAE = VAEConfig(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=4,
+    block_out_channels=(8, 8, 8, 8),
+    layers_per_block=1,
+    norm_groups=4,
+    scaling_factor=0.476986,
+    spatial_compression=8,
+    temporal_compression=4,
+    mid_block_attention=True,
+)
+DIT = DiTConfig(
+    patch_size=(1, 2, 2),
+    in_channels=4,
+    out_channels=4,
+    hidden_size=32,
+    heads=2,
+    rope_dims=(4, 6, 6),
+    rope_theta=256.0,
+    mlp_ratio=2.0,
+    double_blocks=1,
+    single_blocks=1,
+    refiner_blocks=1,
+    text_width=16,
+    pooled_width=16,
+    condition="token_replace",
+    has_guidance=True,
+)
+
+
+def write_toy(folder: Path, condition: str = "token_replace", settings: Settings = SETTINGS) -> Path:
+    """A checkpoint folder with tokenizers; ``condition`` as in ``DiTConfig``."""
+    write_tokenizers(folder, CORPUS)
+    tokenizer, tokenizer_2 = (Tokenizer.from_folder(folder / name) for name in ("tokenizer", "tokenizer_2"))
+    channels = 2 * DIT.out_channels + 1 if condition == "latent_concat" else DIT.out_channels
+    dit = dataclasses.replace(DIT, condition=condition, in_channels=channels)
+    llava = LlavaConfig(
+        text=LlamaConfig(16, 32, 3, 2, 1, 8, tokenizer.vocab_size, 1e-5, 500000.0),
+        vision=ClipVisionConfig(16, 32, 2, 2, 28, 7, "quick_gelu", 1e-5),
+        projector_activation="gelu",
+        image_token_id=tokenizer.token_id("<image>"),
+        pad_token_id=tokenizer.token_id("<pad>"),
+        vision_feature_layer=-2,
+        drops_class_token=True,
+    )
+    clip_text = ClipTextConfig(
+        16, 32, 1, 2, tokenizer_2.vocab_size, 77, "quick_gelu", 1e-5, tokenizer_2.token_id("<|endoftext|>")
+    )
+    # A model states its tensors without touching its engine.
+    models = {"dit": DiT(None, dit), "vae": CausalVAE(None, VAE), "llava": Llava(None, llava)}
+    models["clip_text"] = ClipText(None, clip_text)
+    configs = {"dit": dit, "vae": VAE, "llava": llava, "clip_text": clip_text}
+    parts = {name: (configs[name], rule.weights(models[name].shapes(), seed=7)) for name in models}
+    processor = ImageProcessor(28, CLIP_MEAN, CLIP_STD)
+    write_checkpoint(folder, Parts(**parts), settings=settings, image_processor=processor, dtype="float32")
+    return folder
+
+
+def write_picture(path: Path, height: int = 50, width: int = 70) -> Path:
+    """A colourful picture."""
+    Image.fromarray(np.ascontiguousarray(rule.image("photo", height, width, 3))).save(path)
+    return path
