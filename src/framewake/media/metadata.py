@@ -84,7 +84,7 @@ def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _line(name: str, text: str) -> str:
-    return f"{name + ':':<19} {text}"
+    return f"{_shown(name) + ':':<19} {text}"
 
 
 def _shown(value: Any) -> str:
