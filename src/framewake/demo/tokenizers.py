@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from framewake.text.template import SENTENCES
 from framewake.text.tokenize import CLIP_END, CLIP_START, build_clip
@@ -47,17 +49,29 @@ def word_forms(corpus: Iterable[str]) -> list[str]:
     return [form for word in found for form in (word, f" {word}", word.capitalize())]
 
 
-def train_merges(texts: Iterable[str], start: Tokenizer, suffix: str | None) -> list[tuple[str, str]]:
-    """Byte-pair merges that make every piece of the texts one token, in the order of learning."""
-    trainer = trainers.BpeTrainer(
-        vocab_size=1_000_000,  # no limit: training ends when nothing is left to merge
-        min_frequency=1,
-        show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        **({} if suffix is None else {"end_of_word_suffix": suffix}),
-    )
-    start.train_from_iterator(texts, trainer)
-    return [tuple(merge) for merge in json.loads(start.to_str())["model"]["merges"]]
+def learn_merges(words: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """Byte-pair merges that make every word one token, most frequent pair first, then by the alphabet.
+
+    The tokenizers library learns them too, but in another order each time when words have a suffix.
+    """
+    rest = [list(word) for word in words]
+    merges: list[tuple[str, str]] = []
+    while counts := Counter(pair for word in rest for pair in pairwise(word)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        rest = [merge_pair(word, best) for word in rest]
+    return merges
+
+
+def merge_pair(word: list[str], pair: tuple[str, str]) -> list[str]:
+    """The word with every occurrence of a pair made one symbol, from the left."""
+    joined: list[str] = []
+    for symbol in word:
+        if joined and (joined[-1], symbol) == pair:
+            joined[-1] += symbol
+        else:
+            joined.append(symbol)
+    return joined
 
 
 def write_llava(folder: Path, words: list[str]) -> None:
@@ -68,9 +82,7 @@ def write_llava(folder: Path, words: list[str]) -> None:
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    start = Tokenizer(models.BPE())
-    start.pre_tokenizer = cut
-    merges = train_merges([*_ROLES, *words], start, None)
+    merges = learn_merges(piece for text in (*_ROLES, *words) for piece, _ in cut.pre_tokenize_str(text))
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *dict.fromkeys(a + b for a, b in merges)]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     tokenizer.pre_tokenizer = cut
@@ -87,10 +99,10 @@ def write_llava(folder: Path, words: list[str]) -> None:
 
 def write_clip(folder: Path, words: list[str]) -> None:
     """The CLIP tokenizer: lower-case words that end in ``</w>``; the end token has the highest id."""
-    shell = build_clip({CLIP_START: 0, CLIP_END: 1}, [])
-    start = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    start.normalizer, start.pre_tokenizer = shell.normalizer, shell.pre_tokenizer
-    merges = train_merges(sorted({word.strip().lower() for word in words}), start, "</w>")
+    cut = build_clip({CLIP_START: 0, CLIP_END: 1}, []).pre_tokenizer
+    bare = sorted({word.strip().lower() for word in words})
+    pieces = [piece for word in bare for piece, _ in cut.pre_tokenize_str(word)]
+    merges = learn_merges([*piece[:-1], f"{piece[-1]}</w>"] for piece in pieces)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
     tokens += [token for token in dict.fromkeys(a + b for a, b in merges) if token not in set(tokens)]

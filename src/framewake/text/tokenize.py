@@ -7,13 +7,14 @@ contains ``<image>`` or ``<|eot_id|>`` describes those characters (the original 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, InputError
 
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -82,7 +83,15 @@ class Tokenizer:
         return None if token is None else self.token_id(token)
 
     def plain(self, text: str) -> PlainTokens:
-        """Ids of a text in which nothing is a control token."""
+        """Ids of a text in which nothing is a control token.
+
+        Raises: InputError for half of a surrogate pair, which a shell makes of bytes that are no text.
+        """
+        broken = re.search("[\ud800-\udfff]", text)
+        if broken:
+            raise InputError(
+                f"character {broken.start()} is not valid Unicode: {text!r}; type the prompt again in UTF-8"
+            )
         self._tokenizer.encode_special_tokens = True
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return PlainTokens(text, encoding.ids, encoding.offsets)
