@@ -71,7 +71,7 @@ def judge(scene: Scene, frames: np.ndarray) -> Verdict:
 
 
 def follow_reason(scene: Scene, found: Track) -> str:
-    """"" when the acting shape does what the scene says, else what is wrong."""
+    """ "" when the acting shape does what the scene says, else what is wrong."""
     motion, last = scene.motion, len(found.x) - 1
     expected = [pose(scene, 0, i / (FULL_FRAMES - 1)) for i in range(last + 1)]
     share = last / (FULL_FRAMES - 1)

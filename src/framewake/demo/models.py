@@ -109,7 +109,11 @@ def start_transformer(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str
     for name, shape in shapes.items():
         if len(shape) >= 2:
             is_zero = "mod.linear" in name or "modulation" in name or name == "final_layer.linear.weight"
-            std = 0.02 if "embed" in name and "patch" not in name and "embedder" not in name else math.prod(shape[1:]) ** -0.5
+            std = (
+                0.02
+                if "embed" in name and "patch" not in name and "embedder" not in name
+                else math.prod(shape[1:]) ** -0.5
+            )
             value = np.zeros(shape) if is_zero else rng.standard_normal(shape) * std
         elif "embedding" in name:
             value = rng.standard_normal(shape) * 0.02

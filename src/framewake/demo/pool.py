@@ -38,7 +38,9 @@ class Shard:
     prompts: list[list[str]]
 
 
-def fill(engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, *, size_px: tuple[int, int], shards: int) -> None:
+def fill(
+    engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, *, size_px: tuple[int, int], shards: int
+) -> None:
     """Add shards of freshly drawn scenes; their numbers are their seeds, so that none is made twice."""
     height, width = size_px
     target = folder / f"{height}x{width}"

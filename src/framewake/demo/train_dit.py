@@ -16,6 +16,7 @@ from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, read_shard
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import CLIP_LENGTH
+from framewake.demo.wide import WideAttention
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.clip_text import ClipText
@@ -76,6 +77,7 @@ class Model:
     """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each."""
 
     def __init__(self, engine: Engine, texts: Texts) -> None:
+        engine = WideAttention(engine)
         self.engine, self.texts = engine, texts
         self.dit = DiT(engine, models.DIT)
         self.llava = Llava(engine, texts.llava_config)
@@ -103,10 +105,7 @@ class Model:
     def loss(self, weights: Weights, batch: Batch, noise: Tensor, sigma: np.ndarray, guidance: np.ndarray) -> Tensor:
         """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3)."""
         engine = self.engine
-        if engine.kind == "torch":
-            half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()}
-        else:
-            half = weights
+        half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
         kind = engine.dtype(next(iter(half.values())))
         text = self.text(weights, batch)
         text = text._replace(states=engine.cast(text.states, kind), pooled=engine.cast(text.pooled, kind))
@@ -115,7 +114,9 @@ class Model:
         noisy = clean * (1.0 - share) + noise * share
         noisy = engine.concat([engine.asarray(batch.image_latents), noisy[:, :, 1:]], 2)
         frames, height, width = (int(n) for n in clean.shape[2:])
-        rope = rope_table((frames, height // 2, width // 2), models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
+        rope = rope_table(
+            (frames, height // 2, width // 2), models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3
+        )
         velocity = self.dit(
             Resident(part(half, "dit.")),
             engine.cast(noisy, kind),
@@ -254,5 +255,14 @@ def _report(engine: Engine, number: int, value: Tensor, facts: tuple) -> None:
     _recent.append(float(engine.numpy(value)))
     if number % 50 == 49:
         stage, done, norm, lr, known = facts
-        log.info("%s %d %.0fs loss %.4f norm %.2f lr %.1e clips %d", stage, number + 1, done, np.mean(_recent), norm, lr, known)
+        log.info(
+            "%s %d %.0fs loss %.4f norm %.2f lr %.1e clips %d",
+            stage,
+            number + 1,
+            done,
+            np.mean(_recent),
+            norm,
+            lr,
+            known,
+        )
         _recent.clear()

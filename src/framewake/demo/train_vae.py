@@ -18,12 +18,12 @@ from framewake.models.vae import CausalVAE
 
 log = logging.getLogger(__name__)
 
-KL_WEIGHT = 1e-4
+KL_WEIGHT = 4e-4
 SAVE_SECONDS = 120.0
 # seconds of training, side in pixels, (frames, batch) by turns, learning rate at the start and end, trains the encoder
 STAGES = {
     "pictures": (300, 64, ((1, 12),), 1.5e-3, 1e-3, True),
-    "clips": (1500, 64, ((5, 4), (9, 2)), 1e-3, 2e-4, True),
+    "clips": (1500, 64, ((5, 4), (9, 2)), 1e-3, 1e-4, True),
     "decoder": (900, 128, ((9, 1), (17, 1)), 5e-4, 2e-5, False),
 }
 
@@ -55,7 +55,7 @@ def train(engine: Engine, folder: Path, stage: str, seconds: float | None = None
         grads, norm = clip_norm(engine, grads, 1.0)
         trained = optimiser.step(trained, grads, lr, lr)
         weights = {**weights, **trained}
-        average = blend(average, weights, min(0.995, 1 - 1 / (optimiser.steps + 1)))
+        average = blend(average, weights, min(0.995, 1 - 1 / (optimiser.steps + (200 if state else 1))))
         errors.append(float(engine.numpy(value)))
         if optimiser.steps % 50 == 0:
             seconds_done = spent + time.monotonic() - start

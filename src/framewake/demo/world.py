@@ -186,7 +186,9 @@ def write_prompt(rng: np.random.Generator, scene: Scene) -> str:
         other = others[0]
         text += f" while the {other.colour_name} {other.kind} {rng.choice(_ACTIONS['still'])}"
     elif rng.random() < 0.1:
-        text += str(rng.choice((" on a plain background", " in the picture", " across the frame", " smoothly", " slowly")))
+        text += str(
+            rng.choice((" on a plain background", " in the picture", " across the frame", " smoothly", " slowly"))
+        )
     if rng.random() < 0.3:
         text = text[0].upper() + text[1:]
     return text + ("." if rng.random() < 0.3 else "")

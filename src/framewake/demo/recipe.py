@@ -1,0 +1,117 @@
+"""The recipe of the demonstration checkpoint, step by step."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from framewake.config import HUNYUAN_TILING
+from framewake.demo import models, pool, train_dit, train_vae
+from framewake.demo.state import load_state, save_state
+from framewake.demo.tokenizers import write_tokenizers
+from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
+from framewake.engine.contract import Engine
+from framewake.media.image import CLIP_MEAN, CLIP_STD
+from framewake.models.vae import CausalVAE
+from framewake.weights.export import Parts, write_checkpoint
+from framewake.weights.load import ImageProcessor
+from framewake.weights.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STEPS = ("tokenizers", "pictures", "clips", "freeze", "pool64", "dit64", "pool128", "dit128", "decoder", "export")
+CHECKPOINT = Path(__file__).parent / "checkpoint"
+
+DIT_STAGES = {
+    "dit64": train_dit.Plan(5400, 2e-3, 1e-3, {"64x64": (1.0, 24)}),
+    "dit128": train_dit.Plan(
+        5400,
+        1e-3,
+        5e-5,
+        {"128x128": (0.6, 8), "96x96": (0.2, 12), "64x64": (0.2, 24), "96x160": (0.1, 8), "160x96": (0.1, 8)},
+    ),
+}
+# size -> shards
+POOLS = {
+    "pool64": {(64, 64): 150},
+    "pool128": {(128, 128): 60, (96, 96): 20, (96, 160): 10, (160, 96): 10},
+}
+
+
+def run_step(step: str, engine: Engine, folder: Path, seconds: float | None = None) -> None:
+    """One step; training goes on where it stopped."""
+    log.info("step %s", step)
+    if step == "tokenizers":
+        write_tokenizers(folder, corpus())
+    elif step in train_vae.STAGES:
+        train_vae.train(engine, folder, step, seconds)
+    elif step == "freeze":
+        freeze(engine, folder)
+    elif step in POOLS:
+        vae, weights = frozen_vae(engine, folder)
+        for size_px, shards in POOLS[step].items():
+            pool.fill(engine, vae, weights, folder / "pool", size_px=size_px, shards=shards)
+    elif step in DIT_STAGES:
+        plan = DIT_STAGES[step]
+        train_dit.train(engine, folder, step, plan if seconds is None else plan._replace(seconds=seconds))
+    else:
+        export(folder, CHECKPOINT)
+
+
+def freeze(engine: Engine, folder: Path) -> None:
+    """Settle the encoder: its moving average becomes the weights, and the latents' spread the scaling factor."""
+    state = load_state(folder / "vae.safetensors")
+    weights = {name: engine.asarray(value) for name, value in state.average.items()}
+    save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=state.progress)
+    vae = CausalVAE(engine, models.VAE)
+    spread = []
+    for seed in range(24):
+        pixels = train_vae.sample_pixels(np.random.default_rng([77, seed]), 64, FULL_FRAMES, 1)
+        spread.append(engine.numpy(vae.encode(weights, engine.asarray(pixels))[0]))
+    scale = round(float(1 / np.std(np.stack(spread))), 6)
+    (folder / "scale.txt").write_text(str(scale))
+    log.info("scaling factor %s", scale)
+
+
+def frozen_vae(engine: Engine, folder: Path):
+    """The autoencoder and its weights for encoding, bfloat16 where that is quicker."""
+    state = load_state(folder / "vae.safetensors")
+    kind = "bfloat16" if engine.kind == "torch" else "float32"
+    return CausalVAE(engine, models.VAE), {n: engine.cast(engine.asarray(v), kind) for n, v in state.average.items()}
+
+
+def export(folder: Path, target: Path) -> None:
+    """Write the shipped checkpoint from the moving averages of both runs."""
+    vae_state, dit_state = load_state(folder / "vae.safetensors"), load_state(folder / "dit.safetensors")
+    texts = train_dit.Texts(folder)
+    scale = float((folder / "scale.txt").read_text())
+    average = dit_state.average
+    # Layers that no computation reads complete the published layout.
+    from framewake.models.llava import Llava
+
+    llava = train_dit.part(average, "llava.")
+    unused = Llava(None, texts.llava_config).unused_shapes()
+    llava |= {n: np.zeros(s, np.float32) if len(s) > 1 else np.ones(s, np.float32) for n, s in unused.items()}
+    parts = Parts(
+        dit=(models.DIT, train_dit.part(average, "dit.")),
+        vae=(replace(models.VAE, scaling_factor=scale), vae_state.average),
+        llava=(texts.llava_config, llava),
+        clip_text=(texts.clip_config, train_dit.part(average, "clip.")),
+    )
+    settings = Settings(
+        name="framewake demonstration",
+        is_demo=True,
+        resolutions=models.RESOLUTION_BASES,
+        frames=FULL_FRAMES,
+        steps=20,
+        fps=FRAMES_PER_SECOND,
+        negative_prompt="deformation",
+        tiling=HUNYUAN_TILING,
+    )
+    processor = ImageProcessor(size_px=pool.LLAVA_SIDE, mean=CLIP_MEAN, std=CLIP_STD)
+    write_checkpoint(target, parts, settings=settings, image_processor=processor)
+    write_tokenizers(target, corpus())
+    log.info("checkpoint of %.1f MB", sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6)
