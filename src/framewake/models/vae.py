@@ -39,10 +39,14 @@ class CausalVAE:
 
         Shapes: pixels (B, 3, 1 + 4 n, H, W) -> two of (B, latent channels, 1 + n, ceil(H / 8), ceil(W / 8)).
         """
-        pixels = self.engine.cast(pixels, self.engine.dtype(w["quant_conv.weight"]))
-        moments = self.quant(w, self.encoder(w, pixels, observe))
+        moments = self.moments(w, pixels, observe)
         latent = self.config.latent_channels
         return moments[:, :latent], self.engine.clip(moments[:, latent:], LOGVAR_RANGE[0], LOGVAR_RANGE[1])
+
+    def moments(self, w: Weights, pixels: Tensor, observe: Observe | None = None) -> Tensor:
+        """Mean and unclamped log variance, joined along the channels: what tiles are blended in."""
+        pixels = self.engine.cast(pixels, self.engine.dtype(w["quant_conv.weight"]))
+        return self.quant(w, self.encoder(w, pixels, observe))
 
     def decode(self, w: Weights, latents: Tensor, observe: Observe | None = None) -> Tensor:
         """Pixels, not clamped, of latents already divided by the scaling factor.

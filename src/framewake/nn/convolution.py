@@ -40,7 +40,7 @@ class CausalConv3d:
         return self.engine.conv3d(x, w[self.weight], w[self.bias], stride=self.stride)
 
     def _single_frame(self, w: Weights, x: Tensor, side: int) -> Tensor:
-        """Every tap in time sees the same repeated frame: one 2D convolution with the taps summed, a third of the work."""
+        """One 2D convolution with the taps in time summed: each of them sees the same repeated frame."""
         engine = self.engine
         taps = engine.cast(w[self.weight], "float32")
         weight = engine.cast(engine.sum(taps, (2,)), engine.dtype(x))
