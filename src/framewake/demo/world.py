@@ -9,9 +9,11 @@ first frame and 1 at the 33rd.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 FULL_FRAMES = 33  # the clip in which a motion runs from start to end
 FRAMES_PER_SECOND = 12
@@ -59,7 +61,9 @@ SPIN_RADIANS = math.pi  # clockwise
 
 _ACTIONS: dict[str, tuple[str, ...]] = {
     "left": ("moves left", "moves to the left", "slides left", "goes left", "travels to the left", "drifts left"),
-    "right": ("moves right", "moves to the right", "slides right", "goes right", "travels to the right", "drifts right"),
+    "right": (
+        "moves right", "moves to the right", "slides right", "goes right", "travels to the right", "drifts right",
+    ),
     "up": ("moves up", "rises", "goes up", "slides upwards", "moves upwards", "drifts up"),
     "down": ("moves down", "sinks", "goes down", "slides downwards", "moves downwards", "drifts down"),
     "up-left": (
@@ -247,3 +251,32 @@ def _is_clear(scene: Scene) -> bool:
             if math.hypot(a.x - b.x, a.y - b.y) < (a.size + b.size) / 2 + 0.02:
                 return False
     return True
+
+
+_EDGE_LEVELS = 14.0  # a step between neighbouring pixels above this is an edge
+_MOST_EDGES = 0.16  # two large shapes give about half of it
+
+
+def looks_like_world(image: Image.Image | None, prompt: str) -> str | None:
+    """A warning when a picture or prompt is not of the demonstration's world, else None.
+
+    Pictures of the world are smooth but for the outlines of one or two shapes; its prompts name a shape and
+    something that it does.
+    """
+    words = set(re.findall(r"[a-z]+", prompt.lower()))
+    known = {word for actions in _ACTIONS.values() for action in actions for word in re.findall(r"[a-z]+", action)}
+    odd = []
+    if not words & {*SHAPES, "shape"} or not words & (known - {"and", "the", "to", "in", "does", "is", "up", "down"}):
+        odd.append("prompt")
+    if image is not None:
+        small = np.asarray(image.convert("RGB").resize((64, 64)), np.float32)
+        steps = np.maximum(np.abs(np.diff(small, axis=0))[:, :-1].max(-1), np.abs(np.diff(small, axis=1))[:-1].max(-1))
+        if float((steps > _EDGE_LEVELS).mean()) > _MOST_EDGES:
+            odd.insert(0, "picture")
+    if not odd:
+        return None
+    return (
+        f"this {' and '.join(odd)} do{'es' if len(odd) == 1 else ''} not look like what the demonstration checkpoint "
+        "knows: one or two plain shapes, and a prompt such as 'the red circle moves right'. For anything else use the "
+        "published weights: --checkpoint FOLDER (see 'Real weights' in the README)."
+    )

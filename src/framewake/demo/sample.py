@@ -1,0 +1,76 @@
+"""Clips straight from a training run, many at a time: a look at how far it is."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from framewake.demo import models, train_dit
+from framewake.demo.follow import judge
+from framewake.demo.pool import LLAVA_SIDE
+from framewake.demo.render import render_frame
+from framewake.demo.state import load_state
+from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
+from framewake.engine.contract import Engine
+from framewake.media.image import clip_pixels
+from framewake.models.vae import CausalVAE
+from framewake.nn.rope import rope_table
+from framewake.sampling.flow import euler_step, schedule
+from framewake.weights.store import Resident
+
+log = logging.getLogger(__name__)
+UNSEEN = 900_000  # seeds from here on are never trained on
+
+
+def look(engine: Engine, folder: Path, *, size_px: tuple[int, int], per_motion: int, steps: int = 12) -> None:
+    """Sample scenes of every motion, judge them, and write a contact sheet ``look.png`` into the folder."""
+    texts = train_dit.Texts(folder)
+    model = train_dit.Model(engine, texts)
+    state, vae_state = load_state(folder / "dit.safetensors"), load_state(folder / "vae.safetensors")
+    weights = {n: engine.asarray(a) for n, a in state.average.items()}
+    vae, vae_weights = CausalVAE(engine, models.VAE), {n: engine.asarray(a) for n, a in vae_state.average.items()}
+    scale = float((folder / "scale.txt").read_text())
+    good: dict[str, list[bool]] = defaultdict(list)
+    rows = []
+    for number, motion in enumerate(MOTIONS * per_motion):
+        scene = sample_scene(np.random.default_rng(UNSEEN + number), size_px[1] / size_px[0], motion)
+        frames = clip_of(engine, (model, weights, vae, vae_weights, scale), scene, size_px, steps)
+        verdict = judge(scene, frames)
+        good[motion].append(verdict.follows)
+        log.info("%-10s %-5s psnr %.1f colour %.1f whole %s | %s | %s", motion, verdict.follows, verdict.first_frame_psnr,
+                 verdict.colour_error, verdict.is_whole, scene.prompt, verdict.reason)  # fmt: skip
+        if number < len(MOTIONS):
+            rows.append(np.concatenate(list(frames[::4]), axis=1))
+    Image.fromarray(np.concatenate(rows)).save(folder / "look.png")
+    log.info("followed: %s", {motion: f"{sum(v)}/{len(v)}" for motion, v in good.items()})
+
+
+def clip_of(engine: Engine, parts: tuple, scene: Scene, size_px: tuple[int, int], steps: int) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8 of one scene from its first frame and prompt."""
+    model, weights, vae, vae_weights, scale = parts
+    first = render_frame(scene, *size_px, 0.0)
+    pixels = engine.asarray((first.transpose(2, 0, 1)[None, :, None] / np.float32(127.5) - 1).astype(np.float32))
+    image = vae.encode(vae_weights, pixels)[0] * scale
+    rows = model.texts.ids(scene.prompt)
+    picture = clip_pixels(Image.fromarray(first), LLAVA_SIDE)[None]
+    batch = train_dit.Batch(np.zeros(0), np.zeros(0), picture, *rows)
+    text = model.text(weights, batch)
+    latent_frames, height, width = (FULL_FRAMES - 1) // 4 + 1, size_px[0] // 8, size_px[1] // 8
+    shape = (1, 16, latent_frames, height, width)
+    x = engine.asarray(np.random.default_rng(3).standard_normal(shape).astype(np.float32))
+    grid = (latent_frames, height // 2, width // 2)
+    rope = tuple(engine.asarray(t) for t in rope_table(grid, models.DIT.rope_dims, models.DIT.rope_theta, FULL_FRAMES))
+    plan = schedule(steps, 7.0)
+    store = Resident(train_dit.part(weights, "dit."))
+    for i, timestep in enumerate(plan.timesteps):
+        x = engine.concat([image, x[:, :, 1:]], 2)
+        velocity = model.dit(store, x, timestep=engine.asarray(np.full(1, timestep, np.float32)), text=text, rope=rope,
+                             guidance=engine.asarray(np.full(1, 6016, np.float32)))  # fmt: skip
+        x = euler_step(engine, x, velocity, float(plan.sigmas[i]), float(plan.sigmas[i + 1]))
+    x = engine.concat([image, x[:, :, 1:]], 2)
+    video = engine.numpy(vae.decode(vae_weights, x * (1 / scale)))[0]
+    return (np.clip(video.transpose(1, 2, 3, 0) / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
