@@ -7,17 +7,15 @@ a ``Setting`` with its help text, its range and its flag (``settings()`` lists t
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from framewake.errors import InputError, nearest
+from framewake.setting import Setting, check_setting, shown
 from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
-
-Kind = Literal["text", "path", "choice", "integer", "number", "switch"]
 
 MAX_SEED = 2**64 - 1
 MAX_DRAWN_SEED = 1_000_000  # the original draws from 0 to this, both included
@@ -29,23 +27,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "stable": {"is_stable": True, "flow_shift": STABLE_SHIFT},
     "dynamic": {"is_stable": False, "flow_shift": DYNAMIC_SHIFT},
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a command line, a page or a document needs to know about one field of ``Request``.
-
-    ``is_optional``: None is allowed, and ``unset`` says in words what is done then.
-    """
-
-    kind: Kind
-    help: str
-    flag: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] | None = None
-    is_optional: bool = False
-    unset: str = ""
 
 
 def _setting(default: Any, setting: Setting) -> Any:
@@ -243,7 +224,7 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
         if name == "resolution" and isinstance(value, str):
             base_px(value, resolutions)
             continue
-        _CHECKS[setting.kind](name, value, setting)
+        check_setting(name, value, setting)
     if not request.prompt.strip():
         raise InputError("the prompt is empty: say in a sentence what happens in the video.")
     if request.image is not None and not request.image:
@@ -253,76 +234,6 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
     return request
 
 
-def _check_text(name: str, value: Any, setting: Setting) -> None:
-    if not isinstance(value, str):
-        raise InputError(f"{name} is {_shown(value)}: expected text.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{name} holds characters that are not valid text: write it again in UTF-8.") from error
-    if "\0" in value:
-        raise InputError(f"{name} holds a zero byte: remove it.")
-
-
-def _check_choice(name: str, value: Any, setting: Setting) -> None:
-    choices = setting.choices or ()
-    if value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
-        raise InputError(f"{name} is {_shown(value)}: choose one of {', '.join(choices)}.{hint}")
-
-
-def _check_integer(name: str, value: Any, setting: Setting) -> None:
-    if type(value) is not int:
-        raise InputError(f"{name} is {_shown(value)}: expected a whole number{_range(setting)}.")
-    _check_range(name, value, setting)
-
-
-def _check_number(name: str, value: Any, setting: Setting) -> None:
-    if type(value) not in (int, float) or (type(value) is float and not math.isfinite(value)):
-        raise InputError(f"{name} is {_shown(value)}: expected a number{_range(setting)}.")
-    _check_range(name, value, setting)
-
-
-def _check_switch(name: str, value: Any, setting: Setting) -> None:
-    if type(value) is not bool:
-        raise InputError(f"{name} is {_shown(value)}: expected true or false.")
-
-
-_CHECKS = {
-    "text": _check_text,
-    "path": _check_text,
-    "choice": _check_choice,
-    "integer": _check_integer,
-    "number": _check_number,
-    "switch": _check_switch,
-}
-
-
-def _check_range(name: str, value: float, setting: Setting) -> None:
-    if (setting.minimum is not None and value < setting.minimum) or (
-        setting.maximum is not None and value > setting.maximum
-    ):
-        raise InputError(f"{name} is {_shown(value)}: expected a number{_range(setting)}.")
-
-
-def _range(setting: Setting) -> str:
-    if setting.minimum is None or setting.maximum is None:
-        return ""
-    return f" from {_plain(setting.minimum)} to {_plain(setting.maximum)}"
-
-
-def _plain(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
-
-
-def _shown(value: Any) -> str:
-    # str() of an integer beyond some thousand digits is refused by Python itself.
-    if type(value) is int and value.bit_length() > 256:
-        return f"a number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Request:
     """The validated request with every None that has a default filled in, a random seed included.
 
@@ -330,7 +241,7 @@ def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Reques
     """
     validate(request, defaults.resolutions)
     shift = STABLE_SHIFT if request.is_stable else DYNAMIC_SHIFT
-    seed = random.SystemRandom().randint(0, MAX_DRAWN_SEED) if request.seed is None else request.seed
+    seed = draw_seed() if request.seed is None else request.seed
     return dataclasses.replace(
         request,
         frames=defaults.frames if request.frames is None else request.frames,
@@ -341,13 +252,18 @@ def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Reques
     )
 
 
+def draw_seed() -> int:
+    """A seed for a request that names none, drawn as the original does (specification, section 1.4)."""
+    return random.SystemRandom().randint(0, MAX_DRAWN_SEED)
+
+
 def from_dict(values: Mapping[str, Any]) -> Request:
     """A validated request from a dictionary such as JSON gives; what is not named keeps its default.
 
     Raises: InputError for an unknown name, a wrong type or a value out of range.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"a request is {_shown(values)}: expected names and values in {{ }}.")
+        raise InputError(f"a request is {shown(values)}: expected names and values in {{ }}.")
     known = settings()
     for name in values:
         if name not in known:

@@ -104,15 +104,13 @@ def resized_size(bucket: tuple[int, int], height_px: int, width_px: int) -> tupl
     """Size (height, width) to which a picture is resized before a bucket is cropped from it.
 
     The shorter side becomes the bucket's shorter side and the longer one is cut to a whole number.
-    Departure: the ratios of buckets are rounded, so a rare picture (4554 x 1841 at 720p) ends one pixel
-    short of its bucket, where the original pads a black line; here the longer side grows by that pixel.
 
     Source: specification, section 2.4.
     """
-    short, long = min(bucket), max(bucket)
+    short = min(bucket)
     if width_px <= height_px:
-        return max(int(short * height_px / width_px), long), short
-    return short, max(int(short * width_px / height_px), long)
+        return int(short * height_px / width_px), short
+    return short, int(short * width_px / height_px)
 
 
 def crop_offset(size: int, crop: int) -> int:

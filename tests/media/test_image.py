@@ -15,7 +15,7 @@ from framewake.errors import InputError
 from framewake.golden import rule
 from framewake.media import image as pictures
 from framewake.media.image import load_image
-from framewake.shapes import base_px, choose_bucket
+from framewake.shapes import base_px, choose_bucket, resized_size
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "cases.json").read_text())["cases"]
@@ -160,6 +160,14 @@ def test_tiny_pictures_fill_their_bucket(tmp_path, size):
     assert pixels.shape == (*bucket, 3)
     assert np.unique(pixels.reshape(-1, 3), axis=0).tolist() == [[9, 99, 199]]
     assert pictures.clip_pixels(image, 336).shape == (3, 336, 336)
+
+
+def test_a_rounded_ratio_leaves_no_black_line():
+    # 1841 / 4554 lies between 608 / 1504 and its rounding to five digits.
+    bucket = choose_bucket(960, 1841, 4554)
+    assert (bucket, resized_size(bucket, 1841, 4554)) == ((608, 1504), (608, 1503))
+    pixels = pictures.bucket_pixels(Image.new("RGB", (4554, 1841), (255, 255, 255)), *bucket)
+    assert (pixels.shape, pixels.min()) == ((608, 1504, 3), 255)
 
 
 # --- bad files

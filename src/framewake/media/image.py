@@ -144,10 +144,14 @@ def _reason(error: BaseException) -> str:
 def bucket_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
     """The picture resized and cropped to a bucket, as the VAE sees it.
 
+    Departure: the ratios of buckets are rounded, so a rare picture (4554 x 1841 at 720p) ends one pixel
+    short of its bucket, where the original pads a black line; here it is resized to that pixel more.
+
     Shapes: -> (H, W, 3) uint8.
     Source: specification, section 2.4.
     """
-    resized_height, resized_width = resized_size((height, width), image.height, image.width)
+    sizes = resized_size((height, width), image.height, image.width)
+    resized_height, resized_width = max(sizes[0], height), max(sizes[1], width)
     if image.size != (resized_width, resized_height):
         image = image.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
     top, left = crop_offset(resized_height, height), crop_offset(resized_width, width)

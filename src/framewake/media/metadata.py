@@ -1,4 +1,4 @@
-"""What a video says about its own making: settings, versions, checkpoint, engine and time."""
+"""What a video says about its own making: settings, versions, checkpoint and engine."""
 
 from __future__ import annotations
 
@@ -6,39 +6,33 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from framewake.errors import InputError
-from framewake.request import Request, from_dict, settings
+import framewake
+from framewake.request import Request, settings
 from framewake.shapes import PixelShape
 
-_PACKAGES = ("framewake", "numpy", "Pillow", "av", "tokenizers", "safetensors")
-_ENGINES = {"torch": "torch", "mindspore": "mindspore"}
+_PACKAGES = ("numpy", "Pillow", "tokenizers", "safetensors", "av")
 
 
-def video_metadata(
-    request: Request, *, checkpoint: str, engine: str, seconds: Mapping[str, float], shape: PixelShape
-) -> dict[str, Any]:
-    """The settings that are embedded in a video, ready for JSON.
+def video_metadata(request: Request, *, checkpoint: str, engine: str, shape: PixelShape) -> dict[str, Any]:
+    """The settings that are embedded in a video, ready for JSON; ``request`` alone repeats it.
 
-    The picture's path is in it as it was given, folders included; ``--no-metadata`` leaves all of it out.
-
-    Units: ``seconds`` by stage.
+    Nothing in it changes from run to run, so that equal requests give equal files.  The picture's path is
+    in it as it was given, folders included; ``--no-metadata`` leaves all of it out.
     """
     return {
-        "request": request.to_dict(),
+        "framewake": framewake.__version__,
         "checkpoint": checkpoint,
         "engine": engine,
-        "shape": shape._asdict(),
-        "seconds": {stage: round(float(value), 3) for stage, value in seconds.items()},
         "versions": package_versions(engine),
+        "size": [shape.width, shape.height],
+        "request": request.to_dict(),
     }
 
 
 def package_versions(engine: str) -> dict[str, str]:
-    """Versions of the packages that shape the result, without importing them."""
-    framework = _ENGINES.get(engine.split(":", maxsplit=1)[0])
-    names = (*_PACKAGES, framework) if framework else _PACKAGES
+    """Versions of the engine's framework ("torch" in "torch:cpu") and of what shapes the result besides."""
     found = {}
-    for name in names:
+    for name in (engine.split(":", maxsplit=1)[0], *_PACKAGES):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -46,35 +40,19 @@ def package_versions(engine: str) -> dict[str, str]:
     return found
 
 
-def request_of(metadata: Mapping[str, Any]) -> Request:
-    """The request that made a video, validated, for making one like it.
-
-    Raises: InputError when the metadata holds no usable request.
-    """
-    values = metadata.get("request")
-    if not isinstance(values, dict):
-        raise InputError("the video's settings hold no request: they were not written by framewake.")
-    try:
-        return from_dict(values)
-    except InputError as error:
-        raise InputError(f"the video's settings cannot be used: {error}") from error
-
-
 def describe(metadata: Mapping[str, Any]) -> list[str]:
     """The metadata as lines for a person, tolerant of parts that are missing or strange."""
     request = _part(metadata, "request")
     names = [*(name for name in settings() if name in request), *(name for name in request if name not in settings())]
     lines = [_line(name.replace("_", " "), _shown(request[name])) for name in names if request[name] is not None]
-    shape = _part(metadata, "shape")
-    if shape:
-        size = " x ".join(_shown(shape.get(side, "?")) for side in ("width", "height"))
-        lines.append(_line("size", f"{size} px, {_shown(shape.get('frames', '?'))} frames"))
-    lines += [_line(name, _shown(metadata[name])) for name in ("checkpoint", "engine") if name in metadata]
-    for name in ("seconds", "versions"):
-        pairs = _part(metadata, name)
-        if pairs:
-            text = ", ".join(f"{_shown(key)} {_shown(value)}" for key, value in pairs.items())
-            lines.append(_line(name, text))
+    size = metadata.get("size")
+    if isinstance(size, list):
+        lines.append(_line("size", " x ".join(_shown(side) for side in size) + " px"))
+    lines += [_line(name, _shown(metadata[name])) for name in ("checkpoint", "engine", "framewake") if name in metadata]
+    versions = _part(metadata, "versions")
+    if versions:
+        text = ", ".join(f"{_shown(name)} {_shown(value)}" for name, value in versions.items())
+        lines.append(_line("versions", text))
     return lines
 
 

@@ -109,10 +109,7 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
         return animation.read_folder(file)
     if kind == "mp4":
         return mp4.read_mp4(file)
-    record = _record(file, kind)
-    fps, count = record.get("fps"), record.get("frames")
-    is_ours = type(fps) in (int, float) and 0 < fps < float("inf") and type(count) is int
-    return animation.read_animation(file, (fps, count) if is_ours else None)
+    return animation.read_animation(file, _timing(_record(file, kind)))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -149,3 +146,11 @@ def _record(file: Path, kind: OutputKind) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError):
         return {}
     return record if isinstance(record, dict) and KEY in record else {}
+
+
+def _timing(record: dict[str, Any]) -> tuple[float, int] | None:
+    """Frames per second and number of frames that a record tells, if they can be believed."""
+    fps, count = record.get("fps"), record.get("frames")
+    if isinstance(fps, int | float) and isinstance(count, int) and 0 < fps < float("inf"):
+        return fps, count
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -12,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import framewake
 from framewake import engine as engines
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError
 from framewake.media.image import load_image
+from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
 from framewake.models.dit import TextStates
 from framewake.pipeline import finish
@@ -198,16 +197,9 @@ class Pipeline:
         yield Result(frames, path, done.request.seed, timings, done.metadata)
 
     def _metadata(self, clip: Clip, request: Request) -> dict[str, Any]:
-        """What a clip says about its own making; ``request`` alone repeats it."""
-        packages = ("numpy", self.engine.kind)
-        return {
-            "framewake": framewake.__version__,
-            "checkpoint": self.checkpoint.settings.name,
-            "engine": self.engine.name,
-            "versions": {name: importlib.metadata.version(name) for name in packages},
-            "size": [clip.plan.shape.width, clip.plan.shape.height],
-            "request": request.to_dict(),
-        }
+        """What a clip says about its own making."""
+        name, shape = self.checkpoint.settings.name, clip.plan.shape
+        return video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)
 
 
 def staged(stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:

@@ -1,0 +1,107 @@
+"""Setting: the description of one field of a request, and the check that follows from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from framewake.errors import InputError, nearest
+
+Kind = Literal["text", "path", "choice", "integer", "number", "switch"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a command line, a page or a document needs to know about one field of ``Request``.
+
+    ``is_optional``: None is allowed, and ``unset`` says in words what is done then.
+    """
+
+    kind: Kind
+    help: str
+    flag: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] | None = None
+    is_optional: bool = False
+    unset: str = ""
+
+
+def check_setting(name: str, value: Any, setting: Setting) -> None:
+    """Nothing when the value is usable.
+
+    Raises: InputError that says what the value was and what it may be.
+    """
+    _CHECKS[setting.kind](name, value, setting)
+
+
+def _check_text(name: str, value: Any, setting: Setting) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{name} is {shown(value)}: expected text.")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} holds characters that are not valid text: write it again in UTF-8.") from error
+    if "\0" in value:
+        raise InputError(f"{name} holds a zero byte: remove it.")
+
+
+def _check_choice(name: str, value: Any, setting: Setting) -> None:
+    choices = setting.choices or ()
+    if value not in choices:
+        hint = nearest(value, choices) if isinstance(value, str) else ""
+        raise InputError(f"{name} is {shown(value)}: choose one of {', '.join(choices)}.{hint}")
+
+
+def _check_integer(name: str, value: Any, setting: Setting) -> None:
+    if type(value) is not int:
+        raise InputError(f"{name} is {shown(value)}: expected a whole number{_range(setting)}.")
+    _check_range(name, value, setting)
+
+
+def _check_number(name: str, value: Any, setting: Setting) -> None:
+    if type(value) not in (int, float) or (type(value) is float and not math.isfinite(value)):
+        raise InputError(f"{name} is {shown(value)}: expected a number{_range(setting)}.")
+    _check_range(name, value, setting)
+
+
+def _check_switch(name: str, value: Any, setting: Setting) -> None:
+    if type(value) is not bool:
+        raise InputError(f"{name} is {shown(value)}: expected true or false.")
+
+
+def _check_range(name: str, value: float, setting: Setting) -> None:
+    if (setting.minimum is not None and value < setting.minimum) or (
+        setting.maximum is not None and value > setting.maximum
+    ):
+        raise InputError(f"{name} is {shown(value)}: expected a number{_range(setting)}.")
+
+
+def _range(setting: Setting) -> str:
+    if setting.minimum is None or setting.maximum is None:
+        return ""
+    return f" from {_plain(setting.minimum)} to {_plain(setting.maximum)}"
+
+
+def _plain(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, whatever was handed in."""
+    # str() of an integer beyond some thousand digits is refused by Python itself.
+    if type(value) is int and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+_CHECKS = {
+    "text": _check_text,
+    "path": _check_text,
+    "choice": _check_choice,
+    "integer": _check_integer,
+    "number": _check_number,
+    "switch": _check_switch,
+}
