@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from framewake.config import DiTConfig
-from framewake.errors import FramewakeError, NumericsError, ResourceError
+from framewake.errors import FramewakeError, NumericsError
 from framewake.media.video import to_uint8, write_video
 from framewake.models.tiling import tiled_decode
 from framewake.pipeline.events import Event
@@ -74,9 +75,14 @@ def told_where(path: Path | None) -> Iterator[None]:
     except (FramewakeError, OSError, MemoryError, RuntimeError, ValueError) as error:
         if path is None or not path.exists() or isinstance(error, NumericsError):
             raise
-        advice = f"The finished latents are in {path}: go on with `framewake animate --from-latents {path}`."
-        text = f"{str(error).rstrip('.') or type(error).__name__}. {advice}"
-        if isinstance(error, ResourceError):
-            raise ResourceError(text, bytes_needed=error.bytes_needed, bytes_free=error.bytes_free) from error
-        kind = type(error) if isinstance(error, FramewakeError) else FramewakeError
-        raise kind(text) from error
+        reason = str(error).rstrip(".") or type(error).__name__
+        text = f"{reason}. {advice(path)}"
+        if not isinstance(error, FramewakeError):
+            raise FramewakeError(text) from error
+        error.args = (text,)
+        raise
+
+
+def advice(path: Path) -> str:
+    """How to go on from saved latents."""
+    return f"The finished latents are in {path}: go on with `framewake animate --from-latents {shlex.quote(str(path))}`"

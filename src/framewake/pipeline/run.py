@@ -199,7 +199,8 @@ class Pipeline:
     def _metadata(self, clip: Clip, request: Request) -> dict[str, Any]:
         """What a clip says about its own making."""
         name, shape = self.checkpoint.settings.name, clip.plan.shape
-        return video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)
+        metadata = video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)
+        return metadata if clip.plan.output is None else metadata | {"crf": clip.plan.output.crf}
 
 
 def staged(stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:

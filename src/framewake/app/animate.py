@@ -1,0 +1,162 @@
+"""``framewake animate``: options into jobs, events onto the screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from framewake import engine as engines
+from framewake.app.options import given_settings
+from framewake.app.outputs import free_path
+from framewake.app.render import JsonLines, Quiet, Reporter, Terminal
+from framewake.batch import read_batch
+from framewake.engine.contract import Engine
+from framewake.errors import Cancelled, EngineError, FramewakeError, InputError
+from framewake.media.video import read_metadata
+from framewake.pipeline.events import Event, Note, Result
+from framewake.pipeline.finish import advice
+from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job, request_from
+from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.run import Pipeline
+from framewake.request import Request, draw_seed, from_dict
+from framewake.weights.load import open_checkpoint
+
+CRF = 18
+USAGE = 'framewake animate IMAGE "PROMPT"'
+
+
+def animate(given: Mapping[str, Any]) -> None:
+    """Make the clips that the options ask for.
+
+    Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
+    """
+    if given["from_latents"] is not None:
+        resume(given)
+        return
+    like = {} if given["like"] is None else read_metadata(given["like"])
+    jobs = jobs_of(given, like)
+    notes = []
+    if given["checkpoint"] is None:
+        notes.append("no checkpoint was named, so the small embedded demonstration checkpoint is used (--checkpoint).")
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    made_with = like.get("checkpoint", checkpoint.settings.name)
+    if made_with != checkpoint.settings.name:
+        notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")
+    for job in jobs:
+        plan_job(job, checkpoint)  # everything that can be refused is refused before a framework starts
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    show(reporter(given, len(jobs)), notes, pipeline.run_all(jobs), jobs)
+
+
+def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a command line, each with its seed and its output.
+
+    Raises: InputError for anything that is missing or does not go together.
+    """
+    common = ({} if given["like"] is None else request_from(like)) | given_settings(given)
+    if given["batch"] is not None:
+        requests = read_batch(given["batch"], common=common)
+    else:
+        if "prompt" not in common:
+            what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
+            raise InputError(f"{what} given: {USAGE}  (or --batch, --like; see framewake animate --help).")
+        requests = [from_dict(common)]
+    crf = given["crf"] if given["crf"] is not None else like.get("crf") or CRF
+    jobs: list[Job] = []
+    seeded = [dataclasses.replace(r, seed=draw_seed() if r.seed is None else r.seed) for r in requests]
+    for request in seeded:
+        taken = [job.output.path for job in jobs if job.output is not None]
+        path = output_path(given, request, taken)
+        jobs.append(Job(request, Output(path, crf, has_metadata=not given["no_metadata"])))
+    return jobs
+
+
+def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -> Path:
+    """Where a clip goes."""
+    asked = given["output"]
+    if given["batch"] is None:
+        return free_path(request, Path()) if asked is None else Path(asked)
+    if asked is not None and not Path(asked).is_dir():
+        raise InputError(f"with --batch, -o names the folder for all clips, and {asked} is none. Make it first.")
+    return free_path(request, Path(asked or ""), taken)
+
+
+def asked_engine(name: str) -> Engine:
+    """An engine named on the command line.
+
+    Raises: InputError when it cannot be had: naming it was the mistake. EngineError when ``auto`` finds none.
+    """
+    try:
+        return engines.get(name)
+    except EngineError as error:
+        if name == "auto":
+            raise
+        raise InputError(str(error)) from error
+
+
+def reporter(given: Mapping[str, Any], clips: int) -> Reporter:
+    """Who shows the events."""
+    if given["json"]:
+        return JsonLines()
+    return Quiet() if given["quiet"] else Terminal(clips)
+
+
+def show(screen: Reporter, notes: list[str], events: Iterator[Event], jobs: list[Job]) -> None:
+    """Show events to the end.
+
+    Raises: Cancelled after Ctrl-C or a polite kill, which says how to go on.
+    """
+    # A kill without -9 stops as cleanly as Ctrl-C: no half file, no temporary file.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    done = 0
+    try:
+        for note in notes:
+            screen.show(Note(note))
+        for event in events:
+            done += isinstance(event, Result)
+            screen.show(event)
+    except KeyboardInterrupt:
+        screen.close()
+        raise Cancelled(how_to_go_on(jobs, done)) from None
+    except FramewakeError as error:
+        if len(jobs) > 1:
+            error.args = (f"{error} ({done} of {len(jobs)} clips are made.)",)
+        raise
+    finally:
+        screen.close()
+
+
+def how_to_go_on(jobs: list[Job], done: int) -> str:
+    """What to tell somebody who pressed Ctrl-C."""
+    made = f" {done} of {len(jobs)} clips are made." if len(jobs) > 1 else ""
+    job = jobs[min(done, len(jobs) - 1)]
+    if job.output is not None and latents_path(job.output.path).exists():
+        return f"stopped.{made} {advice(latents_path(job.output.path))}."
+    return f"stopped; no half file is left.{made} The same clip is made by adding --seed {job.request.seed}."
+
+
+def resume(given: Mapping[str, Any]) -> None:
+    """Decode and write the latents that a failed run has left.
+
+    Raises: InputError when other work is asked for at the same time.
+    """
+    other = [name for name in ("batch", "like", "image", "prompt", "preset") if given[name] is not None]
+    if other or given_settings(given):
+        raise InputError("--from-latents takes its settings from the file: only -o, --checkpoint, --engine, --crf.")
+    file = Path(given["from_latents"])
+    saved = load_latents(file)
+    request = from_dict(request_from(saved.metadata))
+    default = file.with_name(file.name.removesuffix(".latents.npz"))
+    if given["output"] is None and default == file:
+        raise InputError(f"{file} does not tell where its clip belongs: name the output with -o.")
+    path = default if given["output"] is None else Path(given["output"])
+    crf = given["crf"] if given["crf"] is not None else saved.metadata.get("crf") or CRF
+    job = Job(request, Output(path, crf, has_metadata=not given["no_metadata"]))
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    show(reporter(given, 1), [], pipeline.resume(saved, job.output), [job])
+    if file == latents_path(path):
+        file.unlink(missing_ok=True)

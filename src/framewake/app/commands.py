@@ -1,0 +1,103 @@
+"""The commands and their options. What a command needs is imported when it runs: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from framewake import __version__
+from framewake.app.options import with_parameters
+
+app = typer.Typer(
+    # Rich would make --help three times slower.
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """One image and one prompt into a video, with HunyuanVideo-I2V.
+
+    \b
+    Examples:
+      framewake animate circle.png "the red circle moves right"
+      framewake animate photo.jpg "she turns her head" --checkpoint /models/HunyuanVideo-I2V -o clip.mp4
+      framewake info clip.mp4
+      framewake doctor
+    """
+    if version:
+        typer.echo(f"framewake {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def animate(given: Mapping[str, Any]) -> None:
+    """Make a clip from a picture and a prompt.
+
+    \b
+    Examples:
+      framewake animate circle.png "the red circle moves right"
+      framewake animate circle.png "the red circle spins" --preset dynamic --seed 7 -o spin.gif
+      framewake animate --like spin.gif --seed 8 -o spin-8.gif
+      framewake animate --batch many.jsonl -o clips/ --frames 33
+      framewake animate a.png "..." --json | jq .event
+
+    \b
+    Exit codes: 0 done, 2 a mistake in what was asked for, 3 checkpoint, 4 framework or device,
+    5 memory or disk, 6 broken numbers, 130 stopped with Ctrl-C.
+    """
+    from framewake.app.animate import animate as run
+
+    run(given)
+
+
+app.command("animate")(with_parameters(animate))
+
+
+@app.command()
+def doctor(
+    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Look at this engine only.")] = None,
+    golden: Annotated[
+        str | None,
+        typer.Option("--golden", metavar="DIR", help="Compare with reference arrays: every case of a folder."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
+) -> None:
+    """Tell what this machine can do, or check the models.
+
+    \b
+    Examples:
+      framewake doctor
+      framewake doctor --golden tests/golden --engine mindspore:cpu
+    """
+    from framewake.app import doctor as commands
+
+    if golden is None:
+        commands.describe(engine, as_json=as_json)
+    elif not commands.compare(golden, engine or "auto", as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A clip: .mp4, .gif, .webp or a folder of frames.")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
+) -> None:
+    """Print the settings that made a clip.
+
+    \b
+    Examples:
+      framewake info clip.mp4
+      framewake animate --like clip.mp4     (makes it again)
+    """
+    from framewake.app.info import print_info
+
+    print_info(file, as_json=as_json)

@@ -1,0 +1,116 @@
+"""``framewake doctor``: what this machine can do, and whether the models compute what the original does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import framewake
+from framewake import engine as engines
+from framewake.app.animate import asked_engine
+from framewake.errors import FramewakeError
+from framewake.golden import Row, run
+
+GIB = 2**30
+PACKAGES = ("torch", "mindspore", "numpy", "safetensors", "tokenizers", "Pillow", "av")
+
+
+def describe(name: str | None, *, as_json: bool) -> None:
+    """Print engines, versions, devices, free memory and disk.
+
+    Raises: InputError when a named engine cannot be had.
+    """
+    found = {
+        "framewake": framewake.__version__,
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in PACKAGES},
+        "engines": [look_at(engine) for engine in ([name] if name else engines.installed())],
+        "disk": {"folder": str(Path.cwd()), "free": shutil.disk_usage(Path.cwd()).free},
+    }
+    if name is not None:
+        asked_engine(name)
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    lines = [f"framewake {found['framewake']}, Python {found['python']}", "", "Packages"]
+    lines += [f"  {package:<14}{text or 'not installed'}" for package, text in found["packages"].items()]
+    lines += ["", "Engines"]
+    lines += [f"  {engine_line(entry)}" for entry in found["engines"]] or ["  none: pip install torch"]
+    if name is None and found["engines"]:
+        lines += [f"  auto takes {engines.get('auto').name} ({engines.get('auto').reason.removeprefix('auto: ')})"]
+    lines += ["", f"Disk: {found['disk']['free'] / GIB:.1f} GiB free in {found['disk']['folder']}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def look_at(name: str) -> dict[str, Any]:
+    """One engine: its device and memory, or why it does not start. Units: bytes."""
+    try:
+        engine = engines.get(name)
+        return {"engine": engine.name, "device": engine.device, "memory": engine.memory(), "error": None}
+    except FramewakeError as error:
+        return {"engine": name, "device": None, "memory": None, "error": str(error)}
+
+
+def engine_line(entry: dict[str, Any]) -> str:
+    """One engine as a line."""
+    if entry["error"] is not None:
+        return f"{entry['engine']:<20}does not work: {entry['error']}"
+    memory = entry["memory"]
+    return f"{entry['engine']:<20}{memory['free'] / GIB:.1f} of {memory['total'] / GIB:.1f} GiB free"
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def compare(folder: str, engine_name: str, *, as_json: bool) -> bool:
+    """Print the largest difference of every array of a golden folder; whether all of them passed.
+
+    Raises: InputError, CheckpointError for a folder that cannot be used.
+    """
+    engine = asked_engine(engine_name)
+    begin = time.monotonic()
+    rows = []
+    for row in run(folder, engine):
+        rows.append(row)
+        if not as_json:
+            sys.stdout.write(row_line(row) + "\n")
+            sys.stdout.flush()
+    failed = [row for row in rows if not row.passed]
+    seconds = time.monotonic() - begin
+    cases = len({row.case for row in rows})
+    if as_json:
+        content = {
+            "engine": engine.name,
+            "cases": cases,
+            "passed": not failed and bool(rows),
+            "seconds": round(seconds, 1),
+            "rows": [json_row(row) for row in rows],
+        }
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+    else:
+        text = f"{len(failed)} of {len(rows)} arrays differ too much" if failed else f"all {len(rows)} arrays agree"
+        sys.stdout.write(f"{engine.name}: {text}, {cases} cases, {seconds:.0f} s\n")
+    return not failed and bool(rows)
+
+
+def row_line(row: Row) -> str:
+    """One array as a line."""
+    verdict = "ok" if row.passed else "FAILED"
+    return f"{verdict:<7}{row.case:<28}{row.array:<28}{row.difference:>10.2e}  (tolerance {row.tolerance:.2e})"
+
+
+def json_row(row: Row) -> dict[str, Any]:
+    """One array for JSON, which has no infinity and no NaN: such a difference is null."""
+    difference = row.difference if abs(row.difference) < float("inf") else None
+    return {**row._asdict(), "difference": difference}

@@ -1,0 +1,154 @@
+"""The options of ``framewake animate``: those of ``Request``, declared there, and where things come from and go."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from framewake.request import preset, settings
+from framewake.setting import Setting
+
+_TYPES = {"text": str, "path": str, "choice": str, "integer": int, "number": float, "switch": bool}
+# The shown values of plain types; choices show themselves.
+_METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X"}
+
+PLACES: dict[str, tuple[Any, Any, Any]] = {
+    "output": (
+        str | None,
+        None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            show_default=False,
+            help="Where the clip goes: .mp4, .gif, .webp, or no ending for a folder of PNG files. Replaced if "
+            "it exists. Default: named after prompt and seed, never replacing anything. A folder with --batch.",
+        ),
+    ),
+    "preset": (
+        str | None,
+        None,
+        typer.Option(
+            "--preset",
+            metavar="[stable|dynamic]",
+            show_default=False,
+            help="Both settings of a way to animate at once: stable or dynamic.",
+        ),
+    ),
+    "checkpoint": (
+        str | None,
+        None,
+        typer.Option(
+            "--checkpoint",
+            metavar="PATH",
+            envvar="FRAMEWAKE_CHECKPOINT",
+            show_envvar=True,
+            show_default=False,
+            help="Checkpoint folder, or demo for the embedded one (default).",
+        ),
+    ),
+    "engine": (
+        str,
+        "auto",
+        typer.Option(
+            "--engine", metavar="NAME", help="torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto."
+        ),
+    ),
+    "like": (
+        str | None,
+        None,
+        typer.Option(
+            "--like",
+            metavar="FILE",
+            show_default=False,
+            help="Take all settings, seed included, from a clip made before; options given here win.",
+        ),
+    ),
+    "batch": (
+        str | None,
+        None,
+        typer.Option(
+            "--batch",
+            metavar="FILE",
+            show_default=False,
+            help='Make many clips: one JSON object a line, such as {"image": "a.png", "prompt": "..."}; '
+            "options given here hold for all lines that do not say otherwise.",
+        ),
+    ),
+    "from_latents": (
+        str | None,
+        None,
+        typer.Option(
+            "--from-latents",
+            metavar="FILE",
+            show_default=False,
+            help="Decode and write the .latents.npz that a failed run has left.",
+        ),
+    ),
+    "crf": (
+        int | None,
+        None,
+        typer.Option("--crf", metavar="N", show_default=False, help="Quality of an mp4, 0 (best) to 51. Default: 18."),
+    ),
+    "no_metadata": (bool, False, typer.Option("--no-metadata", help="Write no settings into the file.")),
+    "json": (bool, False, typer.Option("--json", help="One JSON event a line on stdout, for programs.")),
+    "quiet": (bool, False, typer.Option("-q", "--quiet", help="Only the clip's path.")),
+}
+
+
+def parameters() -> list[inspect.Parameter]:
+    """The parameters of the command: picture and prompt by position, everything else by name."""
+    made = []
+    for name, text in (("image", "The picture that the clip starts from."), ("prompt", "What happens in the clip.")):
+        argument = typer.Argument(metavar=name.upper(), help=text, show_default=False)
+        made.append(_parameter(name, str | None, None, argument, is_positional=True))
+    for name, setting in settings().items():
+        key = f"{name}_option" if name in ("image", "prompt") else name
+        made.append(_parameter(key, _TYPES[setting.kind] | None, None, _option(name, setting)))
+    made += [_parameter(name, *place) for name, place in PLACES.items()]
+    return made
+
+
+def _parameter(name: str, kind: Any, default: Any, described: Any, *, is_positional: bool = False) -> inspect.Parameter:
+    where = inspect.Parameter.POSITIONAL_OR_KEYWORD if is_positional else inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, where, default=default, annotation=Annotated[kind, described])
+
+
+def _option(name: str, setting: Setting) -> Any:
+    metavar = f"[{'|'.join(setting.choices)}]" if setting.choices else _METAVARS.get(setting.kind)
+    text = setting.help
+    if setting.unset:
+        text += f" Default: {setting.unset}."
+    if name in ("image", "prompt"):
+        text = f"The same as {name.upper()}."
+    return typer.Option(setting.flag, metavar=metavar, help=text, show_default=False)
+
+
+def with_parameters(function: Callable[[Mapping[str, Any]], None]) -> Callable[..., None]:
+    """A command whose signature is ``parameters()`` and that hands them to a function as one mapping."""
+
+    # The only ** of the program: a signature that is made from data has no other way in.
+    def command(**given: Any) -> None:
+        function(given)
+
+    found = parameters()
+    command.__signature__ = inspect.Signature(found)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
+    command.__doc__, command.__name__ = function.__doc__, function.__name__
+    return command
+
+
+def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's settings that stand on the command line; positions and their options mean the same.
+
+    Raises: InputError for an unknown preset.
+    """
+    values = {} if given["preset"] is None else dict(preset(given["preset"]))
+    for name in settings():
+        value = given[name] if given[name] is not None else given.get(f"{name}_option")
+        if value is not None:
+            values[name] = value
+    return values
