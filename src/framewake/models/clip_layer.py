@@ -57,10 +57,10 @@ class ClipLayer:
         engine = self.engine
         batch, tokens, width = x.shape
         split = (batch, tokens, self.heads, width // self.heads)
-        q, k, v = (
+        q, k, v = [
             engine.reshape(engine.linear(x, w[f"self_attn.{name}.weight"], w[f"self_attn.{name}.bias"]), split)
             for name in ("q_proj", "k_proj", "v_proj")
-        )
+        ]
         out = engine.attention(q, k, v, scale=(width // self.heads) ** -0.5, mask=mask)
         out = engine.reshape(out, (batch, tokens, width))
         return engine.linear(out, w["self_attn.out_proj.weight"], w["self_attn.out_proj.bias"])

@@ -73,7 +73,7 @@ class TextLayout:
         for i in range(len(ids)):
             row = hidden[i : i + 1]
             first, last = self.text_ranges(ids[i], int(mask[i].sum()))
-            pieces = [self.picture(row, interleave)] if self.image_at is not None else []
+            pieces = [] if self.image_at is None else [self.picture(row, interleave)]
             pieces += [row[:, self.merged(part.start) : self.merged(part.stop)] for part in (first, last) if len(part)]
             rows.append(pieces[0] if len(pieces) == 1 else engine.concat(pieces, 1))
         lengths = tuple(int(row.shape[1]) for row in rows)
@@ -87,7 +87,8 @@ class TextLayout:
     def picture(self, row: Tensor, interleave: int) -> Tensor:
         """The picture's positions, thinned out. Shapes: (1, V, D) -> (1, image tokens / interleave, D)."""
         step = interleave if 0 < interleave <= LARGEST_INTERLEAVE else 1
-        return row[:, self.image_at : self.image_at + self.image_tokens : step]
+        start = self.image_at or 0
+        return row[:, start : start + self.image_tokens : step]
 
     def merged(self, position: int) -> int:
         """Where an id after the picture stands among the hidden states."""

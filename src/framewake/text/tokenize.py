@@ -147,12 +147,17 @@ def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
     try:
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+        merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
         return build_clip(vocab, merges)
     except Exception as error:
         raise CheckpointError(
             f"{folder} has no readable vocab.json and merges.txt ({error}); copy them again"
         ) from error
+
+
+def _pair(line: str) -> tuple[str, str]:
+    first, second = line.split()
+    return first, second
 
 
 def _read_names(folder: Path) -> dict[str, str | None]:

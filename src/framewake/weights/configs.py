@@ -68,14 +68,11 @@ def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
     Raises: CheckpointError for another model, or a feature of one that is not built here.
     """
     _expect_type(raw, "llava")
-    values = {**_LLAVA_DEFAULTS, **_given(raw)}
+    values = _filled(raw, _LLAVA_DEFAULTS)
     text = values.get("text_config") or values.get("text") or {}
     strategy = values["vision_feature_select_strategy"]
     if strategy not in _STRATEGIES:
         raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; expected 'default' or 'full'")
-    layer = values["vision_feature_layer"]
-    if not isinstance(layer, int):
-        raise CheckpointError(f"vision_feature_layer is {layer!r}; only one layer, an integer, is supported")
     if values.get("multimodal_projector_bias") is False:
         raise CheckpointError("multimodal_projector_bias is false; only a projector with biases is supported")
     pad = values.get("pad_token_id", _given(text).get("pad_token_id", -1))
@@ -85,7 +82,7 @@ def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
         projector_activation=values["projector_hidden_act"],
         image_token_id=values.get("image_token_id", values["image_token_index"]),
         pad_token_id=pad,
-        vision_feature_layer=layer,
+        vision_feature_layer=values["vision_feature_layer"],
         drops_class_token=_STRATEGIES[strategy],
     )
 
@@ -96,7 +93,7 @@ def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
     Raises: CheckpointError for scaled rotary positions, biases or another activation.
     """
     _expect_type(raw, "llama")
-    values = {**_LLAMA_DEFAULTS, **_given(raw)}
+    values = _filled(raw, _LLAMA_DEFAULTS)
     rope = {"rope_theta": values["rope_theta"], **_given(values.get("rope_parameters") or {})}
     scaling = {**rope, **_given(values.get("rope_scaling") or {})}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -123,7 +120,7 @@ def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
 def clip_vision_config(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
     """The vision tower's shape; ``None`` is the tower of a LLaVA file that does not describe one."""
     _expect_type(raw or {}, "clip_vision_model")
-    values = _LLAVA_VISION_DEFAULTS if raw is None else {**_CLIP_VISION_DEFAULTS, **_given(raw)}
+    values = _LLAVA_VISION_DEFAULTS if raw is None else _filled(raw, _CLIP_VISION_DEFAULTS)
     return ClipVisionConfig(
         hidden_size=values["hidden_size"],
         mlp_size=values["intermediate_size"],
@@ -142,7 +139,7 @@ def clip_text_config(raw: Mapping[str, Any]) -> ClipTextConfig:
         _expect_type(raw, "clip")
         raw = raw["text_config"]
     _expect_type(raw, "clip_text_model")
-    values = {**_CLIP_TEXT_DEFAULTS, **_given(raw)}
+    values = _filled(raw, _CLIP_TEXT_DEFAULTS)
     return ClipTextConfig(
         hidden_size=values["hidden_size"],
         mlp_size=values["intermediate_size"],
@@ -159,6 +156,20 @@ def clip_text_config(raw: Mapping[str, Any]) -> ClipTextConfig:
 def _given(raw: Mapping[str, Any]) -> dict[str, Any]:
     """What a file really says: null means that the default holds."""
     return {name: value for name, value in raw.items() if value is not None}
+
+
+def _filled(raw: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """What a file says over the defaults, each value of the kind of its default.
+
+    Raises: CheckpointError for a value of another kind.
+    """
+    values = {**defaults, **_given(raw)}
+    for name, default in defaults.items():
+        value = values[name]
+        is_number = isinstance(default, float) and type(value) is int
+        if type(value) is not type(default) and not is_number:
+            raise CheckpointError(f"config.json says {name} is {value!r}; expected a value like {default!r}")
+    return values
 
 
 def _expect_type(raw: Mapping[str, Any], expected: str) -> None:
