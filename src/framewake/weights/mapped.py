@@ -1,0 +1,99 @@
+"""A component's file seen under our names, and the check that it belongs to the model."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from framewake.errors import CheckpointError
+from framewake.weights.files import ShardedFiles, TensorFile
+from framewake.weights.names import Rule
+
+BLOCKS_LISTED = 8
+NAMES_LISTED = 4
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class MappedTensors:
+    """The tensors of a file under our names; data is read only when a tensor is asked for.
+
+    Raises: CheckpointError when the table of names gives one of ours twice.
+    """
+
+    def __init__(self, file: TensorFile | ShardedFiles, rules: Iterable[Rule]) -> None:
+        self.file = file
+        self._rules: dict[str, Rule] = {}
+        for rule in rules:
+            if rule.ours in self._rules:
+                raise CheckpointError(f"{file.path} holds {rule.ours!r} twice, under {rule.theirs} and another name.")
+            self._rules[rule.ours] = rule
+        self._held = set(file.names())
+
+    def names(self) -> tuple[str, ...]:
+        """Every name of ours that the file has in full."""
+        return tuple(name for name, rule in self._rules.items() if self._held.issuperset(rule.theirs))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Our tensor's shape, from headers only."""
+        return self._rules[name].shape(self.file.shape)
+
+    def read(self, name: str) -> np.ndarray:
+        """Our tensor's values; bfloat16 and float8 widened to float32."""
+        return self._rules[name].join(self.file.read)
+
+    def check(self, expected: Shapes, unused: Iterable[str] = ()) -> None:
+        """Compare the file with what the model needs, before any data is read.
+
+        ``unused`` are patterns of names that belong to the model but that nothing here computes with.
+        Raises: CheckpointError, one for all missing, unexpected and mis-shaped names, grouped by block.
+        """
+        faults = []
+        for name, shape in expected.items():
+            rule = self._rules.get(name)
+            if rule is None or not self._held.issuperset(rule.theirs):
+                lacking = [their for their in rule.theirs if their not in self._held] if rule else []
+                faults.append((name, f"missing {_tail(name)}" + (f" ({', '.join(lacking)})" if lacking else "")))
+                continue
+            try:
+                found = self.shape(name)
+            except CheckpointError as error:
+                faults.append((name, str(error)))
+                continue
+            if found != tuple(shape):
+                faults.append((name, f"{_tail(name)} is {list(found)} instead of {list(shape)}"))
+        patterns = [re.compile(pattern) for pattern in unused]
+        wanted = {their for name in expected if name in self._rules for their in self._rules[name].theirs}
+        ours = {their: rule.ours for rule in self._rules.values() for their in rule.theirs}
+        for their in sorted(self._held - wanted):
+            name = ours.get(their, their)
+            if not any(pattern.fullmatch(name) for pattern in patterns):
+                faults.append((name, f"unexpected {_tail(their)}"))
+        if faults:
+            raise CheckpointError(_report(self.file.path, faults))
+
+
+def _block(name: str) -> str:
+    """The part of a name up to its last number, or up to its first dot."""
+    match = re.match(r"(.*\.\d+)\.", name)
+    return match.group(1) if match else name.split(".", maxsplit=1)[0]
+
+
+def _tail(name: str) -> str:
+    return name.removeprefix(_block(name) + ".")
+
+
+def _report(path: object, faults: list[tuple[str, str]]) -> str:
+    blocks: dict[str, list[str]] = {}
+    for name, fault in faults:
+        blocks.setdefault(_block(name), []).append(fault)
+    lines = [f"{path} does not fit the model: {len(faults)} differences in {len(blocks)} blocks."]
+    for block, found in itertools.islice(blocks.items(), BLOCKS_LISTED):
+        more = f", and {len(found) - NAMES_LISTED} more" if len(found) > NAMES_LISTED else ""
+        lines.append(f"  {block}: {'; '.join(found[:NAMES_LISTED])}{more}")
+    if len(blocks) > BLOCKS_LISTED:
+        lines.append(f"  and {len(blocks) - BLOCKS_LISTED} more blocks")
+    lines.append("Check that the file belongs to this model and was copied in full.")
+    return "\n".join(lines)
