@@ -54,7 +54,10 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         str,
         "auto",
         typer.Option(
-            "--engine", metavar="NAME", help="torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto."
+            "--engine",
+            metavar="NAME",
+            envvar="FRAMEWAKE_ENGINE",
+            help="torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto.",
         ),
     ),
     "like": (

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+from framewake.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 ENCODERS = ("clipL", "llm", "llm-i2v")
@@ -116,9 +118,17 @@ FLAGS: tuple[Flag, ...] = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises: InputError."""
+        raise InputError(f"{message} (see --help).")
+
+
+def parser() -> Parser:
     """An argument parser whose result holds only the flags that were given."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="sample_image2video.py",
         description="The command line of the original HunyuanVideo-I2V, run by framewake.",
         argument_default=argparse.SUPPRESS,

@@ -1,7 +1,8 @@
 """What a run tells while it works: the only thing that command line, page and programs see of it.
 
 Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
-``Note`` and ``Step``, then its ``StageFinished``; last of all one ``Result``.
+``Note`` and ``Step``, then its ``StageFinished``; last of all one ``Result``. Several clips in one run share
+the first two stages, which come once; the other four come for each clip, each time with a ``Result``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,165 @@
+"""The original's command line, ``sample_image2video.py``, translated into jobs.
+
+Source: specification, section 1; what is different is told to the user in notes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from framewake.app.original_flags import FLAGS, parser
+from framewake.errors import CheckpointError, FramewakeError, InputError, exit_code
+from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job
+from framewake.request import Request, draw_seed, validate
+
+CRF = 23  # the original leaves it to x264, and this is x264's default
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DEFAULTS = {flag.key: flag.default for flag in FLAGS}
+NAME_BYTES = 255
+
+
+class Translation(NamedTuple):
+    """What a command line of the original asks for."""
+
+    jobs: list[Job]
+    notes: list[str]
+    checkpoint: str
+    condition: str | None
+
+
+def translate(given: Mapping[str, Any]) -> Translation:
+    """Jobs from the flags that were given.
+
+    Raises: InputError, CheckpointError for what cannot be done here.
+    """
+    refuse(given)
+    notes = notes_on(given)
+    flags = {**DEFAULTS, **given}
+    image = image_path(given)
+    folder = f"{flags['save_path']}_{flags['save_path_suffix']}" if flags["save_path_suffix"] else flags["save_path"]
+    first = draw_seed() if flags["seed"] is None else flags["seed"]
+    moment = time.strftime("%Y-%m-%d-%H:%M:%S")
+    jobs = []
+    for seed in range(first, first + flags["num_videos"]):
+        request = validate(
+            Request(
+                prompt=flags["prompt"] or "",
+                image=image,
+                negative_prompt=flags["neg_prompt"],
+                resolution=flags["i2v_resolution"],
+                # Not given: the checkpoint's own, which for the published one are the original's defaults.
+                frames=given.get("video_length"),
+                steps=given.get("infer_steps"),
+                seed=seed,
+                is_stable=flags["i2v_stability"],
+                flow_shift=flags["flow_shift"],
+                embedded_guidance=flags["embedded_cfg_scale"] or 6.0,
+                guidance_scale=flags["cfg_scale"],
+                precision=PRECISIONS[given["precision"]] if "precision" in given else "auto",
+            )
+        )
+        jobs.append(Job(request, Output(Path(folder) / file_name(request.prompt, seed, moment), CRF)))
+    base = given.get("model_base") or os.environ.get("MODEL_BASE") or DEFAULTS["model_base"]
+    return Translation(jobs, notes, base, given.get("i2v_condition_type"))
+
+
+def refuse(given: Mapping[str, Any]) -> None:
+    """Stop at what the original can do and this program cannot (yet), or what neither can."""
+    if given.get("use_lora"):
+        raise InputError("LoRA files are not supported yet: leave out --use-lora (and --lora-path, --lora-scale).")
+    for name in ("ulysses_degree", "ring_degree"):
+        if given.get(name, 1) != 1:
+            raise InputError(f"--{name.replace('_', '-')} {given[name]}: one device only so far, leave it at 1.")
+    if given.get("i2v_dit_weight", DEFAULTS["i2v_dit_weight"]) != DEFAULTS["i2v_dit_weight"]:
+        raise CheckpointError(
+            f"--i2v-dit-weight {given['i2v_dit_weight']}: Tencent's .pt files are not read yet. Name a checkpoint "
+            "in the diffusers layout with --model-base."
+        )
+    for name, only in (("denoise_type", "flow"), ("flow_solver", "euler")):
+        if given.get(name, only) != only:
+            raise InputError(f"--{name.replace('_', '-')} {given[name]}: only {only} exists.")
+    if given.get("num_videos", 1) < 1:
+        raise InputError(f"--num-videos {given['num_videos']}: expected 1 or more.")
+    if not (given.get("prompt") or "").strip():
+        raise InputError('no prompt was given: add --prompt "what happens in the video".')
+
+
+def notes_on(given: Mapping[str, Any]) -> list[str]:
+    """One warning with all flags that change nothing, and a note for each one whose absence the original punishes."""
+    ignored = [f"--{flag.name}" for flag in FLAGS if not flag.is_used and flag.key in given]
+    if given.get("model") == "HYVideo-S/2":
+        ignored.insert(0, "--model HYVideo-S/2")
+    ignored += [f"--{name.replace('_', '-')}" for name in ("lora_path", "lora_scale") if name in given]
+    notes = [f"flags that have no meaning here are ignored: {', '.join(ignored)}."] if ignored else []
+    if not given.get("flow_reverse"):
+        notes.append("--flow-reverse is missing, which gives noise in the original; here it is always on.")
+    if not given.get("embedded_cfg_scale"):
+        notes.append("--embedded-cfg-scale is missing, which the original cannot run; 6.0 is taken.")
+    if not given.get("i2v_mode") and "i2v_image_path" in given:
+        notes.append("--i2v-mode is missing but a picture was named; it is used.")
+    return notes
+
+
+def image_path(given: Mapping[str, Any]) -> str | None:
+    """The picture, None for text-to-video.
+
+    Raises: InputError when image mode has no picture: the original's default does not exist anywhere.
+    """
+    path = given.get("i2v_image_path")
+    if path is None and given.get("i2v_mode"):
+        default = DEFAULTS["i2v_image_path"]
+        if not Path(default).is_file():
+            raise InputError("no picture was given: add --i2v-image-path FILE.")
+        return default
+    return path
+
+
+def file_name(prompt: str, seed: int, moment: str) -> str:
+    """The original's name for a clip, cut where a file system would refuse it (specification, section 1.3)."""
+    start, end = f"{moment}_seed{seed}_", ".mp4"
+    words = prompt.strip()[:100].replace("/", "")
+    room = NAME_BYTES - len(os.fsencode(start + end))
+    return start + words.encode()[:room].decode(errors="ignore") + end
+
+
+def run(given: Mapping[str, Any]) -> None:
+    """Make what the flags ask for.
+
+    Raises: FramewakeError of any kind.
+    """
+    asked = translate(given)
+    from framewake.app.animate import asked_engine, show
+    from framewake.app.render import Terminal
+    from framewake.pipeline.run import Pipeline
+    from framewake.weights.load import open_checkpoint
+
+    checkpoint = open_checkpoint(find_checkpoint(asked.checkpoint))
+    if asked.condition not in (None, checkpoint.dit.condition):
+        raise InputError(
+            f"--i2v-condition-type {asked.condition}: the checkpoint's transformer is of the type "
+            f"{checkpoint.dit.condition}. Leave the flag out."
+        )
+    folder = asked.jobs[0].output.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--save-path {folder}: the folder cannot be made ({error.strerror}).") from error
+    for job in asked.jobs:
+        plan_job(job, checkpoint)
+    pipeline = Pipeline(checkpoint, asked_engine(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
+    show(Terminal(len(asked.jobs)), asked.notes, pipeline.run_all(asked.jobs), asked.jobs)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the original's command line and exit; errors are one line on stderr."""
+    try:
+        run(vars(parser().parse_args(arguments)))
+    except FramewakeError as error:
+        sys.stderr.write(f"sample_image2video.py: {' '.join(str(error).split())}\n")
+        sys.exit(exit_code(error))
+    sys.exit(0)
