@@ -166,8 +166,11 @@ def _time_axis(size: int, tile_in: int, tile_out: int, overlap: float, step: _St
 
 def _stride(tile: int, overlap: float) -> int:
     stride = int(tile * (1 - overlap))
-    if stride < 1:
-        raise InputError(f"Tiles of {tile} cells with overlap {overlap} never advance. Choose an overlap below 1.")
+    if overlap < 0 or stride < 1:
+        raise InputError(
+            f"Tiles of {tile} cells with overlap {overlap} leave gaps or never advance."
+            " Choose an overlap from 0 to below 1 that leaves at least one cell."
+        )
     return stride
 
 
