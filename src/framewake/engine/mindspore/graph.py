@@ -6,20 +6,25 @@ import inspect
 
 import mindspore as ms
 
+from framewake.errors import EngineError
+
 
 def graph(function, build):
     """A compiled function of all tensors in the arguments, one after another, and of nothing else.
 
     Traps that this avoids: a captured weight is frozen at the first call; a dict of weights that is an argument
     itself is compiled anew for every dict; a number inside a mutable list makes all shapes dynamic; a callable
-    object is run without being compiled.
+    object is run without being compiled; a strided view as the first argument spoils later calls.
     """
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         function = function.__call__
 
     def flat(*leaves):
         arguments, named = build(leaves)
-        return function(*arguments, **named)
+        out = function(*arguments, **named)
+        if isinstance(out, dict):  # it would be put together by the interpreter, with views of a wrong size
+            raise TypeError("a compiled function returns a tensor, or a tuple or list of tensors, not a dict")
+        return out
 
     return ms.jit(flat)
 
@@ -31,7 +36,8 @@ def take_apart(value, leaves):
     """
     if isinstance(value, ms.Tensor):
         index = len(leaves)
-        leaves.append(value)
+        # A graph keeps the memory layout of its first call: after a strided view it reads later tensors wrongly.
+        leaves.append(value if value.is_contiguous() else value.contiguous())
 
         def tensor(leaves):
             return leaves[index]
@@ -43,33 +49,26 @@ def take_apart(value, leaves):
             return value
 
         return (type(value), value), constant
-    forms = [take_apart(item, leaves) for item in (value.values() if isinstance(value, dict) else value)]
-    keys, parts = tuple([key for key, _ in forms]), tuple([part for _, part in forms])
     kind = type(value)
-    if isinstance(value, dict):
+    if kind not in (dict, list, tuple):
+        raise EngineError(f"A compiled function got a {kind.__name__}: hand in its fields, or a plain tuple or dict.")
+    forms = [take_apart(item, leaves) for item in (value.values() if kind is dict else value)]
+    keys, parts = tuple([key for key, _ in forms]), tuple([part for _, part in forms])
+    if kind is dict:
         pairs = tuple(zip(value, parts, strict=True))
 
         def build(leaves):
             return {name: part(leaves) for name, part in pairs}
 
         return (kind, tuple(value), keys), build
-    return (kind, keys), _sequence(kind, parts)
-
-
-def _sequence(kind, parts):
     if kind is list:
 
         def build(leaves):
             return [part(leaves) for part in parts]
 
-    elif kind is tuple:
+        return (kind, keys), build
 
-        def build(leaves):
-            return tuple([part(leaves) for part in parts])
+    def build(leaves):
+        return tuple([part(leaves) for part in parts])
 
-    else:  # a NamedTuple
-
-        def build(leaves):
-            return kind(*[part(leaves) for part in parts])
-
-    return build
+    return (kind, keys), build
