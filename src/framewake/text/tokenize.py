@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ class Tokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._names = names
+        self._lock = threading.Lock()
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Tokenizer:
@@ -92,14 +94,18 @@ class Tokenizer:
             raise InputError(
                 f"character {broken.start()} is not valid Unicode: {text!r}; type the prompt again in UTF-8"
             )
-        self._tokenizer.encode_special_tokens = True
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._encode(text, is_plain=True)
         return PlainTokens(text, encoding.ids, encoding.offsets)
 
     def control(self, text: str) -> list[int]:
         """Ids of a text in which control tokens count, without any added at the ends."""
-        self._tokenizer.encode_special_tokens = False
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._encode(text, is_plain=False).ids
+
+    def _encode(self, text: str, *, is_plain: bool) -> tokenizers.Encoding:
+        # The switch belongs to the tokenizer, not to the call: two threads must not meet here.
+        with self._lock:
+            self._tokenizer.encode_special_tokens = is_plain
+            return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def build_clip(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
