@@ -197,9 +197,10 @@ class Engine(Protocol):
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, compiled once and reused for every dict of weights of the same shapes.
 
-        Tensors, alone or inside tuples, lists and dicts, may differ from call to call. Everything else in the
-        arguments (numbers, None, names) is part of the program: each new value is compiled anew. What the
-        function uses besides its arguments must not change between calls.
+        Tensors, alone or inside plain tuples, lists and dicts, may differ from call to call. Everything else
+        in the arguments (numbers, None, names) is part of the program: each new value is compiled anew. What
+        the function uses besides its arguments must not change between calls. It returns a tensor, or a tuple
+        or list of tensors.
         """
 
     def grad(self, function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Weights]]:

@@ -279,3 +279,13 @@ def devices() -> list[str]:
 def make(device: str, reason: str) -> TorchEngine:
     """A torch engine; ``device`` is "cpu" or "cuda:n" (existence is checked by the caller)."""
     return TorchEngine(device, reason)
+
+
+def draw_normal(device: str, shape: tuple[int, ...], seed: int, dtype: str) -> torch.Tensor:
+    """Standard normal numbers of torch's own generator on a device, drawn in the type itself.
+
+    The numbers depend on device and type, as the original's do: this exists to repeat them.
+    Source: specification, section 6.2.
+    """
+    generator = torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=device, dtype=_DTYPES[dtype])

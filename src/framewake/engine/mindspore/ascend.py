@@ -21,7 +21,7 @@ DTYPES = {
 _NAMES = {str(value): key for key, value in DTYPES.items()}
 
 # Scores of one attention call that may exist at a time where no fused kernel is used: 2^26 float32 = 256 MiB.
-_SCORES = 1 << 26
+SCORES = 1 << 26
 
 
 class MindsporeEngine:
@@ -207,7 +207,7 @@ class MindsporeEngine:
     def _composed(self, q, k, v, scale, mask):
         q, k, v = mint.permute(q, (0, 2, 1, 3)) * scale, mint.permute(k, (0, 2, 1, 3)), mint.permute(v, (0, 2, 1, 3))
         count = q.shape[2]
-        step = max(1, _SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+        step = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
         parts = []
         for start in range(0, count, step):
             stop = min(start + step, count)
@@ -245,6 +245,7 @@ class MindsporeEngine:
 
             leaves = tuple(weights.values())
             value, grads = ms.value_and_grad(of_leaves, grad_position=tuple(range(len(leaves))))(*leaves)
+            grads = grads if isinstance(grads, tuple) else (grads,)  # of a single weight it comes bare
             return value, dict(zip(names, grads, strict=True))
 
         return value_and_grad
@@ -301,7 +302,11 @@ class MindsporeEngine:
 
 
 def flat_widths(widths):
-    return tuple([side for pair in widths[::-1] for side in pair])
+    """Last axis first, before and after, in one tuple."""
+    flat = []
+    for i in range(len(widths)):
+        flat = [widths[i][0], widths[i][1], *flat]
+    return tuple(flat)
 
 
 def repeat_blocks(x, factors):

@@ -1,0 +1,65 @@
+"""The contract's layers in plain numpy, float64: what every engine is compared with."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gelu(x):
+    return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def softmax(x):
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def layer_norm(x, weight=1.0, bias=0.0, eps=1e-6):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias
+
+
+def rms_norm(x, weight, eps=1e-6):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight
+
+
+def group_norm(x, groups, weight, bias, eps=1e-6):
+    batch, channels = x.shape[:2]
+    flat = x.reshape(batch, groups, -1)
+    normed = (flat - flat.mean(-1, keepdims=True)) / np.sqrt(flat.var(-1, keepdims=True) + eps)
+    each = (1, channels) + (1,) * (x.ndim - 2)
+    return normed.reshape(x.shape) * weight.reshape(each) + bias.reshape(each)
+
+
+def convolution(x, weight, bias, stride):
+    """Any number of spatial axes. Shapes: x (B, C, ...), weight (O, C, ...)."""
+    axes = tuple(range(2, x.ndim))
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=axes)
+    windows = windows[(slice(None), slice(None), *(slice(None, None, step) for step in stride))]
+    # windows (B, C, *out, *kernel) with weight (O, C, *kernel): sum over C and the kernel
+    count = len(axes)
+    kernel_axes = tuple(range(2 + count, 2 + 2 * count))
+    out = np.tensordot(windows, weight, axes=((1, *kernel_axes), (1, *range(2, 2 + count))))
+    out = np.moveaxis(out, -1, 1)
+    return out + bias.reshape((1, -1) + (1,) * count)
+
+
+def attention(q, k, v, *, scale, mask=None, lengths=None):
+    """Shapes: q (B, N, A, E), k and v (B, M, A, E) -> (B, N, A, E)."""
+    scores = np.einsum("bnae,bmae->banm", q, k) * scale
+    if lengths is not None:
+        mask = (np.arange(k.shape[1])[None] < np.array(lengths)[:, None])[:, None, None]
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf)
+    return np.einsum("banm,bmae->bnae", softmax(scores), v)

@@ -1,0 +1,70 @@
+"""Both engines have exactly the contract's methods, with its signatures."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+import framewake.engine
+from framewake.engine.contract import Engine
+
+FOLDER = Path(framewake.engine.__file__).parent
+METHODS = {name: f for name, f in inspect.getmembers(Engine, inspect.isfunction) if not name.startswith("_")}
+CLASSES = [
+    ("torch", "framewake.engine.torch", "TorchEngine"),
+    ("mindspore", "framewake.engine.mindspore", "MindsporeEngine"),
+    ("mindspore", "framewake.engine.mindspore", "MindsporeCpu"),
+]
+
+
+@pytest.fixture(params=CLASSES, ids=[name for *_, name in CLASSES])
+def engine_class(request):
+    framework, module, name = request.param
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    return getattr(importlib.import_module(module), name)
+
+
+def parameters(function) -> list[tuple]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_signature_equals_the_contract(engine_class, name):
+    assert parameters(getattr(engine_class, name)) == parameters(METHODS[name])
+
+
+def test_nothing_public_beyond_the_contract(engine_class):
+    public = {name for name, _ in inspect.getmembers(engine_class, inspect.isfunction) if not name.startswith("_")}
+    assert public - set(METHODS) == set()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_documented_in_the_contract_only(engine_class, name):
+    assert inspect.getdoc(METHODS[name])
+    assert vars(engine_class).get(name, METHODS[name]).__doc__ in (None, METHODS[name].__doc__)
+
+
+def test_attributes(engine):
+    assert engine.name == f"{engine.kind}:{engine.device}"
+    assert engine.kind in ("torch", "mindspore")
+    assert engine.reason
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.parent.rglob("*.py")), ids=lambda p: str(p.relative_to(FOLDER.parent)))
+def test_a_framework_is_imported_in_its_own_place_only(path):
+    homes = {"torch": FOLDER / "torch.py", "mindspore": FOLDER / "mindspore"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        for framework in {name.partition(".")[0] for name in names} & set(homes):
+            home = homes[framework]
+            assert path == home or home in path.parents, f"{path.name} imports {framework}"
