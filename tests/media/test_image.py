@@ -275,3 +275,26 @@ def test_a_picture_that_may_not_be_read(tmp_path):
 def test_floating_point_brightness_is_refused(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tiff")
     refused(tmp_path / "f.tiff", "floating-point")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff", "avif", "tga", "jp2"])
+def test_flipped_bytes_open_or_are_refused(tmp_path, ending):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{ending}"
+    with_exif = {"exif": exif} if ending in ("png", "jpg", "webp", "avif") else {}
+    sample().save(path, **with_exif)
+    whole = path.read_bytes()
+    random = np.random.default_rng(5)
+    answers = set()
+    for _ in range(60):
+        content = np.frombuffer(whole, np.uint8).copy()
+        where = random.integers(0, min(len(content), 300), 3)
+        content[where] = random.integers(0, 256, 3)
+        path.write_bytes(content.tobytes())
+        try:
+            answers.add(load_image(path).mode)
+        except InputError:
+            answers.add("refused")
+    assert "refused" in answers
+    assert answers <= {"refused", "RGB"}

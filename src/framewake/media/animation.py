@@ -12,14 +12,12 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from framewake.errors import InputError
+from framewake.media.image import DAMAGE
 
 IMAGE_DESCRIPTION = 0x010E  # EXIF tag for text
 FRAME_NAME = "frame_{:05d}.png"
 FOLDER_FILE = "metadata.json"
 MAX_FRAMES = 100_000  # a file from anywhere must not make us repeat a frame for ever
-
-# What Pillow's readers raise on a damaged file.
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
 
 
 def delays(count: int, fps: float, tick_ms: int) -> list[int]:
@@ -101,7 +99,7 @@ def read_animation(path: Path, timing: tuple[float, int] | None) -> tuple[np.nda
             for picture in ImageSequence.Iterator(image):
                 frames.append(np.asarray(picture.convert("RGB")))
                 times.append(times[-1] + picture.info.get("duration", 0) / 1000)
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
     if timing is None:
         return np.stack(frames), len(frames) / times[-1] if times[-1] > 0 else 1.0
@@ -124,7 +122,7 @@ def read_animation_comment(path: Path) -> str | None:
                 comment = image.info.get("comment")
                 return None if comment is None else comment.decode("utf-8", "replace")
             return image.getexif().get(IMAGE_DESCRIPTION)
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
 
 
@@ -142,7 +140,7 @@ def read_folder(path: Path) -> tuple[np.ndarray, float]:
     try:
         frames = [np.asarray(Image.open(path / name, formats=("PNG",)).convert("RGB")) for name in names]
         return np.stack(frames), float(record["fps"])
-    except DAMAGE as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: a frame is damaged ({error}).") from error
 
 

@@ -23,7 +23,18 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "DIB", "TIFF", "P
 ADVICE = "Hand in a still picture as PNG, JPEG or WebP."
 
 # What Pillow's readers raise on a damaged file.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -41,16 +52,18 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     Source: specification, sections 2.2 and 2.6.
     """
     file = _existing_file(path)
-    image = _open_header(file)
-    with image:
-        _check_header(image, file)
-        try:
-            image.load()
-        except Image.DecompressionBombError as error:
-            raise InputError(_too_big(file, str(error))) from error
-        except _DAMAGE as error:
-            raise InputError(f"{file}: the picture is damaged or cut off ({_reason(error)}). {ADVICE}") from error
-        return _to_rgb(_upright(image), file)
+    with warnings.catch_warnings():
+        # Our limit on size is stricter than Pillow's warning, and damaged EXIF is not worth a line either.
+        warnings.simplefilter("ignore")
+        with _open_header(file) as image:
+            _check_header(image, file)
+            try:
+                image.load()
+            except Image.DecompressionBombError as error:
+                raise InputError(_too_big(file, str(error))) from error
+            except DAMAGE as error:
+                raise InputError(f"{file}: the picture is damaged or cut off ({_reason(error)}). {ADVICE}") from error
+            return _to_rgb(_upright(image), file)
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:
@@ -77,13 +90,10 @@ def _open_header(file: Path) -> Image.Image:
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     try:
-        with warnings.catch_warnings():
-            # The limit below is stricter than Pillow's warning; damaged EXIF is not worth a line either.
-            warnings.simplefilter("ignore")
-            return Image.open(file, formats=known)
+        return Image.open(file, formats=known)
     except Image.DecompressionBombError as error:
         raise InputError(_too_big(file, str(error))) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"{file} is not a picture that can be read here. {ADVICE}") from error
 
 
@@ -103,7 +113,7 @@ def _check_header(image: Image.Image, file: Path) -> None:
         return
     try:
         frames = getattr(image, "n_frames", 1)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"{file}: the picture is damaged or cut off ({_reason(error)}). {ADVICE}") from error
     if frames > 1:
         kind = "pages" if image.format == "TIFF" else "frames"
@@ -113,7 +123,7 @@ def _check_header(image: Image.Image, file: Path) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DAMAGE:
+    except DAMAGE:
         # Damaged EXIF tells no orientation; the pixels themselves are fine.
         return image
 
@@ -126,7 +136,7 @@ def _to_rgb(image: Image.Image, file: Path) -> Image.Image:
         raise InputError(f"{file} holds floating-point brightness, whose range is unknown. {ADVICE}")
     try:
         return image.convert("RGB")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise InputError(f"{file}: colours of kind {image.mode!r} cannot be read. {ADVICE}") from error
 
 

@@ -102,7 +102,7 @@ def read_mp4(path: Path) -> tuple[np.ndarray, float]:
     """
     av = import_av()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = _video_stream(container, path)
             frames = [_to_rgb(frame) for frame in container.decode(stream)]
             fps = float(stream.average_rate or stream.guessed_rate or 0)
@@ -110,6 +110,8 @@ def read_mp4(path: Path) -> tuple[np.ndarray, float]:
         raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
     if not frames:
         raise InputError(f"{path} holds no video frames.")
+    if len({frame.shape for frame in frames}) > 1:
+        raise InputError(f"{path}: the video changes its size on the way, which cannot be read here.")
     return np.stack(frames), fps
 
 
@@ -120,7 +122,7 @@ def read_mp4_comment(path: Path) -> str | None:
     """
     av = import_av()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             _video_stream(container, path)
             return container.metadata.get("comment")
     except av.error.FFmpegError as error:
