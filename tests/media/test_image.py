@@ -279,6 +279,8 @@ def test_floating_point_brightness_is_refused(tmp_path):
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "gif", "bmp", "tiff", "avif", "tga", "jp2"])
 def test_flipped_bytes_open_or_are_refused(tmp_path, ending):
+    if f".{ending}" not in Image.registered_extensions():
+        pytest.skip("this Pillow cannot write the format")
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / f"a.{ending}"

@@ -382,7 +382,7 @@ FILL = """
 import sys, numpy, resource
 from framewake.errors import ResourceError
 from framewake.media.video import write_video
-noise = numpy.random.default_rng(0).integers(0, 256, (20, 128, 128, 3), dtype=numpy.uint8)
+noise = numpy.random.default_rng(0).integers(0, 256, (8, 96, 96, 3), dtype=numpy.uint8)
 if sys.argv[2] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -397,7 +397,7 @@ def test_a_file_that_may_not_grow_is_a_resource_error(tmp_path, name):
     command = [sys.executable, "-c", FILL, str(tmp_path / name), "limit"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "there is no room for" in done.stdout
-    assert int(done.stdout.split()[0]) == 20 * 128 * 128 * 3
+    assert int(done.stdout.split()[0]) == 8 * 96 * 96 * 3
     assert names(tmp_path) == []
 
 
@@ -406,7 +406,7 @@ def test_a_full_disk_is_a_resource_error(tmp_path, name):
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "fill.py").write_text(FILL)
-    mount = f"mount -t tmpfs -o size=200k none {disk}"
+    mount = f"mount -t tmpfs -o size=24k none {disk}"
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a small disk")
     run = f"{mount} && {sys.executable} {tmp_path}/fill.py {disk}/{name} disk && ls -A {disk}"
