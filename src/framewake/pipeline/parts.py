@@ -60,6 +60,10 @@ class Parts:
             self._loaded[name] = (dtype, store)
         return Part(model, self._loaded[name][1])
 
+    def held(self) -> tuple[Component, ...]:
+        """The parts whose weights are loaded."""
+        return tuple(self._loaded)
+
     def release(self, *names: Component) -> None:
         """Let parts go, unless everything is kept."""
         if not self.keeps_all:
