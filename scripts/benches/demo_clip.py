@@ -63,7 +63,8 @@ def line(engine: str, runs: list[dict[str, float]]) -> str:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in middle.items() if stage != "total")
     slowest = max(run["total"] for run in runs)
     version = importlib.metadata.version(engine.partition(":")[0])
-    return f"| {today()} | {engine} {version} | {machine()} | {middle['total']:.1f} | {slowest:.1f} | {len(runs)} | {stages} |"
+    measured = f"{middle['total']:.1f} | {slowest:.1f} | {len(runs)} | {stages}"
+    return f"| {today()} | {engine} {version} | {machine()} | {measured} |"
 
 
 def machine() -> str:

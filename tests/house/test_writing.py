@@ -1,0 +1,85 @@
+"""How the package is written: names, docstrings, comments."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+
+import pytest
+from package_source import ROOT, Function, Module, functions, modules
+
+import framewake
+
+MOST_PUBLIC_NAMES = 12
+FORBIDDEN_FILES = {"utils", "util", "helpers", "helper", "common", "misc", "base"}
+
+# In a class or function that is another's implementation, the documentation stands there.
+CONTRACT_CLASSES = re.compile(r"engine\.(torch|mindspore\.\w+)\.\w+\.")
+
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+BANNER = re.compile(r"#\s*([-=#*~_])\1{4,}")
+DATE = re.compile(r"\b(19|20)\d\d-\d\d-\d\d\b")
+
+# Names that take **: a wrapper hands on what it was given.
+KEYWORD_BAGS = {
+    "engine.torch.TorchEngine.compile.call": "has the signature of the function that it compiles",
+    "engine.mindspore.ascend.MindsporeEngine.compile.call": "has the signature of the function that it compiles",
+    "app.options.with_parameters.command": "its signature is made from the settings of a request",
+}
+
+
+def comments(module: Module) -> list[str]:
+    tokens = tokenize.generate_tokens(io.StringIO(module.text).readline)
+    return [f"{t.start[0]}: {t.string}" for t in tokens if t.type == tokenize.COMMENT]
+
+
+def is_undocumented(function: Function) -> bool:
+    node = function.node
+    is_overload = any("overload" in ast.unparse(d) for d in node.decorator_list)
+    is_property = any("property" in ast.unparse(d) for d in node.decorator_list)
+    needs_none = not function.is_public or is_overload or CONTRACT_CLASSES.match(function.name)
+    # A property of one expression says what it is by its name.
+    return not needs_none and not (is_property and len(node.body) == 1) and ast.get_docstring(node) is None
+
+
+def test_few_public_names():
+    assert len(framewake.__all__) <= MOST_PUBLIC_NAMES
+    missing = [name for name in framewake.__all__ if not hasattr(framewake, name)]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", modules())
+def test_public_things_are_documented(name):
+    module = modules()[name]
+    missing = [f.name for f in functions(module) if is_undocumented(f)]
+    for node in module.tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and ast.get_docstring(node) is None:
+            missing.append(node.name)
+    # A package's own file may be empty.
+    if module.tree.body and ast.get_docstring(module.tree) is None:
+        missing.append(f"{module.path.name} itself")
+    assert not missing
+
+
+@pytest.mark.parametrize("name", modules())
+def test_comments_say_reasons_only(name):
+    wrong = [c for c in comments(modules()[name]) if any(rule.search(c) for rule in (UNFINISHED, BANNER, DATE))]
+    assert not wrong
+
+
+def test_no_file_is_a_drawer():
+    names = {path.stem for root in ("src", "tests", "scripts") for path in (ROOT / root).rglob("*.py")}
+    assert not names & FORBIDDEN_FILES
+
+
+def test_no_bags_of_keywords():
+    found = {f.name for m in modules().values() for f in functions(m) if f.node.args.kwarg is not None}
+    assert found == set(KEYWORD_BAGS)
+
+
+@pytest.mark.parametrize("name", modules())
+def test_nothing_prints(name):
+    calls = [n for n in ast.walk(modules()[name].tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    assert not [n.lineno for n in calls if n.func.id in ("print", "breakpoint")]
