@@ -60,7 +60,7 @@ def test_golden_clip_pixels_are_equal(case):
     config = case["config"]
     square = pictures.clip_crop(photo(case), config["crop"])
     assert np.array_equal(square.transpose(2, 0, 1), arrays["pixels_u8"])
-    values = pictures.clip_pixels(photo(case), config["crop"], config["mean"], config["std"])
+    values = pictures.clip_pixels(photo(case), config["crop"], mean=config["mean"], std=config["std"])
     assert values.dtype == np.float32
     assert np.array_equal(values[:, ::24, ::24], arrays["pixel_values_sample"])
 

@@ -34,7 +34,7 @@ def test_matches_the_original(engine, weights, name):
     photo = case["inputs"]["photo"]
     picture = Image.fromarray(rule.image("photo", photo["height"], photo["width"], photo["seed"], photo["block"]))
     config = golden.llava_config(name)
-    pixels = clip_pixels(picture, config.vision.image_size, MEAN, STD)
+    pixels = clip_pixels(picture, config.vision.image_size, mean=MEAN, std=STD)
     ids, mask = golden.tokens(name)
     seen = {}
     llava = Llava(engine, config)

@@ -141,7 +141,7 @@ def image_preprocess(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pai
 def clip_image(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     """A picture as LLaVA's vision tower gets it."""
     size, picture = case.need("config", "crop"), case.picture()
-    values = clip_pixels(picture, size, case.need("config", "mean"), case.need("config", "std"))
+    values = clip_pixels(picture, size, mean=case.need("config", "mean"), std=case.need("config", "std"))
     made = {"pixels_u8": np.moveaxis(clip_crop(picture, size), -1, 0), "pixel_values_sample": values}
     yield from (_thinned(case, name, made[name], arrays[name]) for name in made if name in arrays)
 

@@ -198,7 +198,7 @@ def clip_crop(image: Image.Image, size: int) -> np.ndarray:
 
 
 def clip_pixels(
-    image: Image.Image, size: int, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+    image: Image.Image, size: int, *, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
 ) -> np.ndarray:
     """The centre square of the whole picture, normalised for LLaVA's vision tower.
 

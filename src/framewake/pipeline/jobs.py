@@ -125,8 +125,8 @@ def read_picture(image: Image.Image, plan: Plan, checkpoint: Checkpoint) -> Pict
     black = Image.new("RGB", image.size)
     return Picture(
         bucket_pixels(image, plan.shape.height, plan.shape.width),
-        clip_pixels(image, processor.size_px, processor.mean, processor.std)[None],
-        clip_pixels(black, processor.size_px, processor.mean, processor.std)[None],
+        clip_pixels(image, processor.size_px, mean=processor.mean, std=processor.std)[None],
+        clip_pixels(black, processor.size_px, mean=processor.mean, std=processor.std)[None],
     )
 
 
