@@ -54,8 +54,8 @@ def _row(case: str, pair: Pair) -> Row:
     difference = float(np.abs(wide_got - wide_want).max(initial=0.0))
     magnitude = float(np.abs(wide_want).max(initial=0.0))
     tolerance = {"exact": 0.0, "level": 1.0}[level] if level not in PARTS else PARTS[level] * magnitude
-    # A NaN on either side makes the difference NaN, and NaN passes no comparison.
-    return Row(case, pair.array, difference, tolerance, difference <= tolerance)
+    # NaN passes no comparison, but a stored infinity would make the tolerance infinite.
+    return Row(case, pair.array, difference, tolerance, bool(np.isfinite(difference)) and difference <= tolerance)
 
 
 def valid_rows(values: np.ndarray, lengths: Iterable[int]) -> np.ndarray:
