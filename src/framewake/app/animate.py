@@ -77,6 +77,8 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
 def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -> Path:
     """Where a clip goes."""
     asked = given["output"]
+    if asked == "":
+        raise InputError("the output path is empty: name a file such as clip.mp4.")
     if given["batch"] is None:
         return free_path(request, Path()) if asked is None else Path(asked)
     if asked is not None and not Path(asked).is_dir():

@@ -21,7 +21,7 @@ from framewake.media.output import (
     temporary_path,
 )
 
-__all__ = ["check_output", "read_metadata", "read_video", "to_uint8", "write_video"]
+__all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8", "write_video"]
 
 KEY = "framewake"  # tells our JSON from any other comment
 MAX_CRF = 51
@@ -80,6 +80,14 @@ def _check_frames(frames: np.ndarray, fps: float, crf: int) -> None:
         )
     if not 0 < fps < float("inf"):
         raise InputError(f"{fps} frames per second are impossible: expected a number above 0, such as 24.")
+    check_crf(crf)
+
+
+def check_crf(crf: int) -> None:
+    """Whether x264 has this quality.
+
+    Raises: InputError when it has not.
+    """
     if not 0 <= crf <= MAX_CRF:
         raise InputError(f"crf is {crf}: expected a number from 0 (best) to {MAX_CRF}; 18 looks like the original.")
 

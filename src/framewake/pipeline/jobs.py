@@ -14,6 +14,7 @@ from framewake.config import DiTConfig
 from framewake.errors import CheckpointError, InputError
 from framewake.media.image import bucket_pixels, clip_pixels, load_image
 from framewake.media.output import check_output
+from framewake.media.video import check_crf
 from framewake.request import Defaults, Request, resolve
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
 from framewake.weights.load import Checkpoint
@@ -89,6 +90,7 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
     token_grid(latent, checkpoint.dit.patch_size)
     if job.output is not None:
         check_output(job.output.path, shape=shape, fps=request.fps)
+        check_crf(job.output.crf)
     return Plan(request, job.output, shape, latent)
 
 

@@ -25,6 +25,7 @@ class SavedLatents(NamedTuple):
 
 def latents_path(output: Path) -> Path:
     """Where the latents of a clip lie while it is being made: next to it, under a telling name."""
+    output = output if output.name else output.resolve()  # "." has no name of its own
     return output.with_name(f"{output.name}.latents.npz")
 
 
