@@ -52,7 +52,8 @@ def write_component(
     target.mkdir(parents=True, exist_ok=True)
     stored = {}
     for name, values in to_diffusers(component, config, tensors).items():
-        stored[name] = np.asarray(values).astype(dtype)
+        with np.errstate(over="ignore"):  # told below, by name
+            stored[name] = np.asarray(values).astype(dtype)
         if not np.isfinite(stored[name]).all():
             raise CheckpointError(f"{component}: {name} has values that {dtype} cannot hold.")
     content = {
