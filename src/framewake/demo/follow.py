@@ -15,6 +15,7 @@ from framewake.demo.world import (
     GROWTH,
     SHRINKAGE,
     SPIN_RADIANS,
+    Pose,
     Scene,
     pose,
 )
@@ -71,42 +72,60 @@ def judge(scene: Scene, frames: np.ndarray) -> Verdict:
 
 
 def follow_reason(scene: Scene, found: Track) -> str:
-    """ "" when the acting shape does what the scene says, else what is wrong."""
-    motion, last = scene.motion, len(found.x) - 1
+    """Nothing when the acting shape does what the scene says, else what is wrong."""
+    last = len(found.x) - 1
     expected = [pose(scene, 0, i / (FULL_FRAMES - 1)) for i in range(last + 1)]
-    share = last / (FULL_FRAMES - 1)
-    dx, dy = float(found.x[last] - found.x[0]), float(found.y[last] - found.y[0])
-    if motion in DIRECTIONS:
-        wanted = np.array([expected[last].x - expected[0].x, expected[last].y - expected[0].y])
-        way = float(np.linalg.norm(wanted))
-        along = float(np.array([dx, dy]) @ wanted) / max(way, 1e-6)
-        across = abs(float(dx * wanted[1] - dy * wanted[0])) / max(way, 1e-6)
-        if along < 0.6 * way or along > 1.5 * way:
-            return f"went {along:.2f} of {way:.2f} in the right direction"
-        return "" if across < 0.3 * way else f"strayed {across:.2f} sideways"
-    if motion == "still":
+    if scene.motion in DIRECTIONS:
+        return _slide_reason(expected, found)
+    if scene.motion == "still":
         return _still_reason(found, "the shape")
+    share = last / (FULL_FRAMES - 1)
+    if scene.motion in ("fade", "bounce"):
+        return _fade_reason(1 - share, found) if scene.motion == "fade" else _bounce_reason(expected, found)
+    way = float(np.hypot(found.x[last] - found.x[0], found.y[last] - found.y[0]))
+    if not way < 0.08:
+        return f"moved {way:.2f} instead of staying"
+    if scene.motion == "spin":
+        turned, wanted = float(found.angle[last] - found.angle[0]), SPIN_RADIANS * share
+        return "" if 0.6 * wanted < turned < 1.4 * wanted else f"turned {turned:.2f} of {wanted:.2f}"
     growth = float(np.sqrt(found.area[last] / max(found.area[0], 1e-6)))
-    if motion in ("grow", "shrink"):
-        wanted_growth = 1 + ((GROWTH if motion == "grow" else SHRINKAGE) - 1) * share
-        if (growth - 1) / (wanted_growth - 1) < 0.55:
-            return f"size changed by {growth:.2f}, expected {wanted_growth:.2f}"
-        return "" if math.hypot(dx, dy) < 0.08 else f"moved {math.hypot(dx, dy):.2f} instead of staying"
-    if motion == "fade":
-        wanted_opacity = 1 - share
-        if found.opacity[last] > wanted_opacity + 0.3:
-            return f"opacity {found.opacity[last]:.2f} at the end, expected {wanted_opacity:.2f}"
-        return "" if found.opacity[0] > 0.8 else "was faint from the start"
-    if motion == "spin":
-        turned = float(found.angle[last] - found.angle[0])
-        wanted_turn = SPIN_RADIANS * share
-        return "" if 0.6 * wanted_turn < turned < 1.4 * wanted_turn else f"turned {turned:.2f} of {wanted_turn:.2f}"
-    wanted_y = np.array([p.y for p in expected])
+    wanted = 1 + ((GROWTH if scene.motion == "grow" else SHRINKAGE) - 1) * share
+    is_enough = (growth - 1) / (wanted - 1) >= 0.55
+    return "" if is_enough else f"size changed by {growth:.2f}, expected {wanted:.2f}"
+
+
+def _slide_reason(expected: list[Pose], found: Track) -> str:
+    wanted = np.array([expected[-1].x - expected[0].x, expected[-1].y - expected[0].y])
+    went = np.array([found.x[-1] - found.x[0], found.y[-1] - found.y[0]])
+    way = float(np.linalg.norm(wanted))
+    along = float(went @ wanted) / max(way, 1e-6)
+    across = abs(float(went[0] * wanted[1] - went[1] * wanted[0])) / max(way, 1e-6)
+    if not 0.6 * way < along < 1.5 * way:
+        return f"went {along:.2f} of {way:.2f} in the right direction"
+    return "" if across < 0.3 * way else f"strayed {across:.2f} sideways"
+
+
+def _fade_reason(wanted: float, found: Track) -> str:
+    """A shape that moved away leaves its place empty too: while it is seen it must stay there."""
+    seen = ~np.isnan(found.x)
+    way = float(np.hypot(found.x[seen] - found.x[0], found.y[seen] - found.y[0]).max(initial=0.0))
+    if found.opacity[0] < 0.8:
+        return "was faint from the start"
+    if found.opacity[-1] > wanted + 0.3:
+        return f"opacity {found.opacity[-1]:.2f} at the end, expected {wanted:.2f}"
+    return "" if way < 0.1 else f"moved {way:.2f} instead of fading"
+
+
+def _bounce_reason(expected: list[Pose], found: Track) -> str:
     heights = found.y[0] - found.y
-    match = float(np.corrcoef(heights, wanted_y[0] - wanted_y)[0, 1]) if heights.std() > 1e-3 else 0.0
+    if np.isnan(heights).any():
+        return "disappeared"
+    wanted = expected[0].y - np.array([p.y for p in expected])
+    match = float(np.corrcoef(heights, wanted)[0, 1]) if heights.std() > 1e-3 else 0.0
+    sideways = float(np.abs(found.x - found.x[0]).max())
     if heights.max() < 0.55 * BOUNCE_HEIGHT or match < 0.75:
         return f"bounced {heights.max():.2f} high, likeness {match:.2f}"
-    return ""
+    return "" if sideways < 0.1 else f"strayed {sideways:.2f} sideways"
 
 
 def track(scene: Scene, index: int, frames: np.ndarray) -> Track:

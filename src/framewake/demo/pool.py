@@ -30,7 +30,10 @@ LLAVA_SIDE = 64
 
 @dataclass(frozen=True)
 class Shard:
-    """Clips of one size. Shapes: latents (n, C, F, h, w) and image_latents (n, C, 1, h, w) float16, pictures (n, S, S, 3) uint8."""
+    """Clips of one size.
+
+    Shapes: latents (n, C, F, h, w) and image_latents (n, C, 1, h, w) float16, pictures (n, S, S, 3) uint8.
+    """
 
     latents: np.ndarray
     image_latents: np.ndarray

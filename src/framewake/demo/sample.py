@@ -41,8 +41,8 @@ def look(engine: Engine, folder: Path, *, size_px: tuple[int, int], per_motion: 
         frames = clip_of(engine, (model, weights, vae, vae_weights, scale), scene, size_px, steps)
         verdict = judge(scene, frames)
         good[motion].append(verdict.follows)
-        log.info("%-10s %-5s psnr %.1f colour %.1f whole %s | %s | %s", motion, verdict.follows, verdict.first_frame_psnr,
-                 verdict.colour_error, verdict.is_whole, scene.prompt, verdict.reason)  # fmt: skip
+        facts = (motion, verdict.follows, verdict.first_frame_psnr, verdict.colour_error, verdict.is_whole)
+        log.info("%-10s %-5s psnr %.1f colour %.1f whole %s | %s | %s", *facts, scene.prompt, verdict.reason)
         if number < len(MOTIONS):
             rows.append(np.concatenate(list(frames[::4]), axis=1))
     Image.fromarray(np.concatenate(rows)).save(folder / "look.png")

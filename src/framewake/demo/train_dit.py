@@ -24,8 +24,8 @@ from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.nn.rope import rope_table
 from framewake.text.crop import TextLayout
-from framewake.text.template import VIDEO_I2V
 from framewake.text.encode import derive_layout, encode_clip, encode_in_template
+from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
 from framewake.weights.store import Resident
 

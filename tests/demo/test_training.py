@@ -1,0 +1,61 @@
+"""Training parts on both engines: the optimiser learns, states survive, a training step lowers the loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from framewake.demo import models, train_vae
+from framewake.demo.optimiser import Muon, clip_norm
+from framewake.demo.state import load_state, save_state
+from framewake.models.vae import CausalVAE
+
+SMALL = dataclasses.replace(models.VAE, block_out_channels=(4, 4, 4, 4), latent_channels=4, norm_groups=2)
+
+
+def test_muon_fits_a_linear_map(engine):
+    rng = np.random.default_rng(0)
+    x = engine.asarray(rng.standard_normal((64, 8)).astype(np.float32))
+    wanted = engine.asarray(rng.standard_normal((6, 8)).astype(np.float32))
+    target = engine.linear(x, wanted)
+    weights = {"w.weight": engine.zeros((6, 8)), "w.bias": engine.full((6,), 0.1)}
+
+    def loss(w, x, target):
+        error = engine.linear(x, w["w.weight"], w["w.bias"]) - target
+        return engine.mean(error * error, (0, 1))
+
+    step, optimiser = engine.grad(loss), Muon(engine, weights)
+    first, _ = step(weights, x, target)
+    for number in range(60):
+        _, grads = step(weights, x, target)
+        grads, _ = clip_norm(engine, grads, 1.0)
+        rate = 0.01 * (1 - number / 60)
+        weights = optimiser.step(weights, grads, rate, rate)
+    last, _ = step(weights, x, target)
+    assert float(engine.numpy(last)) < 0.05 * float(engine.numpy(first))
+
+
+def test_a_training_step_lowers_the_autoencoders_loss(engine):
+    vae = CausalVAE(engine, SMALL)
+    weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
+    rng = np.random.default_rng(4)
+    pixels = engine.asarray(train_vae.sample_pixels(rng, 16, 5, 1))
+    noise = engine.asarray(rng.standard_normal((1, 4, 2, 2, 2)).astype(np.float32))
+    step = engine.grad(lambda w, x, n: train_vae.loss(engine, vae, w, x, n))
+    first, grads = step(weights, pixels, noise)
+    optimiser = Muon(engine, weights)
+    for _ in range(3):
+        weights = optimiser.step(weights, clip_norm(engine, grads, 1.0)[0], 1e-3, 1e-3)
+        last, grads = step(weights, pixels, noise)
+    assert float(engine.numpy(last)) < float(engine.numpy(first))
+
+
+def test_a_state_comes_back_as_it_was(engine, tmp_path):
+    weights = {"a": engine.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))}
+    assert load_state(tmp_path / "none.safetensors") is None
+    save_state(tmp_path / "run.safetensors", engine, weights=weights, average=weights, progress={"clips": 12.5})
+    state = load_state(tmp_path / "run.safetensors")
+    assert state.progress == {"clips": 12.5}
+    np.testing.assert_array_equal(state.weights["a"], np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert not list(tmp_path.glob("*.partial"))

@@ -1,0 +1,93 @@
+"""The demonstration world: scenes are what their prompts say, and the measure can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from framewake.demo.follow import judge
+from framewake.demo.render import render, render_frame
+from framewake.demo.world import (
+    COLOURS,
+    DIRECTIONS,
+    MOTIONS,
+    SHAPES,
+    looks_like_world,
+    pose,
+    sample_scene,
+    write_prompt,
+)
+
+SIDE = 64
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_rendered_scene_follows_its_own_prompt(motion):
+    scene = sample_scene(np.random.default_rng(11), motion=motion)
+    verdict = judge(scene, render(scene, SIDE, SIDE))
+    assert verdict.is_good, verdict
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_clip_of_another_motion_is_told_apart(motion):
+    scene = sample_scene(np.random.default_rng(12), motion=motion)
+    # In the middle no border stops a shape, which would make two directions look alike.
+    actor = dataclasses.replace(scene.shapes[0], x=0.5, y=0.5, size=0.2)
+    scene = dataclasses.replace(scene, shapes=(actor,))
+    frames = render(scene, SIDE, SIDE)
+    for other in set(MOTIONS) - {motion}:
+        if other == "spin" and scene.shapes[0].kind == "circle":
+            continue
+        verdict = judge(dataclasses.replace(scene, motion=other), frames)
+        assert not verdict.follows, f"{motion} was taken for {other}"
+
+
+def test_the_wrong_shape_moving_is_noticed():
+    rng = np.random.default_rng(5)
+    scene = sample_scene(rng, motion="right")
+    while len(scene.shapes) < 2 or scene.shapes[1].x > 0.5:
+        scene = sample_scene(rng, motion="right")
+    swapped = dataclasses.replace(scene, shapes=scene.shapes[::-1])
+    assert not judge(scene, render(swapped, SIDE, SIDE)).follows
+
+
+def test_blur_noise_and_a_wrong_colour_are_noticed():
+    scene = sample_scene(np.random.default_rng(3), motion="left")
+    frames = render(scene, SIDE, SIDE)
+    noisy = np.clip(frames + np.random.default_rng(0).normal(0, 25, frames.shape), 0, 255).astype(np.uint8)
+    assert judge(scene, noisy).first_frame_psnr < 28
+    tinted = np.clip(frames + np.array([30, 0, 0]), 0, 255).astype(np.uint8)
+    assert not judge(scene, tinted).is_good
+
+
+def test_prompts_name_the_actor_and_scenes_stay_inside():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        scene = sample_scene(rng, aspect=float(rng.choice([1.0, 1.5, 0.6])))
+        actor = scene.shapes[0]
+        prompt = write_prompt(rng, scene).lower()
+        assert actor.kind in prompt or actor.colour_name in prompt
+        assert actor.kind in SHAPES and actor.colour_name in COLOURS
+        for progress in (0.0, 0.5, 1.0):
+            at = pose(scene, 0, progress)
+            assert 0 <= at.x <= scene.width and 0 <= at.y <= scene.height
+
+
+def test_directions_cover_eight_ways_and_sizes_agree():
+    assert len(DIRECTIONS) == 8
+    scene = sample_scene(np.random.default_rng(1), motion="still")
+    small, large = render_frame(scene, 64, 64, 0.0), render_frame(scene, 128, 128, 0.0)
+    shrunk = np.asarray(Image.fromarray(large).resize((64, 64), Image.Resampling.BOX), float)
+    assert np.abs(shrunk - small).mean() < 1.0
+
+
+def test_inputs_outside_the_world_get_a_warning():
+    scene = sample_scene(np.random.default_rng(2))
+    picture = Image.fromarray(render_frame(scene, 96, 96, 0.0))
+    assert looks_like_world(picture, scene.prompt) is None
+    assert "prompt" in looks_like_world(picture, "a cat drinks tea")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
+    assert "picture" in looks_like_world(noise, scene.prompt)
