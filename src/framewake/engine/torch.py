@@ -87,8 +87,10 @@ class TorchEngine:
         return torch.split(x, list(sizes), dim=axis)
 
     def pad(self, x, widths, mode="constant"):
-        flat = [side for pair in reversed(list(widths)) for side in pair]
-        return F.pad(x, flat, mode=mode)
+        widths = list(widths)
+        if mode == "replicate":  # torch wants every axis after the first two
+            widths = [(0, 0)] * (x.ndim - 2 - len(widths)) + widths
+        return F.pad(x, [side for pair in reversed(widths) for side in pair], mode=mode)
 
     def broadcast_to(self, x, shape):
         return x.expand(tuple(shape))
