@@ -210,12 +210,15 @@ class DiT:
         tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
         see("txt_in", tokens)
 
-        def run(x: Tensor) -> Tensor:
-            return self._blocks(weights, x, conditions, rope, layout, see)
+        def run(image: Tensor, tokens: Tensor) -> Tensor:
+            return self._blocks(weights, (image, tokens), conditions, rope, layout, see)
 
-        x = engine.concat([image, tokens], 1)
-        x = run(x) if run_blocks is None else run_blocks(run, x)
-        x = self._final(weights.part("final_layer"), x[:, : layout.image_count], conditions[-1])
+        count = layout.image_count
+        if run_blocks is None:
+            x = run(image, tokens)
+        else:
+            x = run_blocks(lambda x: run(x[:, :count], x[:, count:]), engine.concat([image, tokens], 1))
+        x = self._final(weights.part("final_layer"), x[:, :count], conditions[-1])
         see("final_tokens", x)
         velocity = patches_to_grid(engine, x, grid, config.patch_size)
         see("output", velocity)
@@ -275,11 +278,11 @@ class DiT:
         see("token_replace_vec", first)
         return (first, condition)
 
-    def _blocks(self, weights: WeightSource, x: Tensor, conditions, rope, layout: Layout, see: Observe) -> Tensor:
-        """All double and single blocks. Shapes: (B, N + T, D) -> (B, N + T, D)."""
+    def _blocks(self, weights: WeightSource, tokens, conditions, rope, layout: Layout, see: Observe) -> Tensor:
+        """All double and single blocks. Shapes: image (B, N, D) and text (B, T, D) -> (B, N + T, D)."""
         engine = self.engine
         double, single = self._compiled(layout)
-        image, text = x[:, : layout.image_count], x[:, layout.image_count :]
+        image, text = tokens
         for number, w in enumerate(weights.blocks("double_blocks", self.config.double_blocks)):
             image, text = double(w, image, text, conditions, rope)
             see(f"double_{number}_img", image)

@@ -26,17 +26,21 @@ def rope_table(
     """
     if min(grid) < 1 or any(d % 2 for d in dims):
         raise InputError(f"rope_table got grid {tuple(grid)} and dims {tuple(dims)}; sizes start at 1, dims are even")
-    positions = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in grid), indexing="ij")
-    angles = []
-    for axis, (position, dim) in enumerate(zip(positions, dims, strict=True)):
+    cos, sin = np.empty((2, *grid, sum(dims)), dtype=np.float32)
+    start = 0
+    for axis, dim in enumerate(dims):
         frequencies = _frequencies(dim, theta)
         if axis == 0 and frames > LONG_VIDEO_FRAMES:
-            intrinsic = min(max(2 + (frames + 3) // 100, 4), 8)
             # A tiny head has fewer temporal frequencies than the published one's eight.
-            frequencies[min(intrinsic, dim // 2) - 1] = 0.9 * 2 * math.pi / grid[0]
-        angles.append(np.outer(position.reshape(-1), frequencies))  # float32: as the original rounds
-    angle = np.repeat(np.concatenate(angles, axis=1), 2, axis=1).astype(np.float64)
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+            intrinsic = min(max(2 + (frames + 3) // 100, 4), 8, dim // 2)
+            frequencies[intrinsic - 1] = 0.9 * 2 * math.pi / grid[0]
+        angles = np.outer(np.arange(grid[axis], dtype=np.float32), frequencies)  # float32: as the original rounds
+        angles = np.repeat(angles, 2, axis=1).astype(np.float64)
+        shape = [dim if place == 3 else grid[axis] if place == axis else 1 for place in range(4)]
+        cos[..., start : start + dim] = np.cos(angles).reshape(shape)
+        sin[..., start : start + dim] = np.sin(angles).reshape(shape)
+        start += dim
+    return cos.reshape(-1, start), sin.reshape(-1, start)
 
 
 def _frequencies(dim: int, theta: float) -> np.ndarray:
