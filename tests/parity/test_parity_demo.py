@@ -1,0 +1,82 @@
+"""The shipped demonstration checkpoint through diffusers' own pipeline and through ours: the same clip.
+
+Known departures of diffusers that are taken into account: it always mixes the picture into the noise
+(stability on), never rounds the guidance to bfloat16 (ours does not in float32 either), decodes without
+tiles unless told to, and rounds frames to uint8 instead of cutting off.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from framewake.demo.render import render_frame
+from framewake.demo.world import sample_scene
+from framewake.pipeline import Output, Pipeline, Result
+from framewake.request import Request
+from framewake.sampling.noise import draw
+from framewake.text.encode import derive_layout
+from framewake.text.template import VIDEO_I2V
+from framewake.text.tokenize import Tokenizer
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+SIDE, FRAMES, STEPS, SEED = 64, 9, 4, 5
+
+
+def test_both_pipelines_make_the_same_clip(tmp_path):
+    scene = sample_scene(np.random.default_rng(21), motion="right")
+    picture = Image.fromarray(render_frame(scene, SIDE, SIDE, 0.0))
+    picture.save(tmp_path / "picture.png")
+    pipeline = Pipeline.load("demo", engine="torch:cpu")
+    request = Request(
+        prompt=scene.prompt,
+        image=str(tmp_path / "picture.png"),
+        resolution="360p",
+        frames=FRAMES,
+        steps=STEPS,
+        seed=SEED,
+        precision="float32",
+        is_stable=True,
+        flow_shift=7.0,
+    )
+    events = list(pipeline.run(request, Output(tmp_path / "frames/")))
+    ours = next(event for event in events if isinstance(event, Result)).frames
+
+    folder = pipeline.checkpoint.folder
+    llava = pipeline.checkpoint.llava
+    layout = derive_layout(
+        Tokenizer.from_folder(folder / "tokenizer"),
+        VIDEO_I2V,
+        image_token_id=llava.image_token_id,
+        image_tokens=llava.vision.patches,
+    )
+    template = {
+        "template": VIDEO_I2V.before + "{}" + VIDEO_I2V.after,
+        "crop_start": layout.crop_start,
+        "image_emb_start": layout.image_at,
+        "image_emb_end": layout.image_at + layout.image_tokens,
+        "image_emb_len": layout.image_tokens,
+        "double_return_token_id": layout.double_return_id,
+    }
+    theirs = diffusers.HunyuanVideoImageToVideoPipeline.from_pretrained(folder, dtype=torch.float32)
+    theirs.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        video = theirs(
+            image=picture,
+            prompt=scene.prompt,
+            prompt_template=template,
+            height=SIDE,
+            width=SIDE,
+            num_frames=FRAMES,
+            num_inference_steps=STEPS,
+            guidance_scale=6.0,
+            latents=torch.from_numpy(draw((1, 16, 3, SIDE // 8, SIDE // 8), SEED)),
+            output_type="np",
+        ).frames[0]
+    expected = np.clip(np.asarray(video) * 255, 0, 255).astype(np.uint8)
+    assert ours.shape == expected.shape
+    assert int(np.abs(ours.astype(int) - expected.astype(int)).max()) <= 1
