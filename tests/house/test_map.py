@@ -36,6 +36,6 @@ def test_readme_maps_every_part():
 
 def test_scripts_named_in_the_documents_exist():
     documents = [README, ROOT / "CONTRIBUTING.md", STRUCTURE, *(ROOT / "docs").glob("*.md")]
-    named = {name for path in documents for name in re.findall(r"`scripts/(\w+)", path.read_text())}
+    named = {name for path in documents for name in re.findall(r"\bscripts/(\w+)", path.read_text())}
     gone = {name for name in named if not (ROOT / "scripts" / name).exists()}
     assert named and not gone, f"named, but not there: {sorted(gone)}"
