@@ -29,7 +29,7 @@ def of_kind(kind):
 def photo(case):
     given = case["inputs"]["photo"]
     height, width = (given.get(side, given.get(f"image_{side}")) for side in ("height", "width"))
-    return Image.fromarray(rule.image("photo", height, width, given.get("seed", case["seed"]), given["block"]))
+    return Image.fromarray(rule.image("photo", height, width, given.get("seed", case["seed"]), block=given["block"]))
 
 
 @of_kind("image_preprocess")
@@ -77,7 +77,7 @@ def test_normalise_puts_frames_after_channels():
 
 
 def sample(mode="RGB", size=(40, 30)):
-    values = rule.image("sample", size[1], size[0], 3, 8)
+    values = rule.image("sample", size[1], size[0], 3, block=8)
     return Image.fromarray(values).convert(mode)
 
 

@@ -32,7 +32,7 @@ def weights(engine):
 def test_matches_the_original(engine, weights, name):
     case, expected = golden.CASES[name], golden.arrays(name)
     photo = case["inputs"]["photo"]
-    picture = Image.fromarray(rule.image("photo", photo["height"], photo["width"], photo["seed"], photo["block"]))
+    picture = Image.fromarray(rule.image("photo", photo["height"], photo["width"], photo["seed"], block=photo["block"]))
     config = golden.llava_config(name)
     pixels = clip_pixels(picture, config.vision.image_size, mean=MEAN, std=STD)
     ids, mask = golden.tokens(name)

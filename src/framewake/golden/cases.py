@@ -76,7 +76,8 @@ class Case(NamedTuple):
         height, width = (entry.get(side, entry.get(f"image_{side}")) for side in ("height", "width"))
         if not isinstance(height, int) or not isinstance(width, int):
             raise CheckpointError(f"case {self.id!r}: the picture {name!r} has no height and width.")
-        return Image.fromarray(rule.image(name, height, width, entry.get("seed", self.seed), entry.get("block", 16)))
+        seed, block = entry.get("seed", self.seed), entry.get("block", 16)
+        return Image.fromarray(rule.image(name, height, width, seed, block=block))
 
     def weights(
         self, model: str, engine: Engine, shapes: Mapping[str, tuple[int, ...]], *, optional: Any = ()

@@ -49,7 +49,7 @@ def llava_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
                 yield Pair(name, valid_rows(engine.numpy(parts.states), parts.lengths), valid_rows(want, parts.lengths))
         elif name == f"hidden_m{skip + 1}":
             valid = int(merged.sum(axis=1).max())
-            yield Pair(name, engine.numpy(hidden)[:, :valid], want)
+            yield Pair(name, engine.numpy(hidden)[:, :valid], want[:, :valid])
         elif name == "inputs_embeds_rows":
             yield Pair(name, _rows(case, seen.arrays["inputs_embeds"], merged.shape[1]), want)
         elif name in exact:

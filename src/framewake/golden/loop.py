@@ -9,7 +9,7 @@ import numpy as np
 
 from framewake.engine.contract import Engine, Tensor
 from framewake.golden.cases import Case, dit_config, tensor, tiling_config, vae_config
-from framewake.golden.compare import Pair
+from framewake.golden.compare import Level, Pair
 from framewake.golden.modules import Arrays, Seen, text_states
 from framewake.media.image import bucket_pixels, normalise
 from framewake.models.dit import DiT, TextStates
@@ -53,7 +53,7 @@ def end_to_end(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     seen("decoded", decoded)
     seen.arrays["frames"] = to_frames(seen.arrays["decoded"])[dropped_frames(config) :]
     for pair in seen.pairs(arrays):
-        level = "exact" if pair.array in EXACT else "level" if pair.array == "frames" else "loop"
+        level: Level = "exact" if pair.array in EXACT else "level" if pair.array == "frames" else "loop"
         yield pair._replace(level=level)
 
 
@@ -77,7 +77,7 @@ def _denoise(case: Case, engine: Engine, image: Tensor | None, shape: LatentShap
     )
     seen.arrays |= {"rope_cos": cos, "rope_sin": sin}
     guidance = None
-    if case.config["embedded_guidance_scale"] is not None and config.has_guidance:
+    if case.config["embedded_guidance_scale"] is not None:
         guidance = rounded_guidance(case.config["embedded_guidance_scale"], "bfloat16")
         seen.arrays["guidance"] = np.full(2 if is_guided else 1, guidance, dtype=np.float32)
     inner = denoiser(

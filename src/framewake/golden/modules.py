@@ -127,7 +127,7 @@ def vae_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     vae = CausalVAE(engine, vae_config(case.config))
     w = case.weights("vae", engine, vae.shapes()).part("")
     pixels, tiling, seen = tensor(engine, case.input("pixels")), _tiling(case), Seen(engine)
-    mean, logvar = vae.encode(w, pixels, seen) if tiling is None else tiled_encode(vae, w, pixels, tiling)
+    mean, logvar = vae.encode(w, pixels, observe=seen) if tiling is None else tiled_encode(vae, w, pixels, tiling)
     seen("mean", mean)
     seen("logvar", logvar)
     seen.arrays["std"] = np.exp(np.float32(0.5) * seen.arrays["logvar"])
@@ -139,7 +139,7 @@ def vae_decode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     vae = CausalVAE(engine, vae_config(case.config))
     w = case.weights("vae", engine, vae.shapes()).part("")
     latents, tiling, seen = tensor(engine, case.input("latents")), _tiling(case), Seen(engine)
-    seen("sample", vae.decode(w, latents, seen) if tiling is None else tiled_decode(vae, w, latents, tiling))
+    seen("sample", vae.decode(w, latents, observe=seen) if tiling is None else tiled_decode(vae, w, latents, tiling))
     yield from seen.pairs(arrays)
 
 
@@ -150,7 +150,7 @@ def lora_merge(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     lora = {name: rule.weight(name, entry["shape"], case.seed) for name, entry in case.need("inputs", "lora").items()}
     if case.inputs.get("alpha"):
         keys = {name.rsplit(".lora_", 1)[0] for name in lora}
-        lora |= {f"{key}.alpha": np.float32(case.need("inputs", "alpha", "value")) for key in keys}
+        lora |= {f"{key}.alpha": np.asarray(case.need("inputs", "alpha", "value"), np.float32) for key in keys}
     prefix = case.need("config", "prefix")
     expected = {entry["key"]: entry["module"] for entry in case.need("resolved")}
     right = [resolve(key.removeprefix(f"{prefix}_"), base) == module for key, module in expected.items()]

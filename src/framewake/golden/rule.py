@@ -42,7 +42,7 @@ def input(name: str, shape: Sequence[int], seed: int) -> np.ndarray:
     return _normal(f"input.{name}", shape, seed)
 
 
-def image(name: str, height: int, width: int, seed: int, block: int = 16) -> np.ndarray:
+def image(name: str, height: int, width: int, seed: int, *, block: int = 16) -> np.ndarray:
     """A test picture: flat coloured blocks under a diagonal ramp.
 
     Shapes: (height, width, 3) uint8.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,13 @@ from framewake.weights.settings import Settings, write_settings
 
 Arrays = Mapping[str, np.ndarray]
 _FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+
+_CONTENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "dit": diffusers.dit_content,
+    "vae": diffusers.vae_content,
+    "llava": diffusers.llava_content,
+    "clip_text": diffusers.clip_text_content,
+}
 
 
 class Parts(NamedTuple):
@@ -42,7 +49,7 @@ def to_diffusers(component: str, config: Any, tensors: Arrays) -> dict[str, np.n
 
 
 def write_component(
-    folder: Path, component: str, config: Any, tensors: Arrays, dtype: Literal["float16", "float32"] = "float16"
+    folder: Path, component: str, config: Any, tensors: Arrays, *, dtype: Literal["float16", "float32"] = "float16"
 ) -> None:
     """Write one component's config file and weights into its folder of a checkpoint.
 
@@ -56,12 +63,7 @@ def write_component(
             stored[name] = np.asarray(values).astype(dtype)
         if not np.isfinite(stored[name]).all():
             raise CheckpointError(f"{component}: {name} has values that {dtype} cannot hold.")
-    content = {
-        "dit": diffusers.dit_content,
-        "vae": diffusers.vae_content,
-        "llava": diffusers.llava_content,
-        "clip_text": diffusers.clip_text_content,
-    }[component](config)
+    content = _CONTENTS[component](config)
     if "architectures" in content:
         content["dtype"] = dtype
     _write_json(target / "config.json", content)
@@ -79,7 +81,7 @@ def write_checkpoint(
     """Write everything but the tokenizers, which are files copied to ``tokenizer/`` and ``tokenizer_2/``."""
     folder = Path(folder)
     for component, (config, tensors) in parts._asdict().items():
-        write_component(folder, component, config, tensors, dtype)
+        write_component(folder, component, config, tensors, dtype=dtype)
     classes = {diffusers.FOLDERS[name]: list(kind) for name, kind in diffusers.CLASSES.items()}
     classes |= {name: list(kind) for name, kind in diffusers.OTHERS.items()}
     index = {"_class_name": "HunyuanVideoImageToVideoPipeline", "_diffusers_version": diffusers.VERSION}

@@ -21,7 +21,7 @@ from framewake.errors import CheckpointError
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
 
 # How each type is laid out on disk; numpy has no bfloat16 and no float8, so their bits are kept.
-_STORAGE = {
+_STORAGE: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
