@@ -37,7 +37,7 @@ def test_a_published_clip_is_decoded_as_the_original_cuts_it():
     ]
     assert plan.columns.cuts[-1] == Cut(144, 160, 0, 128)
     assert plan.rows.blend == plan.columns.blend == 64
-    assert plan.count == 3 * 4 * 7
+    assert plan.tiles == 3 * 4 * 7
     assert (plan.frames.size, plan.rows.size, plan.columns.size) == (129, 720, 1280)
 
 
@@ -70,9 +70,9 @@ def test_encode_is_cut_only_above_the_thresholds(size, tiles):
 
 def test_each_kind_of_tiling_can_be_off():
     off = replace(HUNYUAN_TILING, is_spatial=False, is_temporal=False)
-    assert decode_plan(33, 90, 160, off).count == 1
-    assert decode_plan(33, 90, 160, replace(off, is_temporal=True)).count == 3
-    assert decode_plan(33, 90, 160, replace(off, is_spatial=True)).count == 28
+    assert decode_plan(33, 90, 160, off).tiles == 1
+    assert decode_plan(33, 90, 160, replace(off, is_temporal=True)).tiles == 3
+    assert decode_plan(33, 90, 160, replace(off, is_spatial=True)).tiles == 28
 
 
 def test_a_last_tile_of_one_frame_is_not_computed():
@@ -159,7 +159,9 @@ def test_temporal_tiles_hold_spatial_tiles(engine):
     whole = join(clips, 4, 10**6, 2)
     expected = np.concatenate([whole[:, :, :13], whole[:, :, clips[0].shape[2] :]], 2)
     seen = []
-    found = tiled_decode(vae, w, engine.asarray(latents), TOY_TILING, lambda done, total: seen.append((done, total)))
+    found = tiled_decode(
+        vae, w, engine.asarray(latents), TOY_TILING, on_tile=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert isinstance(found, np.ndarray)
     assert found.shape == expected.shape == (1, 3, 21, 16, 40)
@@ -208,5 +210,5 @@ def test_the_callback_can_stop_the_work(engine):
         raise Cancelled(f"after {count} of {total}")
 
     with pytest.raises(Cancelled, match="after 1 of 4"):
-        tiled_decode(vae, weights_of(engine, vae), rule.input("z", (1, 4, 1, 5, 5), 1), TOY_TILING, stop)
+        tiled_decode(vae, weights_of(engine, vae), rule.input("z", (1, 4, 1, 5, 5), 1), TOY_TILING, on_tile=stop)
     assert done == [1]

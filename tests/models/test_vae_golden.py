@@ -46,7 +46,7 @@ def test_encode(engine, name):
         if key in keeps:
             found[key] = engine.numpy(value)
 
-    mean, logvar = vae.encode(w, engine.asarray(case.input("pixels")), observe)
+    mean, logvar = vae.encode(w, engine.asarray(case.input("pixels")), observe=observe)
     found |= {"mean": engine.numpy(mean), "logvar": engine.numpy(logvar)}
     check(case, found | {"std": np.exp(found["logvar"] / 2)})
 
@@ -61,7 +61,7 @@ def test_decode(engine, name):
         if key in keeps:
             found[key] = engine.numpy(value)
 
-    found["sample"] = engine.numpy(vae.decode(w, engine.asarray(case.input("latents")), observe))
+    found["sample"] = engine.numpy(vae.decode(w, engine.asarray(case.input("latents")), observe=observe))
     check(case, found)
 
 

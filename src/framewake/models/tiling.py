@@ -7,6 +7,7 @@ Source: specification, section 7.6.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ class TilePlan(NamedTuple):
     columns: AxisPlan
 
     @property
-    def count(self) -> int:
+    def tiles(self) -> int:
         """How many tiles are computed."""
         return len(self.frames.cuts) * len(self.rows.cuts) * len(self.columns.cuts)
 
@@ -93,7 +94,7 @@ def tile_plan(size: tuple[int, int, int], tiling: TilingConfig, config: VAEConfi
 
 
 def tiled_decode(
-    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, on_tile: OnTile | None = None
+    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, *, on_tile: OnTile | None = None
 ) -> np.ndarray:
     """Pixels of unscaled latents as a host array, in tiles where the sizes ask for it.
 
@@ -106,7 +107,7 @@ def tiled_decode(
 
 
 def tiled_encode(
-    vae: CausalVAE, w: Weights, pixels: Tensor, tiling: TilingConfig, on_tile: OnTile | None = None
+    vae: CausalVAE, w: Weights, pixels: Tensor, tiling: TilingConfig, *, on_tile: OnTile | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log variance of pixels as host arrays, in tiles where the sizes ask for it.
 
@@ -197,7 +198,7 @@ class _Progress:
 def _assemble(
     compute: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, engine: Engine, on_tile: OnTile | None
 ) -> np.ndarray:
-    progress = _Progress(plan.count, on_tile)
+    progress = _Progress(plan.tiles, on_tile)
 
     def tile(in_time: Cut, row: Cut, column: Cut) -> np.ndarray:
         window = x[:, :, in_time.start : in_time.stop, row.start : row.stop, column.start : column.stop]
@@ -209,7 +210,7 @@ def _assemble(
     done = 0
     before = None
     for cut in plan.frames.cuts:
-        clip = _frame(plan, lambda row, column, cut=cut: tile(cut, row, column))
+        clip = _frame(plan, functools.partial(tile, cut))
         if len(plan.frames.cuts) == 1:
             return clip
         blend(before, clip, 2, plan.frames.blend)

@@ -34,21 +34,21 @@ class CausalVAE:
         """Name and shape of every tensor of the checkpoint."""
         return self.encoder.shapes() | self.decoder.shapes() | self.quant.shapes() | self.post_quant.shapes()
 
-    def encode(self, w: Weights, pixels: Tensor, observe: Observe | None = None) -> tuple[Tensor, Tensor]:
+    def encode(self, w: Weights, pixels: Tensor, *, observe: Observe | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the posterior; the mean is what conditions a video.
 
         Shapes: pixels (B, 3, 1 + 4 n, H, W) -> two of (B, latent channels, 1 + n, ceil(H / 8), ceil(W / 8)).
         """
-        moments = self.moments(w, pixels, observe)
+        moments = self.moments(w, pixels, observe=observe)
         latent = self.config.latent_channels
         return moments[:, :latent], self.engine.clip(moments[:, latent:], LOGVAR_RANGE[0], LOGVAR_RANGE[1])
 
-    def moments(self, w: Weights, pixels: Tensor, observe: Observe | None = None) -> Tensor:
+    def moments(self, w: Weights, pixels: Tensor, *, observe: Observe | None = None) -> Tensor:
         """Mean and unclamped log variance, joined along the channels: what tiles are blended in."""
         pixels = self.engine.cast(pixels, self.engine.dtype(w["quant_conv.weight"]))
-        return self.quant(w, self.encoder(w, pixels, observe))
+        return self.quant(w, self.encoder(w, pixels, observe=observe))
 
-    def decode(self, w: Weights, latents: Tensor, observe: Observe | None = None) -> Tensor:
+    def decode(self, w: Weights, latents: Tensor, *, observe: Observe | None = None) -> Tensor:
         """Pixels, not clamped, of latents already divided by the scaling factor.
 
         Shapes: latents (B, latent channels, 1 + n, H, W) -> (B, 3, 1 + 4 n, 8 H, 8 W).
@@ -57,7 +57,7 @@ class CausalVAE:
         x = self.post_quant(w, latents)
         if observe is not None:
             observe("dec_post_quant", x)
-        return self.decoder(w, x, observe)
+        return self.decoder(w, x, observe=observe)
 
 
 class Encoder:
@@ -90,7 +90,7 @@ class Encoder:
         """Name and shape of each weight."""
         return shapes_of([self.conv_in, *itertools.chain(*self.levels), self.mid, self.norm_out, self.conv_out])
 
-    def __call__(self, w: Weights, x: Tensor, observe: Observe | None = None) -> Tensor:
+    def __call__(self, w: Weights, x: Tensor, *, observe: Observe | None = None) -> Tensor:
         x = self.conv_in(w, x)
         if observe is not None:
             observe("enc_conv_in", x)
@@ -136,11 +136,11 @@ class Decoder:
         """Name and shape of each weight."""
         return shapes_of([self.conv_in, self.mid, *itertools.chain(*self.levels), self.norm_out, self.conv_out])
 
-    def __call__(self, w: Weights, x: Tensor, observe: Observe | None = None) -> Tensor:
+    def __call__(self, w: Weights, x: Tensor, *, observe: Observe | None = None) -> Tensor:
         x = self.conv_in(w, x)
         if observe is not None:
             observe("dec_conv_in", x)
-            x = self.mid(w, x, lambda part, value: observe(f"dec_{part}", value))
+            x = self.mid(w, x, observe=lambda part, value: observe(f"dec_{part}", value))
             observe("dec_mid", x)
         else:
             x = self.mid(w, x)

@@ -165,7 +165,7 @@ class MidBlock:
         parts = self.resnets[0].shapes() | self.resnets[1].shapes()
         return parts | self.attention.shapes() if self.has_attention else parts
 
-    def __call__(self, w: Weights, x: Tensor, observe: Observe | None = None) -> Tensor:
+    def __call__(self, w: Weights, x: Tensor, *, observe: Observe | None = None) -> Tensor:
         x = self.resnets[0](w, x)
         if observe is not None:
             observe("mid_resnet0", x)
