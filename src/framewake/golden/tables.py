@@ -60,10 +60,12 @@ def timestep_embedding(case: Case, engine: Engine, arrays: Arrays) -> Iterator[P
     shapes = {"mlp.0.weight": (width, 2 * len(FREQUENCIES)), "mlp.0.bias": (width,)}
     shapes |= {"mlp.2.weight": (width, width), "mlp.2.bias": (width,)}
     w = {f"time_in.{name}": rule.weight(f"time_in.{name}", shape, case.seed) for name, shape in shapes.items()}
-    w = {name: tensor(engine, weight) for name, weight in w.items()}
+    w = {name.removeprefix("time_in."): tensor(engine, weight) for name, weight in w.items()}
     yield Pair("frequencies", FREQUENCIES, arrays["frequencies"], "exact")
     yield Pair("embedding", engine.numpy(sinusoid(engine, values)), arrays["embedding"])
-    yield Pair("mlp_output", engine.numpy(scalar_embedding(engine, w, "time_in", values)), arrays["mlp_output"])
+    yield Pair(
+        "mlp_output", engine.numpy(scalar_embedding(engine, w, ("mlp.0", "mlp.2"), values)), arrays["mlp_output"]
+    )
 
 
 def guidance_rounding(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:

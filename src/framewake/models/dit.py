@@ -25,6 +25,8 @@ from framewake.nn.rope import rotate, with_plain_tokens
 Run = Callable[[Tensor], Tensor]
 Observe = Callable[[str, Tensor], None]
 
+SCALAR_LAYERS = ("mlp.0", "mlp.2")  # of the embedders of timestep and guidance
+
 
 class TextStates(NamedTuple):
     """What the text encoders hand to the transformer.
@@ -171,7 +173,7 @@ class DiT:
         refiner = {f"txt_in.{name}": shape for name, shape in self.refiner.shapes().items()}
         return with_biases(layers) | norms | refiner
 
-    def __call__(
+    def __call__(  # noqa: PLR0913  # the model's own inputs, by name
         self,
         weights: WeightSource,
         latents: Tensor,
@@ -263,11 +265,11 @@ class DiT:
         see("vector_embedding", vector)
         is_replaced = self.config.condition == "token_replace"
         times = engine.concat([timestep, engine.zeros((batch,))], 0) if is_replaced else timestep
-        times = scalar_embedding(engine, weights.part(""), "time_in", times)
+        times = scalar_embedding(engine, weights.part("time_in"), SCALAR_LAYERS, times)
         see("time_embedding", times[:batch])
         condition = times[:batch] + vector
         if self.config.has_guidance:
-            scale = scalar_embedding(engine, weights.part(""), "guidance_in", guidance)
+            scale = scalar_embedding(engine, weights.part("guidance_in"), SCALAR_LAYERS, guidance)
             see("guidance_embedding", scale)
             condition = condition + scale
         see("vec", condition)

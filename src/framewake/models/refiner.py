@@ -12,6 +12,8 @@ from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
 from framewake.nn.modulation import modulation_vectors
 
+TIME_LAYERS = ("t_embedder.mlp.0", "t_embedder.mlp.2")
+
 
 class TokenRefiner:
     """Two gated transformer blocks over the text states, steered by the timestep and their mean.
@@ -26,7 +28,7 @@ class TokenRefiner:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor, names relative to the refiner."""
         width, mlp_size, inputs = self.config.hidden_size, self.config.mlp_size, self.config.text_width
-        layers = {
+        layers: dict[str, tuple[int, ...]] = {
             "input_embedder": (width, inputs),
             "t_embedder.mlp.0": (width, 256),
             "t_embedder.mlp.2": (width, width),
@@ -54,7 +56,7 @@ class TokenRefiner:
         kind = engine.dtype(w["input_embedder.weight"])
         mean = engine.cast(mean_of_valid(engine, states, lengths), kind)
         names = ("c_embedder.linear_1", "c_embedder.linear_2")
-        condition = scalar_embedding(engine, w, "t_embedder", timestep) + mlp(engine, w, names, mean, "silu")
+        condition = scalar_embedding(engine, w, TIME_LAYERS, timestep) + mlp(engine, w, names, mean, "silu")
         x = linear(engine, w, "input_embedder", engine.cast(states, kind))
         for block in blocks:
             x = self.block(block, x, lengths, condition)

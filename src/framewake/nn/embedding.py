@@ -27,15 +27,15 @@ def sinusoid(engine: Engine, values: Tensor) -> Tensor:
     return engine.concat([engine.cos(angles), engine.sin(angles)], 1)
 
 
-def scalar_embedding(engine: Engine, w: Weights, name: str, values: Tensor) -> Tensor:
-    """Numbers as vectors: sinusoid, linear, SiLU, linear; the tensors are ``name.mlp.0`` and ``name.mlp.2``.
+def scalar_embedding(engine: Engine, w: Weights, names: tuple[str, str], values: Tensor) -> Tensor:
+    """Numbers as vectors: sinusoid, linear, SiLU, linear; ``names`` are the two layers' names.
 
     Shapes: values (B,) -> (B, D), in the type of the weights.
     Source: specification, section 4.3.
     """
-    kind = engine.dtype(w[name + ".mlp.0.weight"])
+    kind = engine.dtype(w[names[0] + ".weight"])
     waves = engine.cast(sinusoid(engine, values), kind)
-    return mlp(engine, w, (name + ".mlp.0", name + ".mlp.2"), waves, "silu")
+    return mlp(engine, w, names, waves, "silu")
 
 
 def patch_embedding(engine: Engine, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from framewake.engine.contract import Engine, Tensor
+from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.errors import InputError
-
-Precision = Literal["float32", "float16", "bfloat16"]
 
 
 class Schedule(NamedTuple):
@@ -58,7 +56,7 @@ def euler_step(engine: Engine, x: Tensor, velocity: Tensor, sigma: float, next_s
     return engine.cast(x, "float32") + engine.cast(velocity, "float32") * stride
 
 
-def rounded_guidance(scale: float, precision: Precision) -> float:
+def rounded_guidance(scale: float, precision: Dtype) -> float:
     """The embedded guidance number: scale times 1000, both in the transformer's type.
 
     6.0 becomes 6016 in bfloat16, whose neighbours are 32 apart there; the published weights were

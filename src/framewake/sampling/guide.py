@@ -18,7 +18,7 @@ Denoise = Callable[[Tensor, float], Tensor]
 class Step(NamedTuple):
     """One finished step. Shapes: latents and velocity (B, C, F, H, W); ``index`` counts from 0."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     latents: Tensor
     velocity: Tensor
 
@@ -72,6 +72,7 @@ def with_negative(engine: Engine, denoise: Denoise, scale: float) -> Denoise:
 def with_image_channels(engine: Engine, denoise: Denoise, image: Tensor) -> Denoise:
     """The image latent as further input channels: latents, image in frame 0, mask of frame 0.
 
+    Inside ``with_negative`` the image is doubled like the latents; around it, it is not.
     Shapes: image (B, C, 1, H, W); the wrapped function gets (B, 2 * C + 1, F, H, W).
     Source: specification, section 4.8.
     """
