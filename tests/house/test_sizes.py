@@ -14,7 +14,12 @@ LONG: dict[str, str] = {}
 MANY_PARAMETERS: dict[str, str] = {
     "models.dit.DiT.__call__": "the model's own inputs; all but the first two are given by name",
 }
-OPTIONS_BY_POSITION: dict[str, str] = {}
+OPTIONS_BY_POSITION: dict[str, str] = {
+    "app.commands.doctor": "typer makes an option of every parameter",
+    "app.original_flags.used": "a table of flags that is read as columns",
+    "app.original_flags.unused": "a table of flags that is read as columns",
+    "nn.rope.rope_table": "the four numbers that make a table, in the specification's order",
+}
 
 # An operation's signature is the contract's, where mathematics decides the order.
 CONTRACT = "engine."

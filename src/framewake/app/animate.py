@@ -83,7 +83,7 @@ def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -
         return free_path(request, Path()) if asked is None else Path(asked)
     if asked is not None and not Path(asked).is_dir():
         raise InputError(f"with --batch, -o names the folder for all clips, and {asked} is none. Make it first.")
-    return free_path(request, Path(asked or ""), taken)
+    return free_path(request, Path(asked or ""), taken=taken)
 
 
 def asked_engine(name: str) -> Engine:

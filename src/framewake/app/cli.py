@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from framewake import __version__
 from framewake.errors import Cancelled, FramewakeError, exit_code
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     from framewake.app.commands import app
 
     # ClickException: typer has its own copy of click or uses the real one, depending on its version.
-    usage_error = typer.BadParameter.__mro__[2]
+    usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         code = app(args=given, prog_name="framewake", standalone_mode=False)
     except usage_error as error:

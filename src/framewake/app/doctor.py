@@ -26,7 +26,7 @@ def describe(name: str | None, *, as_json: bool) -> None:
 
     Raises: InputError when a named engine cannot be had.
     """
-    found = {
+    found: dict[str, Any] = {
         "framewake": framewake.__version__,
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},

@@ -138,7 +138,7 @@ def with_parameters(function: Callable[[Mapping[str, Any]], None]) -> Callable[.
         function(given)
 
     found = parameters()
-    command.__signature__ = inspect.Signature(found)
+    command.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
     command.__doc__, command.__name__ = function.__doc__, function.__name__
     return command

@@ -24,7 +24,7 @@ def slug(text: str) -> str:
     return made or "clip"
 
 
-def free_path(request: Request, folder: Path, taken: Collection[Path] = ()) -> Path:
+def free_path(request: Request, folder: Path, *, taken: Collection[Path] = ()) -> Path:
     """A name from prompt and seed that neither exists nor is in ``taken``; "-2" and so on keeps it free."""
     stem = f"{slug(request.prompt)}-seed{request.seed}"
     path, number = folder / f"{stem}.mp4", 1

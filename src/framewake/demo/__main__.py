@@ -23,7 +23,7 @@ def main() -> int:
     engine = engines.get(arguments.engine)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for step in STEPS if arguments.step == "all" else [arguments.step]:
-        run_step(step, engine, arguments.folder, arguments.seconds)
+        run_step(step, engine, arguments.folder, seconds=arguments.seconds)
     return 0
 
 

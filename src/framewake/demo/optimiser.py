@@ -18,7 +18,7 @@ _BETA1, _BETA2, _EPS = 0.9, 0.99, 1e-8
 class Muon:
     """Optimiser with state for one flat dict of weights; ``plain`` names go to AdamW although they are matrices."""
 
-    def __init__(self, engine: Engine, weights: Weights, plain: tuple[str, ...] = ()) -> None:
+    def __init__(self, engine: Engine, weights: Weights, *, plain: tuple[str, ...] = ()) -> None:
         self.engine = engine
         self.steps = 0
         self.is_matrix = {

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from framewake.demo.render import render
-from framewake.demo.world import FULL_FRAMES, sample_scene, write_prompt
+from framewake.demo.world import sample_scene, write_prompt
 from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
@@ -54,7 +54,7 @@ def fill(
         scenes = [sample_scene(rng, width / height) for _ in range(SHARD_CLIPS)]
         latents, image_latents, pictures = [], [], []
         for scene in scenes:
-            frames = render(scene, height, width, FULL_FRAMES)
+            frames = render(scene, height, width)
             pixels = engine.asarray((frames.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1).astype(np.float32))
             latents.append(engine.numpy(vae.encode(weights, pixels)[0])[0])
             image_latents.append(engine.numpy(vae.encode(weights, pixels[:, :, :1])[0])[0])

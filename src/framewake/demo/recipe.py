@@ -13,7 +13,7 @@ from framewake.demo import models, pool, train_dit, train_vae
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
-from framewake.engine.contract import Engine
+from framewake.engine.contract import Dtype, Engine
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.vae import CausalVAE
 from framewake.weights.export import Parts, write_checkpoint
@@ -41,13 +41,13 @@ POOLS = {
 }
 
 
-def run_step(step: str, engine: Engine, folder: Path, seconds: float | None = None) -> None:
+def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None = None) -> None:
     """One step; training goes on where it stopped."""
     log.info("step %s", step)
     if step == "tokenizers":
         write_tokenizers(folder, corpus())
     elif step in train_vae.STAGES:
-        train_vae.train(engine, folder, step, seconds)
+        train_vae.train(engine, folder, step, seconds=seconds)
     elif step == "freeze":
         freeze(engine, folder)
     elif step in POOLS:
@@ -79,7 +79,7 @@ def freeze(engine: Engine, folder: Path) -> None:
 def frozen_vae(engine: Engine, folder: Path):
     """The autoencoder and its weights for encoding, bfloat16 where that is quicker."""
     state = load_state(folder / "vae.safetensors")
-    kind = "bfloat16" if engine.kind == "torch" else "float32"
+    kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
     return CausalVAE(engine, models.VAE), {n: engine.cast(engine.asarray(v), kind) for n, v in state.average.items()}
 
 

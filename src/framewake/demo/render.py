@@ -9,7 +9,7 @@ import numpy as np
 from framewake.demo.world import FULL_FRAMES, Pose, Scene, pose
 
 
-def render(scene: Scene, height_px: int, width_px: int, frames: int = FULL_FRAMES) -> np.ndarray:
+def render(scene: Scene, height_px: int, width_px: int, *, frames: int = FULL_FRAMES) -> np.ndarray:
     """A scene as uint8 frames (F, H, W, 3); frame i is at progress i / (33 - 1)."""
     return np.stack([render_frame(scene, height_px, width_px, i / (FULL_FRAMES - 1)) for i in range(frames)])
 

@@ -37,7 +37,7 @@ def look(engine: Engine, folder: Path, *, size_px: tuple[int, int], per_motion: 
     good: dict[str, list[bool]] = defaultdict(list)
     rows = []
     for number, motion in enumerate(MOTIONS * per_motion):
-        scene = sample_scene(np.random.default_rng(UNSEEN + number), size_px[1] / size_px[0], motion)
+        scene = sample_scene(np.random.default_rng(UNSEEN + number), size_px[1] / size_px[0], motion=motion)
         frames = clip_of(engine, (model, weights, vae, vae_weights, scale), scene, size_px, steps)
         verdict = judge(scene, frames)
         good[motion].append(verdict.follows)

@@ -32,6 +32,7 @@ from framewake.weights.store import Resident
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 180.0
+MOTION_WEIGHT = 5.0
 SHIFT = 5.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
 
@@ -85,7 +86,7 @@ class Model:
 
     def start(self, seed: int) -> dict[str, np.ndarray]:
         """First weights."""
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for prefix, model in (("dit", self.dit), ("llava", self.llava), ("clip", self.clip)):
             shapes |= {f"{prefix}.{name}": shape for name, shape in model.shapes().items()}
         return models.start_transformer(shapes, seed)
@@ -126,7 +127,19 @@ class Model:
             rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
         )
         error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
-        return engine.mean(error * error, (0, 1, 2, 3, 4))
+        weight = engine.asarray(motion_weight(batch.latents, batch.image_latents))
+        return engine.mean(error * error * weight, (0, 1, 2, 3, 4))
+
+
+def motion_weight(latents: np.ndarray, image_latents: np.ndarray) -> np.ndarray:
+    """More weight where a frame differs from the first one, mean 1: most of every picture never changes.
+
+    Picture and prompt decide the clip, so the weight shifts effort, not the answer.
+    Shapes: (B, C, F, h, w), (B, C, 1, h, w) -> (B, 1, F - 1, h, w) float32.
+    """
+    change = np.mean((latents - image_latents) ** 2, axis=1, keepdims=True)[:, :, 1:]
+    weight = 1 + MOTION_WEIGHT * np.minimum(change, 2)
+    return (weight / weight.mean()).astype(np.float32)
 
 
 class Clips:

@@ -156,7 +156,7 @@ def _slide(start: float, way: float, size: float, limit: float) -> float:
     return min(max(start + way, low), high)
 
 
-def sample_scene(rng: np.random.Generator, aspect: float = 1.0, motion: str | None = None) -> Scene:
+def sample_scene(rng: np.random.Generator, aspect: float = 1.0, *, motion: str | None = None) -> Scene:
     """A random scene; ``aspect`` is width / height, ``motion`` fixes what happens."""
     width, height = (aspect, 1.0) if aspect >= 1 else (1.0, 1 / aspect)
     motion = motion or str(rng.choice(MOTIONS))
@@ -219,7 +219,7 @@ def _sample_shape(rng: np.random.Generator, name: str, width: float, height: flo
     kinds = SHAPES[1:] if motion == "spin" else SHAPES  # a circle that spins looks like one that does not
     kind = str(rng.choice(kinds))
     blend = rng.random()
-    colour = tuple(round(a + (b - a) * blend) for a, b in zip(COLOURS[name], _PURE[name], strict=True))
+    red, green, blue = (round(a + (b - a) * blend) for a, b in zip(COLOURS[name], _PURE[name], strict=True))
     size = float(rng.uniform(1 / 6, 1 / 3))
     final = size * GROWTH if motion == "grow" else size
     margin = final / 2 + 0.01
@@ -234,7 +234,7 @@ def _sample_shape(rng: np.random.Generator, name: str, width: float, height: flo
         return None
     x, y = float(rng.uniform(left, width - right)), float(rng.uniform(top, height - bottom))
     angle = 0.0 if rng.random() < 0.5 else float(rng.uniform(-0.4, 0.4))
-    return Shape(kind, name, colour, x, y, size, angle)
+    return Shape(kind, name, (red, green, blue), x, y, size, angle)
 
 
 def _is_clear(scene: Scene) -> bool:

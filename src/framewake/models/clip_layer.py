@@ -44,7 +44,7 @@ class ClipLayer:
         self.activation = check_activation(activation)
         self.eps = eps
 
-    def __call__(self, w: Weights, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def __call__(self, w: Weights, x: Tensor, mask: Tensor | None) -> Tensor:
         engine = self.engine
         h = engine.layer_norm(x, w["layer_norm1.weight"], w["layer_norm1.bias"], self.eps)
         x = x + self.attend(w, h, mask)

@@ -15,7 +15,7 @@ class ClipVision:
     Source: specification, sections 3.1 and 3.2.
     """
 
-    def __init__(self, engine: Engine, config: ClipVisionConfig, prefix: str = PREFIX) -> None:
+    def __init__(self, engine: Engine, config: ClipVisionConfig, *, prefix: str = PREFIX) -> None:
         self.engine = engine
         self.config = config
         self.prefix = prefix
@@ -33,7 +33,7 @@ class ClipVision:
         norm = weights.part(f"{self.prefix}.pre_layrnorm")
         x = engine.layer_norm(x, norm["weight"], norm["bias"], self.config.norm_eps)
         for w in weights.blocks(f"{self.prefix}.encoder.layers", self.layers_run(feature_layer)):
-            x = self.layer(w, x)
+            x = self.layer(w, x, None)
         return x
 
     def layers_run(self, feature_layer: int) -> int:

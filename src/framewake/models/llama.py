@@ -80,7 +80,7 @@ class Llama:
     Source: specification, sections 3.2 and 3.3.
     """
 
-    def __init__(self, engine: Engine, config: LlamaConfig, prefix: str = PREFIX) -> None:
+    def __init__(self, engine: Engine, config: LlamaConfig, *, prefix: str = PREFIX) -> None:
         self.engine = engine
         self.config = config
         self.prefix = prefix

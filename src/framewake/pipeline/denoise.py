@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ def draw_noise(engine: Engine, shape: tuple[int, ...], request: Request, kind: A
 
 def denoise(
     parts: Parts, plan: Plan, condition: Condition, *, precision: Precision, preview: Preview
-) -> Iterator[Step]:
+) -> Generator[Step, None, np.ndarray]:
     """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
 
     Shapes: value float32 (1, C, F, H, W).

@@ -130,7 +130,7 @@ class Pipeline:
 
     # --- stages
 
-    def _read(self, clips: Sequence[Clip]) -> Iterator[Event]:
+    def _read(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
         for clip in clips:
             request = clip.plan.request
             image = None if request.image is None else load_image(request.image)
@@ -143,7 +143,7 @@ class Pipeline:
                 if warning is not None:
                     yield Note(warning)
 
-    def _encode_text(self, clips: Sequence[Clip]) -> Iterator[Event]:
+    def _encode_text(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
         for clip in clips:
             request, picture = clip.plan.request, clip.picture
             prompts = [self.reader.tokens(request.prompt)]

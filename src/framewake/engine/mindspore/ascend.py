@@ -310,6 +310,7 @@ def flat_widths(widths):
 
 
 def repeat_blocks(x, factors):
+    """Each element of the last axes, as often as its factor says, beside itself: nearest upsampling."""
     first = len(x.shape) - len(factors)
     for i in range(len(factors)):
         if factors[i] > 1:
