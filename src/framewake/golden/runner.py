@@ -64,6 +64,6 @@ def run_case(case: Case, engine: Engine) -> Iterator[Row]:
         yield from rows(case, arrays, KINDS[case.kind](case, engine, arrays))
     except FramewakeError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        # What a malformed case.json leads to, far from the field that is wrong.
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        # What malformed descriptions lead to, in numpy or in an engine, far from the field that is wrong.
         raise CheckpointError(f"case {case.id!r} cannot be run: {type(error).__name__}: {error}.") from error

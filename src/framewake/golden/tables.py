@@ -41,11 +41,8 @@ def rope(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     dims = case.need("config", "dims")
     cos, sin = rope_table(token_grid(latents), dims, float(case.need("config", "theta")), pixels.frames)
     rows = arrays.get("rows", np.arange(len(cos)))
-    yield Pair("token_count", np.asarray([token_count(latents)]), arrays["token_count"], "exact")
-    yield Pair("cos", cos[rows], arrays["cos"])
-    yield Pair("sin", sin[rows], arrays["sin"])
-    if "rows" in arrays:
-        yield Pair("rows", np.clip(rows, 0, len(cos) - 1), rows, "exact")
+    made = {"token_count": np.asarray([token_count(latents)]), "cos": cos[rows], "sin": sin[rows], "rows": rows}
+    yield from (Pair(name, made[name], arrays[name]) for name in made if name in arrays)
     for name in ("q", "k"):
         if name in case.inputs:
             x = tensor(engine, case.input(name))
@@ -61,11 +58,10 @@ def timestep_embedding(case: Case, engine: Engine, arrays: Arrays) -> Iterator[P
     shapes |= {"mlp.2.weight": (width, width), "mlp.2.bias": (width,)}
     w = {f"time_in.{name}": rule.weight(f"time_in.{name}", shape, case.seed) for name, shape in shapes.items()}
     w = {name.removeprefix("time_in."): tensor(engine, weight) for name, weight in w.items()}
-    yield Pair("frequencies", FREQUENCIES, arrays["frequencies"], "exact")
-    yield Pair("embedding", engine.numpy(sinusoid(engine, values)), arrays["embedding"])
-    yield Pair(
-        "mlp_output", engine.numpy(scalar_embedding(engine, w, ("mlp.0", "mlp.2"), values)), arrays["mlp_output"]
-    )
+    made = {"embedding": sinusoid(engine, values), "mlp_output": scalar_embedding(engine, w, "time_in", values)}
+    if "frequencies" in arrays:
+        yield Pair("frequencies", FREQUENCIES, arrays["frequencies"], "exact")
+    yield from (Pair(name, engine.numpy(made[name]), arrays[name]) for name in made if name in arrays)
 
 
 def guidance_rounding(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
@@ -110,11 +106,11 @@ def bucket_choices(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]
     """The list of buckets, and bucket, resize and crop of many picture sizes."""
     side = case.need("config", "base_size")
     found = [_places(side, int(width), int(height)) for width, height in arrays["image_size"]]
-    yield Pair("image_size", arrays["image_size"], arrays["image_size"], "exact")
-    yield Pair("bucket_list", np.asarray(buckets(side)), arrays["bucket_list"], "exact")
-    yield Pair("bucket_ratio", np.asarray([bucket_ratio(b) for b in buckets(side)]), arrays["bucket_ratio"], "exact")
+    ratios = np.asarray([bucket_ratio(bucket) for bucket in buckets(side)])
+    made = {"image_size": arrays["image_size"], "bucket_list": np.asarray(buckets(side)), "bucket_ratio": ratios}
     for index, name in enumerate(("bucket", "resized", "crop_box")):
-        yield Pair(name, np.asarray([entry[index] for entry in found]), arrays[name], "exact")
+        made[name] = np.asarray([entry[index] for entry in found])
+    yield from (Pair(name, made[name], arrays[name], "exact") for name in made if name in arrays)
 
 
 def _places(side_px: int, width: int, height: int) -> tuple[tuple[int, ...], ...]:
