@@ -14,6 +14,7 @@ from framewake.golden import rule
 from framewake.golden.cases import Case, tensor
 from framewake.golden.compare import Pair
 from framewake.media.image import bucket_pixels, clip_crop, clip_pixels, normalise
+from framewake.models.dit import SCALAR_LAYERS
 from framewake.nn.embedding import FREQUENCIES, scalar_embedding, sinusoid
 from framewake.nn.rope import rope_table, rotate
 from framewake.sampling.flow import euler_step, rounded_guidance, schedule
@@ -56,9 +57,8 @@ def timestep_embedding(case: Case, engine: Engine, arrays: Arrays) -> Iterator[P
     width = case.need("config", "hidden_size")
     shapes = {"mlp.0.weight": (width, 2 * len(FREQUENCIES)), "mlp.0.bias": (width,)}
     shapes |= {"mlp.2.weight": (width, width), "mlp.2.bias": (width,)}
-    w = {f"time_in.{name}": rule.weight(f"time_in.{name}", shape, case.seed) for name, shape in shapes.items()}
-    w = {name.removeprefix("time_in."): tensor(engine, weight) for name, weight in w.items()}
-    made = {"embedding": sinusoid(engine, values), "mlp_output": scalar_embedding(engine, w, "time_in", values)}
+    w = {name: tensor(engine, rule.weight(f"time_in.{name}", shape, case.seed)) for name, shape in shapes.items()}
+    made = {"embedding": sinusoid(engine, values), "mlp_output": scalar_embedding(engine, w, SCALAR_LAYERS, values)}
     if "frequencies" in arrays:
         yield Pair("frequencies", FREQUENCIES, arrays["frequencies"], "exact")
     yield from (Pair(name, engine.numpy(made[name]), arrays[name]) for name in made if name in arrays)
