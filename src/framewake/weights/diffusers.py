@@ -114,7 +114,11 @@ def vae_config(content: Mapping[str, Any]) -> VAEConfig:
 
 
 def dit_content(config: DiTConfig) -> dict[str, Any]:
-    """The transformer's config file."""
+    """The transformer's config file.
+
+    The diffusers class gives its refiner an MLP of four times the width whatever ``mlp_ratio`` says, so only
+    checkpoints with that ratio load there.
+    """
     return _diffusers("dit") | {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
