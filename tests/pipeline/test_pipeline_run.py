@@ -208,3 +208,11 @@ def test_latents_survive_a_failed_write(torch_pipeline, request_of, tmp_path):
     resumed = list(torch_pipeline.resume(load_latents(saved), Output(tmp_path / "resumed.mp4")))[-1]
     assert np.array_equal(resumed.frames, frames_of(torch_pipeline, request_of()))
     assert read_metadata(tmp_path / "resumed.mp4")["request"]["seed"] == 3
+
+
+def test_latents_that_cannot_be_saved_stop_nothing(torch_pipeline, request_of, tmp_path):
+    path = tmp_path / "clip.mp4"
+    latents_path(path).with_name("clip.mp4.latents.npz.part").mkdir()
+    events = list(torch_pipeline.run(request_of(), path))
+    assert any(isinstance(e, Note) and "cannot be saved" in e.text for e in events)
+    assert path.is_file() and not latents_path(path).exists()

@@ -64,7 +64,7 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
             what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
             raise InputError(f"{what} given: {USAGE}  (or --batch, --like; see framewake animate --help).")
         requests = [from_dict(common)]
-    crf = given["crf"] if given["crf"] is not None else like.get("crf") or CRF
+    crf = given["crf"] if given["crf"] is not None else like.get("crf", CRF)
     jobs: list[Job] = []
     seeded = [dataclasses.replace(r, seed=draw_seed() if r.seed is None else r.seed) for r in requests]
     for request in seeded:
@@ -146,16 +146,20 @@ def resume(given: Mapping[str, Any]) -> None:
     Raises: InputError when other work is asked for at the same time.
     """
     other = [name for name in ("batch", "like", "image", "prompt", "preset") if given[name] is not None]
-    if other or given_settings(given):
-        raise InputError("--from-latents takes its settings from the file: only -o, --checkpoint, --engine, --crf.")
+    changed = given_settings(given)
+    if other or set(changed) - {"precision"}:
+        raise InputError(
+            "--from-latents takes its settings from the file: give only -o, --checkpoint, --engine, --crf, --precision."
+        )
     file = Path(given["from_latents"])
     saved = load_latents(file)
-    request = from_dict(request_from(saved.metadata))
+    request = from_dict(request_from(saved.metadata) | changed)
+    saved.metadata["request"] = request.to_dict()
     default = file.with_name(file.name.removesuffix(".latents.npz"))
     if given["output"] is None and default == file:
         raise InputError(f"{file} does not tell where its clip belongs: name the output with -o.")
     path = default if given["output"] is None else Path(given["output"])
-    crf = given["crf"] if given["crf"] is not None else saved.metadata.get("crf") or CRF
+    crf = given["crf"] if given["crf"] is not None else saved.metadata.get("crf", CRF)
     job = Job(request, Output(path, crf, has_metadata=not given["no_metadata"]))
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from framewake.config import DiTConfig
-from framewake.errors import FramewakeError, NumericsError
+from framewake.errors import FramewakeError
 from framewake.media.video import to_uint8, write_video
 from framewake.models.tiling import tiled_decode
 from framewake.pipeline.events import Event
@@ -73,7 +73,7 @@ def told_where(path: Path | None) -> Iterator[None]:
     try:
         yield
     except (FramewakeError, OSError, MemoryError, RuntimeError, ValueError) as error:
-        if path is None or not path.exists() or isinstance(error, NumericsError):
+        if path is None or not path.exists():
             raise
         reason = str(error).rstrip(".") or type(error).__name__
         text = f"{reason}. {advice(path)}"

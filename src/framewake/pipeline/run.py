@@ -169,7 +169,10 @@ class Pipeline:
         saved = None
         if plan.output is not None:
             saved = latents_path(plan.output.path)
-            save_latents(saved, latents, done.metadata)
+            try:
+                save_latents(saved, latents, done.metadata)
+            except OSError as error:  # the clip itself is smaller and may still fit
+                yield Note(f"the latents cannot be saved beside the clip ({error.strerror}); going on without.")
         with finish.told_where(saved):
             yield from self._finish(done, clip.precision, timings, saved=saved)
 
