@@ -16,7 +16,7 @@ def test_a_linear_latent_is_recovered():
     preview = fit(latent, picture)
     got = preview(np.repeat(latent, 3, axis=2)).astype(float)
     assert got.shape == (8, 12, 3)
-    assert np.abs(got - cells).max() <= 3
+    assert np.abs(got - cells).max() <= 6  # levels; the ridge costs a few
 
 
 def test_broken_numbers_give_a_picture():
