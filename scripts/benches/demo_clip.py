@@ -40,7 +40,7 @@ def main() -> int:
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps({"machine": machine(), "date": today(), "runs": found}, indent=2) + "\n")
     if not arguments.no_notes:
-        note([line(engine, runs) for engine, runs in found.items()])
+        note([line(engine, runs) for engine, runs in found.items()], HEADING)
     return 0
 
 
@@ -83,11 +83,11 @@ def today() -> str:
     return datetime.now(timezone.utc).date().isoformat()
 
 
-def note(rows: list[str]) -> None:
-    """Add rows below the table of this benchmark."""
-    before, heading, after = NOTES.read_text().partition(HEADING)
-    if not heading:
-        raise SystemExit(f"{NOTES} has no section '{HEADING}'")
+def note(rows: list[str], heading: str) -> None:
+    """Add rows below what a benchmark has written before."""
+    before, found, after = NOTES.read_text().partition(heading)
+    if not found:
+        raise SystemExit(f"{NOTES} has no section '{heading}'")
     table, rule, rest = after.partition("\n## ")
     NOTES.write_text(before + heading + table.rstrip() + "\n" + "\n".join(rows) + "\n" + (rule + rest if rule else ""))
 
