@@ -11,7 +11,7 @@ from framewake.pipeline.events import Event, Note, Result, StageFinished, StageS
 
 LABELS = {
     "read image": "Reading the picture",
-    "encode text": "Understanding prompt and picture",
+    "encode text": "Encoding the prompt",
     "encode image": "Encoding the picture",
     "denoise": "Denoising",
     "decode": "Decoding frames",
@@ -119,8 +119,8 @@ class Terminal:
         if self._progress is None:
             self._progress = Progress(
                 SpinnerColumn(finished_text="[green]✓"),
-                TextColumn("{task.description:<34}"),
-                BarColumn(bar_width=28),
+                TextColumn("{task.description:<20}"),
+                BarColumn(bar_width=16),
                 TextColumn("{task.fields[detail]}"),
                 TimeElapsedColumn(),
                 console=self._console,
