@@ -1,0 +1,219 @@
+"""Check the Ascend branch on a machine without one: run as ``python graph_check.py CASE [DTYPE]``.
+
+ms.jit infers every type and shape of a graph before it looks for kernels. On a CPU a graph for Ascend that is right
+therefore ends in exactly one way: "Unsupported op [X] on CPU". Anything else is a mistake in the Ascend branch.
+
+Two ways: ``compiles`` takes a whole function (a block, a decoder); ``Checking`` is an engine that lets a whole model
+run on the CPU branch and compiles every call of it, with the shapes of that call, on the Ascend branch.
+What this cannot see: numbers, memory, speed, and types that only Ascend's kernels refuse.
+A process of its own, because a wrong graph may end it, and because failed graphs leave files behind.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+
+from framewake.engine import mindspore as backend
+from framewake.engine.mindspore.graph import take_apart
+
+CPU = backend.make("cpu", "graph check")
+ASCEND = backend.make("cpu", "graph check", branch="ascend")
+UNSUPPORTED = re.compile(r"Unsupported op \[(\w+)\] on CPU")
+# These are not part of a graph: they make tensors from host values or do not compute.
+HOST = {"asarray", "numpy", "dtype", "to_device", "synchronize", "memory", "compile", "rank", "size"}
+
+
+class NotAscend(Exception):
+    """The graph ended in another way than it may."""
+
+
+def compiles(function, *arguments, **named) -> str:
+    """Compile for Ascend: the name of the first operation that a CPU lacks, or "" when it has them all."""
+    try:
+        ASCEND.compile(function)(*arguments, **named)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError, IndexError) as error:
+        found = UNSUPPORTED.search(str(error))
+        if found is None:
+            raise NotAscend(f"{getattr(function, '__name__', function)}: {error}") from error
+        return found[1]
+    return ""
+
+
+class Checking:
+    """An engine that computes with the CPU branch and compiles every call once on the Ascend branch."""
+
+    kind = "mindspore"
+    name = "mindspore:checking"
+    device = "cpu"
+    reason = "graph check"
+
+    def __init__(self) -> None:
+        self.seen: dict = {}
+
+    def __getattr__(self, name):
+        computed = getattr(CPU, name)
+        if name in HOST:
+            return computed
+
+        def call(*arguments, **named):
+            tensors = []
+            key, _ = take_apart((arguments, named), tensors)
+            key = (name, key, tuple((tuple(x.shape), str(x.dtype)) for x in tensors))
+            if key not in self.seen:
+                self.seen[key] = compiles(getattr(ASCEND, name), *arguments, **named)
+            return computed(*arguments, **named)
+
+        return call
+
+
+def tensor(shape, dtype):
+    from framewake.golden import rule
+
+    return CPU.asarray(rule.input("x", shape, 1), dtype)
+
+
+def weights(shapes, dtype):
+    from framewake.golden import rule
+
+    return {name: CPU.asarray(rule.weight(name, shape, 1), dtype) for name, shape in shapes.items()}
+
+
+# --- toy functions
+
+
+def toy_right(dtype):
+    def function(w, x):
+        y = ASCEND.linear(ASCEND.layer_norm(x), w["weight"])
+        y = ASCEND.reshape(y, (1, 6, 2, 16))
+        return ASCEND.attention(y, y, y, scale=0.25)
+
+    return [compiles(function, {"weight": tensor((32, 32), dtype)}, tensor((1, 6, 32), dtype))]
+
+
+def toy_wrong(dtype):
+    def function(w, x):
+        return ASCEND.linear(ASCEND.layer_norm(x), w["weight"])
+
+    return [compiles(function, {"weight": tensor((32, 47), dtype)}, tensor((1, 6, 32), dtype))]
+
+
+# --- blocks and autoencoder, compiled whole
+
+
+def dit_blocks(dtype):
+    from dit_toy import CONFIG
+
+    from framewake.models.dit import DoubleBlock, Layout, SingleBlock
+    from framewake.weights.store import Resident
+
+    dit, width, head = _toy_dit(ASCEND, 1)
+    store = Resident(weights(dit.shapes(), dtype))
+    rope = (tensor((12, head), "float32"), tensor((12, head), "float32"))
+    longer = (tensor((17, head), "float32"), tensor((17, head), "float32"))
+    found = []
+    for batch, lengths in ((1, None), (2, (17, 15))):
+        layout = Layout((4, 8), 5, lengths)
+        conditions = (tensor((batch, width), dtype), tensor((batch, width), dtype))
+        image, text = tensor((batch, 12, width), dtype), tensor((batch, 5, width), dtype)
+        double, single = DoubleBlock(ASCEND, CONFIG, layout), SingleBlock(ASCEND, CONFIG, layout)
+        found.append(compiles(double, next(store.blocks("double_blocks")), image, text, conditions, rope))
+        x = tensor((batch, 17, width), dtype)
+        found.append(compiles(single, next(store.blocks("single_blocks")), x, conditions, longer))
+    return found
+
+
+def vae(dtype):
+    from toy_checkpoint import VAE
+
+    from framewake.models.vae import CausalVAE
+
+    # Two levels have every kind of part: both resnets, strided and enlarging convolutions, attention.
+    small = {"block_out_channels": (8, 16), "spatial_compression": 2, "temporal_compression": 2}
+    model = CausalVAE(ASCEND, replace(VAE, **small))
+    w = weights(model.shapes(), dtype)
+    return [
+        compiles(model.decode, w, tensor((1, 4, 2, 2, 3), dtype)),
+        compiles(model.encode, w, tensor((1, 3, 3, 4, 6), dtype)),
+        compiles(model.encode, w, tensor((1, 3, 1, 4, 6), dtype)),
+    ]
+
+
+# --- whole models, operation by operation
+
+
+def dit(dtype):
+    from dit_toy import CONFIG
+
+    from framewake.models.dit import TextStates
+    from framewake.nn.rope import rope_table
+    from framewake.weights.store import Resident
+
+    engine = Checking()
+    model, *_ = _toy_dit(engine, 0)  # its blocks are compiled whole, above
+    store = Resident(weights(model.shapes(), dtype))
+    rope = tuple(CPU.asarray(table) for table in rope_table((3, 2, 3), CONFIG.rope_dims, CONFIG.rope_theta))
+    states = tensor((2, 7, CONFIG.text_width), dtype)
+    model(
+        store,
+        tensor((2, CONFIG.in_channels, 3, 4, 6), dtype),
+        timestep=CPU.full((2,), 500.0),
+        text=TextStates(states, (7, 4), tensor((2, CONFIG.pooled_width), dtype)),
+        guidance=CPU.full((2,), 6016.0),
+        rope=rope,
+    )
+    return list(engine.seen.values())
+
+
+def llava(dtype):
+    from framewake.config import ClipVisionConfig, LlamaConfig, LlavaConfig
+    from framewake.models.llava import Llava
+    from framewake.weights.store import Resident
+
+    engine = Checking()
+    text = LlamaConfig(32, 48, 3, 2, 1, 16, 20, 1e-5, 500000.0)
+    vision = ClipVisionConfig(32, 48, 2, 2, 28, 14, "quick_gelu", 1e-5)
+    model = Llava(engine, LlavaConfig(text, vision, "gelu", 18, 19, -2, True))
+    store = Resident(weights(model.shapes(), dtype))
+    ids = np.array([[1, 2, 18, 4, 5, 19], [1, 7, 18, 4, 19, 19]])
+    mask = (ids != 19).astype(np.int64)
+    model(store, ids, mask, tensor((1, 3, 28, 28), dtype))
+    return list(engine.seen.values())
+
+
+def clip_text(dtype):
+    from framewake.config import ClipTextConfig
+    from framewake.models.clip_text import ClipText
+    from framewake.weights.store import Resident
+
+    engine = Checking()
+    model = ClipText(engine, ClipTextConfig(32, 48, 2, 2, 20, 77, "quick_gelu", 1e-5, 19))
+    ids = np.array([[1, 2, 3, 19, 19]])
+    model(Resident(weights(model.shapes(), dtype)), ids, np.array([[1, 1, 1, 1, 0]]))
+    return list(engine.seen.values())
+
+
+def _toy_dit(engine, blocks):
+    from dit_toy import CONFIG
+
+    from framewake.models.dit import DiT
+
+    counts = {"double_blocks": blocks, "single_blocks": blocks, "refiner_blocks": 1}
+    return DiT(engine, replace(CONFIG, **counts)), CONFIG.hidden_size, CONFIG.head_dim
+
+
+CASES = {f.__name__: f for f in (toy_right, toy_wrong, dit_blocks, vae, dit, llava, clip_text)}
+
+
+def main(case: str, dtype: str = "float16") -> int:
+    found = CASES[case](dtype)
+    sys.stdout.write(json.dumps({"unsupported": sorted(set(found)), "graphs": len(found)}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
