@@ -7,7 +7,8 @@ import pytest
 from toy_checkpoint import write_toy
 
 from framewake import engine as engines
-from framewake.errors import InputError, NumericsError
+from framewake.engine.torch import TorchEngine
+from framewake.errors import InputError, NumericsError, ResourceError
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline import Job, Note, Output, Pipeline, Result, StageFinished, StageStarted, Step
 from framewake.pipeline.latents import latents_path
@@ -216,3 +217,31 @@ def test_latents_that_cannot_be_saved_stop_nothing(torch_pipeline, request_of, t
     events = list(torch_pipeline.run(request_of(), path))
     assert any(isinstance(e, Note) and "cannot be saved" in e.text for e in events)
     assert path.is_file() and not latents_path(path).exists()
+
+
+class SmallEngine(TorchEngine):
+    """torch on a device with almost no memory left."""
+
+    def memory(self):
+        return super().memory() | {"free": 5000}
+
+
+def test_weights_that_do_not_fit_are_refused_with_both_numbers(toy, request_of):
+    pipeline = Pipeline.load(toy, engine=SmallEngine("cpu", "a test"))
+    with pytest.raises(ResourceError, match="large text encoder need") as raised:
+        list(pipeline.run(request_of()))
+    assert raised.value.bytes_free == 5000 < raised.value.bytes_needed
+
+
+class GreedyEngine(TorchEngine):
+    """torch asked for more than any machine has, in the middle of the transformer."""
+
+    def rms_norm(self, x, weight, eps=1e-6):
+        self.zeros((2**50,))
+        return super().rms_norm(x, weight, eps)
+
+
+def test_a_framework_without_memory_is_told_in_words(toy, request_of):
+    pipeline = Pipeline.load(toy, engine=GreedyEngine("cpu", "a test"))
+    with pytest.raises(ResourceError, match="ran out of memory in the stage 'encode text'"):
+        list(pipeline.run(request_of()))

@@ -112,7 +112,7 @@ def show(screen: Reporter, notes: list[str], events: Iterator[Event], jobs: list
     Raises: Cancelled after Ctrl-C or a polite kill, which says how to go on.
     """
     # A kill without -9 stops as cleanly as Ctrl-C: no half file, no temporary file.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     done = 0
     try:
         for note in notes:
@@ -129,6 +129,7 @@ def show(screen: Reporter, notes: list[str], events: Iterator[Event], jobs: list
         raise
     finally:
         screen.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def how_to_go_on(jobs: list[Job], done: int) -> str:

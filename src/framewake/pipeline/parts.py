@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from framewake.engine.contract import Dtype, Engine
+from framewake.errors import ResourceError
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
@@ -14,6 +15,13 @@ from framewake.weights.load import Checkpoint, Component
 from framewake.weights.store import Resident
 
 ENCODERS: tuple[Component, ...] = ("llava", "clip_text")
+WHAT = {
+    "llava": "the large text encoder",
+    "clip_text": "the small text encoder",
+    "vae": "the autoencoder",
+    "dit": "the transformer",
+}
+GIB = 2**30
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -51,14 +59,26 @@ class Parts:
     def get(self, name: Component, dtype: Dtype) -> Part:
         """A part in a type, read from disk unless it is there already.
 
-        Raises: CheckpointError when the file does not hold exactly the model's tensors.
+        Raises: CheckpointError when the file does not hold exactly the model's tensors, ResourceError when the
+        weights alone do not fit into the free memory.
         """
         model = self.models[name]
         if name not in self._loaded or self._loaded[name][0] != dtype:
             self._loaded.pop(name, None)  # never two types of one part at a time
+            self._check_room(name, dtype)
             store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes())
             self._loaded[name] = (dtype, store)
         return Part(model, self._loaded[name][1])
+
+    def _check_room(self, name: Component, dtype: Dtype) -> None:
+        needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]
+        if needed > free:
+            raise ResourceError(
+                f"the weights of {WHAT[name]} need {needed / GIB:.1f} GiB in {dtype}; {free / GIB:.1f} GiB are free on "
+                f"{self.engine.name}. Free some, take another device with --engine, or --precision bfloat16.",
+                bytes_needed=needed,
+                bytes_free=free,
+            )
 
     def held(self) -> tuple[Component, ...]:
         """The parts whose weights are loaded."""

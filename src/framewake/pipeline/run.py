@@ -13,7 +13,7 @@ import numpy as np
 
 from framewake import engine as engines
 from framewake.engine.contract import Engine, Tensor
-from framewake.errors import InputError
+from framewake.errors import InputError, ResourceError
 from framewake.media.image import load_image
 from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
@@ -32,6 +32,7 @@ from framewake.weights.load import Checkpoint, open_checkpoint
 
 Timings = dict[str, float]
 
+GIB = 2**30
 CHART_PX = 128  # side of the colour chart that stands in for a missing picture
 
 
@@ -102,8 +103,8 @@ class Pipeline:
             plan = self.plan(job)
             clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
         shared: Timings = {}
-        yield from staged("read image", shared, self._read(clips))
-        yield from staged("encode text", shared, self._encode_text(clips))
+        yield from self._staged("read image", shared, self._read(clips))
+        yield from self._staged("encode text", shared, self._encode_text(clips))
         self.parts.release(*ENCODERS)
         for clip in clips:
             clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
@@ -158,10 +159,10 @@ class Pipeline:
 
     def _make(self, clip: Clip, *, is_last: bool) -> Iterator[Event]:
         plan, timings = clip.plan, clip.timings
-        image, preview = yield from staged("encode image", timings, self._encode_image(clip))
+        image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
         condition = Condition(clip.text, image)
         steps = denoise(self.parts, plan, condition, precision=clip.precision, preview=preview)
-        latents = yield from staged("denoise", timings, steps)
+        latents = yield from self._staged("denoise", timings, steps)
         if is_last:
             self.parts.release("dit")
         request = dataclasses.replace(plan.request, precision=clip.precision.name)
@@ -190,11 +191,11 @@ class Pipeline:
         self, done: Finished, precision: Precision, timings: Timings, *, saved: Path | None = None
     ) -> Iterator[Event]:
         decoding = finish.decode(self.parts, done.latents, done.request, precision)
-        frames = yield from staged("decode", timings, decoding)
+        frames = yield from self._staged("decode", timings, decoding)
         path = None
         if done.output is not None:
             writing = finish.write(done.output, frames, done.request, done.metadata)
-            path = yield from staged("write", timings, writing)
+            path = yield from self._staged("write", timings, writing)
         if saved is not None:
             saved.unlink(missing_ok=True)
         yield Result(frames, path, done.request.seed, timings, done.metadata)
@@ -205,12 +206,31 @@ class Pipeline:
         metadata = video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)
         return metadata if clip.plan.output is None else metadata | {"crf": clip.plan.output.crf}
 
+    def _staged(self, stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
+        """The events of a stage between its start and its end; the stage's value is passed on.
 
-def staged(stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
-    """The events of a stage between its start and its end; the stage's value is passed on."""
-    yield StageStarted(stage)
-    begin = time.perf_counter()
-    value = yield from work
-    timings[stage] = time.perf_counter() - begin
-    yield StageFinished(stage, timings[stage])
-    return value
+        Raises: ResourceError where the framework itself ran out of memory.
+        """
+        yield StageStarted(stage)
+        begin = time.perf_counter()
+        try:
+            value = yield from work
+        except (MemoryError, RuntimeError) as error:
+            # Frameworks have no common error for this; all of them say it in words.
+            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+                raise
+            raise out_of_memory(self.engine, stage) from error
+        timings[stage] = time.perf_counter() - begin
+        yield StageFinished(stage, timings[stage])
+        return value
+
+
+def out_of_memory(engine: Engine, stage: Stage) -> ResourceError:
+    """The error for a framework that found no more memory; how much it wanted, it does not tell."""
+    free = engine.memory()["free"]
+    return ResourceError(
+        f"{engine.name} ran out of memory in the stage {stage!r}, {free / GIB:.1f} GiB are free now. Take fewer "
+        "frames, a smaller --resolution, or a device with more memory.",
+        bytes_needed=free + 1,
+        bytes_free=free,
+    )
