@@ -32,7 +32,7 @@ PRECISIONS = {
 def choose_precision(name: str, engine: Engine) -> Precision:
     """The precision of a name; "auto": float32 on a CPU, else bfloat16 with float16 encoders.
 
-    Raises: InputError for an unknown name.
+    Raises: InputError for an unknown name, and for a type that the engine has no matrix product in.
     Source: specification, section 6.5.
     """
     if name == "auto":
@@ -40,4 +40,6 @@ def choose_precision(name: str, engine: Engine) -> Precision:
     if name not in PRECISIONS:
         known = ("auto", *PRECISIONS)
         raise InputError(f"precision {name!r} is unknown: choose {', '.join(known)}.{nearest(name, known)}")
+    if name == "bfloat16" and engine.name == "mindspore:cpu":
+        raise InputError("MindSpore has no bfloat16 matrix product on a CPU: take --precision float32 or float16.")
     return PRECISIONS[name]
