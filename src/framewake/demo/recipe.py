@@ -22,22 +22,37 @@ from framewake.weights.settings import Settings
 
 log = logging.getLogger(__name__)
 
-STEPS = ("tokenizers", "pictures", "clips", "freeze", "pool64", "dit64", "pool128", "dit128", "decoder", "export")
+STEPS = (
+    "tokenizers",
+    "pictures",
+    "clips",
+    "freeze",
+    "pool64",
+    "dit64",
+    "pool128",
+    "dit128",
+    "poolmixed",
+    "ditmixed",
+    "decoder",
+    "export",
+)
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 DIT_STAGES = {
-    "dit64": train_dit.Plan(5400, 2e-3, 1e-3, {"64x64": (1.0, 24)}),
-    "dit128": train_dit.Plan(
-        5400,
-        1e-3,
+    "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
+    "dit128": train_dit.Plan(4000, 1.5e-3, 2e-4, {"128x128": (0.8, 8), "64x64": (0.2, 24)}),
+    "ditmixed": train_dit.Plan(
+        1200,
+        4e-4,
         5e-5,
-        {"128x128": (0.6, 8), "96x96": (0.2, 12), "64x64": (0.2, 24), "96x160": (0.1, 8), "160x96": (0.1, 8)},
+        {"128x128": (0.6, 8), "64x64": (0.1, 24), "96x96": (0.1, 12), "96x160": (0.1, 8), "160x96": (0.1, 8)},
     ),
 }
 # size -> shards
 POOLS = {
     "pool64": {(64, 64): 150},
-    "pool128": {(128, 128): 60, (96, 96): 20, (96, 160): 10, (160, 96): 10},
+    "pool128": {(128, 128): 60},
+    "poolmixed": {(96, 96): 20, (96, 160): 10, (160, 96): 10},
 }
 
 

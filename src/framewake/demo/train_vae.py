@@ -24,14 +24,14 @@ SAVE_SECONDS = 120.0
 STAGES = {
     "pictures": (300, 64, ((1, 12),), 1.5e-3, 1e-3, True),
     "clips": (1500, 64, ((5, 4), (9, 2)), 1e-3, 1e-4, True),
-    "decoder": (900, 128, ((9, 1), (17, 1)), 5e-4, 2e-5, False),
+    "decoder": (3600, 128, ((9, 1), (5, 2), (17, 1), (9, 1)), 8e-4, 2e-5, False),
 }
 
 
-def train(engine: Engine, folder: Path, stage: str, seconds: float | None = None) -> None:
+def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = None) -> None:
     """Run one stage for its time, from where the folder's state stands; safe to stop and start again."""
-    duration, side, turns, lr_start, lr_end, trains_encoder = STAGES[stage]
-    duration = seconds or duration
+    planned, side, turns, lr_start, lr_end, trains_encoder = STAGES[stage]
+    duration = seconds or planned
     vae = CausalVAE(engine, models.VAE)
     state = load_state(folder / "vae.safetensors")
     weights = {n: engine.asarray(a) for n, a in (state.weights if state else models.start_vae(vae.shapes(), 0)).items()}
