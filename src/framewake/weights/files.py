@@ -1,4 +1,4 @@
-"""Safetensors files read lazily and without any framework, and written without one.
+"""Safetensors files read lazily and without any framework, and written without one; any tensor file by its path.
 
 Nothing in a file is executed, and nothing in its header is believed before it is checked: a file
 that fails a check raises ``CheckpointError`` and no other error.
@@ -17,24 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framewake.errors import CheckpointError
+from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
+from framewake.weights.torch_file import TorchFile
 
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
 
-# How each type is laid out on disk; numpy has no bfloat16 and no float8, so their bits are kept.
-_STORAGE: dict[str, np.dtype] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "F8_E4M3": np.dtype("u1"),
-    "F8_E5M2": np.dtype("u1"),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
 _WRITTEN = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64"}
 
 
@@ -79,14 +66,14 @@ class TensorFile:
         """The stored bits: bfloat16 as uint16, float8 as uint8; not copied."""
         entry = self._entries[name]
         data = self._bytes[self._data_start + entry.start : self._data_start + entry.stop]
-        return np.ndarray(entry.shape, _STORAGE[entry.dtype], buffer=data) if data.size else self._nothing(entry)
+        return np.ndarray(entry.shape, STORAGE[entry.dtype], buffer=data) if data.size else self._nothing(entry)
 
     def read(self, name: str) -> np.ndarray:
         """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
         return widen(self.raw(name), self.dtype(name))
 
     def _nothing(self, entry: Entry) -> np.ndarray:
-        return np.empty(entry.shape, _STORAGE[entry.dtype])
+        return np.empty(entry.shape, STORAGE[entry.dtype])
 
     def _damaged(self, why: str) -> CheckpointError:
         return CheckpointError(
@@ -120,11 +107,13 @@ class TensorFile:
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
             raise self._damaged(f"{name!r} does not have exactly dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in _STORAGE:
-            raise self._damaged(f"{name!r} has the unknown type {dtype!r}; known: {', '.join(_STORAGE)}")
+        if not isinstance(dtype, str) or dtype not in STORAGE:
+            raise self._damaged(f"{name!r} has the unknown type {dtype!r}; known: {', '.join(STORAGE)}")
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
             raise self._damaged(f"{name!r} has the shape {shape!r} at {offsets!r}; whole numbers from 0 are needed")
-        needed = math.prod(shape) * _STORAGE[dtype].itemsize
+        if not is_addressable(shape):
+            raise self._damaged(f"{name!r} has {len(shape)} dimensions of up to {max(shape)}")
+        needed = math.prod(shape) * STORAGE[dtype].itemsize
         start, stop = offsets
         if stop - start != needed:
             raise self._damaged(f"{name!r} needs {needed} bytes for {dtype} {shape} but has {stop - start}")
@@ -145,7 +134,7 @@ class TensorFile:
 
 
 class ShardedFiles:
-    """Several safetensors files under one ``*.safetensors.index.json``, used like one file."""
+    """Several files under one ``*.index.json``, used like one file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -156,8 +145,8 @@ class ShardedFiles:
         for shard in shards:
             if Path(shard).name != shard:
                 raise CheckpointError(f"{self.path} points outside its folder: {shard!r}.")
-        self._files = {shard: TensorFile(self.path.parent / shard) for shard in shards}
-        self._places: dict[str, TensorFile] = {name: self._files[shard] for name, shard in places.items()}
+        self._files = {shard: open_file(self.path.parent / shard) for shard in shards}
+        self._places: dict[str, Tensors] = {name: self._files[shard] for name, shard in places.items()}
         held = [(name, file) for file in self._files.values() for name in file.names()]
         wrong = [name for name, file in held if self._places.get(name) is not file]
         wrong += [name for name in places if name not in self._places[name].names()]
@@ -187,40 +176,74 @@ class ShardedFiles:
         """The values; see ``TensorFile.read``."""
         return self._places[name].read(name)
 
+    def shards(self) -> list[TensorFile]:
+        """The files themselves."""
+        return list(self._files.values())
 
-def open_tensors(path: str | os.PathLike[str]) -> TensorFile | ShardedFiles:
+
+# What a folder may hold, the first kind that is there counts: some hold the same weights several times.
+PATTERNS = ("*.safetensors.index.json", "*.safetensors", "pytorch_model.bin.index.json", "pytorch_model*.bin", "*.pt")
+
+
+def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     """The tensors of a file, of an index, or of a folder that holds one of either.
 
     Raises: CheckpointError when nothing or more than one thing is there.
     """
     path = Path(path)
     if path.is_dir():
-        found = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.safetensors"))
+        found = next((files for pattern in PATTERNS if (files := sorted(path.glob(pattern)))), [])
         if len(found) != 1:
-            what = "holds no .safetensors file" if not found else f"holds several: {', '.join(f.name for f in found)}"
-            raise CheckpointError(f"{path} {what}; exactly one file or one .safetensors.index.json is expected.")
+            names = ", ".join(file.name for file in found)
+            what = f"holds several: {names}" if found else "holds no .safetensors file and no .bin or .pt file"
+            raise CheckpointError(f"{path} {what}; exactly one file or one index is expected.")
         path = found[0]
-    return ShardedFiles(path) if path.name.endswith(".index.json") else TensorFile(path)
+    return open_file(path)
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
+def open_file(path: Path) -> Tensors:
+    """The tensors of a file, read as its name and its first bytes say."""
+    if path.name.endswith(".index.json"):
+        return ShardedFiles(path)
+    is_torch = path.suffix in (".pt", ".pth", ".bin", ".ckpt") or _first_bytes(path) == b"PK\x03\x04"
+    return TorchFile(path) if is_torch else TensorFile(path)
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError:  # told by the reader
+        return b""
+
+
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> None:
     """Write float32, float16 and int64 arrays as one safetensors file, whole or not at all.
 
+    ``kinds`` names the stored type of arrays that hold bits, as ``TensorFile.raw`` gives them, such as "BF16".
     Raises: CheckpointError when the file cannot be written.
     """
-    path, header, offset = Path(path), {}, 0
+    path, header, offset, kinds = Path(path), {}, 0, kinds or {}
     for name, values in tensors.items():
-        if values.dtype not in _WRITTEN:
+        kind = kinds.get(name, _WRITTEN.get(values.dtype))
+        if kind is None or STORAGE[kind] != values.dtype:
             raise CheckpointError(f"{name!r} has type {values.dtype}; only float32, float16 and int64 are written.")
         stop = offset + values.nbytes
         header[name] = {
-            "dtype": _WRITTEN[values.dtype],
+            "dtype": kind,
             "shape": list(values.shape),
             "data_offsets": [offset, stop],
         }
         offset = stop
     # Other readers refuse a file that does not say which layout its tensors have; "pt" is row-major.
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}, separators=(",", ":")).encode()
+    about = {"format": "pt", **(metadata or {})}
+    text = json.dumps({"__metadata__": about, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     unfinished = path.with_name(path.name + ".part")
     try:
@@ -248,29 +271,6 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object.")
     return content
-
-
-def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
-    """Stored bits as numbers that numpy has: bfloat16 and float8 become float32."""
-    if dtype == "BF16":
-        return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if dtype in ("F8_E4M3", "F8_E5M2"):
-        return _float8_table(dtype)[raw]
-    return np.array(raw)
-
-
-def _float8_table(dtype: str) -> np.ndarray:
-    """The 256 float32 values of a float8 type."""
-    mantissa_bits, bias = (3, 7) if dtype == "F8_E4M3" else (2, 15)
-    bits = np.arange(256)
-    exponent = (bits & 127) >> mantissa_bits
-    fraction = (bits & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
-    values = np.where(exponent == 0, fraction, fraction + 1) * 2.0 ** (np.maximum(exponent, 1) - bias)
-    if dtype == "F8_E4M3":  # the "fn" form: no infinity, one NaN of each sign
-        values[[0x7F, 0xFF]] = np.nan
-    else:
-        values = np.where(exponent == 31, np.where(fraction == 0, np.inf, np.nan), values)
-    return np.where(bits >= 128, -values, values).astype(np.float32)
 
 
 def _are_sizes(values: Any) -> bool:

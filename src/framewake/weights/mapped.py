@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import ShardedFiles, TensorFile
 from framewake.weights.names import Rule
+from framewake.weights.storage import Tensors
 
 BLOCKS_LISTED = 8
 NAMES_LISTED = 4
@@ -23,7 +23,7 @@ class MappedTensors:
     Raises: CheckpointError when the table of names gives one of ours twice.
     """
 
-    def __init__(self, file: TensorFile | ShardedFiles, rules: Iterable[Rule]) -> None:
+    def __init__(self, file: Tensors, rules: Iterable[Rule]) -> None:
         self.file = file
         self._rules: dict[str, Rule] = {}
         for rule in rules:
@@ -35,6 +35,10 @@ class MappedTensors:
     def names(self) -> tuple[str, ...]:
         """Every name of ours that the file has in full."""
         return tuple(name for name, rule in self._rules.items() if self._held.issuperset(rule.theirs))
+
+    def rules(self) -> list[Rule]:
+        """The table of names."""
+        return list(self._rules.values())
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Our tensor's shape, from headers only."""

@@ -1,0 +1,148 @@
+"""``.pt`` files read lazily and without torch; see ``pickle_values.py`` for what they may contain."""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framewake.errors import CheckpointError
+from framewake.weights import pickle_values
+from framewake.weights.pickle_values import Place
+from framewake.weights.storage import STORAGE, is_addressable, widen
+from framewake.weights.zip_file import ZipFile
+
+# Where trainers put the model's weights inside their file, in this order (specification, section 8.2).
+KEYS = ("module", "ema", "state_dict")
+CHUNK_BYTES = 16 * 2**20
+
+
+class TorchFile:
+    """One file that ``torch.save`` wrote, mapped into memory.
+
+    ``key`` says which of the dicts in it is meant; without one it is the first of ``KEYS`` that is there, else
+    the whole.
+    Raises: CheckpointError for a file that is damaged or asks for anything but tensors.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: str | None = None) -> None:
+        self.path = Path(path)
+        try:
+            data = np.memmap(self.path, dtype=np.uint8, mode="r")
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
+            raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
+        if data[:4].tobytes() != b"PK\x03\x04":
+            raise CheckpointError(_not_zip(self.path, data))
+        self._zip = ZipFile(self.path, data)
+        self._folder = self._archive_folder()
+        self._check_byte_order()
+        try:
+            content = pickle_values.load(self._zip.bytes_of(self._folder + "data.pkl").tobytes())
+        except pickle_values.Refused as error:
+            raise CheckpointError(f"{self.path} was not read, and nothing in it was run: {error}.") from error
+        chosen = self._chosen(content, key)
+        self._places: dict[str, Place] = {}
+        for name, value in chosen.items():
+            if not isinstance(value, Place) or not isinstance(name, str):
+                raise self._zip.damaged(f"{str(name)[:80]!r} is no tensor but a {type(value).__name__}")
+            self._check(name, value)
+            self._places[name] = value
+
+    def names(self) -> tuple[str, ...]:
+        """Every tensor name, in the file's order."""
+        return tuple(self._places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return self._places[name].shape
+
+    def dtype(self, name: str) -> str:
+        """A tensor's type as safetensors files name it, such as "BF16"."""
+        return self._places[name].dtype
+
+    def raw(self, name: str) -> np.ndarray:
+        """The stored bits; not copied, so not always in one piece."""
+        place = self._places[name]
+        kind = STORAGE[place.dtype]
+        if not math.prod(place.shape):
+            return np.empty(place.shape, kind)
+        data = self._zip.bytes_of(self._member(place))
+        # The stride of a single row moves nothing, and may be any number.
+        steps = zip(place.shape, place.strides, strict=True)
+        strides = tuple(stride * kind.itemsize if size > 1 else kind.itemsize for size, stride in steps)
+        return np.ndarray(place.shape, kind, buffer=data, offset=place.offset * kind.itemsize, strides=strides)
+
+    def read(self, name: str) -> np.ndarray:
+        """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
+        return widen(self.raw(name), self.dtype(name))
+
+    def check_sums(self) -> None:
+        """Compare every member with the check sum that was written with it; this reads the whole file.
+
+        Raises: CheckpointError for the first that differs.
+        """
+        for name, member in self._zip.members.items():
+            data, crc = self._zip.bytes_of(name), 0
+            for start in range(0, data.size, CHUNK_BYTES):
+                crc = zlib.crc32(data[start : start + CHUNK_BYTES], crc)
+            if crc != member.crc:
+                raise self._zip.damaged(f"the check sum of {name[:80]!r} is wrong")
+
+    def _archive_folder(self) -> str:
+        found = [name for name in self._zip.members if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(found) != 1:
+            raise self._zip.damaged(f"it holds {len(found)} pickles named data.pkl; one is expected")
+        return found[0].removesuffix("data.pkl")
+
+    def _check_byte_order(self) -> None:
+        name = self._folder + "byteorder"
+        order = self._zip.bytes_of(name)[:16].tobytes() if name in self._zip.members else b"little"
+        if order != b"little":
+            raise CheckpointError(
+                f"{self.path} was written with byte order {order!r}; only b'little' is read. "
+                "Load it with torch and save it again on a little-endian machine."
+            )
+
+    def _chosen(self, content: Any, key: str | None) -> dict[Any, Any]:
+        if isinstance(content, Place) or not isinstance(content, dict):
+            raise self._zip.damaged(f"it holds a {type(content).__name__} instead of a dict of tensors")
+        if key is None:
+            key = next((name for name in KEYS if isinstance(content.get(name), dict)), None)
+        if key is None:
+            return content
+        if not isinstance(content.get(key), dict):
+            held = ", ".join(str(name)[:40] for name in list(content)[:8])
+            raise self._zip.damaged(f"it has no dict {key!r}; it has {held}")
+        return content[key]
+
+    def _member(self, place: Place) -> str:
+        return f"{self._folder}data/{place.storage.key}"
+
+    def _check(self, name: str, place: Place) -> None:
+        """A tensor lies inside its storage, and its storage inside the file."""
+        member = self._zip.members.get(self._member(place))
+        if member is None:
+            raise self._zip.damaged(f"{name[:80]!r} lies in {place.storage.key[:80]!r}, which is not in the file")
+        width = STORAGE[place.dtype].itemsize
+        held, stored = member.stop - member.start, STORAGE[place.storage.dtype or "U8"].itemsize
+        if place.storage.count * stored != held:
+            raise self._zip.damaged(f"{name[:80]!r} lies in {place.storage.count * stored} bytes, the file has {held}")
+        count = math.prod(place.shape)
+        last = place.offset + sum((n - 1) * step for n, step in zip(place.shape, place.strides, strict=True))
+        if not is_addressable(place.shape) or (count and (last >= held // width or count > held // width)):
+            raise self._zip.damaged(f"{name[:80]!r} of shape {list(place.shape)} is larger than its {held} bytes")
+
+
+def _not_zip(path: Path, data: np.ndarray) -> str:
+    # The old format begins with a pickled magic number, a still older one was a tar archive.
+    is_old = data[:4].tobytes() == b"\x80\x02\x8a\x0a" or data[257:262].tobytes() == b"ustar"
+    if is_old:
+        return (
+            f"{path} is in the format that torch wrote before version 1.6, which is not read. Load it with "
+            "torch.load(..., weights_only=True) and save it again with torch.save."
+        )
+    return f"{path} is not a .pt file: it does not begin as a zip archive does. Download or copy it again."
