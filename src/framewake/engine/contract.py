@@ -215,8 +215,14 @@ class Engine(Protocol):
     def memory(self) -> dict[str, int]:
         """Bytes on this device: ``free``, ``total``, ``used`` and ``peak`` by this process."""
 
+    def mark(self) -> Callable[[], None]:
+        """A function that waits until everything asked of the device before this call is done, and no more."""
+
     def copy_stream(self) -> Any:
-        """A context manager in which copies overlap with computing; does nothing on a CPU."""
+        """A context manager for a thread of its own, in which arrays are copied while the device computes.
+
+        What was made inside is complete when the block is left. Does nothing on a CPU.
+        """
 
     # --- collectives ---------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class TorchEngine:
         self.name = f"torch:{device}"
         self.reason = reason
         self._device = torch.device(device)
+        self._copies = None
 
     # --- make and move
 
@@ -45,13 +46,18 @@ class TorchEngine:
         if not isinstance(values, torch.Tensor):
             array = np.asarray(values)
             if array.dtype == np.uint16 and dtype == "bfloat16":
-                return self.asarray(torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16))
+                array = np.array(array, copy=not array.flags.writeable)
+                return self.asarray(torch.from_numpy(array.view(np.int16)).view(torch.bfloat16))
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
             elif array.dtype == np.int32:
                 array = array.astype(np.int64)
             values = torch.from_numpy(np.array(array, order="C", copy=not array.flags.writeable))
-        return values.to(device=self._device, dtype=None if dtype is None else _DTYPES[dtype])
+        kind = None if dtype is None else _DTYPES[dtype]
+        if self._copies is not None and torch.cuda.current_stream(self._device) == self._copies:
+            # From pinned memory a copy runs by itself; the stream is waited for before the array can go.
+            return values.to(dtype=kind).pin_memory().to(self._device, non_blocking=True)
+        return values.to(device=self._device, dtype=kind)
 
     def numpy(self, x):
         x = x.detach()
@@ -238,10 +244,23 @@ class TorchEngine:
             return {"free": free, "total": total, "used": used, "peak": peak}
         return host_memory()
 
+    def mark(self):
+        if self._device.type != "cuda":
+            return _nothing
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        return event.synchronize
+
+    @contextlib.contextmanager
     def copy_stream(self):
-        if self._device.type == "cuda":
-            return torch.cuda.stream(torch.cuda.Stream(self._device))
-        return contextlib.nullcontext()
+        if self._device.type != "cuda":
+            yield
+            return
+        if self._copies is None:  # one for good: each stream has its own pool of device memory
+            self._copies = torch.cuda.Stream(self._device)
+        with torch.cuda.stream(self._copies):
+            yield
+        self._copies.synchronize()
 
     # --- collectives
 
@@ -277,6 +296,10 @@ class TorchEngine:
             x = x.clone()
             dist.broadcast(x, source)
         return x
+
+
+def _nothing() -> None:
+    """What a CPU has to wait for: every call has finished when it returns."""
 
 
 def devices() -> list[str]:

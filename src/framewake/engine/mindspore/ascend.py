@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import mindspore as ms
 import numpy as np
 from mindspore import mint, ops
@@ -33,6 +35,7 @@ class MindsporeEngine:
         self.device = device
         self.name = f"mindspore:{device}"
         self.reason = reason
+        self._copies = None
 
     # --- make and move
 
@@ -211,11 +214,11 @@ class MindsporeEngine:
         parts = []
         for start in range(0, count, step):
             stop = min(start + step, count)
-            scores = mint.matmul(q[:, :, start:stop], mint.transpose(k, -1, -2))
+            scores = ops.BatchMatMul(transpose_b=True)(q[:, :, start:stop], k)
             if mask is not None:
                 part = mask if mask.shape[-2] == 1 else mask[..., start:stop, :]
                 scores = mint.where(part, scores, -30000.0)
-            parts = [*parts, mint.matmul(mint.softmax(scores, dim=-1), v)]
+            parts = [*parts, ops.BatchMatMul()(mint.softmax(scores, dim=-1), v)]
         out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
         return mint.permute(out, (0, 2, 1, 3))
 
@@ -262,8 +265,18 @@ class MindsporeEngine:
             "peak": int(ms.runtime.max_memory_allocated()),
         }
 
+    def mark(self):
+        event = ms.runtime.Event()
+        event.record()
+        return event.synchronize
+
+    @contextlib.contextmanager
     def copy_stream(self):
-        return ms.runtime.StreamCtx(ms.runtime.Stream())
+        if self._copies is None:  # one for good: each stream has its own pool of device memory
+            self._copies = ms.runtime.Stream()
+        with ms.runtime.StreamCtx(self._copies):
+            yield
+        self._copies.synchronize()
 
     # --- collectives
 

@@ -39,6 +39,12 @@ class MindsporeCpu(MindsporeEngine):
     def take(self, x, index, axis):
         return ops.gather(x, index, axis)
 
+    def linear(self, x, weight, bias=None):
+        out = ops.MatMul(transpose_b=True)(mint.reshape(x, (-1, x.shape[-1])), weight)
+        if bias is not None:
+            out = ops.BiasAdd()(out, bias)  # half the time of a broadcast sum
+        return mint.reshape(out, (*x.shape[:-1], weight.shape[0]))
+
     def conv2d(self, x, weight, bias=None, stride=(1, 1)):
         return ops.conv2d(x, weight, bias, tuple(stride), "valid")
 
@@ -73,6 +79,9 @@ class MindsporeCpu(MindsporeEngine):
 
     def memory(self):
         return host_memory()
+
+    def mark(self):
+        return self.synchronize
 
     def copy_stream(self):
         return contextlib.nullcontext()
