@@ -18,7 +18,9 @@ from framewake.models.tiling import tiled_decode, tiled_encode
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
 from framewake.sampling.flow import rounded_guidance, schedule
-from framewake.weights.lora import merge, resolve
+from framewake.weights.lora.file import fit
+from framewake.weights.lora.targets import Targets
+from framewake.weights.lora.view import LoraView
 
 Arrays = dict[str, np.ndarray]
 
@@ -143,22 +145,48 @@ def vae_decode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     yield from seen.pairs(arrays)
 
 
+class HeldTensors:
+    """Arrays under the keys of a LoRA file."""
+
+    metadata: dict[str, str] = {}
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def names(self) -> tuple[str, ...]:
+        """Every key."""
+        return tuple(self._arrays)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """An array's shape."""
+        return self._arrays[name].shape
+
+    def read(self, name: str) -> np.ndarray:
+        """An array."""
+        return self._arrays[name]
+
+
 def lora_merge(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
-    """Weights after a LoRA was merged, and the module that every pair of it landed on."""
-    shapes = DiT(engine, dit_config(case.need("config", "dit"))).shapes()
-    base = {name: engine.numpy(x) for name, x in case.weights("dit", engine, shapes).part("").items()}
+    """Weights seen through a LoRA, alpha ignored as in the original, and the module of every pair of it."""
+    config = dit_config(case.need("config", "dit"))
+    shapes = DiT(engine, config).shapes()
+    base = case.weights("dit", engine, shapes)
     lora = {name: rule.weight(name, entry["shape"], case.seed) for name, entry in case.need("inputs", "lora").items()}
     if case.inputs.get("alpha"):
         keys = {name.rsplit(".lora_", 1)[0] for name in lora}
         lora |= {f"{key}.alpha": np.asarray(case.need("inputs", "alpha", "value"), np.float32) for key in keys}
+    opened = fit(case.file, HeldTensors(lora), Targets.of(config, shapes))._replace(ignores_alpha=True)
+    found = {update.pair.module: update.place.weight.removesuffix(".weight") for update in opened.updates}
     prefix = case.need("config", "prefix")
     expected = {entry["key"]: entry["module"] for entry in case.need("resolved")}
-    right = [resolve(key.removeprefix(f"{prefix}_"), base) == module for key, module in expected.items()]
+    right = [found.get(key.removeprefix(f"{prefix}_")) == module for key, module in expected.items()]
     yield Pair("resolved", np.asarray(right), np.ones(len(right), dtype=bool), "exact")
+    view = LoraView(engine, base, [opened])
     for scale in case.need("config", "scales"):
-        merged = merge(base, lora, scale)
+        view.use([scale])
+        merged = view.part("")
         names = {name.split("/", 1)[1] for name in arrays if name.startswith(f"scale_{scale}/")}
-        same = [np.array_equal(merged[name], base[name]) for name in base if name not in names]
+        same = [merged[name] is x for name, x in base.part("").items() if name not in names]
         yield Pair(f"scale_{scale}/unlisted", np.asarray(same), np.ones(len(same), dtype=bool), "exact")
         for name in sorted(names & set(merged)):
-            yield Pair(f"scale_{scale}/{name}", merged[name], arrays[f"scale_{scale}/{name}"])
+            yield Pair(f"scale_{scale}/{name}", engine.numpy(merged[name]), arrays[f"scale_{scale}/{name}"])

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
+from framewake.weights.narrow import STORED, narrowed
 from framewake.weights.names import Rule
 from framewake.weights.storage import Tensors
 
@@ -47,6 +49,16 @@ class MappedTensors:
     def read(self, name: str) -> np.ndarray:
         """Our tensor's values; bfloat16 and float8 widened to float32."""
         return self._rules[name].join(self.file.read)
+
+    def values(self, name: str, dtype: Dtype) -> np.ndarray:
+        """Our tensor's values in a type, as ``engine.asarray`` takes them without further work.
+
+        Shapes: the tensor's own; bfloat16 as bits in uint16.
+        """
+        rule = self._rules[name]
+        if all(STORED.get(self.file.dtype(their)) == dtype for their in rule.theirs):
+            return np.array(rule.join(self.file.raw))  # a copy: nobody may hold on to a mapped file
+        return narrowed(self.read(name), dtype)
 
     def check(self, expected: Shapes, unused: Iterable[str] = ()) -> None:
         """Compare the file with what the model needs, before any data is read.

@@ -1,0 +1,111 @@
+"""LoRAs merged for good: a checkpoint folder like another, with a changed transformer."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from framewake.engine.contract import Engine
+from framewake.errors import CheckpointError
+from framewake.weights import diffusers, names
+from framewake.weights.files import ShardedFiles, TensorFile, open_tensors, write_tensors
+from framewake.weights.load import Checkpoint
+from framewake.weights.lora.file import Lora
+from framewake.weights.lora.view import Merger
+from framewake.weights.mapped import MappedTensors
+
+
+def fuse(
+    checkpoint: Checkpoint, loras: Sequence[Lora], scales: Sequence[float], *, folder: str | Path, engine: Engine
+) -> int:
+    """Write a checkpoint whose transformer has the LoRAs in it; the number of weights changed.
+
+    The transformer's files keep their names, types and division into shards; everything else is copied.
+    Precision: float32, rounded once to the stored type.
+    Raises: CheckpointError when the folder exists, cannot be written, or a stored type cannot hold a sum.
+    """
+    folder, part = Path(folder), diffusers.FOLDERS["dit"]
+    if folder.exists():
+        raise CheckpointError(f"{folder} already exists: name a new folder for the merged checkpoint.")
+    source = checkpoint.folder / part
+    file = open_tensors(source)
+    unfinished = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        skipped = {path.name for path in source.glob("*.safetensors")}
+        shutil.copytree(
+            checkpoint.folder,
+            unfinished,
+            ignore=lambda place, found: skipped.intersection(found) if Path(place) == source else set(),
+        )
+        merger = _Shards(MappedTensors(file, names.diffusers_dit(checkpoint.dit)), Merger(engine, loras), scales)
+        for shard in shards_of(file):
+            merger.write(shard, unfinished / part / shard.path.name)
+        unfinished.rename(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return merger.changed
+
+
+def shards_of(file: TensorFile | ShardedFiles) -> list[TensorFile]:
+    """The single files behind a component."""
+    return [file] if isinstance(file, TensorFile) else file.shards()
+
+
+class _Shards:
+    """Merges file by file; of a fused weight that several files hold pieces of, the last one is remembered."""
+
+    def __init__(self, tensors: MappedTensors, merger: Merger, scales: Sequence[float]) -> None:
+        self._tensors = tensors
+        self._merger = merger
+        self._scales = scales
+        self._rules = {their: rule for rule in tensors.rules() for their in rule.theirs}
+        self._last: tuple[str, dict[str, np.ndarray]] = ("", {})
+        self._done: set[str] = set()
+
+    @property
+    def changed(self) -> int:
+        return len(self._done)
+
+    def write(self, shard: TensorFile, path: Path) -> None:
+        values: dict[str, np.ndarray] = {}
+        kinds: Mapping[str, str] = {name: shard.dtype(name) for name in shard.names()}
+        for name in shard.names():
+            rule = self._rules.get(name)
+            if rule is None or not self._merger.touches(rule.ours, self._scales):
+                values[name] = shard.raw(name)
+                continue
+            if self._last[0] != rule.ours:
+                engine = self._merger.engine
+                base = engine.asarray(self._tensors.read(rule.ours).astype(np.float32), "float32")
+                merged = engine.numpy(self._merger.merged(rule.ours, base, self._scales))
+                self._last = (rule.ours, rule.cut(merged))
+                self._done.add(rule.ours)
+            values[name] = narrowed(self._last[1][name], kinds[name], name)
+        write_tensors(path, values, metadata=shard.metadata, kinds=kinds)
+
+
+def narrowed(values: np.ndarray, kind: str, name: str) -> np.ndarray:
+    """Float32 numbers as stored bits of a type, rounded to the nearest, ties to even.
+
+    Raises: CheckpointError for numbers that the type cannot hold, or a type that is not written.
+    """
+    if kind == "F32":
+        return np.ascontiguousarray(values, dtype=np.float32)
+    if kind == "F16":
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float16)
+        if not np.isfinite(stored).all():
+            raise CheckpointError(f"{name} with the LoRA has values that float16 cannot hold.")
+        return stored
+    if kind == "BF16":
+        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+        return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(
+            np.uint16
+        )
+    raise CheckpointError(f"{name} is stored as {kind}; a LoRA is merged into float32, float16 or bfloat16 only.")

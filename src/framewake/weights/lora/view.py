@@ -1,0 +1,126 @@
+"""A store seen through LoRAs: what it hands out is base plus products, and the base stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.errors import InputError
+from framewake.weights.lora.file import Lora, Update
+
+
+class Store(Protocol):
+    """What the view looks at; see ``models/source.py``."""
+
+    def part(self, prefix: str) -> Weights:
+        """The tensors below a prefix."""
+
+    def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
+        """The blocks below a name, in order."""
+
+
+class Merger:
+    """Base weights plus the products of LoRAs, tensor by tensor."""
+
+    def __init__(self, engine: Engine, loras: Sequence[Lora]) -> None:
+        self.engine = engine
+        self.loras = tuple(loras)
+        self._updates = [lora.by_weight() for lora in loras]
+
+    def touches(self, name: str, scales: Sequence[float]) -> bool:
+        """Whether a tensor is another one at these scales, one for each LoRA."""
+        return any(scale != 0 and name in found for scale, found in zip(scales, self._updates, strict=True))
+
+    def merged(self, name: str, base: Tensor, scales: Sequence[float]) -> Tensor:
+        """A tensor with every LoRA added; the same object where none has a part in it.
+
+        Precision: products and sums in float32, rounded once to the base's type.
+        Source: specification, section 9.
+        """
+        if not self.touches(name, scales):
+            return base
+        engine = self.engine
+        total = engine.cast(base, "float32")
+        for lora, updates, scale in zip(self.loras, self._updates, scales, strict=True):
+            if scale != 0 and name in updates:
+                total = total + engine.reshape(self._change(lora, updates[name], tuple(base.shape), scale), base.shape)
+        return engine.cast(total, engine.dtype(base))
+
+    def _change(self, lora: Lora, updates: Sequence[Update], shape: tuple[int, ...], scale: float) -> Tensor:
+        """One LoRA's change of one weight: its pieces one below the other, zeros where it has none."""
+        engine, pieces, row = self.engine, [], 0
+        for update in updates:
+            up, down = (engine.asarray(values, "float32") for values in lora.factors(update))
+            if update.place.start > row:
+                pieces.append(engine.zeros((update.place.start - row, down.shape[1])))
+            pieces.append(engine.matmul(up, down) * (scale * lora.factor(update)))
+            row = update.place.stop
+        if row < shape[0]:
+            pieces.append(engine.zeros((shape[0] - row, pieces[0].shape[1])))
+        return pieces[0] if len(pieces) == 1 else engine.concat(pieces, 0)
+
+
+class LoraView:
+    """A store whose weights have LoRAs added at changing scales.
+
+    ``keeps``: merged tensors are kept until the scales change, and so are the dicts (a compiled block sees the
+    same dict at every step); for a store that streams, they are made anew each time.
+    """
+
+    def __init__(self, engine: Engine, base: Store, loras: Sequence[Lora], *, keeps: bool = True) -> None:
+        self._base = base
+        self._merger = Merger(engine, loras)
+        self._keeps = keeps
+        self._scales: tuple[float, ...] = (1.0,) * len(loras)
+        self._forget()
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        return self._scales
+
+    def use(self, scales: Sequence[float]) -> None:
+        """Set the scale of each LoRA; a change drops what was merged.
+
+        Raises: InputError for another number of scales than LoRAs.
+        """
+        if len(scales) != len(self._merger.loras):
+            raise InputError(f"{len(scales)} scales for {len(self._merger.loras)} LoRAs: give one for each.")
+        if tuple(scales) != self._scales:
+            self._scales = tuple(scales)
+            self._forget()
+
+    def part(self, prefix: str) -> Weights:
+        """The merged tensors below a prefix."""
+        if not self._keeps:
+            return self._merged(prefix, self._base.part(prefix))
+        if prefix not in self._parts:
+            self._parts[prefix] = self._merged(prefix, self._base.part(prefix))
+        return self._parts[prefix]
+
+    def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
+        """The merged blocks below a name, in order, each merged when it is asked for."""
+        for number, block in enumerate(self._base.blocks(name, count)):
+            place = f"{name}.{number}"
+            if not self._keeps:
+                yield self._merged(place, block)
+                continue
+            if place not in self._parts:
+                self._parts[place] = self._merged(place, block)
+            yield self._parts[place]
+
+    def _merged(self, prefix: str, tensors: Weights) -> Weights:
+        start = f"{prefix}." if prefix else ""
+        return {name: self._tensor(start + name, tensor) for name, tensor in tensors.items()}
+
+    def _tensor(self, name: str, base: Tensor) -> Tensor:
+        if name in self._tensors:
+            return self._tensors[name]
+        merged = self._merger.merged(name, base, self._scales)
+        if self._keeps and merged is not base:
+            self._tensors[name] = merged
+        return merged
+
+    def _forget(self) -> None:
+        self._parts: dict[str, Weights] = {}
+        self._tensors: dict[str, Tensor] = {}
