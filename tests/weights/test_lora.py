@@ -174,10 +174,9 @@ def test_the_report_measures_the_change(tmp_path):
 class _Header:
     """Shapes without data."""
 
-    metadata: dict[str, str] = {}
-
     def __init__(self, shapes):
         self._shapes = shapes
+        self.metadata = {}
 
     def names(self):
         return tuple(self._shapes)

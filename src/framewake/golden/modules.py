@@ -148,10 +148,9 @@ def vae_decode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
 class HeldTensors:
     """Arrays under the keys of a LoRA file."""
 
-    metadata: dict[str, str] = {}
-
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
+        self.metadata: dict[str, str] = {}
 
     def names(self) -> tuple[str, ...]:
         """Every key."""

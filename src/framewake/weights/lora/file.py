@@ -145,7 +145,7 @@ def fit(path: Path, tensors: Tensors, targets: Targets, *, allows_partial: bool 
             "model's: it is most likely a LoRA for Flux. --lora-partial applies it all the same."
         )
     _check_overlaps(path, updates)
-    unmatched = tuple(strange + [key for pair in lost for key in pair.keys()])
+    unmatched = tuple(strange + [key for pair in lost for key in pair.held()])
     return Lora(path, tensors, " and ".join(formats(updates)), tuple(updates), len(listed), unmatched)
 
 
@@ -189,13 +189,14 @@ def _refusal(path: Path, tensors: Tensors, targets: Targets, *, lost: list[Pair]
         return f"{path} looks like a LoRA for {what}: its {names[0]!r} is nothing in this transformer."
     methods = {name for key in strange if (name := other_method(key))}
     if methods:
-        return f"{path} holds {' and '.join(sorted(methods))} ({strange[0]!r}); only plain LoRA (a pair of factors) is read."
-    keys = strange + [key for pair in lost for key in pair.keys()]
+        what = " and ".join(sorted(methods))
+        return f"{path} holds {what} ({strange[0]!r}); only plain LoRA (a pair of factors) is read."
+    keys = strange + [key for pair in lost for key in pair.held()]
     if not keys:
         return f"{path} holds no tensors: it is no LoRA."
     halves = [pair for pair in lost if targets.find(pair.module, is_underscored=pair.is_underscored)]
     if halves:
-        return f"{path} has only a part of {halves[0].module!r} ({', '.join(halves[0].keys())}): it is incomplete."
+        return f"{path} has only a part of {halves[0].module!r} ({', '.join(halves[0].held())}): it is incomplete."
     hints = [
         f"{pair.module!r}{targets.hint(pair.module, is_underscored=pair.is_underscored)}" for pair in lost[:LISTED]
     ] or [repr(key) for key in strange[:LISTED]]

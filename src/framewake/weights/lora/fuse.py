@@ -11,11 +11,12 @@ import numpy as np
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError
 from framewake.weights import diffusers, names
-from framewake.weights.files import ShardedFiles, TensorFile, open_tensors, write_tensors
+from framewake.weights.files import ShardedFiles, TensorFile, Tensors, open_tensors, write_tensors
 from framewake.weights.load import Checkpoint
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.view import Merger
 from framewake.weights.mapped import MappedTensors
+from framewake.weights.narrow import STORED, narrowed
 
 
 def fuse(
@@ -31,6 +32,8 @@ def fuse(
     if folder.exists():
         raise CheckpointError(f"{folder} already exists: name a new folder for the merged checkpoint.")
     source = checkpoint.folder / part
+    if not source.is_dir():
+        raise CheckpointError(f"{checkpoint.folder} is not in the diffusers layout, the only one that is written.")
     file = open_tensors(source)
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -52,9 +55,16 @@ def fuse(
     return merger.changed
 
 
-def shards_of(file: TensorFile | ShardedFiles) -> list[TensorFile]:
-    """The single files behind a component."""
-    return [file] if isinstance(file, TensorFile) else file.shards()
+def shards_of(file: Tensors) -> list[TensorFile]:
+    """The single files behind a component.
+
+    Raises: CheckpointError when they are no safetensors files.
+    """
+    if isinstance(file, ShardedFiles):
+        return file.shards()
+    if not isinstance(file, TensorFile):
+        raise CheckpointError(f"{file.path} is no safetensors file, the only kind that is written.")
+    return [file]
 
 
 class _Shards:
@@ -86,26 +96,18 @@ class _Shards:
                 merged = engine.numpy(self._merger.merged(rule.ours, base, self._scales))
                 self._last = (rule.ours, rule.cut(merged))
                 self._done.add(rule.ours)
-            values[name] = narrowed(self._last[1][name], kinds[name], name)
+            values[name] = stored(self._last[1][name], kinds[name], name)
         write_tensors(path, values, metadata=shard.metadata, kinds=kinds)
 
 
-def narrowed(values: np.ndarray, kind: str, name: str) -> np.ndarray:
-    """Float32 numbers as stored bits of a type, rounded to the nearest, ties to even.
+def stored(values: np.ndarray, kind: str, name: str) -> np.ndarray:
+    """Float32 numbers as stored bits of a type, rounded to the nearest.
 
     Raises: CheckpointError for numbers that the type cannot hold, or a type that is not written.
     """
-    if kind == "F32":
-        return np.ascontiguousarray(values, dtype=np.float32)
-    if kind == "F16":
-        with np.errstate(over="ignore"):
-            stored = values.astype(np.float16)
-        if not np.isfinite(stored).all():
-            raise CheckpointError(f"{name} with the LoRA has values that float16 cannot hold.")
-        return stored
-    if kind == "BF16":
-        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-        return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(
-            np.uint16
-        )
-    raise CheckpointError(f"{name} is stored as {kind}; a LoRA is merged into float32, float16 or bfloat16 only.")
+    if kind not in STORED:
+        raise CheckpointError(f"{name} is stored as {kind}; a LoRA is merged into float32, float16 or bfloat16 only.")
+    found = narrowed(values, STORED[kind])
+    if found.dtype == np.float16 and not np.isfinite(found).all():
+        raise CheckpointError(f"{name} with the LoRA has values that float16 cannot hold.")
+    return np.ascontiguousarray(found)

@@ -61,7 +61,7 @@ class Pair(NamedTuple):
     up: str | None
     alpha: str | None
 
-    def keys(self) -> list[str]:
+    def held(self) -> list[str]:
         """The keys that are there."""
         return [key for key in (self.down, self.up, self.alpha) if key is not None]
 

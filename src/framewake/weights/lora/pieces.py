@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ def joined(pieces: Sequence[Piece], rows: int) -> Piece:
     """
     first = pieces[0]
     covers = [first.start == 0, pieces[-1].stop == rows]
-    covers += [before.stop == after.start for before, after in zip(pieces, pieces[1:])]  # noqa: B905
+    covers += [before.stop == after.start for before, after in itertools.pairwise(pieces)]
     if all(covers) and all(_is_same_down(first, piece) for piece in pieces):
         return first._replace(start=0, stop=rows, up=np.concatenate([piece.up for piece in pieces]))
     factors = [piece.factor() for piece in pieces]

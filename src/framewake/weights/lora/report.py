@@ -41,9 +41,8 @@ class Report(NamedTuple):
             text += f", {len(self.unmatched)} keys left out"
         if self.largest is not None:
             change = self.largest * (1.0 if weight is None else abs(weight))
-            text += (
-                f"; largest change {100 * change:.3g} % ({self.largest_weight})" if change else "; it changes nothing"
-            )
+            told = f"largest change {100 * change:.3g} % ({self.largest_weight})" if change else "it changes nothing"
+            text += f"; {told}"
         return text + "."
 
     def record(self) -> dict[str, Any]:
