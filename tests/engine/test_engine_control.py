@@ -53,6 +53,13 @@ def test_copies_in_the_copy_stream(engine):
     assert engine.numpy(x).tolist() == [1.0, 2.0]
 
 
+def test_a_mark_waits_for_what_came_before(engine):
+    x = engine.matmul(engine.full((64, 64), 2.0), engine.full((64, 64), 3.0))
+    wait = engine.mark()
+    assert wait() is None and wait() is None, "a mark can be waited for again"
+    assert engine.numpy(x)[0, 0] == 384.0
+
+
 def test_alone_collectives_change_nothing(engine):
     assert (engine.rank(), engine.size()) == (0, 1)
     x = engine.asarray([[1.0, 2.0]])

@@ -182,7 +182,7 @@ CASES = SHAPES + ARITHMETIC + LAYERS + OPERATORS
 ELSEWHERE = {
     *("asarray", "numpy", "zeros", "full", "arange", "cast", "dtype", "to_device"),  # below
     *("attention", "compile", "grad"),  # test_engine_attention, test_engine_compile
-    *("synchronize", "memory", "copy_stream", "rank", "size"),  # test_engine_control
+    *("synchronize", "memory", "copy_stream", "mark", "rank", "size"),  # test_engine_control
     *("all_gather", "all_to_all", "all_reduce", "broadcast"),  # test_engine_collectives
 }
 

@@ -251,16 +251,12 @@ class TorchEngine:
         event.record(torch.cuda.current_stream(self._device))
         return event.synchronize
 
-    @contextlib.contextmanager
     def copy_stream(self):
         if self._device.type != "cuda":
-            yield
-            return
+            return contextlib.nullcontext()
         if self._copies is None:  # one for good: each stream has its own pool of device memory
             self._copies = torch.cuda.Stream(self._device)
-        with torch.cuda.stream(self._copies):
-            yield
-        self._copies.synchronize()
+        return _copying(self._copies)
 
     # --- collectives
 
@@ -296,6 +292,13 @@ class TorchEngine:
             x = x.clone()
             dist.broadcast(x, source)
         return x
+
+
+@contextlib.contextmanager
+def _copying(stream):
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 def _nothing() -> None:

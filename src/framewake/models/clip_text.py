@@ -71,3 +71,7 @@ class ClipText:
         for i in range(config.layers):
             shapes |= layer_shapes(f"{PREFIX}.encoder.layers.{i}.", width=width, mlp=config.mlp_size)
         return shapes
+
+    def streams(self) -> tuple[str, ...]:
+        """The list of blocks that need not stay on the device."""
+        return (f"{PREFIX}.encoder.layers",)

@@ -173,6 +173,10 @@ class DiT:
         refiner = {f"txt_in.{name}": shape for name, shape in self.refiner.shapes().items()}
         return with_biases(layers) | norms | refiner
 
+    def streams(self) -> tuple[str, ...]:
+        """The lists of blocks that need not stay on the device, in the order of their use."""
+        return ("double_blocks", "single_blocks")
+
     def __call__(  # noqa: PLR0913  # the model's own inputs, by name
         self,
         weights: WeightSource,

@@ -124,6 +124,10 @@ class Llava:
             **self.language.shapes(skip_layers),
         }
 
+    def streams(self) -> tuple[str, ...]:
+        """The lists of blocks that need not stay on the device, in the order of their use."""
+        return (f"{self.vision.prefix}.encoder.layers", f"{self.language.prefix}.layers")
+
     def unused_shapes(self, skip_layers: int = 2) -> dict[str, tuple[int, ...]]:
         """Published tensors that no computation here reads; a checkpoint may leave them out."""
         return {

@@ -30,6 +30,10 @@ class CausalVAE:
         self.quant = CausalConv3d(engine, "quant_conv", inputs=2 * latent, outputs=2 * latent, kernel=1)
         self.post_quant = CausalConv3d(engine, "post_quant_conv", inputs=latent, outputs=latent, kernel=1)
 
+    def streams(self) -> tuple[str, ...]:
+        """No list of blocks: the autoencoder is small, what grows with the clip is its tiles."""
+        return ()
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the checkpoint."""
         return self.encoder.shapes() | self.decoder.shapes() | self.quant.shapes() | self.post_quant.shapes()

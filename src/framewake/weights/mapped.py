@@ -10,8 +10,8 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.narrow import STORED, narrowed
 from framewake.weights.names import Rule
+from framewake.weights.narrow import STORED, narrowed
 from framewake.weights.storage import Tensors
 
 BLOCKS_LISTED = 8

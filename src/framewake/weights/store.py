@@ -38,6 +38,9 @@ class Resident:
             raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(found)}")
         return iter(found if count is None else found[:count])
 
+    def close(self) -> None:
+        """Nothing to stop: a streamed store has something."""
+
 
 def numbered(tensors: dict[str, Tensor]) -> list[Weights]:
     """Tensors named "0.x", "1.y", ... as one dict per number, in order."""

@@ -270,13 +270,10 @@ class MindsporeEngine:
         event.record()
         return event.synchronize
 
-    @contextlib.contextmanager
     def copy_stream(self):
         if self._copies is None:  # one for good: each stream has its own pool of device memory
             self._copies = ms.runtime.Stream()
-        with ms.runtime.StreamCtx(self._copies):
-            yield
-        self._copies.synchronize()
+        return _copying(self._copies)
 
     # --- collectives
 
@@ -289,7 +286,7 @@ class MindsporeEngine:
     def all_gather(self, x, axis):
         if self.size() == 1:
             return x
-        pieces = [mint.zeros_like(x) for _ in range(self.size())]
+        pieces = [self.zeros(x.shape, self.dtype(x)) for _ in range(self.size())]
         mint.distributed.all_gather(pieces, x.contiguous())
         return mint.cat(pieces, dim=axis)
 
@@ -297,7 +294,7 @@ class MindsporeEngine:
         if self.size() == 1:
             return x
         sent = [piece.contiguous() for piece in mint.chunk(x, self.size(), dim=split_axis)]
-        received = [mint.zeros_like(piece) for piece in sent]
+        received = [self.zeros(piece.shape, self.dtype(piece)) for piece in sent]
         mint.distributed.all_to_all(received, sent)
         return mint.cat(received, dim=concat_axis)
 
@@ -312,6 +309,13 @@ class MindsporeEngine:
             x = x.copy()
             mint.distributed.broadcast(x, source)
         return x
+
+
+@contextlib.contextmanager
+def _copying(stream):
+    with ms.runtime.StreamCtx(stream):
+        yield
+    stream.synchronize()
 
 
 def flat_widths(widths):

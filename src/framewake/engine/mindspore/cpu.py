@@ -98,7 +98,7 @@ class MindsporeCpu(MindsporeEngine):
         if self.size() == 1:
             return x
         # No all_to_all between CPUs: everything is gathered and one's own piece kept.
-        pieces = [mint.zeros_like(x) for _ in range(self.size())]
+        pieces = [self.zeros(x.shape, self.dtype(x)) for _ in range(self.size())]
         mint.distributed.all_gather(pieces, x.contiguous())
         rank = self.rank()
         mine = [mint.chunk(piece, self.size(), dim=split_axis)[rank] for piece in pieces]

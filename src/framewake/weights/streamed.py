@@ -1,0 +1,135 @@
+"""Weights that stay on disk: of the blocks, only the one in use and the next are on the device."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+
+from framewake.engine.contract import Dtype, Engine, Weights
+from framewake.errors import CheckpointError
+from framewake.weights.store import Resident
+
+Wait = Callable[[], None]
+Key = tuple[str, int]  # name of a block list, number of the block
+
+
+class Readable(Protocol):
+    """Where tensors come from; ``weights/mapped.py`` has the class."""
+
+    def values(self, name: str, dtype: Dtype) -> np.ndarray:
+        """A tensor's values in a type, as ``engine.asarray`` takes them."""
+
+
+class Streamed:
+    """The interface of ``Resident`` over a file: blocks come one after another, everything else stays.
+
+    One thread reads ahead: while a block computes, the next one of ``streams`` goes from the file into memory of
+    the host and from there onto the device; behind the last comes the first again, for the next step. Blocks that
+    are asked for in another order are right too, only not read ahead. At most two blocks are on the device.
+    The values, and so the results, are those of ``Resident``.
+
+    ``streams`` are the names of block lists in the order in which the model uses them.
+    """
+
+    def __init__(
+        self, engine: Engine, tensors: Readable, dtype: Dtype, *, names: Iterable[str], streams: Sequence[str]
+    ) -> None:
+        self._engine = engine
+        self._tensors = tensors
+        self._dtype = dtype
+        resident, blocks = split_names(names, streams)
+        self._resident = Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in resident})
+        self._order = [(name, number) for name in streams for number in sorted(n for s, n in blocks if s == name)]
+        self._names = blocks
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="framewake-reader")
+        self._ahead: dict[Key, Future[Weights]] = {}
+        # The device may still compute with a block when the model has let it go: it is held until the next is there.
+        self._held: Weights = {}
+        self._closing = weakref.finalize(self, _stop, self._reader, self._ahead)
+
+    def part(self, prefix: str) -> Weights:
+        """The tensors below ``prefix``, as far as they are not streamed.
+
+        Raises: CheckpointError when ``prefix`` is a block: it would stay on the device.
+        """
+        inside = [key for key in self._order if f"{key[0]}.{key[1]}.".startswith(f"{prefix}.") or not prefix]
+        if inside:
+            name, number = inside[0]
+            raise CheckpointError(f"{prefix!r} holds {name}.{number}, which is streamed: take it from blocks({name!r})")
+        return self._resident.part(prefix)
+
+    def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
+        """The blocks below ``name`` in order.
+
+        Raises: CheckpointError when fewer than ``count`` are there, or a file cannot be read.
+        """
+        keys = [key for key in self._order if key[0] == name]
+        if not keys:
+            return self._resident.blocks(name, count)
+        if count is not None and len(keys) < count:
+            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}")
+        return (self._take(key) for key in keys[:count])
+
+    def close(self) -> None:
+        """Stop reading ahead and let go of what was read; using the store afterwards is an error."""
+        self._closing()
+        self._held = {}
+
+    def _take(self, key: Key) -> Weights:
+        if not self._closing.alive:
+            raise CheckpointError(f"{key[0]}.{key[1]} is asked for, but these weights were closed.")
+        future = self._ahead.pop(key, None)
+        if future is None:
+            self._drop_ahead()
+            future = self._submit(key)
+        block = future.result()
+        following = self._order[(self._order.index(key) + 1) % len(self._order)]
+        self._ahead[following] = self._submit(following)
+        self._held = block
+        return block
+
+    def _submit(self, key: Key) -> Future[Weights]:
+        # What was asked of the device so far is all that can still use the block before the present one, whose
+        # place on the device the new one may take.
+        wait = self._engine.mark()
+        return self._reader.submit(_load, self._engine, self._tensors, self._dtype, self._names[key], wait)
+
+    def _drop_ahead(self) -> None:
+        for future in self._ahead.values():
+            future.cancel()
+        self._ahead.clear()
+
+
+def split_names(names: Iterable[str], streams: Sequence[str]) -> tuple[list[str], dict[Key, dict[str, str]]]:
+    """Names that stay, and names by block: (list, number) -> name inside the block -> full name."""
+    resident: list[str] = []
+    blocks: dict[Key, dict[str, str]] = {}
+    for full in names:
+        for name in streams:
+            number, _, rest = full.removeprefix(name + ".").partition(".")
+            if full.startswith(name + ".") and number.isdecimal():
+                blocks.setdefault((name, int(number)), {})[rest] = full
+                break
+        else:
+            resident.append(full)
+    return resident, blocks
+
+
+def _load(engine: Engine, tensors: Readable, dtype: Dtype, names: dict[str, str], wait: Wait) -> Weights:
+    """One block onto the device. Runs in the reader's thread, and holds on to nothing."""
+    try:
+        values = {name: tensors.values(full, dtype) for name, full in names.items()}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{next(iter(names.values()))} and its neighbours cannot be read: {error}.") from error
+    wait()
+    with engine.copy_stream():
+        return {name: engine.asarray(array, dtype) for name, array in values.items()}
+
+
+def _stop(reader: ThreadPoolExecutor, ahead: dict[Key, Future[Weights]]) -> None:
+    ahead.clear()
+    reader.shutdown(wait=True, cancel_futures=True)
