@@ -56,12 +56,19 @@ DIT = DiTConfig(
 )
 
 
-def write_toy(folder: Path, condition: str = "token_replace", settings: Settings = SETTINGS) -> Path:
+def write_toy(
+    folder: Path,
+    condition: str = "token_replace",
+    settings: Settings = SETTINGS,
+    *,
+    dit: DiTConfig = DIT,
+    vae: VAEConfig = VAE,
+) -> Path:
     """A checkpoint folder with tokenizers; ``condition`` as in ``DiTConfig``."""
     write_tokenizers(folder, CORPUS)
     tokenizer, tokenizer_2 = (Tokenizer.from_folder(folder / name) for name in ("tokenizer", "tokenizer_2"))
-    channels = 2 * DIT.out_channels + 1 if condition == "latent_concat" else DIT.out_channels
-    dit = dataclasses.replace(DIT, condition=condition, in_channels=channels)
+    channels = 2 * dit.out_channels + 1 if condition == "latent_concat" else dit.out_channels
+    dit = dataclasses.replace(dit, condition=condition, in_channels=channels)
     llava = LlavaConfig(
         text=LlamaConfig(16, 32, 3, 2, 1, 8, tokenizer.vocab_size, 1e-5, 500000.0),
         vision=ClipVisionConfig(16, 32, 2, 2, 28, 7, "quick_gelu", 1e-5),
@@ -75,9 +82,9 @@ def write_toy(folder: Path, condition: str = "token_replace", settings: Settings
         16, 32, 1, 2, tokenizer_2.vocab_size, 77, "quick_gelu", 1e-5, tokenizer_2.token_id("<|endoftext|>")
     )
     # A model states its tensors without touching its engine.
-    models = {"dit": DiT(None, dit), "vae": CausalVAE(None, VAE), "llava": Llava(None, llava)}
+    models = {"dit": DiT(None, dit), "vae": CausalVAE(None, vae), "llava": Llava(None, llava)}
     models["clip_text"] = ClipText(None, clip_text)
-    configs = {"dit": dit, "vae": VAE, "llava": llava, "clip_text": clip_text}
+    configs = {"dit": dit, "vae": vae, "llava": llava, "clip_text": clip_text}
     parts = {name: (configs[name], rule.weights(models[name].shapes(), seed=7)) for name in models}
     processor = ImageProcessor(28, CLIP_MEAN, CLIP_STD)
     write_checkpoint(folder, Parts(**parts), settings=settings, image_processor=processor, dtype="float32")

@@ -24,11 +24,17 @@ WIDE = (9, 16)  # height and width of a text-to-video clip, which has no picture
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Where a clip goes and how it is written. Units: ``crf`` is x264's quality, lower is better."""
+    """Where a clip goes and how it is written.
+
+    Beside it, the latents are saved after every ``save_every`` steps and when the run is stopped; 0 saves none
+    before the last step.
+    Units: ``crf`` is x264's quality, lower is better.
+    """
 
     path: Path
     crf: int = 18
     has_metadata: bool = True
+    save_every: int = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +150,9 @@ def request_from(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """The folder of a checkpoint: "demo" is the embedded one, anything else a path.
+    """The place of a checkpoint: "demo" is the embedded one, anything else a path.
 
-    Raises: CheckpointError for a missing folder, and for Tencent's own layout, which is not read yet.
+    Raises: CheckpointError when nothing is there.
     """
     if str(name) == "demo":
         folder = Path(__file__).parents[1] / "demo" / "checkpoint"
@@ -156,17 +162,4 @@ def find_checkpoint(name: str | Path) -> Path:
     folder = Path(name).expanduser()
     if not folder.exists():
         raise CheckpointError(f"{folder}: there is no such checkpoint. Name a folder, or demo for the embedded one.")
-    if not (folder / "model_index.json").is_file() and is_tencent_layout(folder):
-        raise CheckpointError(
-            f"{folder} is in Tencent's layout (.pt files), which is not read yet. Expected is the diffusers layout: "
-            "a folder with model_index.json, transformer/, vae/, text_encoder/ and text_encoder_2/."
-        )
     return folder
-
-
-def is_tencent_layout(folder: Path) -> bool:
-    """Whether a path looks like the original's ckpts folder, a part of it, or one of its files."""
-    if folder.suffix == ".pt" or folder.name.startswith("hunyuan-video-"):
-        return True
-    patterns = ("hunyuan-video-*", "*.pt", "text_encoder_i2v", "transformers/*.pt")
-    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)

@@ -25,6 +25,7 @@ OTHERS = {
     "image_processor": ("transformers", "CLIPImageProcessor"),
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
 }
+ORIGINAL_VAE = "AutoencoderKLCausal3D"
 VERSION = "0.42.1"  # the layout version that our files claim
 
 _DIT_FIELDS = {
@@ -111,6 +112,26 @@ def vae_config(content: Mapping[str, Any]) -> VAEConfig:
         temporal_compression=c["temporal_compression_ratio"],
         mid_block_attention=c["mid_block_add_attention"],
     )
+
+
+def original_vae_config(content: Mapping[str, Any]) -> VAEConfig:
+    """The autoencoder's configuration as the original's own class writes it (specification, section 7.1)."""
+    defaults = {"spatial_compression_ratio": 8, "mid_block_add_attention": True}
+    given = {name: value for name, value in content.items() if name != "_class_name"}
+    return vae_config(defaults | {"temporal_compression_ratio": content.get("time_compression_ratio", 4)} | given)
+
+
+def original_vae_content(config: VAEConfig) -> dict[str, Any]:
+    """The autoencoder's config file as the original's own class reads it."""
+    levels = len(config.block_out_channels)
+    return vae_content(config) | {
+        "_class_name": ORIGINAL_VAE,
+        "down_block_types": ["DownEncoderBlockCausal3D"] * levels,
+        "up_block_types": ["UpDecoderBlockCausal3D"] * levels,
+        "sample_size": 256,
+        "sample_tsize": 64,
+        "time_compression_ratio": config.temporal_compression,
+    }
 
 
 def dit_content(config: DiTConfig) -> dict[str, Any]:

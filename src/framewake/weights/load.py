@@ -1,22 +1,24 @@
-"""A checkpoint folder in the diffusers layout: its configurations, its settings, its weights."""
+"""A checkpoint in any layout: its configurations, its settings, its weights."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
-from framewake.weights import configs, diffusers, names
+from framewake.weights import configs, diffusers, inferred, names
 from framewake.weights.files import open_tensors, read_json
+from framewake.weights.layouts import Component, Files, Layout, find_layout
 from framewake.weights.mapped import MappedTensors, Shapes
 from framewake.weights.settings import Settings, read_settings
+from framewake.weights.storage import Tensors
 from framewake.weights.store import Resident
-
-Component = Literal["dit", "vae", "llava", "clip_text"]
+from framewake.weights.streamed import Streamed
+from framewake.weights.views import Joined, Scaled, Stripped, is_about_scales
 
 # Tensors that text encoders bring and that no state used here depends on (specification, section 3.3).
 _UNUSED = {
@@ -31,8 +33,27 @@ _UNUSED = {
         r"vision_tower\.vision_model\.encoder\.layers\.\d+\..*",
         r"vision_tower\.vision_model\.embeddings\.position_ids",
     ),
-    "clip_text": (r"text_model\.embeddings\.position_ids",),
+    # The folder of a whole CLIP model has its other half as well.
+    "clip_text": (
+        r"text_model\.embeddings\.position_ids",
+        r"vision_model\..*",
+        r"(text_projection|visual_projection)\.weight",
+        r"logit_scale",
+    ),
 }
+# What a file may have in front of all its names, and a name that tells.
+_PREFIXES = {
+    "dit": (
+        ("img_in.proj.weight", "x_embedder.proj.weight"),
+        ("", "model.diffusion_model.", "diffusion_model.", "model.model.", "transformer.", "model."),
+    ),
+    "vae": (("decoder.conv_in.conv.weight",), ("vae.", "first_stage_model.", "")),
+    "llava": ((), ()),
+    "clip_text": ((), ()),
+}
+_VISION = ("vision_tower.", "multi_modal_projector.")
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageProcessor(NamedTuple):
@@ -44,50 +65,117 @@ class ImageProcessor(NamedTuple):
 
 
 class Checkpoint:
-    """An opened checkpoint folder; weights are read when ``store`` asks for them."""
+    """An opened checkpoint; weights are read when ``store`` asks for them.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.settings: Settings = read_settings(folder)
-        self.dit: DiTConfig = self._config("dit", diffusers.dit_config)
-        self.vae: VAEConfig = self._config("vae", diffusers.vae_config)
-        self.llava: LlavaConfig = self._config("llava", configs.llava_config)
-        self.clip_text: ClipTextConfig = self._config("clip_text", configs.clip_text_config)
-        self.image_processor = _image_processor(folder / "image_processor" / "preprocessor_config.json")
-        self.tokenizer = self._folder("tokenizer")
-        self.tokenizer_2 = self._folder("tokenizer_2")
+    ``has_vision``: the text encoder brings a vision tower; without one it can only read prompts.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.folder = layout.root
+        self.settings: Settings = read_settings(layout.root)
+        self.has_vision = True
+        self.llava: LlavaConfig = self._config("llava", self._llava_config, inferred.llava_config)
+        self.dit: DiTConfig = self._dit_config()
+        self.vae: VAEConfig = self._config("vae", _vae_config, inferred.vae_config)
+        self.clip_text: ClipTextConfig = self._config("clip_text", configs.clip_text_config, inferred.clip_text_config)
+        self.image_processor = self._image_processor()
+        self.tokenizer = _folder(layout.tokenizer)
+        self.tokenizer_2 = _folder(layout.tokenizer_2)
         self._check_fit()
 
     def tensors(self, component: Component) -> MappedTensors:
         """A component's tensors under our names; only headers are read."""
-        file = open_tensors(self._folder(diffusers.FOLDERS[component]))
+        file = self._file(component)
         if component == "dit":
-            return MappedTensors(file, names.diffusers_dit(self.dit))
-        table: dict[str, Callable[[Iterable[str]], list[names.Rule]]]
+            is_diffusers = "x_embedder.proj.weight" in file.names()
+            rules = names.diffusers_dit(self.dit) if is_diffusers else names.comfy_dit(file.names())
+            return MappedTensors(file, rules)
         table = {"vae": names.same, "llava": names.llava, "clip_text": names.clip_text}
         return MappedTensors(file, table[component](file.names()))
 
-    def store(self, component: Component, engine: Engine, dtype: Dtype, *, shapes: Shapes) -> Resident:
-        """A component's weights on the engine's device, after the file was checked against ``shapes``.
+    def needed(self, component: Component, shapes: Shapes) -> Shapes:
+        """Those of a model's tensors that this checkpoint has to bring: without pictures, no vision tower."""
+        if component != "llava" or self.has_vision:
+            return shapes
+        return {name: shape for name, shape in shapes.items() if not name.startswith(_VISION)}
 
-        ``shapes`` is the model's own list of names and shapes; nothing else is read.
+    def check(self, component: Component, shapes: Shapes) -> MappedTensors:
+        """A component's tensors, compared with the model's own list of names and shapes.
+
         Raises: CheckpointError when the file does not hold exactly the model's tensors.
         """
         tensors = self.tensors(component)
-        tensors.check(shapes, _UNUSED[component])
-        return Resident({name: engine.asarray(tensors.read(name), dtype) for name in shapes})
+        tensors.check(self.needed(component, shapes), _UNUSED[component])
+        return tensors
 
-    def _config(self, component: str, parse: Callable[[dict[str, Any]], Any]) -> Any:
-        path = self._folder(diffusers.FOLDERS[component]) / "config.json"
+    def store(
+        self, component: Component, engine: Engine, dtype: Dtype, *, shapes: Shapes, streams: Sequence[str] = ()
+    ) -> Resident | Streamed:
+        """A component's weights on the engine's device, after the file was checked against ``shapes``.
+
+        ``shapes`` is the model's own list of names and shapes; nothing else is read. The block lists named in
+        ``streams`` stay on disk and come one block at a time.
+        Raises: CheckpointError when the file does not hold exactly the model's tensors.
+        """
+        tensors = self.check(component, shapes)
+        wanted = self.needed(component, shapes)
+        if streams:
+            return Streamed(engine, tensors, dtype, names=wanted, streams=streams)
+        return Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in wanted})
+
+    def _file(self, component: Component) -> Tensors:
+        """A part's tensors under the names in its files."""
+        files = [_plain(component, open_tensors(_there(path))) for path in self.layout.weights[component]]
+        return files[0] if len(files) == 1 else Joined(files)
+
+    def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
+        file = self._file(component)
+        tables = {"dit": names.comfy_dit, "vae": names.same, "llava": names.llava, "clip_text": names.clip_text}
+        return {rule.ours: file.shape(rule.theirs[0]) for rule in tables[component](file.names())}
+
+    def _config(self, component: Component, parse: Callable[[dict[str, Any]], Any], infer: Callable[..., Any]) -> Any:
+        """A part's configuration from its ``config.json``, from its tensors where there is none."""
+        path = self.layout.configs[component]
         try:
-            return parse(read_json(path))
+            if path.is_file() or self.layout.needs_config(component):
+                _folder(path.parent)
+                return parse(read_json(path))
+            path = self.layout.weights[component][0]
+            found = infer(self._shapes(component))
+            self.has_vision = self.has_vision and (component != "llava" or inferred.has_vision(self._shapes(component)))
+            return found
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
-    def _folder(self, name: str) -> Path:
-        if not (self.folder / name).is_dir():
-            raise CheckpointError(f"{self.folder} has no folder {name!r}; download the checkpoint in full.")
-        return self.folder / name
+    def _llava_config(self, content: dict[str, Any]) -> LlavaConfig:
+        if content.get("model_type") == "llama":
+            self.has_vision = False
+            return inferred.text_only(configs.llama_config(content))
+        return configs.llava_config(content)
+
+    def _dit_config(self) -> DiTConfig:
+        path = self.layout.configs["dit"]
+        like: DiTConfig | None = None
+        if path.is_file() or self.layout.needs_config("dit"):
+            like = self._config("dit", diffusers.dit_config, inferred.dit_config)
+            if "dit" not in self.layout.singles:
+                return like
+        file = self._file("dit")
+        if like is not None and "x_embedder.proj.weight" in file.names():
+            return like
+        # Text-to-video and picture-to-video have the same tensors; what a folder says of its own holds for a file too.
+        condition = self.layout.condition if like is None or like.condition == "latent_concat" else like.condition
+        try:
+            return inferred.dit_config(self._shapes("dit"), condition, like)
+        except CheckpointError as error:
+            raise CheckpointError(f"{file.path}: {error}") from error
+
+    def _image_processor(self) -> ImageProcessor:
+        path = self.layout.image_processor
+        if path.is_file() or self.layout.is_strict:
+            return _image_processor(path)
+        return ImageProcessor(self.llava.vision.image_size, CLIP_MEAN, CLIP_STD)
 
     def _check_fit(self) -> None:
         """Components of different checkpoints in one folder do not fit together."""
@@ -95,27 +183,56 @@ class Checkpoint:
             ("the transformer's text width", self.dit.text_width, "LLaVA's width", self.llava.text.hidden_size),
             ("the transformer's pooled width", self.dit.pooled_width, "CLIP's width", self.clip_text.hidden_size),
             ("the transformer's latents", self.dit.out_channels, "the autoencoder's", self.vae.latent_channels),
-            ("the picture size", self.image_processor.size_px, "the vision tower's", self.llava.vision.image_size),
         ]
+        if self.has_vision:
+            tower = self.llava.vision.image_size
+            pairs.append(("the picture size", self.image_processor.size_px, "the vision tower's", tower))
         for first, one, second, two in pairs:
             if one != two:
                 raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
+        if self.dit.condition != "none" and not self.has_vision:
+            raise CheckpointError(
+                f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. Add the "
+                "LLaVA encoder (with --llava-vision, where tower and text model are two files)."
+            )
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """A checkpoint folder that has a ``model_index.json``; no weights are read yet.
+def open_checkpoint(path: str | os.PathLike[str], files: Files = Files()) -> Checkpoint:  # noqa: B008
+    """A checkpoint folder in any known layout, with single files in place of its parts; no weights are read yet.
 
     Raises: CheckpointError when the folder is not one, or its parts do not fit together.
     """
-    folder = Path(path)
-    if not (folder / "model_index.json").is_file():
-        what = "has no model_index.json" if folder.is_dir() else "is not a folder"
-        raise CheckpointError(
-            f"{folder} {what}; a HunyuanVideo-I2V checkpoint in the diffusers layout is expected "
-            f"(model_index.json, {', '.join(f'{name}/' for name in diffusers.FOLDERS.values())} and tokenizers)."
-        )
-    read_json(folder / "model_index.json")
-    return Checkpoint(folder)
+    layout = find_layout(Path(path)).with_files(files)
+    if layout.name == "diffusers":
+        read_json(layout.root / "model_index.json")
+    return Checkpoint(layout)
+
+
+def _vae_config(content: dict[str, Any]) -> VAEConfig:
+    is_original = content.get("_class_name") == diffusers.ORIGINAL_VAE
+    return (diffusers.original_vae_config if is_original else diffusers.vae_config)(content)
+
+
+def _plain(component: Component, file: Tensors) -> Tensors:
+    """A file without what its publisher put around the names and values."""
+    marks, prefixes = _PREFIXES[component]
+    held = set(file.names())
+    prefix = next((prefix for prefix in prefixes if any(prefix + mark in held for mark in marks)), "")
+    if prefix:
+        file = Stripped(file, prefix)
+    return Scaled(file) if any(map(is_about_scales, file.names())) else file
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; download the checkpoint in full (framewake checkpoints download).")
+    return path
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise CheckpointError(f"{path.parent} has no folder {path.name!r}; download the checkpoint in full.")
+    return path
 
 
 def _image_processor(path: Path) -> ImageProcessor:

@@ -151,12 +151,16 @@ def _single(config: DiTConfig, index: int) -> Iterator[Rule]:
         yield Rule(f"{ours}.{letter}_norm.weight", (f"{theirs}.attn.norm_{letter}.weight",))
 
 
+_LLAMA_PARTS = ("embed_tokens", "layers", "norm")
 # The text encoders' names moved twice; each pattern turns a newer beginning into the published one.
 _LLAVA_PREFIXES = (
     ("model.language_model.", "language_model.model."),
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("lm_head.", "language_model.lm_head."),
+    # A language model alone, as its own class or its inner one saves it, and a tower with its projector.
+    *((f"{start}{part}.", f"language_model.model.{part}.") for start in ("model.", "") for part in _LLAMA_PARTS),
+    ("vision_model.", "vision_tower.vision_model."),
 )
 
 
@@ -171,6 +175,32 @@ def _published_llava(name: str) -> str:
             name = published + name.removeprefix(newer)
             break
     return re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name)
+
+
+# ComfyUI's names inside a block, each with the published one.
+_COMFY = (
+    (r"^txt_in\.c_embedder\.in_layer\.", "txt_in.c_embedder.linear_1."),
+    (r"^txt_in\.c_embedder\.out_layer\.", "txt_in.c_embedder.linear_2."),
+    (r"^(txt_in\.t_embedder|time_in|guidance_in)\.in_layer\.", r"\1.mlp.0."),
+    (r"^(txt_in\.t_embedder|time_in|guidance_in)\.out_layer\.", r"\1.mlp.2."),
+    (r"(_mod|\.modulation)\.lin\.", r"\1.linear."),
+    (r"_attn\.(qkv|proj)\.", r"_attn_\1."),
+    (r"_attn\.norm\.(q|k)(?:uery|ey)_norm\.scale$", r"_attn_\1_norm.weight"),
+    (r"\.norm\.(q|k)(?:uery|ey)_norm\.scale$", r".\1_norm.weight"),
+    (r"(blocks\.\d+\.(?:img_|txt_)?mlp)\.0\.", r"\1.fc1."),
+    (r"(blocks\.\d+\.(?:img_|txt_)?mlp)\.2\.", r"\1.fc2."),
+)
+
+
+def comfy_dit(names: Iterable[str]) -> list[Rule]:
+    """The table of a transformer that ComfyUI has saved, or one with the published names: both may be mixed."""
+    rules = []
+    for name in names:
+        ours = name
+        for pattern, published in _COMFY:
+            ours = re.sub(pattern, published, ours)
+        rules.append(Rule(ours, (name,)))
+    return rules
 
 
 def clip_text(names: Iterable[str]) -> list[Rule]:

@@ -1,0 +1,135 @@
+"""Where the parts of a checkpoint lie: the folder layouts, and single files given one by one.
+
+Source: specification, sections 8.1 and 8.2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from framewake.config import Condition
+from framewake.errors import CheckpointError
+from framewake.weights import diffusers
+
+Component = Literal["dit", "vae", "llava", "clip_text"]
+COMPONENTS: tuple[Component, ...] = ("dit", "vae", "llava", "clip_text")
+WORDS = {"dit": "transformer", "vae": "autoencoder", "llava": "LLaVA text encoder", "clip_text": "CLIP text encoder"}
+
+
+class Files(NamedTuple):
+    """Single files that are taken instead of a folder's parts; None leaves the folder's."""
+
+    dit: Path | None = None
+    vae: Path | None = None
+    llava: Path | None = None
+    llava_vision: Path | None = None
+    clip_text: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What was recognised.
+
+    ``weights``: the files or folders of each part; ``configs``: where a part's ``config.json`` would be.
+    ``condition``: what the place of a transformer says about it, where its tensors do not.
+    ``is_strict``: every part has its ``config.json``. ``singles``: parts that were given as files of their own.
+    """
+
+    name: str
+    root: Path
+    weights: dict[Component, tuple[Path, ...]]
+    configs: dict[Component, Path]
+    tokenizer: Path
+    tokenizer_2: Path
+    image_processor: Path
+    condition: Condition
+    is_strict: bool
+    singles: frozenset[Component] = frozenset()
+
+    def needs_config(self, component: Component) -> bool:
+        """Whether a part's ``config.json`` cannot be missing."""
+        return self.is_strict and component not in self.singles
+
+    def with_files(self, files: Files) -> Layout:
+        """The same with single files in place of parts."""
+        given = {name: path for name in COMPONENTS if (path := getattr(files, name)) is not None}
+        weights = self.weights | {name: (path,) for name, path in given.items()}
+        if files.llava_vision is not None:
+            weights["llava"] = (*weights["llava"], files.llava_vision)
+        return dataclasses.replace(self, weights=weights, singles=frozenset(given))
+
+
+def find_layout(path: Path) -> Layout:
+    """The layout of a folder, or of the folder that a ``.pt`` file lies in.
+
+    Raises: CheckpointError when it is none that is known.
+    """
+    if (path / "model_index.json").is_file():
+        return _diffusers_layout(path)
+    model = _tencent_model(path)
+    if model is not None:
+        return _tencent_layout(model, path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder; name a checkpoint's folder.")
+    raise CheckpointError(
+        f"{path} is no checkpoint that is known: it has neither model_index.json "
+        f"(with {', '.join(f'{name}/' for name in diffusers.FOLDERS.values())} and tokenizers) nor a folder "
+        "hunyuan-video-*/ (Tencent's layout)."
+    )
+
+
+def _diffusers_layout(root: Path) -> Layout:
+    folders: dict[Component, Path] = {name: root / diffusers.FOLDERS[name] for name in COMPONENTS}
+    return Layout(
+        name="diffusers",
+        root=root,
+        weights={name: (folder,) for name, folder in folders.items()},
+        configs={name: folder / "config.json" for name, folder in folders.items()},
+        tokenizer=root / "tokenizer",
+        tokenizer_2=root / "tokenizer_2",
+        image_processor=root / "image_processor" / "preprocessor_config.json",
+        condition="token_replace",
+        is_strict=True,
+    )
+
+
+def _tencent_model(path: Path) -> Path | None:
+    """The folder ``hunyuan-video-*`` that a path means: below it, itself, or around it."""
+    if path.is_dir():
+        inside = [folder for folder in sorted(path.glob("hunyuan-video-*")) if folder.is_dir()]
+        if inside:
+            return inside[0]  # "i2v" comes before "t2v"
+    around = [path, *path.absolute().parents][:3]
+    return next((place for place in around if place.name.startswith("hunyuan-video-") and place.is_dir()), None)
+
+
+def _tencent_layout(model: Path, path: Path) -> Layout:
+    is_text_only = model.name.startswith("hunyuan-video-t2v")
+    root = model.parent
+    llava = root / ("text_encoder" if is_text_only else "text_encoder_i2v")
+    clip = root / "text_encoder_2"
+    transformer = path if path.is_file() else _transformer(model / "transformers")
+    return Layout(
+        name="tencent",
+        root=root,
+        weights={"dit": (transformer,), "vae": (model / "vae",), "llava": (llava,), "clip_text": (clip,)},
+        configs={
+            "dit": model / "transformers" / "config.json",
+            "vae": model / "vae" / "config.json",
+            "llava": llava / "config.json",
+            "clip_text": clip / "config.json",
+        },
+        tokenizer=llava,
+        tokenizer_2=clip,
+        image_processor=llava / "preprocessor_config.json",
+        condition="none" if is_text_only else "token_replace",
+        is_strict=False,
+    )
+
+
+def _transformer(folder: Path) -> Path:
+    """The file among a folder's that the original would take; the folder itself when there is only one."""
+    states = sorted(folder.glob("*_model_states.pt"))
+    return states[0] if states else folder

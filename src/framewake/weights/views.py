@@ -1,0 +1,138 @@
+"""Tensor files seen in another way: without a prefix, with their scales applied, or several as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from framewake.errors import CheckpointError
+from framewake.weights.storage import Tensors
+
+# Beside an 8-bit weight: its scale, under the older and the newer name. Scales of inputs are for 8-bit products,
+# which nothing here makes.
+SCALES = (".scale_weight", ".weight_scale")
+IGNORED = (".scale_input", ".input_scale", ".comfy_quant")
+MARKERS = ("scaled_fp8",)
+
+
+class Stripped:
+    """The tensors below a prefix, without it; all others are left out.
+
+    Loaders of single files give their parts a prefix, and the autoencoder's file may hold other parts as well
+    (specification, section 7.2).
+    """
+
+    def __init__(self, file: Tensors, prefix: str) -> None:
+        self.path = file.path
+        self._file, self._prefix = file, prefix
+
+    def names(self) -> tuple[str, ...]:
+        """Every tensor name."""
+        start = len(self._prefix)
+        return tuple(name[start:] for name in self._file.names() if name.startswith(self._prefix))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return self._file.shape(self._prefix + name)
+
+    def dtype(self, name: str) -> str:
+        """A tensor's type as its file names it."""
+        return self._file.dtype(self._prefix + name)
+
+    def raw(self, name: str) -> np.ndarray:
+        """The stored bits."""
+        return self._file.raw(self._prefix + name)
+
+    def read(self, name: str) -> np.ndarray:
+        """The values."""
+        return self._file.read(self._prefix + name)
+
+
+class Scaled:
+    """Weights with their scales applied when they are read; the scales themselves are no tensors here.
+
+    Raises: CheckpointError when a scale has no weight or another shape than one number or one for each row.
+    """
+
+    def __init__(self, file: Tensors) -> None:
+        self.path = file.path
+        self._file = file
+        self._scales: dict[str, str] = {}
+        names = file.names()
+        for name in names:
+            ending = next((ending for ending in SCALES if name.endswith(ending)), None)
+            if ending is not None:
+                self._scales[name.removesuffix(ending) + ".weight"] = name
+        self._names = tuple(name for name in names if not is_about_scales(name))
+        for weight, scale in self._scales.items():
+            if weight not in self._names:
+                raise CheckpointError(f"{self.path} has {scale!r} but no {weight!r}.")
+            rows, found = file.shape(weight)[:1], file.shape(scale)
+            if found not in ((), (1,), rows, (*rows, 1)):
+                raise CheckpointError(f"{self.path}: {scale!r} is {list(found)}; expected one number or {list(rows)}.")
+
+    def names(self) -> tuple[str, ...]:
+        """Every tensor name."""
+        return self._names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return self._file.shape(name)
+
+    def dtype(self, name: str) -> str:
+        """A tensor's type; what has a scale is float32 once it is applied."""
+        return "F32" if name in self._scales else self._file.dtype(name)
+
+    def raw(self, name: str) -> np.ndarray:
+        """The bits of the type that ``dtype`` names."""
+        return self.read(name) if name in self._scales else self._file.raw(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """The values, scaled in float32."""
+        values = self._file.read(name)
+        if name not in self._scales:
+            return values
+        scale = self._file.read(self._scales[name]).astype(np.float32)
+        return values * scale.reshape(-1, *(1,) * (values.ndim - 1)) if scale.size > 1 else values * scale.reshape(())
+
+
+def is_about_scales(name: str) -> bool:
+    """Whether a tensor only says how others are scaled."""
+    return name.endswith(SCALES + IGNORED) or name in MARKERS
+
+
+class Joined:
+    """Several files used like one.
+
+    Raises: CheckpointError when two hold the same name.
+    """
+
+    def __init__(self, files: Sequence[Tensors]) -> None:
+        self.path = files[0].path
+        self._places: dict[str, Tensors] = {}
+        for file in files:
+            for name in file.names():
+                if name in self._places:
+                    raise CheckpointError(f"{self._places[name].path} and {file.path} both hold {name!r}.")
+                self._places[name] = file
+
+    def names(self) -> tuple[str, ...]:
+        """Every tensor name."""
+        return tuple(self._places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return self._places[name].shape(name)
+
+    def dtype(self, name: str) -> str:
+        """A tensor's type as its file names it."""
+        return self._places[name].dtype(name)
+
+    def raw(self, name: str) -> np.ndarray:
+        """The stored bits."""
+        return self._places[name].raw(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """The values."""
+        return self._places[name].read(name)
