@@ -152,7 +152,7 @@ def test_damaged_latents(call, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_leaves_nothing_and_says_how_to_go_on(call, toy, picture, tmp_path, number):
+def test_stopping_leaves_no_half_file_and_says_how_to_go_on(call, toy, picture, tmp_path, number):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = framewake(
         "animate", picture, PROMPT, "--steps", 1000, "--seed", 4, "--json", "-o", "clip.mp4", env=environment
@@ -165,5 +165,24 @@ def test_stopping_leaves_nothing_and_says_how_to_go_on(call, toy, picture, tmp_p
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - begin < 20
-    assert err.splitlines()[-1].startswith("framewake: stopped") and "--seed 4" in err
-    assert list(tmp_path.iterdir()) == []
+    assert err.splitlines()[-1].startswith("framewake: stopped") and "framewake animate --resume -o clip.mp4" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4.latents.npz"]
+
+
+def test_resume_after_ctrl_c_gives_the_same_file(call, toy, picture, tmp_path):
+    arguments = ["animate", picture, PROMPT, *SMALL, "--steps", 60, "--seed", 4]
+    process = framewake(*arguments, "--json", "-o", "clip.mp4", env=os.environ | {"OMP_NUM_THREADS": "1"})
+    for line in process.stdout:
+        if '"index": 7' in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    contradiction = call(*arguments[:-1], 5, "-o", "clip.mp4", "--resume")
+    assert contradiction.code == 2 and "seed is 5" in contradiction.err
+    answer = call("animate", "--resume", "--json")
+    steps = [json.loads(line) for line in answer.out.splitlines() if '"step"' in line]
+    assert answer.code == 0 and steps[0]["index"] > 7
+    call(*arguments, "-o", "whole.mp4", "--resume")  # nothing to go on from: begins anew
+    assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "whole.mp4"]
+    assert call("animate", "--resume").code == 2

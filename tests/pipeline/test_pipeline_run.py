@@ -103,12 +103,14 @@ def test_one_frame_is_the_picture(torch_pipeline, request_of):
     assert np.array_equal(frames, frames_of(torch_pipeline, request_of(frames=1, seed=9)))
 
 
-def test_closing_stops_and_leaves_nothing(torch_pipeline, request_of, tmp_path):
-    events = torch_pipeline.run(request_of(steps=50), tmp_path / "clip.mp4")
-    for event in events:
-        if isinstance(event, Step) and event.index == 2:
-            events.close()
-    assert list(tmp_path.iterdir()) == []
+def test_closing_stops_and_keeps_the_latents(torch_pipeline, request_of, tmp_path):
+    for every, left in ((5, ["clip.mp4.latents.npz"]), (0, [])):
+        events = torch_pipeline.run(request_of(steps=50), Output(tmp_path / "clip.mp4", save_every=every))
+        for event in events:
+            if isinstance(event, Step) and event.index == 2:
+                events.close()
+        assert [path.name for path in tmp_path.iterdir()] == left
+        latents_path(tmp_path / "clip.mp4").unlink(missing_ok=True)
 
 
 def test_a_batch_shares_the_encoders(torch_pipeline, request_of, tmp_path):

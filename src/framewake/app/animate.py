@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from framewake.engine.contract import Engine
 from framewake.errors import Cancelled, EngineError, FramewakeError, InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.events import Event, Note, Result
-from framewake.pipeline.finish import advice
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job, request_from
-from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict
 from framewake.weights.load import open_checkpoint
@@ -33,9 +33,11 @@ def animate(given: Mapping[str, Any]) -> None:
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
     """
-    if given["from_latents"] is not None:
-        resume(given)
-        return
+    if given["from_latents"] is not None or given["resume"]:
+        from framewake.app.resume import go_on
+
+        if go_on(given):
+            return
     like = {} if given["like"] is None else read_metadata(given["like"])
     jobs = jobs_of(given, like)
     notes = []
@@ -106,7 +108,7 @@ def reporter(given: Mapping[str, Any], clips: int) -> Reporter:
     return Quiet() if given["quiet"] else Terminal(clips)
 
 
-def show(screen: Reporter, notes: list[str], events: Iterator[Event], jobs: list[Job]) -> None:
+def show(screen: Reporter, notes: list[str], events: Generator[Event, None, None], jobs: list[Job]) -> None:
     """Show events to the end.
 
     Raises: Cancelled after Ctrl-C or a polite kill, which says how to go on.
@@ -122,6 +124,7 @@ def show(screen: Reporter, notes: list[str], events: Iterator[Event], jobs: list
             screen.show(event)
     except KeyboardInterrupt:
         screen.close()
+        events.close()  # saves the latents, wherever the interrupt came
         raise Cancelled(how_to_go_on(jobs, done)) from None
     except FramewakeError as error:
         if len(jobs) > 1:
@@ -137,33 +140,10 @@ def how_to_go_on(jobs: list[Job], done: int) -> str:
     made = f" {done} of {len(jobs)} clips are made." if len(jobs) > 1 else ""
     job = jobs[min(done, len(jobs) - 1)]
     if job.output is not None and latents_path(job.output.path).exists():
-        return f"stopped.{made} {advice(latents_path(job.output.path))}."
+        return f"stopped.{made} Nothing is lost: go on with `{resume_command(job.output.path)}`."
     return f"stopped; no half file is left.{made} The same clip is made by adding --seed {job.request.seed}."
 
 
-def resume(given: Mapping[str, Any]) -> None:
-    """Decode and write the latents that a failed run has left.
-
-    Raises: InputError when other work is asked for at the same time.
-    """
-    other = [name for name in ("batch", "like", "image", "prompt", "preset") if given[name] is not None]
-    changed = given_settings(given)
-    if other or set(changed) - {"precision"}:
-        raise InputError(
-            "--from-latents takes its settings from the file: give only -o, --checkpoint, --engine, --crf, --precision."
-        )
-    file = Path(given["from_latents"])
-    saved = load_latents(file)
-    request = from_dict(request_from(saved.metadata) | changed)
-    saved.metadata["request"] = request.to_dict()
-    default = file.with_name(file.name.removesuffix(".latents.npz"))
-    if given["output"] is None and default == file:
-        raise InputError(f"{file} does not tell where its clip belongs: name the output with -o.")
-    path = default if given["output"] is None else Path(given["output"])
-    crf = given["crf"] if given["crf"] is not None else saved.metadata.get("crf", CRF)
-    job = Job(request, Output(path, crf, has_metadata=not given["no_metadata"]))
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
-    show(reporter(given, 1), [], pipeline.resume(saved, job.output), [job])
-    if file == latents_path(path):
-        file.unlink(missing_ok=True)
+def resume_command(path: Path) -> str:
+    """The command line that goes on with a clip."""
+    return f"framewake animate --resume -o {shlex.quote(str(path))}"

@@ -12,8 +12,9 @@ from framewake.request import preset, settings
 from framewake.setting import Setting
 
 _TYPES = {"text": str, "path": str, "choice": str, "integer": int, "number": float, "switch": bool}
+_TYPES |= {"texts": list[str]}
 # The shown values of plain types; choices show themselves.
-_METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X"}
+_METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X", "texts": "FILE[:WEIGHT]"}
 
 PLACES: dict[str, tuple[Any, Any, Any]] = {
     "output": (
@@ -88,7 +89,16 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             "--from-latents",
             metavar="FILE",
             show_default=False,
-            help="Decode and write the .latents.npz that a failed run has left.",
+            help="Make the clip of the .latents.npz that a failed or stopped run has left.",
+        ),
+    ),
+    "resume": (
+        bool,
+        False,
+        typer.Option(
+            "--resume",
+            help="Go on with a clip that was stopped: the one of -o, or the only one in this folder. The result is "
+            "the same as without the stop.",
         ),
     ),
     "crf": (
@@ -152,6 +162,6 @@ def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     values = {} if given["preset"] is None else dict(preset(given["preset"]))
     for name in settings():
         value = given[name] if given[name] is not None else given.get(f"{name}_option")
-        if value is not None:
+        if value is not None and value != []:  # an option that may be given often is [] when it is not given
             values[name] = value
     return values

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib.util
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,7 @@ MAX_GIF_FPS = 50  # players show a shorter delay than 20 ms as 100 ms
 _BYTES_PER_PIXEL: dict[OutputKind, float] = {"mp4": 0.1, "gif": 0.7, "webp": 0.2, "frames": 1.5}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PROBE_BYTES = 4096
+_PREFIX = ".framewake-"
 
 
 def output_kind(path: str | os.PathLike[str]) -> OutputKind:
@@ -121,7 +124,31 @@ def no_room(target: Path, bytes_needed: int) -> ResourceError:
 
 def temporary_path(target: Path) -> Path:
     """A hidden name in the same folder; it does not grow with the target's name, which may be at its limit."""
-    return target.parent / f".framewake-{os.getpid()}-{secrets.token_hex(4)}.part"
+    return target.parent / f"{_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part"
+
+
+def clear_abandoned(folder: Path) -> None:
+    """Remove temporary files that a killed process of this machine has left."""
+    for path in folder.glob(f"{_PREFIX}{_host()}-*.part"):
+        process = path.name.removeprefix(_PREFIX).split("-")[1]
+        if process.isdecimal() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError), removed_at_end(path):
+                pass
+
+
+def _host() -> str:
+    # Another machine may share the folder: its process numbers say nothing here.
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -12,8 +12,10 @@ from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError, NumericsError
 from framewake.models.dit import TextStates
 from framewake.nn.rope import rope_table
-from framewake.pipeline.events import Step
+from framewake.pipeline.adapters import by_step
+from framewake.pipeline.events import Note, Step
 from framewake.pipeline.jobs import Plan
+from framewake.pipeline.latents import Keeper, SavedLatents
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.preview import Preview
@@ -60,9 +62,18 @@ def draw_noise(engine: Engine, shape: tuple[int, ...], request: Request, kind: A
 
 
 def denoise(
-    parts: Parts, plan: Plan, condition: Condition, *, precision: Precision, preview: Preview
-) -> Generator[Step, None, np.ndarray]:
+    parts: Parts,
+    plan: Plan,
+    condition: Condition,
+    *,
+    precision: Precision,
+    preview: Preview,
+    keeper: Keeper | None = None,
+    start: SavedLatents | None = None,
+) -> Generator[Step | Note, None, np.ndarray]:
     """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
+
+    ``keeper`` saves on the way and when the generator is closed; ``start`` is what it saved of an earlier run.
 
     Shapes: value float32 (1, C, F, H, W).
     Raises: NumericsError when NaN or infinity appears.
@@ -70,43 +81,64 @@ def denoise(
     """
     engine, request = parts.engine, plan.request
     steps = schedule(request.steps, request.flow_shift)
-    latents = initial_latents(engine, plan, condition.image, precision)
+    first = 0 if start is None else start.step
+    if start is None:
+        latents = initial_latents(engine, plan, condition.image, precision)
+    else:
+        latents = engine.asarray(start.latents, "float32")
+    transformer = parts.get("dit", precision.transformer)
+    adapted = parts.adapters.adapt(transformer.weights, request, precision.transformer)
+    for text in adapted.notes:
+        yield Note(text)
     is_replaced = parts.checkpoint.dit.condition == "token_replace"
     loop = guide.sample(
         engine,
-        velocity_function(parts, plan, condition, precision),
+        by_step(velocity_function(parts, plan, condition, precision, adapted.weights), adapted, start=first),
         latents,
         steps,
         first_frame=condition.image if is_replaced else None,
+        start=first,
     )
     middle = plan.latent.frames // 2
-    begin = before = time.perf_counter()
-    for step in loop:
-        latents = step.latents
-        index = step.index + 1
-        velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
-        clean = engine.numpy(latents[:, :, middle : middle + 1] - velocity * float(steps.sigmas[index]))
-        check_numbers(engine.numpy(latents) if index == 1 else clean, index, request.steps, precision)
-        now = time.perf_counter()
-        left = (now - begin) / index * (request.steps - index)
-        yield Step(index, request.steps, now - before, left, preview(clean))
-        before = now
+    done, begin = first, time.perf_counter()
+    before = begin
+    try:
+        for step in loop:
+            index = step.index + 1
+            velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
+            clean = engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * float(steps.sigmas[index]))
+            is_first = index == first + 1
+            check_numbers(engine.numpy(step.latents) if is_first else clean, index, request.steps, precision)
+            done, latents = index, step.latents
+            if keeper is not None and keeper.is_due(done) and done < request.steps:
+                failure = keeper.save(done, engine.numpy(latents))
+                if failure is not None:
+                    yield Note(failure)
+            now = time.perf_counter()
+            left = (now - begin) / (index - first) * (request.steps - index)
+            yield Step(index, request.steps, now - before, left, preview(clean))
+            before = now
+    finally:
+        # Stopped, closed or failed: the last good step is not lost.
+        if keeper is not None and keeper.every > 0 and keeper.step < done < request.steps:
+            keeper.save(done, engine.numpy(latents))
     finished = engine.numpy(latents)
     check_numbers(finished, request.steps, request.steps, precision)
     return finished
 
 
-def velocity_function(parts: Parts, plan: Plan, condition: Condition, precision: Precision) -> guide.Denoise:
+def velocity_function(
+    parts: Parts, plan: Plan, condition: Condition, precision: Precision, weights: Any
+) -> guide.Denoise:
     """The transformer with guidance and conditioning wrapped around it."""
     engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
-    dit = parts.get("dit", precision.transformer)
     grid = token_grid(plan.latent, config.patch_size)
     cos, sin = rope_table(grid, config.rope_dims, config.rope_theta, plan.shape.frames)
     guidance = rounded_guidance(request.embedded_guidance, precision.transformer) if config.has_guidance else None
     function = guide.denoiser(
         engine,
-        dit.model,
-        dit.weights,
+        parts.models["dit"],
+        weights,
         text=condition.text,
         rope=(engine.asarray(cos), engine.asarray(sin)),
         guidance=guidance,

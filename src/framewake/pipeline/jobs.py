@@ -15,6 +15,7 @@ from framewake.errors import CheckpointError, InputError
 from framewake.media.image import bucket_pixels, clip_pixels, load_image
 from framewake.media.output import check_output
 from framewake.media.video import check_crf
+from framewake.pipeline.adapters import check_loras
 from framewake.request import Defaults, Request, resolve
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
 from framewake.weights.load import Checkpoint
@@ -84,6 +85,7 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
         request = dataclasses.replace(request, flow_shift=checkpoint.settings.flow_shift)
     request = resolve(request, defaults_of(checkpoint))
     check_picture_use(request, checkpoint.dit)
+    check_loras(request, checkpoint)
     height_px, width_px = WIDE if request.image is None else picture_size(request.image)
     bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
     shape = PixelShape(request.frames, *bucket)

@@ -23,7 +23,7 @@ from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
-from framewake.pipeline.latents import SavedLatents, latents_path, save_latents
+from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
 from framewake.pipeline.parts import ENCODERS, Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
@@ -31,6 +31,7 @@ from framewake.request import Request, from_dict
 from framewake.weights.load import Checkpoint, open_checkpoint
 
 Timings = dict[str, float]
+Events = Generator[Event, None, None]
 
 GIB = 2**30
 CHART_PX = 128  # side of the colour chart that stands in for a missing picture
@@ -45,6 +46,8 @@ class Clip:
     timings: Timings
     picture: Picture | None = None
     text: TextStates | None = None
+    digest: str = ""
+    start: SavedLatents | None = None
 
 
 class Finished(NamedTuple):
@@ -84,7 +87,7 @@ class Pipeline:
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
         return plan
 
-    def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Iterator[Event]:
+    def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Events:
         """Make one clip, told as events; closing the iterator stops the work within a step.
 
         Raises: FramewakeError of any kind, when the first event is asked for or later.
@@ -93,7 +96,7 @@ class Pipeline:
             output = Output(Path(output))
         return self.run_all([Job(request, output)])
 
-    def run_all(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def run_all(self, jobs: Sequence[Job]) -> Events:
         """Make clips one after another, each part loaded once: all texts are encoded first.
 
         All jobs are checked before any work starts.
@@ -102,6 +105,9 @@ class Pipeline:
         for job in jobs:
             plan = self.plan(job)
             clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
+        yield from self._run(clips)
+
+    def _run(self, clips: Sequence[Clip]) -> Iterator[Event]:
         shared: Timings = {}
         yield from self._staged("read image", shared, self._read(clips))
         yield from self._staged("encode text", shared, self._encode_text(clips))
@@ -112,10 +118,10 @@ class Pipeline:
             yield from self._make(clip, is_last=index == len(clips) - 1)
             clip.picture = clip.text = None
 
-    def resume(self, saved: SavedLatents, output: Output | None = None) -> Iterator[Event]:
-        """Make the clip of latents that an earlier run has saved.
+    def resume(self, saved: SavedLatents, output: Output | None = None) -> Events:
+        """Make the clip of latents that an earlier run has saved, from the step where it stopped.
 
-        Raises: InputError when they come from another checkpoint.
+        Raises: InputError when they come from another checkpoint, or the picture has changed since.
         """
         request = from_dict(request_from(saved.metadata))
         name = saved.metadata.get("checkpoint")
@@ -127,6 +133,15 @@ class Pipeline:
         if output is not None:
             check_output(output.path, fps=request.fps)
         precision = choose_precision(request.precision, self.engine)
+        if saved.step is not None:
+            plan = self.plan(Job(request, output))
+            if saved.latents.shape != (1, *plan.latent) or not 0 < saved.step < plan.request.steps:
+                raise InputError("the saved latents do not fit their own settings: delete the file and start again.")
+            clip = Clip(plan, precision, {}, start=saved)
+            if saved.metadata.get("engine") != self.engine.name:
+                yield Note(f"the first {saved.step} steps were made on {saved.metadata.get('engine')}.")
+            yield from self._run([clip])
+            return
         yield from self._finish(Finished(request, output, saved.latents, saved.metadata), precision, {})
 
     # --- stages
@@ -135,6 +150,9 @@ class Pipeline:
         for clip in clips:
             request = clip.plan.request
             image = None if request.image is None else load_image(request.image)
+            clip.digest = picture_digest(request.image)
+            if clip.start is not None and clip.start.picture != clip.digest:
+                raise InputError(f"{request.image} is not the picture that the clip was begun with: put it back.")
             if image is not None:
                 clip.picture = read_picture(image, clip.plan, self.checkpoint)
             if self.checkpoint.settings.is_demo:
@@ -161,19 +179,23 @@ class Pipeline:
         plan, timings = clip.plan, clip.timings
         image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
         condition = Condition(clip.text, image)
-        steps = denoise(self.parts, plan, condition, precision=clip.precision, preview=preview)
+        request = dataclasses.replace(plan.request, precision=clip.precision.name)
+        metadata = self._metadata(clip, request)
+        keeper = None
+        if plan.output is not None:
+            keeper = Keeper(latents_path(plan.output.path), metadata, clip.digest, plan.output.save_every)
+            keeper.step = 0 if clip.start is None else clip.start.step
+        steps = denoise(
+            self.parts, plan, condition, precision=clip.precision, preview=preview, keeper=keeper, start=clip.start
+        )
         latents = yield from self._staged("denoise", timings, steps)
         if is_last:
             self.parts.release("dit")
-        request = dataclasses.replace(plan.request, precision=clip.precision.name)
-        done = Finished(request, plan.output, latents, self._metadata(clip, request))
-        saved = None
-        if plan.output is not None:
-            saved = latents_path(plan.output.path)
-            try:
-                save_latents(saved, latents, done.metadata)
-            except OSError as error:  # the clip itself is smaller and may still fit
-                yield Note(f"the latents cannot be saved beside the clip ({error.strerror}); going on without.")
+        done = Finished(request, plan.output, latents, metadata)
+        saved = None if keeper is None else keeper.path
+        failure = None if keeper is None else keeper.save(None, latents)
+        if failure is not None:
+            yield Note(failure)
         with finish.told_where(saved):
             yield from self._finish(done, clip.precision, timings, saved=saved)
 

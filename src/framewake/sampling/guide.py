@@ -94,19 +94,25 @@ def with_first_frame(engine: Engine, latents: Tensor, image: Tensor) -> Tensor:
 
 
 def sample(
-    engine: Engine, denoise: Denoise, latents: Tensor, schedule: Schedule, *, first_frame: Tensor | None = None
+    engine: Engine,
+    denoise: Denoise,
+    latents: Tensor,
+    schedule: Schedule,
+    *,
+    first_frame: Tensor | None = None,
+    start: int = 0,
 ) -> Iterator[Step]:
     """Euler steps along the schedule, one per item; closing the iterator cancels the run.
 
     ``first_frame`` (B, C, 1, H, W) replaces the first latent frame before the model sees it and after
-    each step, so that this frame is never stepped.
+    each step, so that this frame is never stepped. With ``start`` steps done before, ``latents`` are theirs.
     Shapes: latents (B, C, F, H, W). Precision: latents are float32 from the first step on.
     Source: specification, section 6.3.
     """
-    for index, timestep in enumerate(schedule.timesteps):
+    for index in range(start, len(schedule.timesteps)):
         if first_frame is not None:
             latents = with_first_frame(engine, latents, first_frame)
-        velocity = denoise(latents, float(timestep))
+        velocity = denoise(latents, float(schedule.timesteps[index]))
         latents = euler_step(engine, latents, velocity, schedule.sigmas[index], schedule.sigmas[index + 1])
         if first_frame is not None:
             latents = with_first_frame(engine, latents, first_frame)

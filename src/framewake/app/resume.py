@@ -1,0 +1,111 @@
+"""``framewake animate --resume`` and ``--from-latents``: going on with what an earlier run has saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from framewake.app.animate import CRF, asked_engine, reporter, show
+from framewake.app.options import given_settings
+from framewake.errors import InputError
+from framewake.media.output import clear_abandoned
+from framewake.pipeline.jobs import Job, Output, find_checkpoint, request_from
+from framewake.pipeline.latents import SavedLatents, latents_path, load_latents
+from framewake.pipeline.run import Pipeline
+from framewake.request import from_dict
+from framewake.setting import shown
+from framewake.weights.load import open_checkpoint
+
+ENDING = ".latents.npz"
+
+
+def go_on(given: Mapping[str, Any]) -> bool:
+    """Make the clip of saved latents; False when there are none, but enough was given to begin anew.
+
+    Raises: InputError when what was given contradicts what was saved.
+    """
+    if given["from_latents"] is not None:
+        file = Path(given["from_latents"])
+        refuse_settings(given)
+    else:
+        if given["batch"] is not None or given["like"] is not None:
+            raise InputError("--resume goes on with one clip: leave out --batch and --like.")
+        found = saved_file(given)
+        if found is None:
+            return False
+        file = found
+    saved = load_latents(file)
+    settings = request_from(saved.metadata)
+    changed = given_settings(given)
+    if given["resume"]:
+        check_agreement(settings, changed, file)
+        changed = {}
+    request = from_dict(settings | changed)
+    saved.metadata["request"] = request.to_dict()
+    output = output_of(given, saved, file)
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    clear_abandoned(output.path.parent)
+    show(reporter(given, 1), [], pipeline.resume(saved, output), [Job(request, output)])
+    if file == latents_path(output.path):
+        file.unlink(missing_ok=True)
+    return True
+
+
+def refuse_settings(given: Mapping[str, Any]) -> None:
+    """``--from-latents`` brings its own settings."""
+    other = [name for name in ("batch", "like", "image", "prompt", "preset") if given[name] is not None]
+    if other or set(given_settings(given)) - {"precision"}:
+        raise InputError(
+            "--from-latents takes its settings from the file: give only -o, --checkpoint, --engine, --crf, --precision."
+        )
+
+
+def saved_file(given: Mapping[str, Any]) -> Path | None:
+    """The latents that belong to the output, or the only ones in this folder.
+
+    Raises: InputError when it is not clear which, or there are none and nothing else to do.
+    """
+    if given["output"] is not None:
+        file = latents_path(Path(given["output"]))
+        if file.is_file():
+            return file
+        if given_settings(given):
+            return None
+        raise InputError(f"{file}: there is nothing to go on from. Leave out --resume and give picture and prompt.")
+    files = sorted(Path().glob(f"*{ENDING}"))
+    if len(files) == 1:
+        return files[0]
+    if not files:
+        if given_settings(given):
+            return None
+        raise InputError("no stopped clip lies in this folder: name it with -o, such as --resume -o clip.mp4.")
+    names = ", ".join(file.name.removesuffix(ENDING) for file in files[:8])
+    raise InputError(f"{len(files)} stopped clips lie in this folder: name one with -o ({names}).")
+
+
+def check_agreement(settings: Mapping[str, Any], changed: Mapping[str, Any], file: Path) -> None:
+    """A clip goes on with the settings that it was begun with.
+
+    Raises: InputError that names the first difference.
+    """
+    for name, value in changed.items():
+        if settings.get(name) != value and (name, value) != ("precision", "auto"):
+            raise InputError(
+                f"{name} is {shown(value)}, but {file} was begun with {shown(settings.get(name))}: leave the setting "
+                "out, or start anew without --resume."
+            )
+
+
+def output_of(given: Mapping[str, Any], saved: SavedLatents, file: Path) -> Output:
+    """Where the clip goes: where it was meant to, or where the command line says.
+
+    Raises: InputError when neither tells.
+    """
+    default = file.with_name(file.name.removesuffix(ENDING))
+    if given["output"] is None and default == file:
+        raise InputError(f"{file} does not tell where its clip belongs: name the output with -o.")
+    path = default if given["output"] is None else Path(given["output"])
+    crf = given["crf"] if given["crf"] is not None else saved.metadata.get("crf", CRF)
+    return Output(path, crf, has_metadata=not given["no_metadata"])

@@ -1,0 +1,59 @@
+"""A stopped clip goes on from its saved step and becomes, byte for byte, what it would have been."""
+
+from __future__ import annotations
+
+import pytest
+from toy_checkpoint import write_picture
+
+from framewake.errors import InputError
+from framewake.pipeline import Output, Pipeline, Step
+from framewake.pipeline.latents import latents_path, load_latents
+
+STEPS = 7
+
+
+@pytest.fixture(scope="module")
+def pipeline(toy, engine):
+    return Pipeline.load(toy, engine=engine)
+
+
+def stop_at(pipeline, request, output, step):
+    events = pipeline.run(request, output)
+    for event in events:
+        if isinstance(event, Step) and event.index == step:
+            events.close()
+
+
+@pytest.mark.parametrize("settings", [{}, {"guidance_scale": 2.0}, {"is_stable": False}])
+def test_a_resumed_clip_is_the_same_file(pipeline, request_of, tmp_path, settings):
+    request = request_of(steps=STEPS, **settings)
+    whole, parts = tmp_path / "whole.mp4", tmp_path / "parts.mp4"
+    list(pipeline.run(request, whole))
+    stop_at(pipeline, request, parts, 2)
+    events = pipeline.resume(load_latents(latents_path(parts)), Output(parts))
+    for event in events:  # stopped once more
+        if isinstance(event, Step) and event.index == 4:
+            events.close()
+    assert load_latents(latents_path(parts)).step == 4
+    steps = [e for e in pipeline.resume(load_latents(latents_path(parts)), Output(parts)) if isinstance(e, Step)]
+    assert [step.index for step in steps] == [5, 6, 7]
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_latents_are_saved_on_the_way(pipeline, request_of, tmp_path):
+    seen = {}
+    for event in pipeline.run(request_of(steps=STEPS), Output(tmp_path / "clip.mp4", save_every=2)):
+        file = latents_path(tmp_path / "clip.mp4")
+        if isinstance(event, Step):
+            seen[event.index] = load_latents(file).step if file.exists() else None
+    assert seen == {1: None, 2: 2, 3: 2, 4: 4, 5: 4, 6: 6, 7: 6}
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_another_picture_is_refused(pipeline, request_of, tmp_path):
+    picture = write_picture(tmp_path / "own.png")
+    stop_at(pipeline, request_of(steps=STEPS, image=str(picture)), tmp_path / "clip.mp4", 2)
+    write_picture(picture, 60, 80)
+    saved = load_latents(latents_path(tmp_path / "clip.mp4"))
+    with pytest.raises(InputError, match="not the picture that the clip was begun with"):
+        list(pipeline.resume(saved, Output(tmp_path / "clip.mp4")))
