@@ -12,7 +12,7 @@ import torch
 from toy_checkpoint import DIT, SETTINGS, VAE, write_toy
 
 from framewake.weights import diffusers
-from framewake.weights.files import write_tensors
+from framewake.weights.files import open_tensors, write_tensors
 from framewake.weights.load import Checkpoint, open_checkpoint
 from framewake.weights.settings import write_settings
 
@@ -120,3 +120,17 @@ def write_wide_toy(folder: Path, condition: str = "token_replace", *, has_guidan
     wide = dataclasses.replace(DIT, hidden_size=64, rope_dims=(4, 14, 14), has_guidance=has_guidance)
     vae = dataclasses.replace(VAE, block_out_channels=(32, 32, 32, 32), norm_groups=32)
     return write_toy(folder, condition, dit=wide, vae=vae)
+
+
+def text_to_video(folder: Path, source: Path) -> Path:
+    """Tencent's tree for text-to-video: the language model of LLaVA is all of its text encoder."""
+    tree = write_tencent(folder, source, model="hunyuan-video-t2v-720p")
+    encoder = tree / "text_encoder"
+    content = json.loads((encoder / "config.json").read_text())["text_config"]
+    (encoder / "config.json").write_text(json.dumps(content))
+    file = open_tensors(encoder)
+    start = "language_model."
+    text = {name.removeprefix(start): file.read(name) for name in file.names() if name.startswith(start)}
+    next(encoder.glob("*.safetensors")).unlink()
+    write_tensors(encoder / "model.safetensors", text)
+    return tree

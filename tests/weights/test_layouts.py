@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_layouts import MODEL, our_tensors, save_comfy, save_torch, write_tencent, write_wide_toy
+from toy_layouts import MODEL, our_tensors, save_comfy, save_torch, text_to_video, write_tencent, write_wide_toy
 
 from framewake.config import CLIP_L, HUNYUAN_DIT, HUNYUAN_VAE, LLAVA_LLAMA3_8B
 from framewake.errors import CheckpointError
@@ -181,20 +181,6 @@ def test_text_to_video_with_a_language_model_alone(tmp_path):
     assert (found.dit.condition, found.has_vision) == ("none", False)
     assert found.dit == known.dit and found.llava.text == known.llava.text
     found.check("llava", shapes(found, "llava"))
-
-
-def text_to_video(folder, source):
-    """Tencent's tree for text-to-video: the language model of LLaVA is all of its text encoder."""
-    tree = write_tencent(folder, source, model="hunyuan-video-t2v-720p")
-    encoder = tree / "text_encoder"
-    content = json.loads((encoder / "config.json").read_text())["text_config"]
-    (encoder / "config.json").write_text(json.dumps(content))
-    file = open_tensors(encoder)
-    start = "language_model."
-    text = {name.removeprefix(start): file.read(name) for name in file.names() if name.startswith(start)}
-    next(encoder.glob("*.safetensors")).unlink()
-    write_tensors(encoder / "model.safetensors", text)
-    return tree
 
 
 def listed(name):
