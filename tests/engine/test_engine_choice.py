@@ -120,3 +120,15 @@ def test_a_second_mindspore_device_in_a_process_is_refused():
     done = python("from framewake.engine import mindspore as m; m.make('cpu', ''); m.make('ascend:0', '')")
     assert done.returncode != 0
     assert "EngineError: MindSpore refuses the device 'ascend:0'" in done.stderr
+
+
+def test_torch_compile_without_a_compiler_says_what_to_install(tmp_path):
+    needs("torch")
+    code = (
+        "from framewake import engine; e = engine.get('torch:cpu'); x = e.full((3,), 1.0)\n"
+        "def f(x):\n    return e.exp(x) * 2.0 + e.sin(x)\n"
+        "e.compile(f)(x)"
+    )
+    done = python(code, CXX=str(tmp_path / "none"), PATH=str(tmp_path), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.returncode != 0
+    assert "EngineError: torch.compile failed" in done.stderr and "apt install g++" in done.stderr, done.stderr[-2000:]

@@ -46,13 +46,13 @@ class TorchEngine:
         if not isinstance(values, torch.Tensor):
             array = np.asarray(values)
             if array.dtype == np.uint16 and dtype == "bfloat16":
-                array = np.array(array, copy=not array.flags.writeable)
+                array = np.array(array, copy=None if array.flags.writeable else True)
                 return self.asarray(torch.from_numpy(array.view(np.int16)).view(torch.bfloat16))
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
             elif array.dtype == np.int32:
                 array = array.astype(np.int64)
-            values = torch.from_numpy(np.array(array, order="C", copy=not array.flags.writeable))
+            values = torch.from_numpy(np.array(array, order="C", copy=None if array.flags.writeable else True))
         kind = None if dtype is None else _DTYPES[dtype]
         if self._copies is not None and torch.cuda.current_stream(self._device) == self._copies:
             # From pinned memory a copy runs by itself; the stream is waited for before the array can go.
@@ -173,8 +173,9 @@ class TorchEngine:
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
     def rms_norm(self, x, weight, eps=1e-6):
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+        if x.dtype == weight.dtype == torch.float32:
+            return F.rms_norm(x, x.shape[-1:], weight, eps)
+        return F.rms_norm(x.float(), x.shape[-1:], None, eps).to(x.dtype) * weight
 
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
         return F.group_norm(x, groups, weight, bias, eps)
@@ -201,9 +202,12 @@ class TorchEngine:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
 
     def upsample(self, x, factors):
-        for axis, factor in enumerate(factors, start=x.ndim - len(factors)):
-            if factor > 1:
-                x = x.repeat_interleave(factor, dim=axis)
+        first = x.ndim - len(factors)
+        if first == 2 and x.ndim in (4, 5):
+            size = [n * factor for n, factor in zip(x.shape[2:], factors, strict=True)]
+            return F.interpolate(x, size=size, mode="nearest")
+        for axis, factor in enumerate(factors, start=first):
+            x = x.repeat_interleave(factor, dim=axis)
         return x
 
     # --- control
