@@ -28,6 +28,11 @@ _DTYPES = {
 _NAMES = {value: key for key, value in _DTYPES.items()}
 
 
+def writeable(array: np.ndarray) -> np.ndarray:
+    """An array in C order that torch may share: itself, or a copy of one that must not change."""
+    return np.asarray(array, order="C") if array.flags.writeable else np.array(array, order="C")
+
+
 class TorchEngine:
     """The contract over torch. Documentation of every method: ``engine/contract.py``."""
 
@@ -46,13 +51,13 @@ class TorchEngine:
         if not isinstance(values, torch.Tensor):
             array = np.asarray(values)
             if array.dtype == np.uint16 and dtype == "bfloat16":
-                array = np.array(array, copy=None if array.flags.writeable else True)
+                array = writeable(array)
                 return self.asarray(torch.from_numpy(array.view(np.int16)).view(torch.bfloat16))
             if array.dtype == np.float64:
                 array = array.astype(np.float32)
             elif array.dtype == np.int32:
                 array = array.astype(np.int64)
-            values = torch.from_numpy(np.array(array, order="C", copy=None if array.flags.writeable else True))
+            values = torch.from_numpy(writeable(array))
         kind = None if dtype is None else _DTYPES[dtype]
         if self._copies is not None and torch.cuda.current_stream(self._device) == self._copies:
             # From pinned memory a copy runs by itself; the stream is waited for before the array can go.
@@ -245,7 +250,8 @@ class TorchEngine:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             used, peak = torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
-            return {"free": free, "total": total, "used": used, "peak": peak}
+            cached = torch.cuda.memory_reserved(self._device) - used  # held by torch, free for the next tensor
+            return {"free": free + cached, "total": total, "used": used, "peak": peak}
         return host_memory()
 
     def mark(self):
