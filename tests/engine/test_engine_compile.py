@@ -255,3 +255,22 @@ def test_gradients_leave_the_weights_without_history(engine):
     _, second = engine.grad(loss)(stepped, x)
     assert engine.numpy(stepped["w"]).tolist() == [1.5] * 3
     assert engine.numpy(second["w"]).tolist() == [1.0] * 3
+
+
+def test_a_strided_view_as_the_first_argument_spoils_no_later_call(engine):
+    """A graph of mindspore.jit keeps the memory layout of its first call."""
+    if engine.kind == "torch":
+        pytest.skip("torch guards on strides")
+
+    def doubled(x, y):
+        return x * 2.0, engine.linear(y, x)
+
+    compiled = engine.compile(doubled)
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    whole = engine.asarray(np.arange(24, dtype=np.float32).reshape(4, 6))
+    views = [engine.permute(whole[:, ::2], (1, 0)), engine.asarray(array), whole[1:, 1:5]]
+    for x in views:
+        out, product = compiled(x, engine.asarray(array))
+        expected = engine.numpy(x)
+        assert (engine.numpy(out) == 2 * expected).all()
+        assert (engine.numpy(product) == array @ expected.T).all()

@@ -51,6 +51,7 @@ def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
             ms.runtime.launch_blocking()
         else:
             ms.set_device("Ascend", int(number))
+            ms.mint.zeros((1,)).asnumpy()  # a device tells its memory only after the first operation
     except RuntimeError as error:  # one device a process, and none after the first tensor
         raise EngineError(
             f"MindSpore refuses the device {device!r} in this process: {str(error).splitlines()[0]} "

@@ -70,7 +70,7 @@ class MindsporeEngine:
         return _NAMES[str(x.dtype)]
 
     def to_device(self, x):
-        return x.move_to("Ascend", blocking=False)
+        return x.to(device="Ascend", non_blocking=True)
 
     # --- shape
 
@@ -257,18 +257,15 @@ class MindsporeEngine:
         ms.runtime.synchronize()
 
     def memory(self):
-        properties = ms.hal.get_device_properties(int(self.device.partition(":")[2] or 0))
+        properties = ms.hal.get_device_properties(int(self.device.partition(":")[2]))
+        used = int(ms.runtime.memory_allocated())
+        cached = int(ms.runtime.memory_reserved()) - used  # held by MindSpore's pool, free for the next tensor
         return {
-            "free": int(properties.free_memory),
+            "free": int(properties.free_memory) + cached,
             "total": int(properties.total_memory),
-            "used": int(ms.runtime.memory_allocated()),
+            "used": used,
             "peak": int(ms.runtime.max_memory_allocated()),
         }
-
-    def mark(self):
-        event = ms.runtime.Event()
-        event.record()
-        return event.synchronize
 
     def copy_stream(self):
         if self._copies is None:  # one for good: each stream has its own pool of device memory
