@@ -13,6 +13,7 @@ from typing import NamedTuple
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
+from framewake.models.dit_chunks import ChunkedDoubleBlock, ChunkedSingleBlock
 from framewake.models.refiner import TokenRefiner, with_biases
 from framewake.models.source import WeightSource
 from framewake.nn.attention import split_heads
@@ -135,15 +136,18 @@ class DiT:
     """HunyuanVideo's transformer, stateless: the weights are an argument of every call.
 
     With ``is_compiled`` the two block functions are compiled once per layout (latent size, text length)
-    and reused for every block's weights.
+    and reused for every block's weights.  With ``chunk_tokens`` they work through that many tokens at a time.
     """
 
-    def __init__(self, engine: Engine, config: DiTConfig, *, is_compiled: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, config: DiTConfig, *, is_compiled: bool = False, chunk_tokens: int | None = None
+    ) -> None:
         self.engine = engine
         self.config = config
         self.is_compiled = is_compiled
         self.refiner = TokenRefiner(engine, config)
-        self._functions: dict[Layout, tuple[Callable, Callable]] = {}
+        self.chunk_tokens = chunk_tokens
+        self._functions: dict[tuple[Layout, int | None], tuple[Callable, Callable]] = {}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Published name and shape of every tensor the model needs (specification, section 4.2)."""
@@ -301,9 +305,14 @@ class DiT:
         return x
 
     def _compiled(self, layout: Layout) -> tuple[Callable, Callable]:
-        if layout not in self._functions:
-            double_block = DoubleBlock(self.engine, self.config, layout)
-            single_block = SingleBlock(self.engine, self.config, layout)
+        key = (layout, self.chunk_tokens)
+        if key not in self._functions:
+            if self.chunk_tokens is None:
+                double_block = DoubleBlock(self.engine, self.config, layout)
+                single_block = SingleBlock(self.engine, self.config, layout)
+            else:
+                double_block = ChunkedDoubleBlock(self.engine, self.config, layout, self.chunk_tokens)
+                single_block = ChunkedSingleBlock(self.engine, self.config, layout, self.chunk_tokens)
 
             # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
             def double(w, image, text, conditions, rope):
@@ -313,8 +322,8 @@ class DiT:
                 return single_block(w, x, conditions, rope)
 
             compiled = self.engine.compile if self.is_compiled else _unchanged
-            self._functions[layout] = (compiled(double), compiled(single))
-        return self._functions[layout]
+            self._functions[key] = (compiled(double), compiled(single))
+        return self._functions[key]
 
     def _final(self, w: Weights, x: Tensor, condition: Tensor) -> Tensor:
         """Modulated norm and the last linear layer. Shapes: (B, N, D) -> (B, N, C*f*h*w)."""
