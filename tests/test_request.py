@@ -32,6 +32,8 @@ def values_of(setting):
     """Every value that the declaration of a setting allows."""
     if setting.kind in ("text", "path"):
         kind = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
+    elif setting.kind == "texts":
+        kind = st.lists(st.sampled_from(["a.safetensors", "C:\\b:0.5", "c:0-3=1,3-9=-0.5"]), max_size=3)
     elif setting.kind == "choice":
         kind = st.sampled_from(setting.choices)
     elif setting.kind == "integer":
@@ -66,7 +68,7 @@ def test_resolving_leaves_nothing_open_and_changes_nothing_said(values):
     assert resolve(full, DEMO) == full
     for name, value in request.to_dict().items():
         if value is not None:
-            assert getattr(full, name) == value
+            assert full.to_dict()[name] == value
         elif name not in ("image", "negative_prompt"):
             assert getattr(full, name) is not None
     assert 0 <= full.seed <= MAX_SEED
@@ -155,6 +157,11 @@ def test_a_request_cannot_be_changed():
         ({"is_stable": None}, "is_stable is None: expected true or false"),
         ({"rng": "tourch"}, "Did you mean 'torch'"),
         ({"rng": []}, r"rng is \[\]: choose one of"),
+        ({"loras": "a.safetensors"}, "loras is 'a.safetensors': expected a list of texts"),
+        ({"loras": [3]}, "loras is 3: expected text"),
+        ({"loras": [""]}, "the path of a LoRA is empty"),
+        ({"loras": ["a.safetensors:much"]}, "the weight 'much' is no number"),
+        ({"ignores_lora_alpha": 1}, "ignores_lora_alpha is 1: expected true or false"),
     ],
 )
 def test_bad_values_are_refused(values, words):
@@ -203,6 +210,11 @@ def test_batch_lines_become_requests(tmp_path):
 def test_batch_keeps_absolute_paths(tmp_path):
     (only,) = read_batch(write(tmp_path, '{"prompt": "one", "image": "/pictures/a.png"}'))
     assert only.image == "/pictures/a.png"
+
+
+def test_loras_count_from_the_batchs_folder(tmp_path):
+    (only,) = read_batch(write(tmp_path, '{"prompt": "one", "loras": ["a.safetensors:0.5", "/x/b.safetensors"]}'))
+    assert only.loras == (str(tmp_path / "a.safetensors:0.5"), "/x/b.safetensors")
 
 
 @pytest.mark.parametrize(

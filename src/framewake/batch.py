@@ -16,7 +16,7 @@ def read_batch(path: str | os.PathLike[str], *, common: Mapping[str, Any] | None
     """The requests of a JSON lines file; empty lines are skipped.
 
     ``common`` holds settings for all lines, which a line may override.  A relative path of a picture
-    in the file counts from the file's own folder.
+    or a LoRA in the file counts from the file's own folder.
 
     Raises: InputError with the number of the line.
     """
@@ -49,6 +49,8 @@ def _request(line: str, folder: Path, common: Mapping[str, Any]) -> Request:
         raise InputError(f"expected a JSON object in {{ }}, received {line.strip()[:60]!r}.")
     if isinstance(values.get("image"), str) and values["image"]:
         values["image"] = str(folder / values["image"])
+    if isinstance(values.get("loras"), list):
+        values["loras"] = [str(folder / text) if isinstance(text, str) and text else text for text in values["loras"]]
     return from_dict({**common, **values})
 
 

@@ -58,7 +58,7 @@ def parse_lora(text: str) -> LoraUse:
 
 
 def _looks_weighted(tail: str) -> bool:
-    return all(_NUMBER.fullmatch(part) or _SPAN.fullmatch(part) for part in tail.split(","))
+    return all(_NUMBER.fullmatch(part) or _SPAN.fullmatch(part) for part in tail.replace(" ", "").split(","))
 
 
 def _spans(tail: str, text: str) -> tuple[Span, ...]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framewake.errors import InputError, nearest
+from framewake.lora import parse_lora
 from framewake.setting import Setting, check_setting, shown
 from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
 
@@ -169,10 +170,28 @@ class Request:
             choices=("philox", "torch"),
         ),
     )
+    loras: tuple[str, ...] = _setting(
+        (),
+        Setting(
+            "texts",
+            "LoRA file with its weight, FILE:0.8, or weights by step, FILE:0-20=1.0,20-50=0.4; may be given often.",
+            "--lora",
+        ),
+    )
+    ignores_lora_alpha: bool = _setting(
+        False,
+        Setting("switch", "Apply LoRA factors without alpha / rank, as the original does.", "--lora-ignore-alpha"),
+    )
+    allows_partial_loras: bool = _setting(
+        False,
+        Setting("switch", "Apply what fits of a LoRA file instead of refusing it.", "--lora-partial"),
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.image, os.PathLike):
             object.__setattr__(self, "image", os.fspath(self.image))
+        if isinstance(self.loras, list):
+            object.__setattr__(self, "loras", tuple(self.loras))
         for name, setting in settings().items():
             value = getattr(self, name)
             # 7 and 7.0 must be the same request, also in JSON. Beyond 2**53 the check of the range speaks.
@@ -181,7 +200,7 @@ class Request:
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"loras": list(self.loras)}
 
 
 @dataclass(frozen=True)
@@ -231,6 +250,8 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
         raise InputError("the path of the picture is empty: name a PNG, JPEG or WebP file.")
     if request.frames is not None:
         check_frames(request.frames)
+    for text in request.loras:
+        parse_lora(text)
     return request
 
 

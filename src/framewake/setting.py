@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from framewake.errors import InputError, nearest
 
-Kind = Literal["text", "path", "choice", "integer", "number", "switch"]
+Kind = Literal["text", "path", "choice", "integer", "number", "switch", "texts"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ def _check_text(name: str, value: Any, setting: Setting) -> None:
         raise InputError(f"{name} holds characters that are not valid text: write it again in UTF-8.") from error
     if "\0" in value:
         raise InputError(f"{name} holds a zero byte: remove it.")
+
+
+def _check_texts(name: str, value: Any, setting: Setting) -> None:
+    if not isinstance(value, tuple):
+        raise InputError(f"{name} is {shown(value)}: expected a list of texts.")
+    for text in value:
+        _check_text(name, text, setting)
 
 
 def _check_choice(name: str, value: Any, setting: Setting) -> None:
@@ -104,4 +111,5 @@ _CHECKS = {
     "integer": _check_integer,
     "number": _check_number,
     "switch": _check_switch,
+    "texts": _check_texts,
 }

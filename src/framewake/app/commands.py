@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from framewake import __version__
+from framewake.app import lora
 from framewake.app.options import with_parameters
 
 app = typer.Typer(
@@ -60,6 +61,7 @@ def animate(given: Mapping[str, Any]) -> None:
 
 
 app.command("animate")(with_parameters(animate))
+app.add_typer(lora.app, name="lora")
 
 
 @app.command()

@@ -44,7 +44,7 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     """The metadata as lines for a person, tolerant of parts that are missing or strange."""
     request = _part(metadata, "request")
     names = [*(name for name in settings() if name in request), *(name for name in request if name not in settings())]
-    lines = [_line(name.replace("_", " "), _shown(request[name])) for name in names if request[name] is not None]
+    lines = [_line(name.replace("_", " "), _shown(request[name])) for name in names if request[name] not in (None, [])]
     size = metadata.get("size")
     if isinstance(size, list):
         lines.append(_line("size", " x ".join(_shown(side) for side in size) + " px"))
@@ -70,5 +70,7 @@ def _shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
     # A video comes from anywhere: control characters could rewrite the terminal that shows it.
     return "".join(character if character.isprintable() else " " for character in str(value))

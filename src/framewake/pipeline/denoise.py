@@ -74,22 +74,18 @@ def denoise(
     """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
 
     ``keeper`` saves on the way and when the generator is closed; ``start`` is what it saved of an earlier run.
-
     Shapes: value float32 (1, C, F, H, W).
     Raises: NumericsError when NaN or infinity appears.
     Source: specification, section 6.3.
     """
     engine, request = parts.engine, plan.request
     steps = schedule(request.steps, request.flow_shift)
-    first = 0 if start is None else start.step
     if start is None:
-        latents = initial_latents(engine, plan, condition.image, precision)
+        first, latents = 0, initial_latents(engine, plan, condition.image, precision)
     else:
-        latents = engine.asarray(start.latents, "float32")
-    transformer = parts.get("dit", precision.transformer)
-    adapted = parts.adapters.adapt(transformer.weights, request, precision.transformer)
-    for text in adapted.notes:
-        yield Note(text)
+        first, latents = start.step, engine.asarray(start.latents, "float32")
+    adapted = parts.adapted(request, precision.transformer)
+    yield from map(Note, adapted.notes)
     is_replaced = parts.checkpoint.dit.condition == "token_replace"
     loop = guide.sample(
         engine,
@@ -107,8 +103,8 @@ def denoise(
             index = step.index + 1
             velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
             clean = engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * float(steps.sigmas[index]))
-            is_first = index == first + 1
-            check_numbers(engine.numpy(step.latents) if is_first else clean, index, request.steps, precision)
+            looked_at = engine.numpy(step.latents) if index == first + 1 else clean
+            check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
             if keeper is not None and keeper.is_due(done) and done < request.steps:
                 failure = keeper.save(done, engine.numpy(latents))

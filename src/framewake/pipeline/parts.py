@@ -11,6 +11,8 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
+from framewake.pipeline.adapters import Adapted, Adapters
+from framewake.request import Request
 from framewake.weights.load import Checkpoint, Component
 from framewake.weights.store import Resident
 
@@ -49,6 +51,7 @@ class Parts:
             "dit": DiT(engine, checkpoint.dit),
         }
         self._loaded: dict[Component, tuple[Dtype, Resident]] = {}
+        self._adapters = Adapters(checkpoint, engine)
         bytes_all = sum(self.bytes_needed(name, "float32") for name in self.models)
         self.keeps_all = bytes_all < engine.memory()["free"] // 4
 
@@ -64,11 +67,15 @@ class Parts:
         """
         model = self.models[name]
         if name not in self._loaded or self._loaded[name][0] != dtype:
-            self._loaded.pop(name, None)  # never two types of one part at a time
+            self._drop(name)  # never two types of one part at a time
             self._check_room(name, dtype)
             store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes())
             self._loaded[name] = (dtype, store)
         return Part(model, self._loaded[name][1])
+
+    def adapted(self, request: Request, dtype: Dtype) -> Adapted:
+        """The transformer's weights with the LoRAs of a request."""
+        return self._adapters.adapt(self.get("dit", dtype).weights, request, dtype)
 
     def _check_room(self, name: Component, dtype: Dtype) -> None:
         needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]
@@ -88,4 +95,9 @@ class Parts:
         """Let parts go, unless everything is kept."""
         if not self.keeps_all:
             for name in names:
-                self._loaded.pop(name, None)
+                self._drop(name)
+
+    def _drop(self, name: Component) -> None:
+        if name == "dit":
+            self._adapters.drop()  # a view holds on to the weights that it shows
+        self._loaded.pop(name, None)

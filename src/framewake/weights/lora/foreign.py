@@ -35,7 +35,7 @@ _SINGLE = re.compile(r"(?:^|[._])(?:single_blocks|single_transformer_blocks)[._]
 _NARROW = 2048  # the width of HunyuanVideo-1.5
 
 
-def recognised(keys: Iterable[str], metadata: Mapping[str, str], columns: Iterable[int] = ()) -> str | None:
+def recognised(keys: Iterable[str], metadata: Mapping[str, str], columns: Iterable[int]) -> str | None:
     """The name of the other model that a file is for, None when nothing tells.
 
     ``columns`` are the input widths of its layers.

@@ -35,6 +35,9 @@ def fuse(
     if not source.is_dir():
         raise CheckpointError(f"{checkpoint.folder} is not in the diffusers layout, the only one that is written.")
     file = open_tensors(source)
+    mapped = MappedTensors(file, names.diffusers_dit(checkpoint.dit))
+    if not {update.place.weight for lora in loras for update in lora.updates}.issubset(mapped.names()):
+        raise CheckpointError(f"{file.path} has not the names of the diffusers layout, the only one that is written.")
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -44,7 +47,7 @@ def fuse(
             unfinished,
             ignore=lambda place, found: skipped.intersection(found) if Path(place) == source else set(),
         )
-        merger = _Shards(MappedTensors(file, names.diffusers_dit(checkpoint.dit)), Merger(engine, loras), scales)
+        merger = _Shards(mapped, Merger(engine, loras), scales)
         for shard in shards_of(file):
             merger.write(shard, unfinished / part / shard.path.name)
         unfinished.rename(folder)

@@ -1,0 +1,161 @@
+"""``framewake lora``: look into a LoRA, convert it, merge it into a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from framewake.config import DiTConfig
+    from framewake.weights.load import Checkpoint
+    from framewake.weights.lora.targets import Targets
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Look into LoRA files, convert them, merge them into a checkpoint.",
+)
+
+_CHECKPOINT = typer.Option(
+    "--checkpoint",
+    metavar="PATH",
+    envvar="FRAMEWAKE_CHECKPOINT",
+    show_default=False,
+    help="The checkpoint that it is for, or demo for the embedded one. Default: the published model's sizes.",
+)
+_PARTIAL = typer.Option("--lora-partial", help="Take what fits of a file instead of refusing it.")
+
+
+@app.command()
+def info(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A LoRA: .safetensors of any format.")],
+    checkpoint: Annotated[str | None, _CHECKPOINT] = None,
+    *,
+    allows_partial: Annotated[bool, _PARTIAL] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
+) -> None:
+    """Tell what a LoRA is: format, ranks, alpha, what it matches and, with a checkpoint, how much it changes.
+
+    \b
+    Examples:
+      framewake lora info style.safetensors
+      framewake lora info style.safetensors --checkpoint /models/HunyuanVideo-I2V
+    """
+    from framewake.weights.lora.file import open_lora
+    from framewake.weights.lora.report import report
+
+    opened, targets, _ = _opened(checkpoint)
+    lora = open_lora(file, targets, allows_partial=allows_partial)
+    norm_of = None
+    if opened is not None:
+        tensors = opened.tensors("dit")
+
+        def norm_of(name: str) -> float:
+            values = tensors.read(name).reshape(-1)
+            return math.sqrt(float(values @ values))
+
+    facts = report(lora, norm_of)
+    text = json.dumps(facts.record(), indent=2, ensure_ascii=False) if as_json else facts.sentence()
+    sys.stdout.write(text + "\n")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A LoRA of any format.")],
+    target: Annotated[str, typer.Argument(metavar="OUT", help="The file to write.")],
+    style: Annotated[
+        str, typer.Option("--format", metavar="[official|kohya|diffusers|comfyui]", help="The format to write.")
+    ],
+    *,
+    checkpoint: Annotated[str | None, _CHECKPOINT] = None,
+    allows_partial: Annotated[bool, _PARTIAL] = False,
+) -> None:
+    """Write a LoRA in another format; the numbers stay as they are.
+
+    \b
+    Examples:
+      framewake lora convert style.safetensors style-diffusers.safetensors --format diffusers
+    """
+    from framewake.errors import InputError, nearest
+    from framewake.weights.lora.convert import convert as write
+    from framewake.weights.lora.file import open_lora
+    from framewake.weights.lora.keys import FORMATS
+    from framewake.weights.names import diffusers_dit
+
+    known = next((name for name in FORMATS if name == style), None)
+    if known is None:
+        raise InputError(f"--format {style!r} is unknown: choose {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
+    _, targets, config = _opened(checkpoint)
+    lora = open_lora(source, targets, allows_partial=allows_partial)
+    count = write(lora, target, known, diffusers_dit(config), targets.shapes)
+    sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format.\n")
+
+
+@app.command()
+def merge(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The checkpoint folder, or demo.")],
+    places: Annotated[
+        list[str], typer.Argument(metavar="LORA[:WEIGHT]... OUT", help="One LoRA or more, and the folder to write.")
+    ],
+    *,
+    engine: Annotated[str, typer.Option("--engine", metavar="NAME", envvar="FRAMEWAKE_ENGINE")] = "auto",
+    ignores_alpha: Annotated[
+        bool, typer.Option("--lora-ignore-alpha", help="Without alpha / rank, as the original does.")
+    ] = False,
+    allows_partial: Annotated[bool, _PARTIAL] = False,
+) -> None:
+    """Write a checkpoint with LoRAs merged in for good (diffusers layout, types as they are).
+
+    \b
+    Examples:
+      framewake lora merge /models/HunyuanVideo-I2V style.safetensors:0.8 /models/with-style
+    """
+    from framewake.app.animate import asked_engine
+    from framewake.pipeline.adapters import targets_of
+    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.weights.load import open_checkpoint
+    from framewake.weights.lora.file import open_lora
+    from framewake.weights.lora.fuse import fuse
+
+    paths, scales, folder = _places(places)
+    opened = open_checkpoint(find_checkpoint(checkpoint))
+    targets = targets_of(opened)
+    loras = [open_lora(p, targets, allows_partial=allows_partial, ignores_alpha=ignores_alpha) for p in paths]
+    changed = fuse(opened, loras, scales, folder=folder, engine=asked_engine(engine))
+    sys.stdout.write(f"{folder}: a checkpoint with {changed} changed weights.\n")
+
+
+def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
+    """LoRA paths, their weights, and the folder at the end.
+
+    Raises: InputError without one of them, or for weights by step.
+    """
+    from framewake.errors import InputError
+    from framewake.lora import parse_lora
+
+    if len(places) < 2:
+        raise InputError("a LoRA and a new folder are needed: framewake lora merge CHECKPOINT LORA[:WEIGHT]... OUT")
+    *texts, folder = places
+    uses = [parse_lora(text) for text in texts]
+    for use, text in zip(uses, texts, strict=True):
+        if use.spans[0].stop is not None:
+            raise InputError(f"LoRA {text!r}: a merged weight is the same at every step; give one number.")
+    return [use.path for use in uses], [use.weight(0) for use in uses], folder
+
+
+def _opened(checkpoint: str | None) -> tuple[Checkpoint | None, Targets, DiTConfig]:
+    """The checkpoint, None without one; what a LoRA can adapt; and the transformer's shape."""
+    from framewake.config import HUNYUAN_DIT
+    from framewake.pipeline.adapters import targets_for, targets_of
+    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.weights.load import open_checkpoint
+
+    if checkpoint is None:
+        return None, targets_for(HUNYUAN_DIT), HUNYUAN_DIT
+    opened = open_checkpoint(find_checkpoint(checkpoint))
+    return opened, targets_of(opened), opened.dit
