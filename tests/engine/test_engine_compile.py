@@ -257,7 +257,7 @@ def test_gradients_leave_the_weights_without_history(engine):
     assert engine.numpy(second["w"]).tolist() == [1.0] * 3
 
 
-def test_a_strided_view_as_the_first_argument_spoils_no_later_call(engine):
+def test_a_view_as_the_first_argument_spoils_no_later_call(engine):
     """A graph of mindspore.jit that takes views itself (split) keeps the memory layout of its first call."""
     if engine.kind == "torch":
         pytest.skip("torch guards on strides")

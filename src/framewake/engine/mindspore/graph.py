@@ -14,7 +14,7 @@ def graph(function, build):
 
     Traps that this avoids: a captured weight is frozen at the first call; a dict of weights that is an argument
     itself is compiled anew for every dict; a number inside a mutable list makes all shapes dynamic; a callable
-    object is run without being compiled; a strided view as the first argument spoils later calls.
+    object is run without being compiled; a view as the first argument spoils later calls.
     """
     if not (inspect.isfunction(function) or inspect.ismethod(function)):
         function = function.__call__
@@ -36,8 +36,10 @@ def take_apart(value, leaves):
     """
     if isinstance(value, ms.Tensor):
         index = len(leaves)
-        # A graph keeps the memory layout of its first call: after a strided view it reads later tensors wrongly.
-        leaves.append(value if value.is_contiguous() else value.contiguous())
+        # A graph keeps the memory layout of its first call, offset included: after a view it reads later tensors
+        # wrongly, even beyond their end.
+        is_whole = value.is_contiguous() and value.storage_offset() == 0
+        leaves.append(value if is_whole else value.copy())
 
         def tensor(leaves):
             return leaves[index]
