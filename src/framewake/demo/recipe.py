@@ -40,7 +40,7 @@ CHECKPOINT = Path(__file__).parent / "checkpoint"
 
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
-    "dit128": train_dit.Plan(4000, 1.5e-3, 2e-4, {"128x128": (0.8, 8), "64x64": (0.2, 24)}),
+    "dit128": train_dit.Plan(6000, 1.5e-3, 3e-4, {"128x128": (0.85, 12), "64x64": (0.15, 24)}),
     "ditmixed": train_dit.Plan(
         1200,
         4e-4,
