@@ -9,7 +9,9 @@ import typer
 
 from framewake import __version__
 from framewake.app import lora
+from framewake.app.checkpoints import checkpoints
 from framewake.app.options import with_parameters
+from framewake.app.service_commands import add_commands
 
 app = typer.Typer(
     # Rich would make --help three times slower.
@@ -61,6 +63,7 @@ def animate(given: Mapping[str, Any]) -> None:
 
 
 app.command("animate")(with_parameters(animate))
+app.add_typer(checkpoints, name="checkpoints")
 app.add_typer(lora.app, name="lora")
 
 
@@ -103,3 +106,6 @@ def info(
     from framewake.app.info import print_info
 
     print_info(file, as_json=as_json)
+
+
+add_commands(app)

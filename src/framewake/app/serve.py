@@ -1,0 +1,158 @@
+"""``framewake serve`` and ``framewake worker``."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from framewake.errors import EngineError, InputError
+
+DATABASE = "FRAMEWAKE_DATABASE"
+
+
+def serve(given: Mapping[str, Any]) -> None:
+    """Run the API, and a worker beside it, until a signal comes.
+
+    Raises: InputError for settings that are not safe, CheckpointError, EngineError.
+    """
+    _need("fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client")
+    keys = read_keys(given["api_key"], given["api_key_file"])
+    is_local = is_loopback(given["host"])
+    if not is_local and not keys:
+        raise InputError(
+            f"--host {given['host']} opens the server to other machines, which needs a key: add --api-key-file FILE, "
+            "or leave --host out."
+        )
+    import uvicorn
+
+    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.service.api import Access, Background, create_app
+    from framewake.service.database import Database, default_url
+    from framewake.service.desk import Desk
+    from framewake.service.fetch import Guarded
+    from framewake.service.guard import Limits
+    from framewake.service.storage import Storage
+    from framewake.service.store import JobStore
+    from framewake.service.supervisor import Supervisor
+    from framewake.service.webhooks import Sender, read_secret
+    from framewake.weights.load import open_checkpoint
+
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    storage = Storage(Path(given["data"]))
+    url = given["database"] or default_url(storage.folder)
+    database = Database(url)
+    limits = Limits(
+        upload_bytes=given["max_upload_mb"] * 10**6,
+        pixels=given["max_megapixels"] * 10**6,
+        queued=given["max_queued"],
+        per_minute=given["max_per_minute"],
+    )
+    loras = None if given["loras"] is None else Path(given["loras"]).resolve()
+    desk = Desk(JobStore(database), storage, checkpoint, limits=limits, loras=loras)
+    callbacks = Guarded(allows=lambda _: True) if given["allow_private_callbacks"] else Guarded()
+    access = Access(keys, is_local, Guarded() if given["allow_image_urls"] else None, callbacks)
+    sender = Sender(database, read_secret(storage.folder), callbacks)
+    beside = Background([desk.sweep, sender.start], [sender.stop])
+    if not given["no_worker"]:
+        supervisor = Supervisor(worker_arguments(given, storage.folder, loras), {DATABASE: url})
+        beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
+    start_logging()
+    app = create_app(desk, access, beside)
+    uvicorn.run(app, host=given["host"], port=given["port"], log_level="warning", timeout_graceful_shutdown=3)
+
+
+def worker_arguments(given: Mapping[str, Any], folder: Path, loras: Path | None) -> list[str]:
+    """The command line of the worker beside the API; the database's address goes through the environment."""
+    arguments = ["--storage", str(folder), "--engine", given["engine"], "--save-every", str(given["save_every"])]
+    if given["checkpoint"] is not None:
+        arguments += ["--checkpoint", given["checkpoint"]]
+    return arguments if loras is None else [*arguments, "--loras", str(loras)]
+
+
+def work(given: Mapping[str, Any]) -> None:
+    """Run a worker until a signal comes.
+
+    Raises: InputError, CheckpointError, EngineError.
+    """
+    _need("sqlalchemy")
+    from framewake.app.animate import asked_engine
+    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.run import Pipeline
+    from framewake.service.database import Database, default_url
+    from framewake.service.storage import Storage
+    from framewake.service.store import JobStore
+    from framewake.service.worker import Settings, Worker
+    from framewake.weights.load import open_checkpoint
+
+    start_logging()
+    storage = Storage(Path(given["storage"]))
+    database = Database(given["database"] or default_url(storage.folder))
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo").resolve())
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    loras = None if given["loras"] is None else Path(given["loras"]).resolve()
+    worker = Worker(JobStore(database), storage, pipeline, Settings(given["save_every"], loras=loras))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop.set())
+    if given["attached"]:
+        threading.Thread(target=_wait_for_end, args=(worker.stop,), daemon=True).start()
+    worker.run()
+
+
+def _wait_for_end(stop: threading.Event) -> None:
+    """Ends the worker when the process that started it is gone."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    stop.set()
+
+
+def start_logging() -> None:
+    """What happens goes to stderr, where systemd and containers look for it."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def read_keys(given: Sequence[str], file: str | None) -> list[str]:
+    """The API keys of the command line and of a file with one key a line.
+
+    Raises: InputError for a key that could be guessed, or a file that cannot be read.
+    """
+    keys = list(given)
+    if file is not None:
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: the file of keys cannot be read ({error}).") from error
+        keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    for key in keys:
+        if len(key) < 16 or not key.isascii() or any(character.isspace() for character in key):
+            raise InputError(
+                "an API key must have 16 or more ASCII characters and no spaces: make one with `openssl rand -hex 24`."
+            )
+    if file is not None and not keys:
+        raise InputError(f"{file} holds no key: write one a line.")
+    return keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _need(*names: str) -> None:
+    import importlib.util
+
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineError(f"the service needs {', '.join(missing)}: install it with `pip install framewake[web]`.")

@@ -1,0 +1,190 @@
+"""The commands of the service and their options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="PATH",
+        envvar="FRAMEWAKE_CHECKPOINT",
+        help="Checkpoint folder; the embedded demonstration by default.",
+    ),
+]
+Engine = Annotated[
+    str, typer.Option("--engine", metavar="NAME", envvar="FRAMEWAKE_ENGINE", help="As in framewake animate.")
+]
+Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Folder for the queue and the videos.")]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        envvar="FRAMEWAKE_DATABASE",
+        help="postgresql://USER:PASSWORD@HOST/NAME for several machines; SQLite in the data folder by default.",
+    ),
+]
+Loras = Annotated[str | None, typer.Option("--loras", metavar="DIR", help="LoRA files that users may ask for by name.")]
+SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between saved states of a running video.")]
+Server = Annotated[str | None, typer.Option("--server", metavar="URL", help="A running server instead of a folder.")]
+Key = Annotated[str | None, typer.Option("--api-key", envvar="FRAMEWAKE_API_KEY", help="Key for the server.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+Job = Annotated[str, typer.Argument(metavar="ID", help="A video's id, such as video_0123...")]
+
+FOLDER = "framewake-data"
+jobs = typer.Typer(rich_markup_mode=None, help="Look at the queue and change it.", no_args_is_help=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Hang the commands of the service under the program."""
+    app.command("serve")(serve)
+    app.command("worker")(worker)
+    app.add_typer(jobs, name="jobs")
+
+
+def serve(  # noqa: PLR0913 - typer makes an option of every parameter
+    *,
+    host: Annotated[str, typer.Option("--host", help="Where to listen; another than this machine needs a key.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 7860,
+    checkpoint: Checkpoint = None,
+    engine: Engine = "auto",
+    data: Data = FOLDER,
+    database: Url = None,
+    loras: Loras = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option("--api-key", envvar="FRAMEWAKE_API_KEY", help="A key that clients must send.")
+    ] = None,
+    api_key_file: Annotated[
+        str | None, typer.Option("--api-key-file", metavar="FILE", help="Keys, one a line; others cannot see them.")
+    ] = None,
+    allow_image_urls: Annotated[
+        bool, typer.Option("--allow-image-urls", help="Fetch pictures from public web addresses.")
+    ] = False,
+    allow_private_callbacks: Annotated[
+        bool, typer.Option("--allow-private-callbacks", help="Call webhooks on this and neighbouring machines too.")
+    ] = False,
+    max_upload_mb: Annotated[int, typer.Option("--max-upload-mb", min=1, help="Largest picture file.")] = 20,
+    max_megapixels: Annotated[int, typer.Option("--max-megapixels", min=1, max=100, help="Largest picture.")] = 40,
+    max_queued: Annotated[int, typer.Option("--max-queued", min=1, help="Videos of one key that may wait.")] = 1000,
+    max_per_minute: Annotated[
+        int, typer.Option("--max-per-minute", min=1, help="Videos that one key may hand in each minute.")
+    ] = 600,
+    save_every: SaveEvery = 5,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Only the API: workers run elsewhere (framewake worker).")
+    ] = False,
+) -> None:
+    """Serve videos over HTTP, from a queue that survives restarts.
+
+    \b
+    Examples:
+      framewake serve
+      framewake serve --host 0.0.0.0 --api-key-file keys.txt --data /srv/framewake
+      framewake serve --no-worker --database postgresql://framewake@db/framewake --data /shared
+    """
+    from framewake.app.serve import serve as run
+
+    run({name: value for name, value in locals().items() if name != "run"} | {"api_key": api_key or []})
+
+
+def worker(
+    *,
+    storage: Annotated[str, typer.Option("--storage", metavar="DIR", help="The data folder, shared with the server.")],
+    database: Url = None,
+    checkpoint: Checkpoint = None,
+    engine: Engine = "auto",
+    loras: Loras = None,
+    save_every: SaveEvery = 5,
+    attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
+) -> None:
+    """Make videos from a queue that other machines share.
+
+    \b
+    Examples:
+      framewake worker --database postgresql://framewake@db/framewake --storage /shared --engine torch:cuda
+    """
+    from framewake.app.serve import work
+
+    work(
+        {
+            "storage": storage,
+            "database": database,
+            "checkpoint": checkpoint,
+            "engine": engine,
+            "loras": loras,
+            "save_every": save_every,
+            "attached": attached,
+        }
+    )
+
+
+@jobs.command("list")
+def list_jobs(
+    *,
+    data: Data = FOLDER,
+    database: Url = None,
+    server: Server = None,
+    api_key: Key = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Newest videos to list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest videos."""
+    from framewake.app.jobs import show_jobs
+
+    show_jobs(_place(data, database, server=server, api_key=api_key), limit=limit, as_json=as_json)
+
+
+@jobs.command("show")
+def show_job(
+    job: Job,
+    *,
+    data: Data = FOLDER,
+    database: Url = None,
+    server: Server = None,
+    api_key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell everything about one video."""
+    from framewake.app.jobs import show_job as show
+
+    show(_place(data, database, server=server, api_key=api_key), job, as_json=as_json)
+
+
+@jobs.command("cancel")
+def cancel_job(
+    job: Job, *, data: Data = FOLDER, database: Url = None, server: Server = None, api_key: Key = None
+) -> None:
+    """Stop a video within a step, or take it out of the queue."""
+    _change(job, "cancel", _place(data, database, server=server, api_key=api_key))
+
+
+@jobs.command("retry")
+def retry_job(
+    job: Job, *, data: Data = FOLDER, database: Url = None, server: Server = None, api_key: Key = None
+) -> None:
+    """Put a failed or cancelled video into the queue again."""
+    _change(job, "retry", _place(data, database, server=server, api_key=api_key))
+
+
+@jobs.command("rm")
+def remove_job(
+    job: Job, *, data: Data = FOLDER, database: Url = None, server: Server = None, api_key: Key = None
+) -> None:
+    """Remove a video that has ended, with its files."""
+    _change(job, "rm", _place(data, database, server=server, api_key=api_key))
+
+
+def _change(job: str, what: str, place: dict[str, str | None]) -> None:
+    from framewake.app.jobs import change_job
+
+    change_job(place, job, what)
+
+
+def _place(data: str, database: str | None, *, server: str | None, api_key: str | None) -> dict[str, str | None]:
+    return {"data": data, "database": database, "server": server, "api_key": api_key}

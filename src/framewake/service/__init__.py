@@ -1,0 +1,1 @@
+"""A service that does not lose work: a queue in a database, workers, and an HTTP API."""

@@ -1,0 +1,80 @@
+"""Workers' signs of life, and what is done about those that stopped."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, or_, select, update
+
+from framewake.service.store import JobStore
+from framewake.service.tables import jobs, workers
+
+DEAD_SECONDS = 30  # without a heartbeat
+
+
+def worker_name() -> str:
+    """Machine, process and a random word: process numbers are used again."""
+    return f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def is_gone(worker: str) -> bool:
+    """Whether a worker of this machine has no process any more; False for other machines' workers."""
+    host, _, rest = worker.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname()[:60] or not rest.isdecimal():
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Presence:
+    """The list of workers in the database."""
+
+    def __init__(self, store: JobStore, *, dead_seconds: float = DEAD_SECONDS) -> None:
+        self.store = store
+        self.dead_seconds = dead_seconds
+
+    def beat(self, worker: str, *, model: str, engine: str) -> None:
+        """Say that a worker lives."""
+        database = self.store.database
+        with database.writing() as connection:
+            now = database.now(connection)
+            alive = update(workers).where(workers.c.id == worker).values(heartbeat=now)
+            if connection.execute(alive).rowcount == 0:
+                values = {"id": worker, "model": model, "engine": engine, "started": now, "heartbeat": now}
+                connection.execute(insert(workers).values(values))
+            connection.execute(delete(workers).where(workers.c.heartbeat < now - 24 * 3600))
+
+    def leave(self, worker: str) -> None:
+        """A worker goes in peace."""
+        with self.store.database.writing() as connection:
+            connection.execute(delete(workers).where(workers.c.id == worker))
+
+    def alive(self) -> Sequence[Row[Any]]:
+        """Workers that were heard lately."""
+        database = self.store.database
+        with database.reading() as connection:
+            since = database.now(connection) - self.dead_seconds
+            rows = connection.execute(select(workers).where(workers.c.heartbeat >= since)).all()
+        return [row for row in rows if not is_gone(row.id)]
+
+    def bury(self) -> int:
+        """Give the jobs of dead workers back to the queue. Returns how many."""
+        database = self.store.database
+        with database.reading() as connection:
+            silent = jobs.c.heartbeat < database.now(connection) - self.dead_seconds
+            running = select(jobs.c.worker).where(jobs.c.state == "in_progress")
+            named = connection.execute(running).scalars().all()
+            overdue = connection.execute(running.where(silent)).first()
+        gone = [worker for worker in named if worker is not None and is_gone(worker)]
+        if not gone and overdue is None:
+            return 0
+        return self.store.take_over(or_(silent, jobs.c.worker.in_(gone)))

@@ -1,0 +1,91 @@
+"""What the service refuses besides bad settings: each refusal has its HTTP status and a code for programs."""
+
+from __future__ import annotations
+
+import re
+
+from framewake.errors import HTTP_STATUS, FramewakeError
+
+
+class Refused(FramewakeError):
+    """The service will not do what was asked; ``status`` is the HTTP status."""
+
+    status = 400
+    code = "bad_request"
+    retry_after: int | None = None  # seconds
+
+
+class Unauthorised(Refused):
+    """No API key, or an unknown one."""
+
+    status, code = 401, "invalid_api_key"
+
+
+class Forbidden(Refused):
+    """The request comes from a page of another site."""
+
+    status, code = 403, "forbidden"
+
+
+class NotFound(Refused):
+    """There is no such thing, or it belongs to another key."""
+
+    status, code = 404, "not_found"
+
+
+class Conflict(Refused):
+    """The job's state does not allow it."""
+
+    status, code = 409, "conflict"
+
+
+class TooLarge(Refused):
+    """More bytes or pixels than are taken."""
+
+    status, code = 413, "too_large"
+
+
+class WrongType(Refused):
+    """Neither JSON nor a form."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class TooMany(Refused):
+    """The queue or the rate of a key is used up."""
+
+    status, code = 429, "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+# What people may read; any other error's text could tell about the machine.
+_OPEN = {422: "invalid_request", 507: "out_of_resources", 409: "conflict"}
+_PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:\\|/)(?:[^\s'\"]*/)?(?=[^\s'\"/]*)")
+
+
+def http_status(error: BaseException) -> int:
+    """The HTTP status of any error."""
+    if isinstance(error, Refused):
+        return error.status
+    return next((status for kind, status in HTTP_STATUS.items() if isinstance(error, kind)), 500)
+
+
+def public_error(error: BaseException) -> tuple[str, str]:
+    """A code and a message without paths and without the inside of the server."""
+    if isinstance(error, Refused):
+        return error.code, str(error)
+    status = http_status(error)
+    if status in _OPEN:
+        return _OPEN[status], without_paths(str(error))
+    code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+    if code == "numerics_error":
+        return code, without_paths(str(error))
+    return code, "the server could not make this video; its log says why."
+
+
+def without_paths(text: str) -> str:
+    """A text whose absolute paths are cut down to their last part."""
+    return _PATH.sub("", text)

@@ -1,0 +1,185 @@
+"""The endpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.concurrency import run_in_threadpool
+
+from framewake.errors import InputError
+from framewake.service.desk import Desk
+from framewake.service.fetch import Guarded
+from framewake.service.intake import BODY, read_fields, read_picture
+from framewake.service.metrics import Figures
+from framewake.service.refusals import Conflict, NotFound
+from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL
+from framewake.service.stream import events
+from framewake.service.views import Deleted, ErrorBody, Video, VideoList, video
+
+VideoId = Annotated[str, Path(pattern=r"^video_[0-9a-f]{32}$", description="As POST /v1/videos gave it.")]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": text}
+    for status, text in {
+        400: "Not understood.",
+        401: "No valid API key.",
+        403: "From a page of another site.",
+        404: "No such video.",
+        409: "Not in this state.",
+        413: "Too many bytes or pixels.",
+        415: "Neither JSON nor a form.",
+        422: "A setting cannot be used; the message says why.",
+        429: "The key's queue or rate is used up.",
+        503: "The engine cannot do it.",
+        507: "The disk is full.",
+    }.items()
+}
+# File and media type of each variant.
+VARIANTS = {"video": (CLIP, "video/mp4"), "thumbnail": (THUMBNAIL, "image/jpeg"), "preview": (PREVIEW, "image/png")}
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: ERRORS[status] for status in (401, 403, *statuses)}
+
+
+def make_routes(desk: Desk, fetcher: Guarded | None, callbacks: Guarded, *, figures: Figures) -> APIRouter:
+    """Every endpoint over one desk."""
+    router = APIRouter()
+    _add_creation(router, desk, fetcher, callbacks)
+    _add_reading(router, desk)
+    _add_files(router, desk)
+    _add_state(router, desk, figures)
+    return router
+
+
+def _owner(request: Request) -> str:
+    return request.scope["owner"]
+
+
+def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callbacks: Guarded) -> None:
+    @router.post(
+        "/v1/videos",
+        responses=_errors(400, 413, 415, 422, 429, 507),
+        openapi_extra={"requestBody": BODY},
+        tags=["videos"],
+    )
+    async def create_video(request: Request) -> Video:
+        """Put a video into the queue."""
+        given, reference = await read_fields(request)
+        if given.callback_url is not None:
+            await callbacks.check(given.callback_url)
+        picture = await read_picture(reference, fetcher, most_bytes=desk.limits.upload_bytes)
+        if picture == b"":
+            raise InputError("input_reference is empty (0 bytes): send a PNG, JPEG or WebP file.")
+
+        def submit() -> Video:
+            row = desk.submit(given, _owner(request), picture=picture, callback=given.callback_url)
+            return video(row, desk.store.position(row))
+
+        return await run_in_threadpool(submit)
+
+
+def _add_reading(router: APIRouter, desk: Desk) -> None:
+    @router.get("/v1/videos", responses=_errors(404, 422), tags=["videos"])
+    def list_videos(
+        request: Request,
+        after: Annotated[str | None, Query(pattern=r"^video_[0-9a-f]{32}$")] = None,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> VideoList:
+        """A page of your videos, the newest first; `after` is the last id of the page before."""
+        rows = desk.store.page(_owner(request), after=after, limit=limit + 1, order=order)
+        data = [video(row, desk.store.position(row)) for row in rows[:limit]]
+        ids = [entry.id for entry in data] or [None]
+        return VideoList(data=data, first_id=ids[0], last_id=ids[-1], has_more=len(rows) > limit)
+
+    @router.get("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
+    def get_video(request: Request, video_id: VideoId) -> Video:
+        """How far a video is."""
+        row = desk.store.get(video_id, _owner(request))
+        return video(row, desk.store.position(row))
+
+    @router.delete("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
+    def delete_video(request: Request, video_id: VideoId) -> Deleted:
+        """Cancel a video that has not ended: it stops within a step. One that has ended is removed."""
+        row = desk.delete(video_id, _owner(request))
+        return Deleted(id=video_id, deleted=row is None, status="deleted" if row is None else row.state)
+
+    @router.post("/v1/videos/{video_id}/retry", responses=_errors(404, 409, 422), tags=["videos"])
+    def retry_video(request: Request, video_id: VideoId) -> Video:
+        """Put a failed or cancelled video into the queue again."""
+        desk.store.get(video_id, _owner(request))
+        row = desk.store.retry(video_id)
+        return video(row, desk.store.position(row))
+
+    @router.get(
+        "/v1/videos/{video_id}/events",
+        responses=_errors(404, 422) | {200: {"content": {"text/event-stream": {}}, "description": "Events."}},
+        response_class=StreamingResponse,
+        tags=["videos"],
+    )
+    def video_events(request: Request, video_id: VideoId) -> StreamingResponse:
+        """Server-sent events: `status` with the video, `preview` with a data URL, and `end`."""
+        desk.store.get(video_id, _owner(request))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        stream = events(desk, video_id, _owner(request))
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+def _add_files(router: APIRouter, desk: Desk) -> None:
+    kinds = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
+    described = {200: {"content": kinds, "description": "The file."}, 206: {"content": kinds, "description": "Part."}}
+    described[416] = {"content": {"text/plain": {}}, "description": "No such part."}
+    described[400] = {"content": {"text/plain": {}}, "description": "The range is not understood."}
+
+    @router.get(
+        "/v1/videos/{video_id}/content",
+        responses=_errors(404, 409, 422) | described,
+        response_class=FileResponse,
+        tags=["videos"],
+    )
+    def video_content(
+        request: Request, video_id: VideoId, variant: Literal["video", "thumbnail", "preview"] = "video"
+    ) -> FileResponse:
+        """The mp4 (ranges are understood), its thumbnail, or the newest preview of a running one."""
+        row = desk.store.get(video_id, _owner(request))
+        name, media = VARIANTS[variant]
+        path = desk.storage.job(video_id) / name
+        if variant != "preview" and row.state != "completed":
+            raise Conflict(f"the video is {row.state}: there is no file yet.")
+        if not path.is_file():
+            raise NotFound(f"there is no {variant} of this video.")
+        return FileResponse(path, media_type=media, filename=f"{video_id}-{name}", content_disposition_type="inline")
+
+
+def _add_state(router: APIRouter, desk: Desk, figures: Figures) -> None:
+    @router.get("/v1/models", responses=_errors(), tags=["server"])
+    def list_models() -> dict[str, Any]:
+        """The served checkpoint and the LoRA files that may be named with it."""
+        settings = desk.checkpoint.settings
+        model = {
+            "id": desk.model,
+            "object": "model",
+            "created": 0,
+            "owned_by": "framewake",
+            "resolutions": list(settings.resolutions),
+            "frames": settings.frames,
+            "steps": settings.steps,
+            "fps": settings.fps,
+            "loras": desk.lora_names(),
+        }
+        return {"object": "list", "data": [model]}
+
+    @router.get("/health", tags=["server"], responses={503: {"description": "No worker is alive."}})
+    def health() -> JSONResponse:
+        """Whether videos are being made: 503 without a living worker."""
+        alive = len(desk.presence.alive())
+        body = {"status": "ok" if alive else "no worker", "workers": alive, "jobs": desk.store.counts()}
+        return JSONResponse(body, status_code=200 if alive else 503)
+
+    @router.get("/metrics", responses=_errors(), tags=["server"], response_class=Response)
+    def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)

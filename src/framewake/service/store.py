@@ -1,0 +1,274 @@
+"""The job store: every change of a job's state is one transaction here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+
+from framewake.errors import Cancelled
+from framewake.service.database import Database
+from framewake.service.refusals import Conflict, NotFound, TooMany
+from framewake.service.tables import FINAL, deliveries, jobs
+
+MOST_DEATHS = 10  # workers that may die over one job without saving a step
+DIED = "the worker died again and again over this video; its log says more."
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is handed in. Units: sizes in pixels."""
+
+    id: str
+    owner: str
+    model: str
+    request: Mapping[str, Any]
+    width: int
+    height: int
+    callback: str | None = None
+
+
+class Lease(NamedTuple):
+    """The right to work on a job, until somebody else has it."""
+
+    job: str
+    worker: str
+    number: int
+
+
+class LeaseLost(Cancelled):
+    """The job was cancelled, removed, or taken over."""
+
+
+def new_id(kind: str) -> str:
+    """A name that nobody can guess, such as "video_...": people's words never become names."""
+    return f"{kind}_{secrets.token_hex(16)}"
+
+
+class JobStore:
+    """Jobs in a database. Every method is safe to call from any process."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # --- people
+
+    def submit(self, new: NewJob, *, most_queued: int) -> Row[Any]:
+        """Put a job at the end of the queue.
+
+        Raises: TooMany when its owner has too many waiting.
+        """
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            waiting = and_(jobs.c.owner == new.owner, jobs.c.state == "queued")
+            count = connection.execute(select(func.count()).where(waiting)).scalar_one()
+            if count >= most_queued:
+                raise TooMany(f"{count} videos are waiting already, {most_queued} may: try later.", retry_after=60)
+            values = {
+                "id": new.id,
+                "owner": new.owner,
+                "state": "queued",
+                "model": new.model,
+                "request": json.dumps(new.request),
+                "width": new.width,
+                "height": new.height,
+                "callback": new.callback,
+                **{name: now for name in ("created", "queued", "due")},
+                **{name: 0 for name in ("step", "lease", "deaths")},
+                "steps": new.request["steps"],
+            }
+            connection.execute(insert(jobs).values(values))
+            return _row(connection, new.id, None)
+
+    def get(self, job: str, owner: str | None = None) -> Row[Any]:
+        """One job; ``owner`` None sees everybody's.
+
+        Raises: NotFound.
+        """
+        with self.database.reading() as connection:
+            return _row(connection, job, owner)
+
+    def page(
+        self, owner: str | None, *, after: str | None, limit: int, order: Literal["asc", "desc"]
+    ) -> Sequence[Row[Any]]:
+        """Up to ``limit`` jobs after one of them.
+
+        Raises: NotFound when ``after`` is unknown.
+        """
+        is_up = order == "asc"
+        query = select(jobs).order_by(jobs.c.number if is_up else jobs.c.number.desc()).limit(limit)
+        if owner is not None:
+            query = query.where(jobs.c.owner == owner)
+        with self.database.reading() as connection:
+            if after is not None:
+                number = _row(connection, after, owner).number
+                query = query.where(jobs.c.number > number if is_up else jobs.c.number < number)
+            return connection.execute(query).all()
+
+    def position(self, row: Row[Any]) -> int | None:
+        """Place in the queue, the next one is 1; None for a job that does not wait."""
+        if row.state != "queued":
+            return None
+        before = or_(jobs.c.queued < row.queued, and_(jobs.c.queued == row.queued, jobs.c.number < row.number))
+        query = select(func.count()).where(jobs.c.state == "queued", jobs.c.model == row.model, before)
+        with self.database.reading() as connection:
+            return connection.execute(query).scalar_one() + 1
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        with self.database.reading() as connection:
+            rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
+        return {row[0]: row[1] for row in rows}
+
+    def cancel(self, job: str, owner: str | None = None) -> Row[Any]:
+        """A waiting or running job is cancelled from now on; its worker stops within a step.
+
+        Raises: NotFound, Conflict when it has ended.
+        """
+        with self.database.writing() as connection:
+            row = _row(connection, job, owner, is_locked=True)
+            if row.state in FINAL:
+                raise Conflict(f"the video is {row.state} already.")
+            self._end(connection, row, "cancelled", {})
+            return _row(connection, job, owner)
+
+    def retry(self, job: str) -> Row[Any]:
+        """A failed or cancelled job goes to the end of the queue; saved latents are used.
+
+        Raises: NotFound, Conflict for any other state.
+        """
+        with self.database.writing() as connection:
+            row = _row(connection, job, None, is_locked=True)
+            if row.state not in ("failed", "cancelled"):
+                raise Conflict(f"the video is {row.state}: only a failed or cancelled one can be tried again.")
+            now = self.database.now(connection)
+            cleared = {name: None for name in ("error", "error_code", "worker", "ended", "stage", "seconds_left")}
+            values = {"state": "queued", "queued": now, "due": now, "deaths": 0, **cleared}
+            connection.execute(update(jobs).where(jobs.c.id == job).values(values))
+            return _row(connection, job, None)
+
+    def remove(self, job: str, owner: str | None = None) -> None:
+        """Forget an ended job.
+
+        Raises: NotFound, Conflict when it has not ended.
+        """
+        with self.database.writing() as connection:
+            row = _row(connection, job, owner, is_locked=True)
+            if row.state not in FINAL:
+                raise Conflict(f"the video is {row.state}: cancel it first.")
+            connection.execute(delete(jobs).where(jobs.c.id == job))
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these jobs exist."""
+        with self.database.reading() as connection:
+            return set(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(ids))).scalars())
+
+    # --- workers
+
+    def claim(self, worker: str, model: str) -> tuple[Lease, Row[Any]] | None:
+        """The next job for a worker, if there is one; no other worker gets it."""
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            query = (
+                select(jobs.c.id, jobs.c.lease)
+                .where(jobs.c.state == "queued", jobs.c.model == model, jobs.c.due <= now)
+                .order_by(jobs.c.queued, jobs.c.number)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            found = connection.execute(query).first()
+            if found is None:
+                return None
+            lease = Lease(found.id, worker, found.lease + 1)
+            values = {
+                "state": "in_progress",
+                "worker": worker,
+                "lease": lease.number,
+                "heartbeat": now,
+                "started": func.coalesce(jobs.c.started, now),
+            }
+            connection.execute(update(jobs).where(jobs.c.id == found.id).values(values))
+            return lease, _row(connection, found.id, None)
+
+    def report(self, lease: Lease, values: Mapping[str, Any]) -> None:
+        """Progress of a job; also a sign of life.
+
+        Raises: LeaseLost when the worker must stop.
+        """
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
+            _held(connection, lease, {"heartbeat": now, **values})
+
+    def release(self, lease: Lease, *, seconds: float = 0) -> None:
+        """Give a job back unfinished: it keeps its place, and waits ``seconds`` at least.
+
+        Raises: LeaseLost.
+        """
+        with self.database.writing() as connection:
+            due = self.database.now(connection) + seconds
+            _held(connection, lease, {"state": "queued", "worker": None, "due": due, "seconds_left": None})
+
+    def end(
+        self, lease: Lease, state: Literal["completed", "failed"], *, code: str | None = None, error: str | None = None
+    ) -> None:
+        """The end of a job, told to its callback in the same transaction.
+
+        Raises: LeaseLost.
+        """
+        with self.database.writing() as connection:
+            _held(connection, lease, {})
+            row = _row(connection, lease.job, None, is_locked=True)
+            self._end(connection, row, state, {"error_code": code, "error": error})
+
+    def take_over(self, condition: Any) -> int:
+        """Put back the running jobs of dead workers; those that killed too many fail. Returns how many."""
+        with self.database.writing() as connection:
+            query = select(jobs).where(jobs.c.state == "in_progress", condition).with_for_update(skip_locked=True)
+            rows = connection.execute(query).all()
+            for row in rows:
+                if row.deaths + 1 >= MOST_DEATHS:
+                    self._end(connection, row, "failed", {"error_code": "worker_died", "error": DIED})
+                    continue
+                values = {"state": "queued", "worker": None, "deaths": row.deaths + 1, "seconds_left": None}
+                connection.execute(update(jobs).where(jobs.c.id == row.id).values(values))
+        return len(rows)
+
+    def _end(self, connection: Connection, row: Row[Any], state: str, values: Mapping[str, Any]) -> None:
+        now = self.database.now(connection)
+        done = {"state": state, "ended": now, "seconds_left": None, "worker": None, **values}
+        connection.execute(update(jobs).where(jobs.c.id == row.id).values(done))
+        if row.callback is None:
+            return
+        event = new_id("evt")
+        kind = f"video.{state}"
+        body = {"id": event, "object": "event", "type": kind, "created_at": int(now), "data": {"id": row.id}}
+        connection.execute(
+            insert(deliveries).values(id=event, url=row.callback, body=json.dumps(body), attempt=0, due=now)
+        )
+
+
+def _row(connection: Connection, job: str, owner: str | None, *, is_locked: bool = False) -> Row[Any]:
+    query = select(jobs).where(jobs.c.id == job)
+    if owner is not None:
+        query = query.where(jobs.c.owner == owner)
+    found = connection.execute(query.with_for_update() if is_locked else query).first()
+    if found is None:
+        raise NotFound("there is no such video.")
+    return found
+
+
+def _held(connection: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
+    """Write to a job that the worker still has."""
+    mine = (
+        jobs.c.id == lease.job,
+        jobs.c.lease == lease.number,
+        jobs.c.worker == lease.worker,
+        jobs.c.state == "in_progress",
+    )
+    changed = connection.execute(update(jobs).where(*mine).values({"lease": lease.number, **values}))
+    if changed.rowcount != 1:
+        raise LeaseLost("the job was cancelled, removed or taken over.")

@@ -1,0 +1,64 @@
+"""Tables of the job database. Times are seconds since 1970, by the database's clock."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
+
+# A state is one of these for ever: nothing leaves the last three but an explicit retry.
+STATES = ("queued", "in_progress", "completed", "failed", "cancelled")
+FINAL = ("completed", "failed", "cancelled")
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(48), nullable=False, unique=True),
+    Column("owner", String(32), nullable=False),
+    Column("state", String(12), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("request", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("callback", Text),
+    Column("created", Double, nullable=False),
+    Column("queued", Double, nullable=False),
+    Column("due", Double, nullable=False),
+    Column("started", Double),
+    Column("ended", Double),
+    Column("stage", String(20)),
+    Column("step", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("seconds_left", Double),
+    Column("error_code", String(60)),
+    Column("error", Text),
+    # The lease counts claims: a worker that lost its job to another cannot write to it any more.
+    Column("worker", String(100)),
+    Column("lease", Integer, nullable=False),
+    Column("heartbeat", Double),
+    Column("deaths", Integer, nullable=False),
+    Index("jobs_by_queue", "state", "model", "queued", "number"),
+    Index("jobs_by_owner", "owner", "number"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(100), primary_key=True),
+    Column("model", String(200), nullable=False),
+    Column("engine", String(60), nullable=False),
+    Column("started", Double, nullable=False),
+    Column("heartbeat", Double, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(48), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("due", Double, nullable=False, index=True),
+)

@@ -1,0 +1,131 @@
+"""A job as the API shows it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from sqlalchemy import Row
+
+# Share of the work that lies before the last step; decoding takes most of the rest.
+DENOISING = 90
+AFTER = {"decode": 92, "write": 98}
+
+
+class Problem(BaseModel):
+    """Why a video failed."""
+
+    code: str
+    message: str
+
+
+class Video(BaseModel):
+    """A video and how far it is. Times are Unix seconds."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+    progress: int
+    stage: str | None
+    step: int
+    num_inference_steps: int
+    seconds_left: float | None
+    queue_position: int | None
+    created_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: int | None = None
+    prompt: str
+    negative_prompt: str | None
+    size: str
+    resolution: str
+    seconds: str
+    num_frames: int
+    fps: float
+    seed: int
+    guidance_scale: float
+    true_cfg_scale: float
+    flow_shift: float
+    stability: bool
+    lora: list[str]
+    error: Problem | None
+    remixed_from_video_id: str | None = None
+
+
+class VideoList(BaseModel):
+    """A page of videos."""
+
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    """What DELETE did: a video that had not ended is cancelled and stays in the list, another is gone."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool
+    status: str
+
+
+class Failure(BaseModel):
+    """The inside of an error."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """An error as every endpoint answers it."""
+
+    error: Failure
+
+
+def progress(row: Row[Any]) -> int:
+    """Percent of a job's work that is done."""
+    if row.state == "completed":
+        return 100
+    if row.state == "in_progress" and row.stage in AFTER:
+        return AFTER[row.stage]
+    return row.step * DENOISING // max(row.steps, 1)
+
+
+def video(row: Row[Any], position: int | None) -> Video:
+    """A job for people and programs."""
+    request = json.loads(row.request)
+    problem = None if row.error is None else Problem(code=row.error_code or "error", message=row.error)
+    return Video(
+        id=row.id,
+        model=row.model,
+        status=row.state,
+        progress=progress(row),
+        stage=row.stage if row.state == "in_progress" else None,
+        step=row.step,
+        num_inference_steps=row.steps,
+        seconds_left=row.seconds_left,
+        queue_position=position,
+        created_at=int(row.created),
+        started_at=None if row.started is None else int(row.started),
+        completed_at=None if row.ended is None else int(row.ended),
+        prompt=request["prompt"],
+        negative_prompt=request["negative_prompt"],
+        size=f"{row.width}x{row.height}",
+        resolution=request["resolution"],
+        seconds=f"{request['frames'] / request['fps']:.4g}",
+        num_frames=request["frames"],
+        fps=request["fps"],
+        seed=request["seed"],
+        guidance_scale=request["embedded_guidance"],
+        true_cfg_scale=request["guidance_scale"],
+        flow_shift=request["flow_shift"],
+        stability=request["is_stable"],
+        lora=[text.partition("/")[2] for text in request.get("loras", [])],
+        error=problem,
+    )

@@ -1,0 +1,202 @@
+"""A worker: takes jobs from the queue one after another, on one engine with one checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from framewake.errors import FramewakeError, InputError, ResourceError
+from framewake.media.output import clear_abandoned
+from framewake.pipeline.events import Event, Result, StageStarted, Step
+from framewake.pipeline.jobs import Output
+from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.run import Pipeline
+from framewake.request import from_dict
+from framewake.service.pictures import write_preview, write_thumbnail
+from framewake.service.presence import Presence, worker_name
+from framewake.service.refusals import NotFound, public_error
+from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL, Storage
+from framewake.service.store import JobStore, Lease, LeaseLost
+
+log = logging.getLogger("framewake.worker")
+
+BEAT_SECONDS = 2.0
+IDLE_SECONDS = 0.3
+PREVIEW_SECONDS = 0.5
+PAUSE_SECONDS = 30.0  # before a job is tried again that found the disk full
+LORAS = "loras"  # a link in a job's folder, so that no path of the server gets into a clip
+
+# What frameworks and the system raise over one job: the job fails, the worker goes on to the next.
+FAILURES = (FramewakeError, OSError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError)
+
+
+class Stopped(Exception):
+    """The worker was asked to end."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a worker works. Units: ``save_every`` in steps."""
+
+    save_every: int = 5
+    beat_seconds: float = BEAT_SECONDS
+    loras: Path | None = None
+
+
+class Worker:
+    """One process that makes clips. It changes its working folder to that of the job."""
+
+    def __init__(self, store: JobStore, storage: Storage, pipeline: Pipeline, settings: Settings | None = None) -> None:
+        self.store = store
+        self.storage = storage
+        self.pipeline = pipeline
+        self.settings = settings or Settings()
+        self.presence = Presence(store)
+        self.name = worker_name()
+        self.stop = threading.Event()
+        self._lease: Lease | None = None
+        self._lost = threading.Event()
+
+    @property
+    def model(self) -> str:
+        """The name of the checkpoint: only jobs for it are taken."""
+        return self.pipeline.checkpoint.settings.name
+
+    def run(self) -> None:
+        """Work until ``stop`` is set; the job at hand is saved and given back within a step."""
+        self._beat()
+        beating = threading.Thread(target=self._keep_beating, daemon=True)
+        beating.start()
+        while not self.stop.is_set():
+            self.presence.bury()
+            taken = self.store.claim(self.name, self.model) if self.storage.has_room() else None
+            if taken is None:
+                self.stop.wait(IDLE_SECONDS)
+                continue
+            self.work(*taken)
+        beating.join(timeout=5)
+        self.presence.leave(self.name)
+
+    def work(self, lease: Lease, job: Row[Any]) -> None:
+        """Make one clip, whatever becomes of it."""
+        self._lost.clear()
+        self._lease = lease
+        log.info("%s: begun, claim %d", lease.job, lease.number)
+        try:
+            self._make(lease, job)
+            self.store.end(lease, "completed")
+            log.info("%s: completed", lease.job)
+        except LeaseLost:
+            self._tidy(lease)
+        except Stopped:
+            self._give_back(lease)
+        except FAILURES as error:
+            self._fail(lease, error)
+        finally:
+            self._lease = None
+            os.chdir(self.storage.folder)
+
+    # --- one job
+
+    def _make(self, lease: Lease, job: Row[Any]) -> None:
+        folder = self.storage.job(lease.job)
+        os.chdir(folder)  # every path in requests, clips and errors is relative to it
+        clear_abandoned(Path())
+        if self.settings.loras is not None and not Path(LORAS).is_symlink():
+            Path(LORAS).symlink_to(self.settings.loras)
+        if not Path(CLIP).is_file():  # a worker may have died between the clip and the word that it is made
+            Path(PREVIEW).unlink(missing_ok=True)
+            with contextlib.closing(self._events(job)) as events:
+                self._follow(events, lease)
+        if not Path(THUMBNAIL).is_file():
+            write_thumbnail(Path(THUMBNAIL), Path(CLIP))
+        latents_path(Path(CLIP)).unlink(missing_ok=True)
+
+    def _events(self, job: Row[Any]) -> Any:
+        output = Output(Path(CLIP), save_every=self.settings.save_every)
+        saved = latents_path(output.path)
+        if saved.is_file():
+            try:
+                return self.pipeline.resume(load_latents(saved), output)
+            except InputError as error:
+                log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
+                saved.unlink()
+        return self.pipeline.run(from_dict(json.loads(job.request)), output)
+
+    def _follow(self, events: Iterator[Event], lease: Lease) -> None:
+        shown = 0.0
+        for event in events:
+            if self.stop.is_set():
+                raise Stopped
+            if self._lost.is_set():
+                raise LeaseLost("the job is no longer ours.")
+            match event:
+                case StageStarted(stage):
+                    self.store.report(lease, {"stage": stage})
+                case Step(index, count, _, seconds_left):
+                    if time.monotonic() - shown > PREVIEW_SECONDS:
+                        write_preview(Path(PREVIEW), event.preview)
+                        shown = time.monotonic()
+                    values = {"step": index, "steps": count, "seconds_left": seconds_left}
+                    if index % self.settings.save_every == 0:
+                        values["deaths"] = 0
+                    self.store.report(lease, values)
+                case Result():
+                    self.store.report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
+
+    def _give_back(self, lease: Lease) -> None:
+        with contextlib.suppress(LeaseLost):
+            self.store.release(lease)
+            log.info("%s: saved and given back", lease.job)
+
+    def _fail(self, lease: Lease, error: BaseException) -> None:
+        if isinstance(error, ResourceError) and not self.storage.has_room():
+            log.warning("%s: the disk is full; waiting for room", lease.job)
+            with contextlib.suppress(LeaseLost):
+                self.store.release(lease, seconds=PAUSE_SECONDS)
+            return
+        log.error("%s: failed", lease.job, exc_info=error)
+        code, message = public_error(error)
+        try:
+            self.store.end(lease, "failed", code=code, error=message)
+        except LeaseLost:
+            self._tidy(lease)
+
+    def _tidy(self, lease: Lease) -> None:
+        """Somebody cancelled or removed the job while its files were being written."""
+        log.info("%s: stopped, no longer ours", lease.job)
+        os.chdir(self.storage.folder)
+        try:
+            if self.store.get(lease.job).state == "cancelled":
+                self.storage.clear(lease.job)
+        except NotFound:
+            self.storage.drop(lease.job)
+
+    # --- signs of life
+
+    def _beat(self) -> None:
+        self.presence.beat(self.name, model=self.model, engine=self.pipeline.engine.name)
+
+    def _keep_beating(self) -> None:
+        """Long steps are no reason to lose a job; a cancelled one is noticed here too."""
+        while not self.stop.wait(self.settings.beat_seconds):
+            try:
+                self._beat()
+                lease = self._lease
+                if lease is not None:
+                    self.store.report(lease, {})
+            except LeaseLost:
+                if self._lease == lease:
+                    self._lost.set()
+            except FAILURES as error:  # the database is away: the next beat tries again
+                log.warning("no sign of life could be given: %s", error)
