@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from lora_files import BASE, TARGETS, adapted, expected, keys_of, write
+from toy_checkpoint import DIT, write_toy
 
 from framewake.errors import InputError
+from framewake.models.dit import DiT
+from framewake.weights.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView, Merger
 from framewake.weights.store import Resident
@@ -103,3 +106,19 @@ def test_only_what_a_lora_touches_is_copied(engine, files):
 def test_as_many_scales_as_loras(engine, files):
     with pytest.raises(InputError, match="1 scales for 2 LoRAs"):
         LoraView(engine, store(engine), files).use([1.0])
+
+
+def test_over_weights_that_stream(engine, files, tmp_path):
+    checkpoint = open_checkpoint(write_toy(tmp_path))
+    shapes = DiT(None, DIT).shapes()
+    streams = ("double_blocks", "single_blocks")
+    stores = [checkpoint.store("dit", engine, "bfloat16", shapes=shapes, streams=s) for s in ((), streams)]
+    resident, streamed = (LoraView(engine, s, files, keeps=k) for s, k in zip(stores, (True, False), strict=True))
+    for scales in ([1.0, 0.5], [0.0, 2.0]):
+        resident.use(scales)
+        streamed.use(scales)
+        for name in streams:
+            for want, found in zip(resident.blocks(name), streamed.blocks(name), strict=True):
+                assert_same(bits(engine, found), bits(engine, want))
+        assert_same(bits(engine, streamed.part("txt_in")), bits(engine, resident.part("txt_in")))
+    stores[1].close()
