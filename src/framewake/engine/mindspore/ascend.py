@@ -267,6 +267,11 @@ class MindsporeEngine:
             "peak": int(ms.runtime.max_memory_allocated()),
         }
 
+    def mark(self):
+        event = ms.runtime.Event()
+        event.record()
+        return event.synchronize
+
     def copy_stream(self):
         if self._copies is None:  # one for good: each stream has its own pool of device memory
             self._copies = ms.runtime.Stream()
