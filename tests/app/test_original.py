@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from lora_files import keys_of, write
+from toy_layouts import write_tencent, write_wide_toy
 
-from framewake.app.original import file_name, translate
+from framewake.app.original import file_name, main, translate
 from framewake.app.original_flags import FLAGS, parser
 from framewake.errors import InputError
-from framewake.media.video import read_metadata
+from framewake.media.video import read_metadata, read_video
 
 PROMPT = "An Asian man with short hair waves a firework stick."
 PUBLISHED = (
@@ -42,10 +46,19 @@ def test_the_published_settings():
     assert (job.request.is_stable, job.request.flow_shift) == (False, 17.0)
 
 
-def test_the_published_lora_call_is_refused_for_now(call_original, picture):
-    text = PUBLISHED.format("--i2v-stability --lora-path a.safetensors --use-lora --lora-scale 1.0", "5.0")
-    answer = call_original("--prompt", PROMPT, "--i2v-image-path", picture, *text.split())
-    assert answer.code == 2 and "LoRA" in answer.err and answer.err.count("\n") == 1
+def test_the_published_lora_call_runs(call_original, picture, tmp_path):
+    text = PUBLISHED.format("--i2v-stability --use-lora --lora-scale 0.5", "5.0").replace("129", "5").replace("50", "2")
+    path = write(tmp_path / "a.safetensors", keys_of("official"))
+    given = ("--prompt", PROMPT, "--i2v-image-path", picture, *text.split())
+    answer = call_original(*given, "--lora-path", path)
+    assert answer.code == 0, answer.err
+    assert f"LoRA {path} at 0.5: official format" in answer.err
+    [clip] = (tmp_path / "results").iterdir()
+    assert read_metadata(clip)["request"]["loras"] == [f"{path}:0.5"]
+    answer = call_original(*given)
+    assert answer.code == 2 and "--use-lora needs --lora-path" in answer.err
+    answer = call_original(*given, "--lora-path", "gone.safetensors")
+    assert answer.code == 3 and "no such LoRA" in answer.err and answer.err.count("\n") == 1
 
 
 def test_every_flag_is_accepted_and_unused_ones_are_named_once():
@@ -107,9 +120,35 @@ def test_no_prompt(call_original, picture):
     assert answer.code == 2 and "--prompt" in answer.err
 
 
-def test_tencents_weights_are_not_read_yet(call_original, picture):
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory):
+    """The same weights as the diffusers layout has them, and as the original's."""
+    source = write_wide_toy(tmp_path_factory.mktemp("source"))
+    return source, write_tencent(tmp_path_factory.mktemp("ckpts"), source)
+
+
+def made(call, place, picture, *more):
+    flags = ["--prompt", "x", "--i2v-mode", "--i2v-image-path", picture, "--seed", 3, "--save-path", "out"]
+    answer = call(*flags, "--model-base", place, *more, program=main)
+    assert answer.code == 0, answer.err
+    [clip] = Path("out").iterdir()
+    frames = read_video(clip)[0]
+    clip.unlink()
+    return frames
+
+
+def test_tencents_tree_is_read(call, picture, trees):
+    source, tree = trees
+    expected = made(call, source, picture)
+    assert np.array_equal(made(call, tree, picture), expected)
+    weight = tree / "hunyuan-video-i2v-720p" / "transformers"
+    for name in (weight, weight / "mp_rank_00_model_states.pt"):
+        assert np.array_equal(made(call, source, picture, "--i2v-dit-weight", name), expected)
+
+
+def test_a_missing_transformer(call_original, picture):
     answer = call_original("--prompt", "x", "--i2v-image-path", picture, "--i2v-dit-weight", "mine.pt")
-    assert answer.code == 3 and "not read yet" in answer.err
+    assert answer.code == 3 and "mine.pt is missing" in answer.err
 
 
 def test_file_names():

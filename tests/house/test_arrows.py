@@ -42,6 +42,7 @@ PACKAGES: dict[str, set[str]] = {
     "av": {"media.mp4"},
     "typer": {"app"},
     "rich": {"app"},
+    "huggingface_hub": {"weights.download"},
     "torch": {"engine.torch"},
     "mindspore": {"engine.mindspore"},
 }

@@ -22,6 +22,7 @@ from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job, requ
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict
+from framewake.weights.layouts import parse_files
 from framewake.weights.load import open_checkpoint
 
 CRF = 18
@@ -43,7 +44,7 @@ def animate(given: Mapping[str, Any]) -> None:
     notes = []
     if given["checkpoint"] is None:
         notes.append("no checkpoint was named, so the small embedded demonstration checkpoint is used (--checkpoint).")
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     made_with = like.get("checkpoint", checkpoint.settings.name)
     if made_with != checkpoint.settings.name:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")

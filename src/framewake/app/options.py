@@ -61,6 +61,16 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             help="torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto.",
         ),
     ),
+    "part": (
+        list[str] | None,
+        None,
+        typer.Option(
+            "--part",
+            metavar="NAME=FILE",
+            show_default=False,
+            help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI has them; may be repeated.",
+        ),
+    ),
     "like": (
         str | None,
         None,

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from framewake.app.original_flags import FLAGS, parser
-from framewake.errors import CheckpointError, FramewakeError, InputError, exit_code
+from framewake.errors import FramewakeError, InputError, exit_code
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job
 from framewake.request import Request, draw_seed, validate
+from framewake.weights.layouts import Files, transformer_file
 
 CRF = 23  # the original leaves it to x264, and this is x264's default
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -35,7 +36,7 @@ class Translation(NamedTuple):
 def translate(given: Mapping[str, Any]) -> Translation:
     """Jobs from the flags that were given.
 
-    Raises: InputError, CheckpointError for what cannot be done here.
+    Raises: InputError for what cannot be done here.
     """
     refuse(given)
     notes = notes_on(given)
@@ -61,6 +62,7 @@ def translate(given: Mapping[str, Any]) -> Translation:
                 embedded_guidance=flags["embedded_cfg_scale"] or 6.0,
                 guidance_scale=flags["cfg_scale"],
                 precision=PRECISIONS[given["precision"]] if "precision" in given else "auto",
+                loras=(f"{flags['lora_path']}:{flags['lora_scale']}",) if flags["use_lora"] else (),
             )
         )
         jobs.append(Job(request, Output(Path(folder) / file_name(request.prompt, seed, moment), CRF)))
@@ -70,16 +72,11 @@ def translate(given: Mapping[str, Any]) -> Translation:
 
 def refuse(given: Mapping[str, Any]) -> None:
     """Stop at what the original can do and this program cannot (yet), or what neither can."""
-    if given.get("use_lora"):
-        raise InputError("LoRA files are not supported yet: leave out --use-lora (and --lora-path, --lora-scale).")
+    if given.get("use_lora") and not given.get("lora_path"):
+        raise InputError("--use-lora needs --lora-path FILE.")
     for name in ("ulysses_degree", "ring_degree"):
         if given.get(name, 1) != 1:
             raise InputError(f"--{name.replace('_', '-')} {given[name]}: one device only so far, leave it at 1.")
-    if given.get("i2v_dit_weight", DEFAULTS["i2v_dit_weight"]) != DEFAULTS["i2v_dit_weight"]:
-        raise CheckpointError(
-            f"--i2v-dit-weight {given['i2v_dit_weight']}: Tencent's .pt files are not read yet. Name a checkpoint "
-            "in the diffusers layout with --model-base."
-        )
     for name, only in (("denoise_type", "flow"), ("flow_solver", "euler")):
         if given.get(name, only) != only:
             raise InputError(f"--{name.replace('_', '-')} {given[name]}: only {only} exists.")
@@ -94,7 +91,8 @@ def notes_on(given: Mapping[str, Any]) -> list[str]:
     ignored = [f"--{flag.name}" for flag in FLAGS if not flag.is_used and flag.key in given]
     if given.get("model") == "HYVideo-S/2":
         ignored.insert(0, "--model HYVideo-S/2")
-    ignored += [f"--{name.replace('_', '-')}" for name in ("lora_path", "lora_scale") if name in given]
+    if not given.get("use_lora"):
+        ignored += [f"--{name.replace('_', '-')}" for name in ("lora_path", "lora_scale") if name in given]
     notes = [f"flags that have no meaning here are ignored: {', '.join(ignored)}."] if ignored else []
     if not given.get("flow_reverse"):
         notes.append("--flow-reverse is missing, which gives noise in the original; here it is always on.")
@@ -127,6 +125,19 @@ def file_name(prompt: str, seed: int, moment: str) -> str:
     return start + words.encode()[:room].decode(errors="ignore") + end
 
 
+def model_place(asked: Translation) -> Path:
+    """The checkpoint of --model-base; without a picture its text-to-video model, when it has one."""
+    base = find_checkpoint(asked.checkpoint)
+    text_model = base / "hunyuan-video-t2v-720p"
+    return text_model if asked.jobs[0].request.image is None and text_model.is_dir() else base
+
+
+def files_of(given: Mapping[str, Any]) -> Files:
+    """The transformer that was named; the original's default is found below --model-base, wherever that is."""
+    name = given.get("i2v_dit_weight", DEFAULTS["i2v_dit_weight"])
+    return Files() if name == DEFAULTS["i2v_dit_weight"] else Files(dit=transformer_file(Path(name)))
+
+
 def run(given: Mapping[str, Any]) -> None:
     """Make what the flags ask for.
 
@@ -138,7 +149,7 @@ def run(given: Mapping[str, Any]) -> None:
     from framewake.pipeline.run import Pipeline
     from framewake.weights.load import open_checkpoint
 
-    checkpoint = open_checkpoint(find_checkpoint(asked.checkpoint))
+    checkpoint = open_checkpoint(model_place(asked), files_of(given))
     if asked.condition not in (None, checkpoint.dit.condition):
         raise InputError(
             f"--i2v-condition-type {asked.condition}: the checkpoint's transformer is of the type "

@@ -15,6 +15,7 @@ from framewake.pipeline.latents import SavedLatents, latents_path, load_latents
 from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict
 from framewake.setting import shown
+from framewake.weights.layouts import parse_files
 from framewake.weights.load import open_checkpoint
 
 ENDING = ".latents.npz"
@@ -44,7 +45,7 @@ def go_on(given: Mapping[str, Any]) -> bool:
     request = from_dict(settings | changed)
     saved.metadata["request"] = request.to_dict()
     output = output_of(given, saved, file)
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
     clear_abandoned(output.path.parent)
     show(reporter(given, 1), [], pipeline.resume(saved, output), [Job(request, output)])

@@ -17,7 +17,7 @@ from framewake.weights.load import ImageProcessor
 from framewake.weights.settings import Settings, write_settings
 
 Arrays = Mapping[str, np.ndarray]
-_FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 
 _CONTENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "dit": diffusers.dit_content,
@@ -67,7 +67,7 @@ def write_component(
     if "architectures" in content:
         content["dtype"] = dtype
     _write_json(target / "config.json", content)
-    write_tensors(target / _FILES[diffusers.CLASSES[component][0]], stored)
+    write_tensors(target / FILES[diffusers.CLASSES[component][0]], stored)
 
 
 def write_checkpoint(
@@ -82,9 +82,29 @@ def write_checkpoint(
     folder = Path(folder)
     for component, (config, tensors) in parts._asdict().items():
         write_component(folder, component, config, tensors, dtype=dtype)
+    write_descriptions(folder, settings, image_processor)
+
+
+def write_descriptions(
+    folder: Path,
+    settings: Settings,
+    image_processor: ImageProcessor,
+    *,
+    processor: Path | None = None,
+    is_published: bool = False,
+) -> None:
+    """Write what a folder says of itself besides its parts.
+
+    ``processor`` is the place of the picture settings in a layout that has nothing else of all this.
+    ``is_published``: the transformer has the published names, which diffusers must not try to read.
+    """
+    if processor is not None:
+        _write_json(folder / processor, _processor_content(image_processor))
+        return
     classes = {diffusers.FOLDERS[name]: list(kind) for name, kind in diffusers.CLASSES.items()}
     classes |= {name: list(kind) for name, kind in diffusers.OTHERS.items()}
-    index = {"_class_name": "HunyuanVideoImageToVideoPipeline", "_diffusers_version": diffusers.VERSION}
+    name = "FramewakeCheckpoint" if is_published else "HunyuanVideoImageToVideoPipeline"
+    index = {"_class_name": name, "_diffusers_version": diffusers.VERSION}
     _write_json(folder / "model_index.json", index | dict(sorted(classes.items())))
     scheduler = {
         "_class_name": diffusers.OTHERS["scheduler"][1],

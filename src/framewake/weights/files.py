@@ -177,8 +177,8 @@ class ShardedFiles:
         return self._places[name].read(name)
 
     def shards(self) -> list[TensorFile]:
-        """The files themselves."""
-        return list(self._files.values())
+        """The safetensors files themselves."""
+        return [file for file in self._files.values() if isinstance(file, TensorFile)]
 
 
 # What a folder may hold, the first kind that is there counts: some hold the same weights several times.
@@ -190,7 +190,22 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
 
     Raises: CheckpointError when nothing or more than one thing is there.
     """
-    path = Path(path)
+    return open_file(find_file(Path(path)))
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files with tensors that ``open_tensors`` reads for a path."""
+    path = find_file(path)
+    if not path.name.endswith(".index.json"):
+        return [path]
+    return sorted(path.parent / name for name in set(read_json(path).get("weight_map", {}).values()))
+
+
+def find_file(path: Path) -> Path:
+    """The file or index that a path means: itself, or the one in a folder.
+
+    Raises: CheckpointError when nothing or more than one thing is there.
+    """
     if path.is_dir():
         found = next((files for pattern in PATTERNS if (files := sorted(path.glob(pattern)))), [])
         if len(found) != 1:
@@ -198,7 +213,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
             what = f"holds several: {names}" if found else "holds no .safetensors file and no .bin or .pt file"
             raise CheckpointError(f"{path} {what}; exactly one file or one index is expected.")
         path = found[0]
-    return open_file(path)
+    return path
 
 
 def open_file(path: Path) -> Tensors:

@@ -31,7 +31,7 @@ from framewake.weights.mapped import Shapes
 CLIP_HEAD = 64  # channels of a head in every CLIP model
 
 
-def dit_config(shapes: Shapes, condition: Condition, like: DiTConfig | None = None) -> DiTConfig:
+def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None = None) -> DiTConfig:
     """The transformer's configuration from its published names.
 
     ``condition`` decides between picture-to-video and text-to-video, whose tensors are the same; the first

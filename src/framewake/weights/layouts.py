@@ -6,11 +6,12 @@ Source: specification, sections 8.1 and 8.2.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from framewake.config import Condition
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, InputError, nearest
 from framewake.weights import diffusers
 
 Component = Literal["dit", "vae", "llava", "clip_text"]
@@ -26,6 +27,25 @@ class Files(NamedTuple):
     llava: Path | None = None
     llava_vision: Path | None = None
     clip_text: Path | None = None
+
+
+NAMES = {"dit": "dit", "vae": "vae", "llava": "llava", "llava-vision": "llava_vision", "clip": "clip_text"}
+
+
+def parse_files(texts: Sequence[str]) -> Files:
+    """Single files from texts such as "dit=hunyuan.safetensors".
+
+    Raises: InputError for anything else, and for a name that stands twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if name not in NAMES or not path:
+            raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(NAMES)} for a name.{nearest(name, NAMES)}")
+        if NAMES[name] in found:
+            raise InputError(f"{name} is given twice: {found[NAMES[name]]} and {path}.")
+        found[NAMES[name]] = Path(path).expanduser()
+    return Files(**found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +130,7 @@ def _tencent_layout(model: Path, path: Path) -> Layout:
     root = model.parent
     llava = root / ("text_encoder" if is_text_only else "text_encoder_i2v")
     clip = root / "text_encoder_2"
-    transformer = path if path.is_file() else _transformer(model / "transformers")
+    transformer = path if path.is_file() else transformer_file(model / "transformers")
     return Layout(
         name="tencent",
         root=root,
@@ -129,7 +149,7 @@ def _tencent_layout(model: Path, path: Path) -> Layout:
     )
 
 
-def _transformer(folder: Path) -> Path:
+def transformer_file(path: Path) -> Path:
     """The file among a folder's that the original would take; the folder itself when there is only one."""
-    states = sorted(folder.glob("*_model_states.pt"))
-    return states[0] if states else folder
+    states = sorted(path.glob("*_model_states.pt")) if path.is_dir() else []
+    return states[0] if states else path

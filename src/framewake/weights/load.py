@@ -167,7 +167,7 @@ class Checkpoint:
         # Text-to-video and picture-to-video have the same tensors; what a folder says of its own holds for a file too.
         condition = self.layout.condition if like is None or like.condition == "latent_concat" else like.condition
         try:
-            return inferred.dit_config(self._shapes("dit"), condition, like)
+            return inferred.dit_config(self._shapes("dit"), condition, like=like)
         except CheckpointError as error:
             raise CheckpointError(f"{file.path}: {error}") from error
 

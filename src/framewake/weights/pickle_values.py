@@ -56,11 +56,11 @@ class Label(NamedTuple):
 
 
 class Storage(NamedTuple):
-    """A run of numbers; ``dtype`` is "" for plain bytes. Units: ``count`` in numbers, or in bytes."""
+    """A run of numbers; ``dtype`` is "" for plain bytes. Units: ``numbers`` counts bytes where there is no type."""
 
     dtype: str
     key: str
-    count: int
+    numbers: int
 
 
 class Place(NamedTuple):

@@ -88,7 +88,7 @@ class TorchFile:
         for name, member in self._zip.members.items():
             data, crc = self._zip.bytes_of(name), 0
             for start in range(0, data.size, CHUNK_BYTES):
-                crc = zlib.crc32(data[start : start + CHUNK_BYTES], crc)
+                crc = zlib.crc32(data[start : start + CHUNK_BYTES].data, crc)
             if crc != member.crc:
                 raise self._zip.damaged(f"the check sum of {name[:80]!r} is wrong")
 
@@ -129,8 +129,10 @@ class TorchFile:
             raise self._zip.damaged(f"{name[:80]!r} lies in {place.storage.key[:80]!r}, which is not in the file")
         width = STORAGE[place.dtype].itemsize
         held, stored = member.stop - member.start, STORAGE[place.storage.dtype or "U8"].itemsize
-        if place.storage.count * stored != held:
-            raise self._zip.damaged(f"{name[:80]!r} lies in {place.storage.count * stored} bytes, the file has {held}")
+        if place.storage.numbers * stored != held:
+            raise self._zip.damaged(
+                f"{name[:80]!r} lies in {place.storage.numbers * stored} bytes, the file has {held}"
+            )
         count = math.prod(place.shape)
         last = place.offset + sum((n - 1) * step for n, step in zip(place.shape, place.strides, strict=True))
         if not is_addressable(place.shape) or (count and (last >= held // width or count > held // width)):

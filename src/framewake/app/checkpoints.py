@@ -1,0 +1,213 @@
+"""``framewake checkpoints``: look at checkpoints, convert them, fetch them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from framewake.weights.load import Checkpoint
+
+checkpoints = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Look at checkpoints, convert them, fetch them.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+Place = Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint's folder, or demo.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+
+
+_PARTS = typer.Option(
+    "--part",
+    metavar="NAME=FILE",
+    show_default=False,
+    help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI has them; may be repeated.",
+)
+Parts = Annotated[list[str] | None, _PARTS]
+
+
+@checkpoints.command()
+def verify(
+    path: Place,
+    *,
+    is_full: Annotated[
+        bool, typer.Option("--full", help="Read everything: check sums, hashes, NaN and infinity.")
+    ] = False,
+    as_json: AsJson = False,
+    parts: Parts = None,
+) -> None:
+    """Check names, shapes and places of all tensors, from headers alone.
+
+    \b
+    Examples:
+      framewake checkpoints verify /models/HunyuanVideo-I2V
+      framewake checkpoints verify ckpts/ --full
+    """
+    from framewake.weights.verify import verify as look
+
+    checkpoint = _opened(path, parts)
+    findings = []
+    if not as_json:
+        typer.echo(f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}")
+    for finding in look(checkpoint, _shapes(checkpoint), is_full=is_full):
+        findings.append(finding)
+        if not as_json:
+            _tell(finding)
+    if as_json:
+        parts = [finding._asdict() | {"files": [str(file) for file in finding.files]} for finding in findings]
+        head: dict[str, Any] = {"layout": checkpoint.layout.name, "condition": checkpoint.dit.condition}
+        sys.stdout.write(json.dumps(head | {"parts": parts}, indent=2) + "\n")
+    if any(finding.problem for finding in findings):
+        raise typer.Exit(3)
+
+
+@checkpoints.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint's folder, or demo.")],
+    target: Annotated[str, typer.Argument(metavar="DST", help="A new folder.")],
+    *,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", metavar="[bf16|fp16|fp32]", help="Type of all numbers. Default: as stored.",
+                     show_default=False),
+    ] = None,
+    layout: Annotated[str, typer.Option("--layout", metavar="[diffusers|tencent|framewake]")] = "diffusers",
+    parts: Parts = None,
+) -> None:  # fmt: skip
+    """Write a checkpoint in another layout or type, with little memory.
+
+    \b
+    Examples:
+      framewake checkpoints convert ckpts/ /models/HunyuanVideo-I2V --layout diffusers --dtype bf16
+      framewake checkpoints convert small/ whole/ --part dit=fp8_scaled.safetensors --dtype bf16
+    """
+    from framewake.weights.convert import convert as write
+
+    checkpoint = _opened(source, parts)
+    for file in write(checkpoint, Path(target), shapes=_shapes(checkpoint), dtype=dtype, layout=layout):
+        typer.echo(f"{file.path}: {file.tensors} tensors, {size(file.size)}")
+    typer.echo(f"Use it with --checkpoint {target}")
+
+
+@checkpoints.command()
+def download(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the checkpoint goes.")],
+    *,
+    name: Annotated[str, typer.Option("--name", metavar="[diffusers|tencent]", help="Which one.")] = "diffusers",
+    mirror: Annotated[
+        str | None, typer.Option("--mirror", metavar="URL", help="Another hub than huggingface.co.", show_default=False)
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="R", help="A branch, tag or commit.", show_default=False)
+    ] = None,
+    is_by_hand: Annotated[bool, typer.Option("--by-hand", help="Fetch nothing: say what to fetch.")] = False,
+) -> None:
+    """Fetch published weights. A download that was stopped goes on where it was.
+
+    \b
+    Examples:
+      framewake checkpoints download /models/HunyuanVideo-I2V
+      framewake checkpoints download ckpts/ --name tencent --mirror https://hf-mirror.com
+      framewake checkpoints download ckpts/ --by-hand        (for a machine without a network)
+    """
+    from framewake.errors import FramewakeError
+    from framewake.weights import download as hub
+
+    published = hub.find_published(name)
+    typer.echo(hub.LICENCE, err=True)
+    lines = hub.by_hand(published, Path(folder), mirror=mirror or hub.HUB, revision=revision or "main")
+    if is_by_hand:
+        typer.echo("\n".join(lines))
+        return
+    try:
+        for line in hub.download(published, Path(folder), mirror=mirror, revision=revision):
+            typer.echo(line)
+    except FramewakeError:
+        typer.echo("\n".join(lines), err=True)
+        raise
+    typer.echo(f"Check it with: framewake checkpoints verify {folder}")
+
+
+@checkpoints.command("list")
+def list_all(
+    folder: Annotated[
+        str | None, typer.Argument(metavar="[DIR]", help="Look for checkpoints here.", show_default=False)
+    ] = None,
+) -> None:
+    """List checkpoints in a folder, and those that can be downloaded.
+
+    \b
+    Examples:
+      framewake checkpoints list
+      framewake checkpoints list /models
+    """
+    from framewake.errors import CheckpointError
+    from framewake.weights.download import PUBLISHED
+    from framewake.weights.load import open_checkpoint
+
+    places = [] if folder is None else [Path(folder), *sorted(Path(folder).glob("*/"))]
+    for place in places:
+        try:
+            checkpoint = open_checkpoint(place)
+        except CheckpointError:
+            continue
+        typer.echo(f"{place}  {checkpoint.layout.name} layout, {_kind(checkpoint)}")
+    typer.echo("demo  the small demonstration checkpoint in this package")
+    for published in PUBLISHED:
+        typer.echo(f"{published.name}  {published.what}; {published.gigabytes} GB (framewake checkpoints download DIR "
+                   f"--name {published.name})")  # fmt: skip
+
+
+def size(count: int) -> str:
+    """A number of bytes for a person."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _opened(path: str, parts: list[str] | None) -> Checkpoint:
+    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.weights.layouts import parse_files
+    from framewake.weights.load import open_checkpoint
+
+    return open_checkpoint(find_checkpoint(path), parse_files(parts or []))
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[Any, Any]:
+    """The models' own lists of names and shapes; none of them needs an engine for that."""
+    from framewake.models.clip_text import ClipText
+    from framewake.models.dit import DiT
+    from framewake.models.llava import Llava
+    from framewake.models.vae import CausalVAE
+
+    none: Any = None
+    return {
+        "dit": DiT(none, checkpoint.dit).shapes(),
+        "vae": CausalVAE(none, checkpoint.vae).shapes(),
+        "llava": Llava(none, checkpoint.llava).shapes(),
+        "clip_text": ClipText(none, checkpoint.clip_text).shapes(),
+    }
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    condition = checkpoint.dit.condition
+    return {
+        "token_replace": "pictures to video",
+        "latent_concat": "pictures to video (first release, latent concatenation)",
+        "none": "text to video",
+    }[condition]
+
+
+def _tell(finding: Any) -> None:
+    from framewake.weights.layouts import WORDS
+
+    if finding.problem:
+        typer.echo(f"BAD  {WORDS[finding.component]}: {finding.problem}")
+        return
+    kinds = ", ".join(f"{count} {kind}" for kind, count in finding.kinds.items())
+    typer.echo(f"ok   {WORDS[finding.component]}: {finding.tensors} tensors, {size(finding.size)} ({kinds})")
+    for name, value in finding.hashes.items():
+        typer.echo(f"     {value}  {name}")

@@ -1,0 +1,133 @@
+"""Published checkpoints: where they are, and fetching them through huggingface_hub, which is optional."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from framewake.errors import CheckpointError, InputError, nearest
+from framewake.weights.verify import sha256
+
+HUB = "https://huggingface.co"
+LICENCE = (
+    "The weights are under the Tencent Hunyuan Community License, which is not valid in the European Union, the "
+    "United Kingdom and South Korea. Read it before you download them."
+)
+_TEXTS = ("*.json", "*.txt", "*.model", "LICENSE*", "NOTICE*", "README.md")
+
+
+class Repository(NamedTuple):
+    """A repository and the folder of the checkpoint that it goes into; only files like ``patterns`` are wanted."""
+
+    name: str
+    folder: str
+    patterns: tuple[str, ...]
+
+
+class Published(NamedTuple):
+    """A published checkpoint. Units: ``gigabytes`` of 1e9 bytes, about."""
+
+    name: str
+    what: str
+    gigabytes: int
+    repositories: tuple[Repository, ...]
+
+
+PUBLISHED = (
+    Published(
+        "diffusers",
+        "HunyuanVideo-I2V, token replace, in the diffusers layout",
+        43,
+        (Repository("hunyuanvideo-community/HunyuanVideo-I2V", ".", ("*.safetensors", *_TEXTS)),),
+    ),
+    Published(
+        "tencent",
+        "HunyuanVideo-I2V, token replace, as Tencent publishes it, with its text encoders",
+        44,
+        (
+            Repository(
+                "tencent/HunyuanVideo-I2V",
+                ".",
+                ("hunyuan-video-i2v-720p/transformers/*", "hunyuan-video-i2v-720p/vae/*", *_TEXTS),
+            ),
+            Repository("xtuner/llava-llama-3-8b-v1_1-transformers", "text_encoder_i2v", ("*.safetensors", *_TEXTS)),
+            Repository("openai/clip-vit-large-patch14", "text_encoder_2", ("model.safetensors", *_TEXTS)),
+        ),
+    ),
+)
+
+
+def find_published(name: str) -> Published:
+    """A published checkpoint by its name.
+
+    Raises: InputError when there is none of that name.
+    """
+    names = [published.name for published in PUBLISHED]
+    for published in PUBLISHED:
+        if published.name == name:
+            return published
+    raise InputError(f"no published checkpoint {name!r}: choose {', '.join(names)}.{nearest(name, names)}")
+
+
+def by_hand(published: Published, folder: Path, *, mirror: str = HUB, revision: str = "main") -> list[str]:
+    """What to fetch and where to put it, for a person with another machine."""
+    lines = [f"Fetch about {published.gigabytes} GB and put them under {folder}:"]
+    for repository in published.repositories:
+        wanted = ", ".join(repository.patterns)
+        lines.append(f"  {mirror}/{repository.name}/tree/{revision} -> {folder / repository.folder}")
+        lines.append(f"    files: {wanted}")
+    lines.append("With huggingface_hub on a machine that has a network:")
+    for repository in published.repositories:
+        flags = " ".join(f"--include '{pattern}'" for pattern in repository.patterns)
+        lines.append(
+            f"  hf download {repository.name} --revision {revision} --local-dir {folder / repository.folder} {flags}"
+        )
+    lines.append(f"Then: framewake checkpoints verify {folder} --full")
+    return lines
+
+
+def download(
+    published: Published, folder: Path, *, mirror: str | None = None, revision: str | None = None
+) -> Iterator[str]:
+    """Fetch a checkpoint, told repository by repository; what is there already is not fetched again.
+
+    Every large file is compared with the hash that the hub has for it.
+    Raises: InputError without huggingface_hub, CheckpointError when a file cannot be had or is damaged.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    except ImportError as error:
+        raise InputError("huggingface_hub is not installed: pip install 'framewake[download]'.") from error
+    for repository in published.repositories:
+        target = folder / repository.folder
+        yield f"{repository.name} -> {target}"
+        try:
+            api = huggingface_hub.HfApi(endpoint=mirror)
+            api.snapshot_download(
+                repository.name, revision=revision, local_dir=target, allow_patterns=list(repository.patterns)
+            )
+            found = list(api.list_repo_tree(repository.name, revision=revision, recursive=True))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{repository.name} cannot be fetched: {reason}") from error
+        files = [file for file in found if isinstance(file, huggingface_hub.hf_api.RepoFile)]
+        yield _compared(target, [(file.path, file.size, file.lfs) for file in files])
+
+
+def _compared(folder: Path, listed: list[tuple[str, int, object]]) -> str:
+    """Compare what is there with sizes and hashes of the hub.
+
+    Raises: CheckpointError for the first file that differs.
+    """
+    count = 0
+    for name, size, large in listed:
+        path = folder / name
+        if not path.is_file():
+            continue  # not wanted
+        expected = getattr(large, "sha256", None)
+        if path.stat().st_size != size or (expected is not None and sha256(path) != expected):
+            raise CheckpointError(f"{path} is not the file that the hub has: remove it and download again.")
+        count += 1
+    return f"{count} files are as the hub has them"

@@ -1,0 +1,97 @@
+"""Whether a checkpoint is complete and undamaged, before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from framewake.errors import CheckpointError
+from framewake.weights.files import open_tensors, weight_files
+from framewake.weights.layouts import COMPONENTS, Component
+from framewake.weights.load import Checkpoint
+from framewake.weights.mapped import Shapes
+from framewake.weights.pieces import CHUNK_BYTES, FLOATS
+from framewake.weights.storage import STORAGE, Tensors, widen
+from framewake.weights.torch_file import TorchFile
+
+
+class Finding(NamedTuple):
+    """What is known of one part: ``problem`` is None when it can be used.
+
+    ``kinds`` counts tensors by type; ``hashes`` are SHA-256 by file, empty unless everything was read.
+    Units: ``size`` in bytes of tensors.
+    """
+
+    component: Component
+    files: tuple[Path, ...]
+    tensors: int
+    size: int
+    kinds: dict[str, int]
+    hashes: dict[str, str]
+    problem: str | None
+
+
+def verify(checkpoint: Checkpoint, shapes: Mapping[Component, Shapes], *, is_full: bool = False) -> Iterator[Finding]:
+    """Look at every part, and go on after a bad one.
+
+    From headers alone: names, shapes, places in the files. ``is_full`` reads everything: check sums where the
+    file has them, hashes, NaN and infinity.
+    """
+    for component in COMPONENTS:
+        files: tuple[Path, ...] = ()
+        try:
+            paths = checkpoint.layout.weights[component]
+            files = tuple(file for path in paths for file in weight_files(path))
+            tensors = checkpoint.check(component, shapes[component]).file
+            kinds = dict(Counter(tensors.dtype(name) for name in tensors.names()))
+            size = sum(
+                math.prod(tensors.shape(name)) * STORAGE[tensors.dtype(name)].itemsize for name in tensors.names()
+            )
+            hashes = {}
+            if is_full:
+                hashes = {file.name: sha256(file) for file in files}
+                _read_all(tensors, files)
+            yield Finding(component, files, len(tensors.names()), size, kinds, hashes, None)
+        except CheckpointError as error:
+            yield Finding(component, files, 0, 0, {}, {}, str(error))
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, as hubs publish it.
+
+    Raises: CheckpointError when it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.sha256()
+            while chunk := file.read(CHUNK_BYTES):
+                found.update(chunk)
+            return found.hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+
+
+def _read_all(tensors: Tensors, files: tuple[Path, ...]) -> None:
+    for path in files:
+        file = open_tensors(path)
+        if isinstance(file, TorchFile):
+            file.check_sums()
+    broken = [name for name in tensors.names() if tensors.dtype(name) in FLOATS and not _is_finite(tensors, name)]
+    if broken:
+        raise CheckpointError(
+            f"{tensors.path}: {len(broken)} tensors hold NaN or infinity, first {broken[0]!r}; download it again."
+        )
+
+
+def _is_finite(tensors: Tensors, name: str) -> bool:
+    raw, kind = tensors.raw(name), tensors.dtype(name)
+    if not raw.shape:
+        return bool(np.isfinite(widen(raw, kind)))
+    step = max(1, CHUNK_BYTES // (4 * raw[:1].size or 1))
+    return all(np.isfinite(widen(raw[i : i + step], kind)).all() for i in range(0, raw.shape[0], step))

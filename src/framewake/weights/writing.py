@@ -1,0 +1,135 @@
+"""Writes tensor files one part of a tensor at a time, so that a file may be larger than memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+from framewake.errors import CheckpointError
+from framewake.weights.pickle_values import DTYPES
+from framewake.weights.pieces import Target
+from framewake.weights.storage import STORAGE
+
+ALIGNMENT = 64  # of a storage in a .pt file, so that it can be mapped
+# Only these have a storage class in every version of torch.
+TORCH_KINDS = {
+    "F64": "DoubleStorage",
+    "F32": "FloatStorage",
+    "F16": "HalfStorage",
+    "BF16": "BFloat16Storage",
+    "I64": "LongStorage",
+    "I32": "IntStorage",
+    "I16": "ShortStorage",
+    "I8": "CharStorage",
+    "U8": "ByteStorage",
+    "BOOL": "BoolStorage",
+}
+SAFETENSORS_KINDS = tuple(DTYPES.values())
+
+
+def bytes_of(targets: Sequence[Target]) -> int:
+    """Bytes of all tensors."""
+    return sum(math.prod(target.shape) * STORAGE[target.kind].itemsize for target in targets)
+
+
+def write_safetensors(path: Path, targets: Sequence[Target]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises: CheckpointError when it cannot be written.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for target in targets:
+        stop = at + bytes_of([target])
+        header[target.name] = {"dtype": target.kind, "shape": list(target.shape), "data_offsets": [at, stop]}
+        at = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for target in targets:
+            for chunk in target.chunks():
+                file.write(chunk.data)
+
+    _whole(path, write)
+
+
+def write_torch(path: Path, targets: Sequence[Target], *, key: str | None = None) -> None:
+    """Write a ``.pt`` file as ``torch.save`` would, the tensors in a dict below ``key``; torch is not needed.
+
+    Raises: CheckpointError when it cannot be written.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            _member(archive, "archive/data.pkl", [_pickle(targets, key)])
+            _member(archive, "archive/byteorder", [b"little"])
+            for index, target in enumerate(targets):
+                _member(archive, f"archive/data/{index}", (chunk.tobytes() for chunk in target.chunks()))
+            _member(archive, "archive/version", [b"3\n"])
+
+    _whole(path, write)
+
+
+def _member(archive: zipfile.ZipFile, name: str, pieces) -> None:
+    """A member whose data begins at a multiple of ``ALIGNMENT``."""
+    info = zipfile.ZipInfo(name)
+    place = archive.fp.tell() + 30 + len(name) + 20 + 4  # its header, the zip64 field, the padding's own header
+    padding = -place % ALIGNMENT
+    info.extra = struct.pack("<2H", 0x4246, padding) + b"Z" * padding
+    with archive.open(info, "w", force_zip64=True) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def _pickle(targets: Sequence[Target], key: str | None) -> bytes:
+    items = b"".join(_text(target.name) + _tensor(index, target) for index, target in enumerate(targets))
+    state = b"}(" + items + b"u"
+    return b"\x80\x02" + (state if key is None else b"}" + _text(key) + state + b"s") + b"."
+
+
+def _tensor(index: int, target: Target) -> bytes:
+    strides = [math.prod(target.shape[i + 1 :]) for i in range(len(target.shape))]
+    storage = _text("storage") + _name("torch", TORCH_KINDS[target.kind]) + _text(str(index)) + _text("cpu")
+    storage = b"(" + storage + _number(math.prod(target.shape)) + b"tQ"
+    hooks = _name("collections", "OrderedDict") + b")R"
+    arguments = storage + _number(0) + _row(target.shape) + _row(strides) + b"\x89" + hooks
+    return _name("torch._utils", "_rebuild_tensor_v2") + b"(" + arguments + b"tR"
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def _number(value: int) -> bytes:
+    return b"\x8a\x08" + value.to_bytes(8, "little", signed=True)
+
+
+def _row(values: Sequence[int]) -> bytes:
+    return b"(" + b"".join(map(_number, values)) + b"t"
+
+
+def _name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Let a file appear under its name when it is complete."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, "wb") as file:
+            write(file)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written: {error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

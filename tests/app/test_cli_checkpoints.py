@@ -1,0 +1,218 @@
+"""``framewake checkpoints``: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from toy_layouts import MODEL, save_comfy, save_torch, write_tencent, write_wide_toy
+
+from framewake.weights import download as hub
+from framewake.weights.files import open_tensors, write_tensors
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return write_wide_toy(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture
+def tree(source, tmp_path):
+    return write_tencent(tmp_path / "ckpts", source)
+
+
+def test_verify(call, tree):
+    answer = call("checkpoints", "verify", tree)
+    assert answer.code == 0, answer.err
+    assert "tencent layout, pictures to video" in answer.out
+    assert [line.split()[0] for line in answer.out.splitlines()[1:]] == ["ok"] * 4
+
+
+def test_verify_reads_everything_when_asked(call, tree):
+    path = tree / MODEL / "transformers" / "mp_rank_00_model_states.pt"
+    answer = call("checkpoints", "verify", tree, "--full", "--json")
+    found = json.loads(answer.out)
+    assert answer.code == 0 and found["layout"] == "tencent"
+    hashes = {name: value for part in found["parts"] for name, value in part["hashes"].items()}
+    assert hashes[path.name] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert all(part["problem"] is None and part["tensors"] > 0 for part in found["parts"])
+
+
+def test_verify_finds_nan_only_when_everything_is_read(call, tree):
+    path = tree / MODEL / "transformers" / "mp_rank_00_model_states.pt"
+    tensors = {name: open_tensors(path).read(name) for name in open_tensors(path).names()}
+    tensors["final_layer.linear.bias"][1] = np.nan
+    save_torch(path, tensors, "module")
+    assert call("checkpoints", "verify", tree).code == 0
+    answer = call("checkpoints", "verify", tree, "--full")
+    assert answer.code == 3 and "BAD  transformer" in answer.out and "'final_layer.linear.bias'" in answer.out
+    assert answer.out.count("ok   ") == 3
+
+
+def test_verify_finds_a_flipped_bit(call, tree):
+    path = tree / MODEL / "transformers" / "mp_rank_00_model_states.pt"
+    data = bytearray(path.read_bytes())
+    name = "single_blocks.0.linear1.bias"
+    data[data.index(open_tensors(path).read(name).tobytes())] ^= 1
+    path.write_bytes(data)
+    assert call("checkpoints", "verify", tree).code == 0
+    answer = call("checkpoints", "verify", tree, "--full")
+    assert answer.code == 3 and "check sum" in answer.out
+
+
+def test_verify_tells_of_every_bad_part(call, source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "copy")
+    write_tensors(next((folder / "vae").glob("*.safetensors")), {"x": np.zeros(2, np.float32)})
+    next((folder / "text_encoder_2").glob("*.safetensors")).unlink()
+    answer = call("checkpoints", "verify", folder)
+    assert answer.code == 3 and answer.out.count("BAD") == 2 and answer.out.count("ok   ") == 2
+
+
+def test_verify_refuses_a_pickle_that_wants_to_run(call, tree):
+    import os
+    import pickle
+    import zipfile
+
+    class Hostile:
+        def __reduce__(self):
+            return os.system, ("touch was_here",)
+
+    path = tree / MODEL / "transformers" / "mp_rank_00_model_states.pt"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x/data.pkl", pickle.dumps({"module": Hostile()}, 2))
+    answer = call("checkpoints", "verify", tree)
+    assert answer.code == 3 and "posix.system" in answer.err and "nothing in it was run" in answer.err
+    assert not list(tree.parent.rglob("was_here"))
+
+
+def test_convert_and_use(call, tree, picture, tmp_path):
+    answer = call("checkpoints", "convert", tree, tmp_path / "new", "--dtype", "bf16")
+    assert answer.code == 0 and answer.out.count(" tensors, ") == 4, answer.err
+    answer = call("animate", picture, "x", "--checkpoint", tmp_path / "new", "-q", "-o", "clip.gif")
+    assert answer.code == 0 and (tmp_path / "clip.gif").stat().st_size > 1000, answer.err
+
+
+def test_single_files(call, source, picture, tmp_path):
+    files = save_comfy(tmp_path / "files", source)
+    small = shutil.copytree(source, tmp_path / "small", ignore=shutil.ignore_patterns("*.safetensors"))
+    names = {"dit": "dit", "vae": "vae", "llava": "llava", "llava_vision": "llava-vision", "clip_text": "clip"}
+    flat = [text for name, path in files.items() for text in ("--part", f"{names[name]}={path}")]
+    assert call("checkpoints", "verify", small, *flat).code == 0
+    animated = call("animate", picture, "x", "--checkpoint", small, *flat, "-q", "-o", "clip.gif")
+    assert animated.code == 0 and (tmp_path / "clip.gif").stat().st_size > 1000, animated.err
+    answer = call("checkpoints", "convert", small, tmp_path / "whole", *flat, "--dtype", "fp16")
+    assert answer.code == 0, answer.err
+    assert call("checkpoints", "verify", tmp_path / "whole").code == 0
+
+
+@pytest.mark.parametrize("part", ["dit", "dit=", "div=x", "=x"])
+def test_parts_that_mean_nothing(call, source, part):
+    answer = call("checkpoints", "verify", source, "--part", part)
+    assert answer.code == 2 and "NAME=FILE" in answer.err
+    twice = call("checkpoints", "verify", source, "--part", "vae=a", "--part", "vae=b")
+    assert twice.code == 2 and "twice" in twice.err
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "int8", "fp61"])
+def test_convert_refuses_types(call, source, tmp_path, dtype):
+    answer = call("checkpoints", "convert", source, tmp_path / "new", "--dtype", dtype)
+    assert answer.code == 2 and dtype in answer.err and not (tmp_path / "new").exists()
+
+
+def test_list(call, source, tree, tmp_path):
+    shutil.copytree(source, tmp_path / "mine")
+    answer = call("checkpoints", "list", tmp_path)
+    assert answer.code == 0
+    for text in ("ckpts  tencent layout", "mine  diffusers layout", "demo", "hunyuan", "GB"):
+        assert text.lower() in answer.out.lower(), answer.out
+
+
+def test_what_to_fetch_by_hand(call):
+    answer = call("checkpoints", "download", "ckpts", "--name", "tencent", "--by-hand", "--revision", "abc")
+    assert answer.code == 0 and "not valid in the European Union" in answer.err
+    for text in ("tencent/HunyuanVideo-I2V/tree/abc -> ckpts", "-> ckpts/text_encoder_i2v", "hf download", "verify"):
+        assert text in answer.out
+    assert call("checkpoints", "download", "ckpts", "--name", "tencnet", "--by-hand").code == 2
+
+
+def test_without_a_network_it_says_what_to_do(call, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    answer = call("checkpoints", "download", "ckpts", "--mirror", "http://127.0.0.1:9")
+    assert answer.code == 3 and "cannot be fetched" in answer.err
+    assert "http://127.0.0.1:9/hunyuanvideo-community/HunyuanVideo-I2V/tree/main -> ckpts" in answer.err
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The part of a hub's interface that a download asks for; ``files`` are served, ``hashes`` are told."""
+
+    files: dict[str, bytes]
+    hashes: dict[str, str]
+
+    def do_HEAD(self):
+        self.do_GET(has_body=False)
+
+    def do_GET(self, has_body=True):
+        path = self.path.partition("?")[0]
+        if "/tree/" in path:
+            listed = []
+            for name, data in self.files.items():
+                entry = {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
+                if name in self.hashes:
+                    entry["lfs"] = {"oid": self.hashes[name], "size": len(data), "pointerSize": 100}
+                listed.append(entry)
+            self.answer(json.dumps(listed).encode(), has_body)
+        elif "/api/models/" in path:
+            siblings = [{"rfilename": name} for name in self.files]
+            self.answer(json.dumps({"id": "x/y", "sha": "0" * 40, "siblings": siblings}).encode(), has_body)
+        elif "/resolve/" in path:
+            name = path.partition("/resolve/")[2].partition("/")[2]
+            self.answer(self.files[name], has_body, {"ETag": f'"{self.hashes.get(name, "1" * 40)}"'})
+        else:
+            self.send_error(404)
+
+    def answer(self, data, has_body, more=None):
+        self.send_response(200)
+        headers = {"Content-Length": str(len(data)), "X-Repo-Commit": "0" * 40, "Content-Type": "application/json"}
+        for name, value in (headers | (more or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if has_body:
+            self.wfile.write(data)
+
+    def log_message(self, format, *arguments):
+        """Tests are quiet."""
+
+
+@pytest.fixture
+def mirror():
+    pytest.importorskip("huggingface_hub")
+    Hub.files = {"model_index.json": b"{}", "vae/x.safetensors": b"weights", "demo.mp4": b"not wanted"}
+    Hub.hashes = {"vae/x.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_mirror(call, mirror, tmp_path):
+    answer = call("checkpoints", "download", "new", "--mirror", mirror)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "new" / "vae" / "x.safetensors").read_bytes() == b"weights"
+    assert "2 files are as the hub has them" in answer.out and not (tmp_path / "new" / "demo.mp4").exists()
+
+
+def test_a_file_that_was_damaged_on_the_way(call, mirror, tmp_path):
+    Hub.hashes = {"vae/x.safetensors": "2" * 64}
+    answer = call("checkpoints", "download", "new", "--mirror", mirror)
+    assert answer.code == 3 and "x.safetensors is not the file that the hub has" in answer.err
+
+
+def test_every_published_name_is_said_once():
+    names = [published.name for published in hub.PUBLISHED]
+    assert len(set(names)) == len(names) and all(published.repositories for published in hub.PUBLISHED)
