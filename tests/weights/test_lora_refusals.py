@@ -17,6 +17,7 @@ from framewake.models.dit import DiT
 from framewake.weights.lora.file import fit, lora_file, open_lora
 from framewake.weights.lora.foreign import recognised
 from framewake.weights.lora.keys import FORMATS
+from framewake.weights.lora.report import report
 from framewake.weights.lora.targets import Targets
 from framewake.weights.names import diffusers_dit
 
@@ -165,6 +166,20 @@ def test_strange_configurations(tmp_path, metadata, words):
 def test_strange_alphas(tmp_path, alpha):
     key = "lora_unet_double_blocks_0_img_mod_linear.alpha"
     refused(tmp_path, one() | {key: np.asarray(alpha)}, "a finite number is expected")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_damaged_factors_are_found_when_they_are_measured(tmp_path, value):
+    tensors = one()
+    tensors[next(iter(tensors))][0, 0] = value
+    lora = open_lora(write(tmp_path / "a.safetensors", tensors), TARGETS)
+    with pytest.raises(CheckpointError, match="img_mod_linear hold NaN or infinity"):
+        report(lora, lambda name: 1.0)
+
+
+def test_a_lora_of_zeros_is_said_to_change_nothing(tmp_path):
+    lora = open_lora(write(tmp_path / "a.safetensors", pair("lora_unet_double_blocks_0_img_mod_linear")), TARGETS)
+    assert "it changes nothing" in report(lora, lambda name: 1.0).sentence(1.0)
 
 
 def test_only_safetensors_are_read(tmp_path):

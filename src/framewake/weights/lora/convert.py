@@ -53,7 +53,8 @@ def convert(lora: Lora, path: str | Path, style: Format, rules: Iterable[Rule], 
         for piece in pieces:
             modules |= split(piece, places)
     tensors, kinds = _tensors(modules, style)
-    metadata = {k: v for k, v in lora.tensors.metadata.items() if k not in (METADATA_KEY, "lora_alpha", "format")}
+    kept = [name for name in lora.tensors.metadata if name not in (METADATA_KEY, "lora_alpha", "format")]
+    metadata = {name: str(lora.tensors.metadata[name]) for name in kept}
     if style == "diffusers" and any(piece.factor() != 1.0 for piece in modules.values()):
         metadata[METADATA_KEY] = json.dumps(_configuration(modules), sort_keys=True)
     write_tensors(path, tensors, metadata=metadata, kinds=kinds)

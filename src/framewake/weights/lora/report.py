@@ -82,7 +82,8 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
 def _square(lora: Lora, update: Update) -> float:
     """The squared Frobenius norm of an update, from two rank by rank matrices instead of the whole product."""
     up, down = lora.factors(update)
-    square = float(np.sum((up.T @ up) * (down @ down.T), dtype=np.float64)) * lora.factor(update) ** 2
+    with np.errstate(invalid="ignore", over="ignore"):  # told below, by name
+        square = float(np.sum((up.T @ up) * (down @ down.T), dtype=np.float64)) * lora.factor(update) ** 2
     if not np.isfinite(square):
         raise CheckpointError(f"{lora.path}: the factors of {update.pair.module} hold NaN or infinity; it is damaged.")
     return max(square, 0.0)
