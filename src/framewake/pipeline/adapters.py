@@ -79,9 +79,10 @@ class Adapters:
         self._key: Any = None
         self._view: LoraView | None = None
 
-    def adapt(self, store: Any, request: Request, dtype: Dtype) -> Adapted:
+    def adapt(self, store: Any, request: Request, dtype: Dtype, *, room: int | None = None) -> Adapted:
         """The store itself without LoRAs, else a view of it that starts at the weights of step 0.
 
+        ``room`` are the bytes that may still be taken on the device, all that are free when it is None.
         Raises: CheckpointError when a file has changed for the worse since it was checked.
         """
         uses = tuple(parse_lora(text) for text in request.loras)
@@ -94,7 +95,10 @@ class Adapters:
         notes: tuple[str, ...] = ()
         if key != self._key:
             self.drop()
-            self._view = LoraView(self._engine, store, loras, keeps=self._has_room(store, loras, dtype))
+            free = self._engine.memory()["free"] if room is None else room
+            # The other three quarters are left to activations.
+            keeps = isinstance(store, Resident) and self._bytes(loras, dtype) < free // 4
+            self._view = LoraView(self._engine, store, loras, keeps=keeps)
             self._key = key
             notes = tuple(self._sentence(store, lora, use) for lora, use in zip(loras, uses, strict=True))
         self._view.use([use.weight(0) for use in uses])
@@ -104,12 +108,11 @@ class Adapters:
         """Let go of what was merged, and of the store behind it."""
         self._key = self._view = None
 
-    def _has_room(self, store: Any, loras: Sequence[Lora], dtype: Dtype) -> bool:
-        """Whether a second copy of the touched weights leaves most of the free memory to activations."""
+    def _bytes(self, loras: Sequence[Lora], dtype: Dtype) -> int:
+        """Bytes of a second copy of the weights that LoRAs touch."""
         shapes = targets_of(self._checkpoint).shapes
         touched = {update.place.weight for lora in loras for update in lora.updates}
-        needed = sum(math.prod(shapes[name]) for name in touched) * _BYTES[dtype]
-        return isinstance(store, Resident) and needed < self._engine.memory()["free"] // 4
+        return sum(math.prod(shapes[name]) for name in touched) * _BYTES[dtype]
 
     def _sentence(self, store: Any, lora: Lora, use: LoraUse) -> str:
         # The norms of a store that streams would cost a pass over the disk.
