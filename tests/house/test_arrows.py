@@ -43,6 +43,7 @@ PACKAGES: dict[str, set[str]] = {
     "typer": {"app"},
     "rich": {"app"},
     "huggingface_hub": {"weights.download"},
+    "httpx": {"weights.download"},
     "torch": {"engine.torch"},
     "mindspore": {"engine.mindspore"},
 }

@@ -39,7 +39,7 @@ def verify(
         bool, typer.Option("--full", help="Read everything: check sums, hashes, NaN and infinity.")
     ] = False,
     as_json: AsJson = False,
-    parts: Parts = None,
+    single: Parts = None,
 ) -> None:
     """Check names, shapes and places of all tensors, from headers alone.
 
@@ -50,7 +50,7 @@ def verify(
     """
     from framewake.weights.verify import verify as look
 
-    checkpoint = _opened(path, parts)
+    checkpoint = _opened(path, single)
     findings = []
     if not as_json:
         typer.echo(f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}")
@@ -59,9 +59,11 @@ def verify(
         if not as_json:
             _tell(finding)
     if as_json:
-        parts = [finding._asdict() | {"files": [str(file) for file in finding.files]} for finding in findings]
-        head: dict[str, Any] = {"layout": checkpoint.layout.name, "condition": checkpoint.dit.condition}
-        sys.stdout.write(json.dumps(head | {"parts": parts}, indent=2) + "\n")
+        parts: list[dict[str, Any]] = []
+        for finding in findings:
+            parts.append({**finding._asdict(), "files": [str(file) for file in finding.files]})
+        head = {"layout": checkpoint.layout.name, "condition": checkpoint.dit.condition, "parts": parts}
+        sys.stdout.write(json.dumps(head, indent=2) + "\n")
     if any(finding.problem for finding in findings):
         raise typer.Exit(3)
 
@@ -77,7 +79,7 @@ def convert(
                      show_default=False),
     ] = None,
     layout: Annotated[str, typer.Option("--layout", metavar="[diffusers|tencent|framewake]")] = "diffusers",
-    parts: Parts = None,
+    single: Parts = None,
 ) -> None:  # fmt: skip
     """Write a checkpoint in another layout or type, with little memory.
 
@@ -88,7 +90,7 @@ def convert(
     """
     from framewake.weights.convert import convert as write
 
-    checkpoint = _opened(source, parts)
+    checkpoint = _opened(source, single)
     for file in write(checkpoint, Path(target), shapes=_shapes(checkpoint), dtype=dtype, layout=layout):
         typer.echo(f"{file.path}: {file.tensors} tensors, {size(file.size)}")
     typer.echo(f"Use it with --checkpoint {target}")

@@ -96,6 +96,7 @@ def download(
     Raises: InputError without huggingface_hub, CheckpointError when a file cannot be had or is damaged.
     """
     try:
+        import httpx
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError as error:
@@ -109,7 +110,7 @@ def download(
                 repository.name, revision=revision, local_dir=target, allow_patterns=list(repository.patterns)
             )
             found = list(api.list_repo_tree(repository.name, revision=revision, recursive=True))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{repository.name} cannot be fetched: {reason}") from error
         files = [file for file in found if isinstance(file, huggingface_hub.hf_api.RepoFile)]
