@@ -30,7 +30,7 @@ def is_gone(worker: str) -> bool:
         os.kill(int(rest), 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return False
 

@@ -1,0 +1,64 @@
+"""kill -9 at any moment: the job goes on and the mp4 is, byte for byte, what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from test_worker import submit
+
+from framewake.media.video import read_video
+from framewake.pipeline.latents import latents_path, load_latents
+from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL
+
+# The whole measurement takes minutes: FRAMEWAKE_KILLS=30.
+KILLS = int(os.environ.get("FRAMEWAKE_KILLS", "6"))
+SEED = int(os.environ.get("FRAMEWAKE_KILLS_SEED", "1"))
+STEPS = 30
+
+
+def check_files(folder: Path, want: bytes) -> None:
+    """What people can see is whole at any time."""
+    clip = folder / CLIP
+    if clip.exists():
+        assert clip.read_bytes() == want
+    if latents_path(clip).exists():
+        load_latents(latents_path(clip))
+
+
+def test_nothing_is_lost(desk_of, database_url, toy, picture):
+    desk = desk_of(database_url)
+    jobs = [submit(desk, picture, num_inference_steps=STEPS)]
+    command = [sys.executable, str(Path(__file__).with_name("killed_worker.py")), database_url]
+    command += [str(desk.storage.folder), str(toy), str(KILLS), str(SEED)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, env=environment, **pipes)
+    assert process.stdout.readline() == "undisturbed 0\n"
+    want = (desk.storage.job(jobs[0]) / CLIP).read_bytes()
+    jobs += [submit(desk, picture, num_inference_steps=STEPS) for _ in range(3)]
+    lives = []
+    while not lives or not lives[-1].startswith("last"):
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        assert line, lives
+        lives.append(line.strip())
+        for job in jobs:
+            check_files(desk.storage.job(job), want)
+        if lives[-1] == "killed" and desk.store.counts().get("queued", 0) == 0:  # enough work for all kills
+            jobs.append(submit(desk, picture, num_inference_steps=STEPS))
+    process.stdin.close()
+    assert process.wait() == 0
+    assert lives[-1] == "last 0"
+    assert lives.count("killed") >= KILLS * 0.8, lives
+    rows = [desk.store.get(job) for job in jobs]
+    assert {row.state for row in rows} == {"completed"}, [(row.state, row.error) for row in rows]
+    assert {path.name for path in (desk.storage.folder / "jobs").iterdir()} == set(jobs)
+    for job in jobs:
+        folder = desk.storage.job(job)
+        assert (folder / CLIP).read_bytes() == want, f"{job} is not what an undisturbed run gives"
+        assert {path.name for path in folder.iterdir()} <= {PICTURE, CLIP, THUMBNAIL, PREVIEW}
+        assert read_video(folder / CLIP)[0].shape == (5, 64, 64, 3)
