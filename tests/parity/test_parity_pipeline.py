@@ -8,6 +8,8 @@ prompt's picture is thinned out differently.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,13 +19,20 @@ from framewake import engine as engines
 from framewake.golden import rule
 from framewake.media.video import to_uint8
 from framewake.pipeline import Job, Pipeline, Result
+from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.jobs import find_checkpoint
 from framewake.request import Request
 from framewake.sampling.noise import draw
+from framewake.weights.files import write_tensors
+from framewake.weights.lora.convert import convert
+from framewake.weights.lora.file import open_lora
+from framewake.weights.lora.keys import OFFICIAL
+from framewake.weights.names import diffusers_dit
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
+pytest.importorskip("peft")
 
 PROMPT = "the red circle moves left"
 SIDE, FRAMES, STEPS, SEED = 64, 9, 3, 5
@@ -42,7 +51,24 @@ def folder(request, tmp_path_factory):
     return find_checkpoint("demo")
 
 
-def test_same_frames(folder, tmp_path):
+def lora_for(checkpoint, tmp_path):
+    """A LoRA of every layer, once with the original's keys and once converted to diffusers' format."""
+    targets = targets_of(checkpoint)
+    ours, theirs = tmp_path / "official.safetensors", tmp_path / "diffusers.safetensors"
+    tensors = {}
+    for name, (rows, *columns) in targets.shapes.items():
+        key = OFFICIAL + name.removesuffix(".weight").replace(".", "_")
+        up_shape = (rows, 4, *(1 for _ in columns[1:]))
+        tensors[f"{key}.lora_up.weight"] = rule.weight(f"{name}.up", up_shape, 5)
+        tensors[f"{key}.lora_down.weight"] = rule.weight(f"{name}.down", (4, *columns), 5)
+        tensors[f"{key}.alpha"] = np.asarray(3, np.float32)
+    write_tensors(ours, tensors)
+    convert(open_lora(ours, targets), theirs, "diffusers", diffusers_dit(checkpoint.dit), targets.shapes)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("has_lora", [False, True])
+def test_same_frames(folder, tmp_path, has_lora):
     path = tmp_path / "picture.png"
     picture = Image.fromarray(rule.image("photo", SIDE, SIDE, 3))
     picture.save(path)
@@ -58,6 +84,10 @@ def test_same_frames(folder, tmp_path):
         flow_shift=pipeline.checkpoint.settings.flow_shift,
         precision="float32",
     )
+    if has_lora:
+        plain = next(event.frames for event in pipeline.run(request) if isinstance(event, Result))
+        ours, converted = lora_for(pipeline.checkpoint, tmp_path)
+        request = dataclasses.replace(request, loras=(f"{ours}:0.8",))
     plan = pipeline.plan(Job(request))
     assert (plan.shape.height, plan.shape.width) == (SIDE, SIDE)
     found = next(event.frames for event in pipeline.run(request) if isinstance(event, Result))
@@ -65,6 +95,10 @@ def test_same_frames(folder, tmp_path):
     layout, template = pipeline.reader.layout, pipeline.reader.template
     theirs = diffusers.HunyuanVideoImageToVideoPipeline.from_pretrained(folder, dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
+    if has_lora:
+        assert np.abs(found.astype(int) - plain.astype(int)).max() > 20
+        theirs.load_lora_weights(str(tmp_path), weight_name=converted.name, adapter_name="it")
+        theirs.set_adapters("it", 0.8)
     video = theirs(
         image=picture,
         prompt=PROMPT,
