@@ -234,7 +234,7 @@ class SmallEngine(TorchEngine):
 
 def test_weights_that_do_not_fit_are_refused_with_both_numbers(toy, request_of):
     pipeline = Pipeline.load(toy, engine=SmallEngine("cpu", "a test"))
-    with pytest.raises(ResourceError, match="large text encoder need") as raised:
+    with pytest.raises(ResourceError, match="large text encoder needs") as raised:
         list(pipeline.run(request_of()))
     assert raised.value.bytes_free == 5000 < raised.value.bytes_needed
 

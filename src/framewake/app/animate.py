@@ -18,6 +18,7 @@ from framewake.engine.contract import Engine
 from framewake.errors import Cancelled, EngineError, FramewakeError, InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.events import Event, Note, Result
+from framewake.pipeline.forecast import Forecast, parse_memory
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job, request_from
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
@@ -50,7 +51,9 @@ def animate(given: Mapping[str, Any]) -> None:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")
     for job in jobs:
         plan_job(job, checkpoint)  # everything that can be refused is refused before a framework starts
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
+    if len(jobs) == 1:
+        notes.append(plan_note(pipeline.forecast(jobs[0])))
     show(reporter(given, len(jobs)), notes, pipeline.run_all(jobs), jobs)
 
 
@@ -75,6 +78,11 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
         path = output_path(given, request, taken)
         jobs.append(Job(request, Output(path, crf, has_metadata=not given["no_metadata"])))
     return jobs
+
+
+def plan_note(found: Forecast) -> str:
+    """A forecast as one text."""
+    return "\n  ".join(["The plan:", *found.lines])
 
 
 def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -> Path:

@@ -63,6 +63,22 @@ def animate(given: Mapping[str, Any]) -> None:
 
 
 app.command("animate")(with_parameters(animate))
+
+
+def plan(given: Mapping[str, Any]) -> None:
+    """Tell what a clip will take, without making it: memory, time, and where the weights will be.
+
+    \b
+    Examples:
+      framewake plan photo.jpg "she turns her head" --checkpoint /models/HunyuanVideo-I2V
+      framewake plan circle.png "the red circle spins" --memory 8GB --json
+    """
+    from framewake.app.plan import plan as run
+
+    run(given)
+
+
+app.command("plan")(with_parameters(plan))
 app.add_typer(checkpoints, name="checkpoints")
 app.add_typer(lora.app, name="lora")
 

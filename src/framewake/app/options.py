@@ -61,6 +61,17 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             help="torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto.",
         ),
     ),
+    "memory": (
+        str | None,
+        None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            show_default=False,
+            help="The most this may use on the device, such as 8GB; weights are streamed from disk and tokens taken a "
+            "few thousand at a time where that is needed. Default: what is free.",
+        ),
+    ),
     "part": (
         list[str] | None,
         None,

@@ -10,6 +10,7 @@ from framewake.app.animate import CRF, asked_engine, reporter, show
 from framewake.app.options import given_settings
 from framewake.errors import InputError
 from framewake.media.output import clear_abandoned
+from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents
 from framewake.pipeline.run import Pipeline
@@ -46,7 +47,7 @@ def go_on(given: Mapping[str, Any]) -> bool:
     saved.metadata["request"] = request.to_dict()
     output = output_of(given, saved, file)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
     clear_abandoned(output.path.parent)
     show(reporter(given, 1), [], pipeline.resume(saved, output), [Job(request, output)])
     if file == latents_path(output.path):

@@ -12,9 +12,11 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.adapters import Adapted, Adapters
+from framewake.pipeline.forecast.place import Placement
 from framewake.request import Request
 from framewake.weights.load import Checkpoint, Component
 from framewake.weights.store import Resident
+from framewake.weights.streamed import Streamed
 
 ENCODERS: tuple[Component, ...] = ("llava", "clip_text")
 WHAT = {
@@ -31,7 +33,7 @@ class Part(NamedTuple):
     """A model and its weights on the device."""
 
     model: Any
-    weights: Resident
+    weights: Resident | Streamed
 
 
 class Parts:
@@ -41,7 +43,7 @@ class Parts:
     the next run starts at once. The rest is left to activations, which are the larger share at full size.
     """
 
-    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
+    def __init__(self, checkpoint: Checkpoint, engine: Engine, *, memory: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.engine = engine
         self.models: dict[Component, Any] = {
@@ -50,10 +52,27 @@ class Parts:
             "vae": CausalVAE(engine, checkpoint.vae),
             "dit": DiT(engine, checkpoint.dit),
         }
-        self._loaded: dict[Component, tuple[Dtype, Resident]] = {}
+        self.memory = memory
+        self.placements: dict[str, Placement] = {}
+        self._loaded: dict[Component, tuple[Dtype, Resident | Streamed]] = {}
         self._adapters = Adapters(checkpoint, engine)
         bytes_all = sum(self.bytes_needed(name, "float32") for name in self.models)
-        self.keeps_all = bytes_all < engine.memory()["free"] // 4
+        self.keeps_all = bytes_all < self.room() // 4
+
+    def room(self) -> int:
+        """Bytes that this process may still take on the device: what is free, or what the limit leaves."""
+        memory = self.engine.memory()
+        if self.memory is None:
+            return memory["free"]
+        return max(min(memory["free"], self.memory - memory["used"]), 0)
+
+    def held_bytes(self) -> int:
+        """Bytes of the weights that are loaded; they count as room for a run that uses them again."""
+        return sum(
+            self.bytes_needed(name, dtype)
+            for name, (dtype, store) in self._loaded.items()
+            if isinstance(store, Resident)
+        )
 
     def bytes_needed(self, name: Component, dtype: Dtype) -> int:
         """Bytes of a part's weights in a type."""
@@ -68,14 +87,20 @@ class Parts:
         model = self.models[name]
         if name not in self._loaded or self._loaded[name][0] != dtype:
             self._drop(name)  # never two types of one part at a time
-            self._check_room(name, dtype)
-            store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes())
+            place = self.placements.get(name)
+            is_streamed = bool(model.streams()) and place is not None and place.is_streamed
+            if not is_streamed:
+                self._check_room(name, dtype)
+            streams = model.streams() if is_streamed else ()
+            store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes(), streams=streams)
             self._loaded[name] = (dtype, store)
+        if name == "dit" and "dit" in self.placements:
+            model.chunk_tokens = self.placements["dit"].chunk_tokens
         return Part(model, self._loaded[name][1])
 
     def adapted(self, request: Request, dtype: Dtype) -> Adapted:
         """The transformer's weights with the LoRAs of a request."""
-        return self._adapters.adapt(self.get("dit", dtype).weights, request, dtype)
+        return self._adapters.adapt(self.get("dit", dtype).weights, request, dtype, room=self.room())
 
     def _check_room(self, name: Component, dtype: Dtype) -> None:
         needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]
@@ -100,4 +125,5 @@ class Parts:
     def _drop(self, name: Component) -> None:
         if name == "dit":
             self._adapters.drop()  # a view holds on to the weights that it shows
-        self._loaded.pop(name, None)
+        if name in self._loaded:
+            self._loaded.pop(name)[1].close()

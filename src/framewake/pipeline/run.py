@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from framewake.pipeline import finish
 from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Event, Note, Result, Stage, StageFinished, StageStarted
+from framewake.pipeline.forecast import Forecast, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
 from framewake.pipeline.parts import ENCODERS, Parts
@@ -62,20 +64,23 @@ class Finished(NamedTuple):
 class Pipeline:
     """A checkpoint on an engine. Weights are read when the first run asks for them."""
 
-    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
+    def __init__(self, checkpoint: Checkpoint, engine: Engine, *, memory: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.engine = engine
-        self.parts = Parts(checkpoint, engine)
+        self.parts = Parts(checkpoint, engine, memory=memory)
         self.reader = TextReader(checkpoint)
 
     @classmethod
-    def load(cls, checkpoint: str | os.PathLike[str] = "demo", *, engine: str | Engine = "auto") -> Pipeline:
+    def load(
+        cls, checkpoint: str | os.PathLike[str] = "demo", *, engine: str | Engine = "auto", memory: int | None = None
+    ) -> Pipeline:
         """A pipeline for a checkpoint folder; "demo" is the embedded one.
 
+        ``memory`` is how many bytes the process may use on the device, everything that is free when it is None.
         Raises: CheckpointError, EngineError.
         """
         opened = open_checkpoint(find_checkpoint(os.fspath(checkpoint)))
-        return cls(opened, engines.get(engine) if isinstance(engine, str) else engine)
+        return cls(opened, engines.get(engine) if isinstance(engine, str) else engine, memory=memory)
 
     def plan(self, job: Job) -> Plan:
         """Every choice of a job, made and checked without loading a model.
@@ -86,6 +91,24 @@ class Pipeline:
         if plan.request.rng == "torch" and self.engine.kind != "torch":
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
         return plan
+
+    def forecast(self, job: Job, *, is_timed: bool = True) -> Forecast:
+        """What a job will take, and where its weights will be; nothing is loaded.
+
+        ``is_timed``: the device's speed is looked up, and measured when it is not known yet.
+        Raises: InputError, and ResourceError when the job cannot fit.
+        """
+        plan = self.plan(job)
+        precision = choose_precision(plan.request.precision, self.engine)
+        return self._forecast(plan, precision, is_timed=is_timed)
+
+    def _forecast(self, plan: Plan, precision: Precision, *, is_timed: bool) -> Forecast:
+        parts, dtype = self.parts, precision.transformer
+        file = self.checkpoint.layout.weights["dit"][0]
+        rates = measured_rates(self.engine, dtype, largest_file(file)) if is_timed else None
+        setup = Setup(self.engine, self.checkpoint, parts.models, precision)
+        room = parts.room() + parts.held_bytes()
+        return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates)
 
     def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Events:
         """Make one clip, told as events; closing the iterator stops the work within a step.
@@ -105,6 +128,15 @@ class Pipeline:
         for job in jobs:
             plan = self.plan(job)
             clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
+        if clips:
+            # The weights stay where they are for all clips, so the largest clip decides.
+            largest = max(
+                clips, key=lambda clip: math.prod(clip.plan.shape) * (1 + (clip.plan.request.guidance_scale > 1))
+            )
+            found = self._forecast(largest.plan, largest.precision, is_timed=False)
+            self.parts.placements = found.placements
+            for text in found.notes:
+                yield Note(text)
         yield from self._run(clips)
 
     def _run(self, clips: Sequence[Clip]) -> Iterator[Event]:

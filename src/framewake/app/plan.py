@@ -1,0 +1,45 @@
+"""``framewake plan``: what a clip will take on this machine, without making it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from framewake.app.animate import asked_engine, jobs_of, plan_note
+from framewake.errors import InputError
+from framewake.media.video import read_metadata
+from framewake.pipeline.forecast import parse_memory
+from framewake.pipeline.jobs import find_checkpoint, plan_job
+from framewake.pipeline.run import Pipeline
+from framewake.weights.layouts import parse_files
+from framewake.weights.load import open_checkpoint
+
+
+def plan(given: Mapping[str, Any]) -> None:
+    """Print the forecast of every clip that the options ask for; nothing is loaded, nothing is made.
+
+    Raises: FramewakeError of any kind; ResourceError when a clip cannot fit.
+    """
+    if given["from_latents"] is not None or given["resume"]:
+        raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
+    jobs = jobs_of(given, {} if given["like"] is None else read_metadata(given["like"]))
+    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
+    for job in jobs:
+        plan_job(job, checkpoint)
+    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
+    for job in jobs:
+        found = pipeline.forecast(job)
+        if given["json"]:
+            record = {
+                "device_peak": found.device_peak,
+                "host_peak": found.host_peak,
+                "seconds_per_step": found.step_seconds,
+                "seconds": found.seconds,
+                "placements": {name: place._asdict() for name, place in found.placements.items()},
+                "lines": list(found.lines),
+            }
+            sys.stdout.write(json.dumps(record) + "\n")
+        else:
+            sys.stdout.write(plan_note(found) + "\n")

@@ -1,0 +1,7 @@
+"""What a run will take, said before anything is loaded: memory, time, and where the weights will be."""
+
+from framewake.pipeline.forecast.choose import Forecast, Setup, forecast
+from framewake.pipeline.forecast.place import Placement, parse_memory
+from framewake.pipeline.forecast.probe import Rates, largest_file, measured_rates
+
+__all__ = ["Forecast", "Placement", "Rates", "Setup", "forecast", "largest_file", "measured_rates", "parse_memory"]

@@ -1,0 +1,194 @@
+"""Where the weights go and in which pieces a step works, so that a run fits; and what it will take."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from framewake.engine.contract import Dtype, Engine
+from framewake.errors import ResourceError
+from framewake.pipeline.forecast import cost
+from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said
+from framewake.pipeline.forecast.probe import Rates
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.precision import Precision
+from framewake.shapes import token_count
+from framewake.weights.load import Checkpoint
+
+CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
+# Memory of libraries that appears with the first work, and seconds that small operations add.
+START_BYTES = {"torch": 60 << 20, "mindspore": 80 << 20}
+BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
+PRODUCT_SHARE = {"torch": 0.7, "mindspore": 0.5}  # of the probe's rate that whole blocks reach
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Units: bytes and seconds. On a CPU, device and host are one memory and the peak is the process's.
+    """
+
+    placements: dict[str, Placement]
+    device_peak: int
+    host_peak: int
+    room: int
+    step_seconds: float | None
+    seconds: float | None
+    lines: tuple[str, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know who did not ask: only what is not as usual."""
+        kinds = {f"{PART[n]}: {said(p)}" for n, p in self.placements.items() if p.is_streamed or p.chunk_tokens}
+        return sorted(kinds)
+
+
+class Setup(NamedTuple):
+    """What a forecast is made for."""
+
+    engine: Engine
+    checkpoint: Checkpoint
+    models: dict[str, Any]
+    precision: Precision
+
+
+def forecast(setup: Setup, plan: Plan, *, room: int, keeps_all: bool = False, rates: Rates | None = None) -> Forecast:
+    """Placement, memory and, where rates are known, time of a run.
+
+    ``room`` is how many bytes the run may add on the device.
+    Raises: ResourceError when nothing fits, with the largest setting that does.
+    """
+    scene = scene_of(setup, plan)
+    found = placements(setup, plan, scene, room)
+    lacking = [name for name, place in found.items() if place.peak > room]
+    if lacking:
+        raise too_little(setup, plan, lacking[0], found[lacking[0]], room=room)
+    size = plan.shape
+    used = setup.engine.memory()["used"] + START_BYTES[setup.engine.kind]
+    if keeps_all:
+        held = sum(place.weights for place in found.values())
+        device = held + max(place.work for place in found.values())
+    else:
+        device = max(place.peak for place in found.values())
+    clip = cost.host_bytes(size)
+    is_host = setup.engine.device == "cpu"
+    step, total = (None, None) if rates is None else seconds(setup, plan, scene, rates, found)
+    device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
+    host = device_peak if is_host else clip + found["dit"].weights
+    made = Forecast(found, device_peak, host, room, step, total, ())
+    return dataclasses.replace(made, lines=tuple(described(setup, plan, scene, made, rates)))
+
+
+def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
+    """What one step works on."""
+    checkpoint = setup.checkpoint
+    image = checkpoint.llava.vision.patches // max(checkpoint.dit.image_interleave, 1)
+    batch = 2 if plan.request.guidance_scale > 1 else 1
+    text = checkpoint.settings.text_tokens + image
+    tokens = token_count(plan.latent, checkpoint.dit.patch_size)
+    return cost.Scene(batch, tokens, text, setup.precision.transformer, is_composed(setup.engine, setup.precision))
+
+
+def is_composed(engine: Engine, precision: Precision) -> bool:
+    """Whether attention is put together from matrix products, because no fused kernel takes it."""
+    return engine.kind == "mindspore" and (engine.device == "cpu" or precision.transformer == "float32")
+
+
+def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[str, Placement]:
+    """The first placement of each part that fits, fastest first; the smallest where none does."""
+    checkpoint, precision = setup.checkpoint, setup.precision
+    tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
+    tile = cost.tile_bytes(checkpoint.vae, tiling, plan.shape, precision.vae)
+    first = cost.tile_bytes(checkpoint.vae, None, (1, plan.shape.height, plan.shape.width), precision.vae)
+    text = cost.text_bytes(checkpoint.llava, scene.text * scene.batch, precision.text)
+    works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {
+        "llava": (precision.text, [(None, text)]),
+        "clip_text": (precision.text, [(None, 1 << 20)]),
+        "vae": (precision.vae, [(None, cost.decode_bytes(max(tile, first), setup.engine.kind, setup.engine.device))]),
+        "dit": (precision.transformer, [(None, cost.step_bytes(checkpoint.dit, scene))]),
+    }
+    works["dit"][1].extend(
+        (size, cost.step_bytes(checkpoint.dit, scene, chunk=size)) for size in CHUNKS if size < scene.joined
+    )
+    found: dict[str, Placement] = {}
+    for name, (dtype, sizes) in works.items():
+        model = setup.models[name]
+        held = cost.weights(model.shapes(), model.streams(), dtype)
+        if name in BESIDE:
+            other = found[BESIDE[name]].weights
+            sizes = [(chunk, work + other) for chunk, work in sizes]
+        found[name] = fitting(held, sizes, room, has_streams=bool(model.streams()))
+    return found
+
+
+def seconds(
+    setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: dict[str, Placement]
+) -> tuple[float, float]:
+    """Seconds of a step, and of the whole run."""
+    config = setup.checkpoint.dit
+    share = PRODUCT_SHARE[setup.engine.kind]
+    blocks = config.single_blocks + config.double_blocks
+    pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
+    products = cost.step_operations(config, scene) - pairs
+    step = products / (rates.products * share) + pairs / rates.attention
+    whole = {n: cost.weights(m.shapes(), m.streams(), "bfloat16").whole for n, m in setup.models.items()}
+    if found["dit"].is_streamed:
+        step = max(step, whole["dit"] / rates.disk)
+    loading = sum(whole.values()) / rates.disk
+    text = cost.text_operations(setup.checkpoint.llava, whole["llava"] // 2, scene.text * scene.batch)
+    pixels = cost.tile_operations(setup.checkpoint.vae, plan.shape)
+    return step, step * (plan.request.steps or 1) + loading + (text + pixels) / (rates.products * share)
+
+
+def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates: Rates | None) -> list[str]:
+    """The forecast in lines for a person: every choice with its reason."""
+    engine, precision, shape = setup.engine, setup.precision, plan.shape
+    attention = "put together from products (no fused kernel here)" if scene.is_composed else "fused kernel"
+    lines = [
+        f"{shape.frames} frames of {shape.width}x{shape.height}, {plan.request.steps} steps: {scene.tokens} image and "
+        f"up to {scene.text} text tokens",
+        f"engine {engine.name}: {engine.reason}",
+        f"precision {precision.name}: "
+        + ("as asked" if plan.request.precision != "auto" else "what suits this device"),
+        f"attention: {attention}",
+    ]
+    lines += [f"{PART[name]}: {said(place)}" for name, place in made.placements.items()]
+    where = "memory" if engine.device == "cpu" else "device memory"
+    lines.append(f"peak {where}: about {gib(made.device_peak)}")
+    if engine.device != "cpu":
+        lines.append(f"peak host memory: about {gib(made.host_peak)}")
+    if rates is not None and made.step_seconds is not None and made.seconds is not None:
+        when = "measured just now" if rates.is_measured_now else "measured before"
+        lines.append(
+            f"time: about {made.step_seconds:.2g} s a step, {made.seconds:.2g} s in all (this device: "
+            f"{rates.products / 1e12:.3g} Tflop/s, {rates.disk / 1e9:.2g} GB/s from disk, {when})"
+        )
+    return lines
+
+
+def too_little(setup: Setup, plan: Plan, name: str, place: Placement, *, room: int) -> ResourceError:
+    """The error when a run cannot fit, with the longest clip of this size that does."""
+    fits = None
+    temporal = setup.checkpoint.vae.temporal_compression
+    for frames in range(plan.shape.frames - temporal, 0, -temporal):
+        shorter = dataclasses.replace(
+            plan,
+            shape=plan.shape._replace(frames=frames),
+            latent=plan.latent._replace(frames=(frames - 1) // temporal + 1),
+        )
+        found = placements(setup, shorter, scene_of(setup, shorter), room)
+        if all(each.peak <= room for each in found.values()):
+            fits = frames
+            break
+    advice = (
+        f"The largest that fits is {fits} frames: --frames {fits}."
+        if fits
+        else "Not even one frame of this size fits: take a smaller --resolution, --precision bfloat16, or more memory."
+    )
+    return ResourceError(
+        f"the {PART[name]} needs {gib(place.peak)} on {setup.engine.name} at the least "
+        f"({gib(place.weights)} for weights) and may take {gib(room)}. {advice}",
+        bytes_needed=place.peak,
+        bytes_free=room,
+    )

@@ -1,0 +1,153 @@
+"""Bytes and operations from shapes alone.
+
+The factors of activations were counted in the model text (how many tensors of one size are alive at the widest
+place) and checked against measured peaks: ``scripts/bench memory``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from framewake.config import DiTConfig, LlavaConfig, TilingConfig, VAEConfig
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+# Tensors of (tokens, width) that are alive at the widest place of a block: behind the concatenation in a single
+# block; when chunked, at the concatenation of query, key or value.
+WHOLE = 24
+CHUNKED = 6
+IN_CHUNK = 40  # of (chunk, width), most of them float32
+# Tensors of (one tile at full size, widest channels there) in the last stage of the decoder.
+TILE = 5
+# What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
+CONVOLUTION_FLOOR = {"torch": 200 << 20, "mindspore": 0}
+CONVOLUTION_START = {"torch": 0, "mindspore": 265 << 20}
+COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
+COMPOSED_COPIES = 3
+
+
+class Weights(NamedTuple):
+    """Bytes of a part: all of it, what stays when its blocks are streamed, and its largest block."""
+
+    whole: int
+    kept: int
+    block: int
+
+    @property
+    def streamed(self) -> int:
+        """Bytes on the device while streaming: one block in use, the next arriving."""
+        return self.kept + 2 * self.block
+
+
+def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
+    """Bytes of a model's weights in a type."""
+    blocks: dict[str, int] = {}
+    whole = kept = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape) * BYTES[dtype]
+        whole += size
+        stream = next((s for s in streams if name.startswith(s + ".")), None)
+        if stream is None:
+            kept += size
+        else:
+            block = name[: name.index(".", len(stream) + 1)]
+            blocks[block] = blocks.get(block, 0) + size
+    return Weights(whole, kept, max(blocks.values(), default=0))
+
+
+class Scene(NamedTuple):
+    """What one step of the transformer works on: samples at once, tokens of image and text, type, attention path."""
+
+    batch: int
+    tokens: int
+    text: int
+    dtype: str
+    is_composed: bool
+
+    @property
+    def joined(self) -> int:
+        """Image and text tokens."""
+        return self.tokens + self.text
+
+
+def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> int:
+    """Memory that a denoising step needs beside the weights."""
+    row = config.hidden_size * scene.batch
+    size = BYTES[scene.dtype]
+    if chunk is None:
+        wide = WHOLE * scene.joined * row * size
+    else:
+        wide = (CHUNKED * scene.joined * size + IN_CHUNK * min(chunk, scene.joined) * 4) * row
+    tables = 2 * scene.joined * config.head_dim * 4
+    return wide + tables + scores_bytes(config.heads, scene)
+
+
+def scores_bytes(heads: int, scene: Scene) -> int:
+    """Memory for attention's scores; a fused kernel keeps none."""
+    if not scene.is_composed:
+        return 0
+    count = scene.batch * heads * scene.joined**2
+    return COMPOSED_COPIES * min(count, max(COMPOSED_SCORES, scene.batch * heads * scene.joined)) * BYTES[scene.dtype]
+
+
+def step_operations(config: DiTConfig, scene: Scene) -> float:
+    """Multiplications and additions of one step: 2 for each weight and token, 4 for each pair of tokens and channel."""
+    width, mlp = config.hidden_size, config.mlp_size
+    single = config.single_blocks * scene.joined * (width * (3 * width + mlp) + width * (width + mlp))
+    double = config.double_blocks * scene.joined * (4 * width * width + 2 * width * mlp)
+    pairs = (config.single_blocks + config.double_blocks) * scene.joined**2 * width
+    return scene.batch * (2.0 * (single + double) + 4.0 * pairs)
+
+
+def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:
+    """Memory that decoding needs for the tile it is at. ``size`` is frames, height and width of the clip in pixels."""
+    frames, height, width = size
+    if tiling is not None and tiling.is_temporal:
+        frames = min(frames, tiling.sample_frames + 1)
+    if tiling is not None and tiling.is_spatial:
+        height, width = min(height, tiling.sample_size), min(width, tiling.sample_size)
+    channels = config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
+    return TILE * frames * height * width * channels * BYTES[dtype]
+
+
+def decode_bytes(tile: int, kind: str, device: str) -> int:
+    """Memory for decoding a tile of some bytes with what the engine itself takes for it."""
+    if device != "cpu":
+        return tile
+    return max(tile, CONVOLUTION_FLOOR[kind]) + CONVOLUTION_START[kind]
+
+
+def tile_operations(config: VAEConfig, size: tuple[int, int, int]) -> float:
+    """Multiplications and additions of a decode, tiles' overlap left out."""
+    frames, height, width = size
+    total, pixels = 0.0, float(frames * height * width)
+    channels = config.block_out_channels
+    for place, wide in enumerate(channels):
+        above = channels[min(place + 1, len(channels) - 1)]
+        layers = config.layers_per_block + 1
+        # Each stage but the outer two halves time as well as height and width.
+        shrink = 4.0**place * 2.0 ** min(max(place - 0, 0), 2)
+        total += 2 * 27 * pixels / shrink * (above * wide + (2 * layers - 1) * wide * wide)
+    return total
+
+
+def host_bytes(size: tuple[int, int, int]) -> int:
+    """Memory on the host for a clip: decoded numbers in float32, and frames in uint8 twice."""
+    return math.prod(size) * 3 * (4 + 2)
+
+
+def text_bytes(config: LlavaConfig, tokens: int, dtype: str) -> int:
+    """Memory that the large text encoder needs beside its weights."""
+    text = config.text
+    states = (6 * text.hidden_size + 3 * text.mlp_size) * tokens * BYTES[dtype]
+    return states + 2 * text.heads * tokens**2 * 4
+
+
+def text_operations(config: LlavaConfig, parameters: int, tokens: int) -> float:
+    """Multiplications and additions of encoding one prompt."""
+    table = config.text.vocab_size * config.text.hidden_size
+    return 2.0 * max(parameters - table, 0) * tokens

@@ -1,0 +1,71 @@
+"""Where one part's weights go, and in which pieces it works."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from framewake.errors import InputError
+from framewake.pipeline.forecast.cost import Weights
+
+GIB = 2**30
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+PART = {
+    "llava": "large text encoder",
+    "clip_text": "small text encoder",
+    "vae": "autoencoder",
+    "dit": "transformer",
+}
+
+
+class Placement(NamedTuple):
+    """Where a part's weights are and in which pieces it works. Units: bytes on the device."""
+
+    is_streamed: bool
+    chunk_tokens: int | None
+    weights: int
+    work: int
+    reason: str
+
+    @property
+    def peak(self) -> int:
+        """Bytes while the part works."""
+        return self.weights + self.work
+
+
+def fitting(held: Weights, sizes: list[tuple[int | None, int]], room: int, *, has_streams: bool) -> Placement:
+    """Resident before streamed, whole before chunks."""
+    tried = [
+        Placement(False, chunk, held.whole, work, f"{gib(held.whole + work)} fit into {gib(room)}")
+        for chunk, work in sizes
+    ]
+    if has_streams:
+        why = f"resident weights of {gib(held.whole)} do not fit into {gib(room)} beside the work"
+        tried += [Placement(True, chunk, held.streamed, work, why) for chunk, work in sizes]
+    return next((place for place in tried if place.peak <= room), min(tried, key=lambda place: place.peak))
+
+
+def said(place: Placement) -> str:
+    """A placement with its reason."""
+    how = "streamed" if place.is_streamed else "resident"
+    if place.chunk_tokens is not None:
+        how += f", {place.chunk_tokens} tokens at a time"
+    return f"{how} ({place.reason})"
+
+
+def gib(count: float) -> str:
+    """Bytes as a person reads them."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes from a text such as "8GB" (10^9), "8GiB" (2^30) or "500MB"; None is no limit.
+
+    Raises: InputError for anything else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+    if match is None or float(match[1]) <= 0:
+        raise InputError(f"--memory is {text!r}: write a size such as 8GB, 7.5GiB or 500MB.")
+    return int(float(match[1]) * UNITS[match[2] or ""])

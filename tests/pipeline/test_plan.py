@@ -1,0 +1,172 @@
+"""What is said before a run: the parts of the formulas, the choices, and that a run does what was chosen."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from framewake.errors import InputError, ResourceError
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.pipeline import Job, Pipeline, Result
+from framewake.pipeline.forecast import cost, measured_rates, parse_memory
+from framewake.pipeline.forecast.place import Placement, fitting
+from framewake.pipeline.forecast.probe import Rates
+from framewake.pipeline.precision import choose_precision
+from framewake.pipeline.run import Clip
+from framewake.weights.streamed import Streamed
+
+GIB = 2**30
+RATES = Rates(1e12, 1e12, 1e9)
+
+
+@pytest.fixture(scope="module")
+def pipeline(toy, engine):
+    return Pipeline.load(toy, engine=engine)
+
+
+def test_bytes_of_weights_are_those_of_the_shapes(pipeline):
+    for name, kinds in (("dit", DiT), ("llava", Llava)):
+        model = pipeline.parts.models[name]
+        assert isinstance(model, kinds)
+        found = cost.weights(model.shapes(), model.streams(), "float16")
+        assert found.whole == 2 * sum(math.prod(shape) for shape in model.shapes().values())
+        inside = [shape for n, shape in model.shapes().items() if n.startswith(tuple(s + "." for s in model.streams()))]
+        assert found.kept == found.whole - 2 * sum(math.prod(shape) for shape in inside)
+        assert 0 < found.block < found.whole and found.streamed == found.kept + 2 * found.block
+
+
+def test_operations_are_those_of_the_matrices(pipeline):
+    model = pipeline.parts.models["dit"]
+    scene = cost.Scene(1, 100, 0, "float32", False)
+    matrices = [
+        math.prod(shape)
+        for name, shape in model.shapes().items()
+        if name.startswith(("double_blocks", "single_blocks")) and len(shape) == 2 and "mod" not in name
+    ]
+    text = [
+        math.prod(shape)
+        for name, shape in model.shapes().items()
+        if ".txt_" in name and len(shape) == 2 and "mod" not in name
+    ]
+    pairs = 4.0 * 2 * 100**2 * model.config.hidden_size
+    # Image tokens never pass through the text's own matrices.
+    assert cost.step_operations(model.config, scene) == 2.0 * 100 * (sum(matrices) - sum(text)) + pairs
+
+
+def test_chunks_and_fused_attention_take_less(pipeline):
+    config = pipeline.checkpoint.dit
+    whole = cost.Scene(1, 50_000, 256, "bfloat16", False)
+    assert cost.step_bytes(config, whole, chunk=2048) < cost.step_bytes(config, whole) / 2
+    assert cost.step_bytes(config, whole._replace(is_composed=True)) > cost.step_bytes(config, whole)
+    assert cost.step_bytes(config, whole._replace(batch=2)) > 1.9 * cost.step_bytes(config, whole)
+
+
+def test_the_fastest_placement_that_fits_is_taken():
+    held = cost.Weights(100, 10, 5)
+    sizes = [(None, 80), (4096, 30), (2048, 20)]
+    taken = [fitting(held, sizes, room, has_streams=True)[:2] for room in (180, 150, 120, 119, 50, 40, 39)]
+    assert taken == [
+        *((False, None), (False, 4096), (False, 2048)),
+        *((True, None), (True, 4096), (True, 2048)),
+        (True, 2048),  # nothing fits: the smallest, for the message
+    ]
+    assert not fitting(held, sizes, 50, has_streams=False).is_streamed
+
+
+def test_a_forecast_says_every_choice_with_its_reason(pipeline, request_of):
+    setup_lines = pipeline.forecast(Job(request_of()), is_timed=False).lines
+    text = "\n".join(setup_lines)
+    for word in (
+        "engine",
+        "precision",
+        "attention",
+        "autoencoder: resident",
+        "transformer: resident",
+        "peak",
+        "fit into",
+    ):
+        assert word in text, (word, text)
+    assert "5 frames" in text and "2 steps" in text
+
+
+def test_a_longer_clip_takes_more_of_everything(pipeline, request_of):
+    from framewake.pipeline.forecast import Setup, forecast
+
+    precision = choose_precision("float32", pipeline.engine)
+    setup = Setup(pipeline.engine, pipeline.checkpoint, pipeline.parts.models, precision)
+    found = [
+        forecast(setup, pipeline.plan(Job(request_of(frames=frames))), room=64 * GIB, rates=RATES)
+        for frames in (5, 33, 129)
+    ]
+    for name in ("step_seconds", "seconds"):
+        values = [getattr(each, name) for each in found]
+        assert values == sorted(values) and values[0] > 0
+    works = [each.placements["dit"].work for each in found]
+    assert works == sorted(works) and works[0] < works[2]
+
+
+def test_what_cannot_fit_is_said_with_what_does(toy, engine, request_of):
+    used = engine.memory()["used"]
+    limited = Pipeline.load(toy, engine=engine, memory=used + (400 << 20))
+    assert limited.parts.room() <= 400 << 20
+    with pytest.raises(ResourceError, match=r"largest that fits is \d+ frames: --frames") as raised:
+        limited.forecast(Job(request_of(frames=1025, resolution="720p", vae_tiling=False)), is_timed=False)
+    assert raised.value.bytes_needed > raised.value.bytes_free
+    frames = int(str(raised.value).rpartition("--frames ")[2].rstrip("."))
+    limited.forecast(Job(request_of(frames=frames, resolution="720p", vae_tiling=False)), is_timed=False)
+
+
+def made(pipeline, request, placements):
+    """The frames of a run with given placements, and whether the transformer's weights were streamed."""
+    plan = pipeline.plan(Job(request))
+    clip = Clip(plan, choose_precision("float32", pipeline.engine), {})
+    pipeline.parts.keeps_all = False
+    pipeline.parts.placements = placements
+    frames, streamed = None, False
+    for event in pipeline._run([clip]):
+        held = pipeline.parts._loaded.values()
+        streamed = streamed or any(isinstance(store, Streamed) for _, store in held)
+        frames = event.frames if isinstance(event, Result) else frames
+    return frames, streamed
+
+
+def test_a_streamed_run_makes_the_very_same_frames(toy, engine, request_of):
+    pipeline = Pipeline.load(toy, engine=engine)
+    resident, was_streamed = made(pipeline, request_of(), {})
+    assert not was_streamed
+    place = Placement(True, None, 0, 0, "a test")
+    streamed, was_streamed = made(pipeline, request_of(), {name: place for name in ("dit", "llava", "clip_text")})
+    assert was_streamed and np.array_equal(streamed, resident)
+    assert not any(isinstance(store, Streamed) for _, store in pipeline.parts._loaded.values()), "still open"
+    chunked, _ = made(pipeline, request_of(), {"dit": place._replace(chunk_tokens=16)})
+    assert np.abs(chunked.astype(int) - resident).max() <= 1
+
+
+def test_the_probe_is_measured_once(engine, toy, tmp_path):
+    weights = next(toy.glob("transformer/*.safetensors"))
+    first = measured_rates(engine, "float32", weights, cache=tmp_path)
+    again = measured_rates(engine, "float32", weights, cache=tmp_path)
+    assert first.is_measured_now and not again.is_measured_now and first[:3] == again[:3]
+    assert all(rate > 1e5 for rate in first[:3])
+    for damaged in ("", "[]", '{"format": 1, "rates": {"x": 3}}', json.dumps({"format": 1, "rates": []})):
+        (tmp_path / "probe.json").write_text(damaged)
+        assert measured_rates(engine, "float32", weights, cache=tmp_path).is_measured_now
+    (tmp_path / "file").write_text("")
+    assert measured_rates(engine, "float32", weights, cache=tmp_path / "file").is_measured_now
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("8GB", 8 * 10**9), ("7.5 GiB", 7.5 * GIB), ("500mb", 5 * 10**8), ("1024", 1024), (None, None)]
+)
+def test_sizes_as_people_write_them(text, count):
+    assert parse_memory(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "8 apples", "-1GB", "0GB", "GB", "1e9"])
+def test_sizes_that_are_none(text):
+    with pytest.raises(InputError, match="--memory"):
+        parse_memory(text)
