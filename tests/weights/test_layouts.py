@@ -21,6 +21,7 @@ from framewake.weights import inferred
 from framewake.weights.files import open_tensors, write_tensors
 from framewake.weights.layouts import COMPONENTS, Files
 from framewake.weights.load import open_checkpoint
+from framewake.weights.settings import Settings
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 DATA = Path(__file__).parents[1] / "data"
@@ -180,6 +181,8 @@ def test_text_to_video_with_a_language_model_alone(tmp_path):
     found, known = open_checkpoint(tree), open_checkpoint(source)
     assert (found.dit.condition, found.has_vision) == ("none", False)
     assert found.dit == known.dit and found.llava.text == known.llava.text
+    (tree / "framewake.json").unlink()
+    assert open_checkpoint(tree).settings == Settings(name="HunyuanVideo")
     found.check("llava", shapes(found, "llava"))
 
 

@@ -77,6 +77,8 @@ class Checkpoint:
         self.has_vision = True
         self.llava: LlavaConfig = self._config("llava", self._llava_config, inferred.llava_config)
         self.dit: DiTConfig = self._dit_config()
+        if self.dit.condition == "none" and self.settings == Settings():
+            self.settings = Settings(name="HunyuanVideo")  # the text-to-video release
         self.vae: VAEConfig = self._config("vae", _vae_config, inferred.vae_config)
         self.clip_text: ClipTextConfig = self._config("clip_text", configs.clip_text_config, inferred.clip_text_config)
         self.image_processor = self._image_processor()
