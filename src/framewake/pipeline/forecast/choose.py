@@ -115,10 +115,9 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     for name, (dtype, sizes) in works.items():
         model = setup.models[name]
         held = cost.weights(model.shapes(), model.streams(), dtype)
-        if name in BESIDE:
-            other = found[BESIDE[name]].weights
-            sizes = [(chunk, work + other) for chunk, work in sizes]
-        found[name] = fitting(held, sizes, room, has_streams=bool(model.streams()))
+        other = found[BESIDE[name]].weights if name in BESIDE else 0
+        beside = [(chunk, work + other) for chunk, work in sizes]
+        found[name] = fitting(held, beside, room, has_streams=bool(model.streams()))
     return found
 
 
