@@ -11,8 +11,9 @@ from lora_files import keys_of, write
 from framewake.batch import read_batch
 from framewake.errors import CheckpointError, InputError
 from framewake.media.video import read_metadata
-from framewake.pipeline import Job, Note, Output, Pipeline, Result
+from framewake.pipeline import Job, Note, Output, Pipeline, Result, Step
 from framewake.pipeline.jobs import plan_job
+from framewake.pipeline.latents import latents_path, load_latents
 
 
 def frames_of(pipeline, request):
@@ -94,3 +95,15 @@ def test_batches_have_loras_of_their_own(request_of, files, tmp_path):
     (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "x", "loras": [f"{files[0]}:0.5"]}) + '\n{"prompt": "y"}')
     first, second = read_batch(tmp_path / "b.jsonl", common={"loras": [files[1]]})
     assert first.loras == (f"{files[0]}:0.5",) and second.loras == (files[1],)
+
+
+def test_a_resumed_clip_has_the_weights_of_its_steps(pipeline, request_of, files, tmp_path):
+    request = request_of(loras=[f"{files[0]}:0-2=0.2,2-5=-0.7,5-6=1"], steps=6)
+    whole, part = tmp_path / "whole.mp4", tmp_path / "part.mp4"
+    list(pipeline.run(request, whole))
+    events = pipeline.run(request, part)
+    for event in events:
+        if isinstance(event, Step) and event.index == 4:
+            events.close()
+    list(pipeline.resume(load_latents(latents_path(part)), Output(part)))
+    assert part.read_bytes() == whole.read_bytes()
