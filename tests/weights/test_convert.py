@@ -148,8 +148,8 @@ def test_values_that_do_not_fit_leave_no_half_file(source, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": "fp8"}, "not written yet"),
-        ({"dtype": "int8"}, "not written yet"),
+        ({"dtype": "fp8"}, "--layout framewake"),
+        ({"dtype": "int8"}, "--layout framewake"),
         ({"dtype": "bf61"}, "Did you mean 'bf16'"),
         ({"layout": "comfy"}, "unknown"),
     ],

@@ -6,12 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy_checkpoint import DIT
+from toy_checkpoint import DIT, write_toy
 
-from framewake.errors import CheckpointError
+from framewake import engine as engines
+from framewake.errors import CheckpointError, InputError
 from framewake.golden import rule
+from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.weights.convert import convert
 from framewake.weights.files import TensorFile
+from framewake.weights.load import open_checkpoint
 from framewake.weights.mapped import MappedTensors
 from framewake.weights.names import same
 from framewake.weights.narrow import from_bfloat16, to_bfloat16
@@ -135,3 +141,30 @@ def test_a_file_in_eight_bits_runs_resident_and_streamed(engine, tmp_path, kind)
                 want = expected[f"{name}.{number}.{key}"]
                 assert np.array_equal(engine.numpy(ours[key]), want) and np.array_equal(engine.numpy(theirs[key]), want)
     streamed.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_converted_checkpoint_is_read_again(tmp_path, kind):
+    engine = engines.get("torch:cpu")
+    small = open_checkpoint(write_toy(tmp_path / "toy"))
+    models = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
+    shapes = {name: model(None, getattr(small, name)).shapes() for name, model in models.items()}
+    with pytest.raises(InputError, match="--layout framewake"):
+        list(convert(small, tmp_path / "no", shapes=shapes, dtype=kind))
+    files = list(convert(small, tmp_path / "eight", shapes=shapes, dtype=kind, layout="framewake"))
+    errors = {file.component: file.error for file in files}
+    assert errors["vae"] is None and 0.001 < errors["dit"] < 0.04 and 0.001 < errors["llava"] < 0.04, errors
+    eight = open_checkpoint(tmp_path / "eight")
+    for component in ("dit", "llava"):
+        found = eight.store(component, engine, "float32", shapes=shapes[component]).part("")
+        large = [name for name, shape in shapes[component].items() if is_quantised(name, shape)]
+        assert large
+        for name in large:
+            want = dequantise(quantise(rule.weight(name, shapes[component][name], 7), kind), kind)
+            assert np.array_equal(engine.numpy(found[name]), want), name
+    before, after = (tmp_path / name / "transformer" for name in ("toy", "eight"))
+    assert size(after) < 0.5 * size(before)
+
+
+def size(folder):
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

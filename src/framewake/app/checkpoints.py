@@ -75,8 +75,8 @@ def convert(
     *,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="[bf16|fp16|fp32]", help="Type of all numbers. Default: as stored.",
-                     show_default=False),
+        typer.Option("--dtype", metavar="[bf16|fp16|fp32|fp8|int8]", show_default=False,
+                     help="Type of all numbers. fp8 and int8: of the large matrices. Default: as stored."),
     ] = None,
     layout: Annotated[str, typer.Option("--layout", metavar="[diffusers|tencent|framewake]")] = "diffusers",
     single: Parts = None,
@@ -87,12 +87,14 @@ def convert(
     Examples:
       framewake checkpoints convert ckpts/ /models/HunyuanVideo-I2V --layout diffusers --dtype bf16
       framewake checkpoints convert small/ whole/ --part dit=fp8_scaled.safetensors --dtype bf16
+      framewake checkpoints convert whole/ half-the-size/ --layout framewake --dtype fp8
     """
     from framewake.weights.convert import convert as write
 
     checkpoint = _opened(source, single)
     for file in write(checkpoint, Path(target), shapes=_shapes(checkpoint), dtype=dtype, layout=layout):
-        typer.echo(f"{file.path}: {file.tensors} tensors, {size(file.size)}")
+        error = "" if file.error is None else f", off by {file.error:.2%} of the bfloat16 weights (root of squares)"
+        typer.echo(f"{file.path}: {file.tensors} tensors, {size(file.size)}{error}")
     typer.echo(f"Use it with --checkpoint {target}")
 
 

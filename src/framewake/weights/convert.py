@@ -19,22 +19,27 @@ from framewake.weights.layouts import COMPONENTS, Component
 from framewake.weights.load import Checkpoint
 from framewake.weights.mapped import Shapes
 from framewake.weights.pieces import Target, targets
+from framewake.weights.quant import STORED, Kind, Tally, is_quantised, quantised_targets
 from framewake.weights.settings import write_settings
 from framewake.weights.writing import SAFETENSORS_KINDS, TORCH_KINDS, bytes_of, write_safetensors, write_torch
 
 KINDS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
-LATER = ("fp8", "int8")
 LAYOUTS = ("diffusers", "tencent", "framewake")
 TENSORS_FILE = {"dit": "mp_rank_00_model_states.pt", "vae": "pytorch_model.pt"}
 
 
 class Written(NamedTuple):
-    """A file that was written. Units: ``size`` in bytes."""
+    """A file that was written.
+
+    ``error``: how far its eight-bit matrices are from bfloat16, over all in squares; None where there are none.
+    Units: ``size`` in bytes.
+    """
 
     component: str
     path: Path
     tensors: int
     size: int
+    error: float | None = None
 
 
 def convert(
@@ -51,12 +56,15 @@ def convert(
     some hundred megabytes are in memory at a time. Without a ``dtype`` numbers stay as they are stored.
     Raises: InputError, CheckpointError, ResourceError.
     """
-    kind = _kind(dtype)
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
+    kind = _kind(dtype, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not an empty folder: name a new one.")
-    plans = {name: _plan(checkpoint, name, shapes[name], kind=kind, layout=layout) for name in COMPONENTS}
+    errors: dict[str, Tally] = {name: Tally() for name in COMPONENTS}
+    plans = {
+        name: _plan(checkpoint, name, shapes[name], kind=kind, layout=layout, tally=errors[name]) for name in COMPONENTS
+    }
     needed, free = sum(map(bytes_of, plans.values())), _free(folder)
     if needed > free:
         raise ResourceError(
@@ -71,20 +79,24 @@ def convert(
         else:
             write_safetensors(path, plan)
         _describe(checkpoint, component, path.parent, layout)
-        yield Written(component, path, len(plan), path.stat().st_size)
+        yield Written(component, path, len(plan), path.stat().st_size, errors[component].relative)
     _small_files(checkpoint, folder, layout)
 
 
-def _kind(dtype: str | None) -> str | None:
-    if dtype in LATER:
-        raise InputError(f"dtype {dtype} is not written yet: choose {', '.join(KINDS)}, or none to keep what is there.")
+def _kind(dtype: str | None, layout: str) -> str | None:
+    """The type of a file, or the name of an eight-bit kind."""
+    if dtype in STORED:
+        if layout != "framewake":
+            raise InputError(f"dtype {dtype} has scales, which only our own layout holds: add --layout framewake.")
+        return dtype
+    known = (*KINDS, *STORED)
     if dtype is not None and dtype not in KINDS:
-        raise InputError(f"dtype {dtype!r} is unknown: choose {', '.join(KINDS)}.{nearest(dtype, KINDS)}")
+        raise InputError(f"dtype {dtype!r} is unknown: choose {', '.join(known)}.{nearest(dtype, known)}")
     return None if dtype is None else KINDS[dtype]
 
 
 def _plan(
-    checkpoint: Checkpoint, component: Component, shapes: Shapes, *, kind: str | None, layout: str
+    checkpoint: Checkpoint, component: Component, shapes: Shapes, *, kind: str | None, layout: str, tally: Tally
 ) -> list[Target]:
     """Everything that goes into a part's file."""
     source = checkpoint.check(component, shapes)
@@ -95,7 +107,17 @@ def _plan(
         rules = [names.Rule(ours, (ours.removeprefix("language_model."),)) for ours in source.names()]
     else:
         rules = names.same(source.names())
-    return list(targets(source, rules, kind, tuple(TORCH_KINDS) if is_torch else SAFETENSORS_KINDS))
+    kept = tuple(TORCH_KINDS) if is_torch else SAFETENSORS_KINDS
+    eight: Kind | None = "fp8" if kind == "fp8" else "int8" if kind == "int8" else None
+    if eight is None:
+        return list(targets(source, rules, kind, kept))
+    large = [rule for rule in rules if is_quantised(rule.ours, source.shape(rule.ours))]
+    names_large = {rule.ours for rule in large}
+    small = [rule for rule in rules if rule.ours not in names_large]
+    # What is not a large matrix is bfloat16, but for the autoencoder and CLIP, which run in float16.
+    rest = "BF16" if component in ("dit", "llava") else "F16"
+    wide = targets(source, large, "F32", kept)
+    return [*targets(source, small, rest, kept), *quantised_targets(wide, eight, tally=tally)]
 
 
 def _place(checkpoint: Checkpoint, component: Component, layout: str) -> Path:

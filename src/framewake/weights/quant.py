@@ -7,12 +7,14 @@ A file written this way has, beside ``x.weight`` in F8_E4M3 or I8, its scales in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.weights.narrow import from_bfloat16, to_bfloat16
+from framewake.weights.pieces import Target
 from framewake.weights.storage import widen
 
 Kind = Literal["fp8", "int8"]
@@ -59,6 +61,43 @@ def quantise(values: np.ndarray, kind: Kind) -> Quantised:
         return Quantised(to_float8(values / scales[:, None]), scales)
     scales = (np.where(largest > 0, largest, 1.0) / LARGEST_INT8).astype(np.float32)
     return Quantised(np.clip(np.rint(values / scales[:, None]), -LARGEST_INT8, LARGEST_INT8).astype(np.int8), scales)
+
+
+class Tally:
+    """The error of many matrices, summed up while they are written."""
+
+    def __init__(self) -> None:
+        self.difference = self.power = 0.0
+
+    @property
+    def relative(self) -> float | None:
+        """Difference over size, in squares; None before anything was added."""
+        return None if self.power == 0 else float(np.sqrt(self.difference / self.power))
+
+    def add(self, values: np.ndarray, stored: Quantised, kind: Kind) -> None:
+        """Add rows and what became of them. Shapes: values (O, I)."""
+        reference = from_bfloat16(to_bfloat16(values))
+        found = from_bfloat16(to_bfloat16(dequantise(stored, kind)))
+        self.difference += float(np.square(found - reference).sum(dtype=np.float64))
+        self.power += float(np.square(reference).sum(dtype=np.float64))
+
+
+def quantised_targets(wide: Iterable[Target], kind: Kind, *, tally: Tally) -> Iterator[Target]:
+    """Float32 matrices to be written, as matrices in eight bits and their scales; rows pass a few at a time."""
+    for target in wide:
+
+        def chunks(target: Target = target) -> Iterator[np.ndarray]:
+            for rows in target.chunks():
+                stored = quantise(rows, kind)
+                tally.add(rows, stored, kind)
+                yield stored.bits
+
+        def scales(target: Target = target) -> Iterator[np.ndarray]:
+            for rows in target.chunks():
+                yield quantise(rows, kind).scales
+
+        yield Target(target.name, STORED[kind], target.shape, chunks)
+        yield Target(target.name.removesuffix(".weight") + SCALE, "F32", target.shape[:1], scales)
 
 
 def dequantise(stored: Quantised, kind: Kind) -> np.ndarray:
