@@ -64,7 +64,7 @@ def serve(given: Mapping[str, Any]) -> None:
         supervisor = Supervisor(worker_arguments(given, storage.folder, loras), {DATABASE: url})
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
-    app = create_app(desk, access, beside)
+    app = create_app(desk, access, background=beside)
     uvicorn.run(app, host=given["host"], port=given["port"], log_level="warning", timeout_graceful_shutdown=3)
 
 

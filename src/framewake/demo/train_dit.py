@@ -189,14 +189,17 @@ class Clips:
             images.append(shard.image_latents[clip])
             pictures.append(shard.pictures[clip])
         moments = sample_moments(rng, latents[0].shape[1])
-        ids = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        llava_ids, llava_mask, clip_ids, clip_mask = (np.concatenate(column) for column in zip(*rows, strict=True))
         unit = np.stack(pictures).astype(np.float32) / 255
         unit = (unit - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
         return Batch(
             np.stack(latents).astype(np.float32)[:, :, list(moments)] * np.float32(self.scale),
             np.stack(images).astype(np.float32) * np.float32(self.scale),
             np.ascontiguousarray(unit.transpose(0, 3, 1, 2)),
-            *ids,
+            llava_ids,
+            llava_mask,
+            clip_ids,
+            clip_mask,
             moments,
         )
 

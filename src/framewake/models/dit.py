@@ -8,7 +8,7 @@ another timestep": the blocks get one condition vector per token group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
@@ -308,8 +308,8 @@ class DiT:
         key = (layout, self.chunk_tokens)
         if key not in self._functions:
             if self.chunk_tokens is None:
-                double_block = DoubleBlock(self.engine, self.config, layout)
-                single_block = SingleBlock(self.engine, self.config, layout)
+                double_block: Any = DoubleBlock(self.engine, self.config, layout)
+                single_block: Any = SingleBlock(self.engine, self.config, layout)
             else:
                 double_block = ChunkedDoubleBlock(self.engine, self.config, layout, self.chunk_tokens)
                 single_block = ChunkedSingleBlock(self.engine, self.config, layout, self.chunk_tokens)

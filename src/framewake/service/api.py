@@ -46,7 +46,7 @@ class Background:
         self.stop = stop
 
 
-def create_app(desk: Desk, access: Access, background: Background | None = None) -> FastAPI:
+def create_app(desk: Desk, access: Access, *, background: Background | None = None) -> FastAPI:
     """The application, ready for any ASGI server."""
     beside = background or Background()
 

@@ -130,7 +130,10 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
 def _add_files(router: APIRouter, desk: Desk) -> None:
     kinds = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
-    described = {200: {"content": kinds, "description": "The file."}, 206: {"content": kinds, "description": "Part."}}
+    described: dict[int | str, dict[str, Any]] = {
+        200: {"content": kinds, "description": "The file."},
+        206: {"content": kinds, "description": "Part."},
+    }
     described[416] = {"content": {"text/plain": {}}, "description": "No such part."}
     described[400] = {"content": {"text/plain": {}}, "description": "The range is not understood."}
 

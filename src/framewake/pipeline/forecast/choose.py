@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from framewake.engine.contract import Dtype, Engine
@@ -49,7 +50,7 @@ class Setup(NamedTuple):
 
     engine: Engine
     checkpoint: Checkpoint
-    models: dict[str, Any]
+    models: Mapping[Any, Any]
     precision: Precision
 
 
