@@ -161,9 +161,12 @@ def read_data_url(url: str, *, most_bytes: int) -> bytes:
     if len(body) * 3 // 4 > most_bytes + 3:
         raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
     try:
-        return base64.b64decode(body, validate=True)
+        data = base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InputError("the data URL does not hold valid base64.") from error
+    if len(data) > most_bytes:
+        raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
+    return data
 
 
 async def _limited(response: httpx.Response, most_bytes: int) -> bytes:
