@@ -15,6 +15,7 @@ from typing import Any
 from framewake.errors import EngineError, InputError
 
 DATABASE = "FRAMEWAKE_DATABASE"
+log = logging.getLogger("framewake.serve")
 
 
 def serve(given: Mapping[str, Any]) -> None:
@@ -64,6 +65,8 @@ def serve(given: Mapping[str, Any]) -> None:
         supervisor = Supervisor(worker_arguments(given, storage.folder, loras), {DATABASE: url})
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
+    shown = f"[{given['host']}]" if ":" in given["host"] else given["host"]
+    log.info("http://%s:%d serves %s; data in %s", shown, given["port"], desk.model, storage.folder)
     app = create_app(desk, access, background=beside)
     uvicorn.run(app, host=given["host"], port=given["port"], log_level="warning", timeout_graceful_shutdown=3)
 

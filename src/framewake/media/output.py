@@ -124,21 +124,25 @@ def no_room(target: Path, bytes_needed: int) -> ResourceError:
 
 def temporary_path(target: Path) -> Path:
     """A hidden name in the same folder; it does not grow with the target's name, which may be at its limit."""
-    return target.parent / f"{_PREFIX}{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part"
+    return target.parent / f"{_PREFIX}{process_space()}-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
 def clear_abandoned(folder: Path) -> None:
     """Remove temporary files that a killed process of this machine has left."""
-    for path in folder.glob(f"{_PREFIX}{_host()}-*.part"):
+    for path in folder.glob(f"{_PREFIX}{process_space()}-*.part"):
         process = path.name.removeprefix(_PREFIX).split("-")[1]
         if process.isdecimal() and not _is_alive(int(process)):
             with contextlib.suppress(OSError), removed_at_end(path):
                 pass
 
 
-def _host() -> str:
-    # Another machine may share the folder: its process numbers say nothing here.
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+def process_space() -> str:
+    """A short name for where process numbers mean the same: this boot of this machine, and this container in it."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # only Linux has these; machines and containers may share a host name
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:10]
 
 
 def _is_alive(process: int) -> bool:

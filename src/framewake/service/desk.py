@@ -84,8 +84,9 @@ class Desk:
         """
         row = self.store.get(job, owner)
         if row.state not in FINAL:
+            is_waiting = row.state == "queued"
             row = self.store.cancel(job, owner)
-            if row.started is None:  # otherwise its worker clears what it is just writing
+            if is_waiting:  # otherwise its worker clears what it is just writing
                 self.storage.clear(job)
             return row
         self.store.remove(job, owner)

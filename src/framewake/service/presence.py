@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row, delete, insert, or_, select, update
 
+from framewake.media.output import process_space
 from framewake.service.store import JobStore
 from framewake.service.tables import jobs, workers
 
@@ -17,14 +18,18 @@ DEAD_SECONDS = 30  # without a heartbeat
 
 
 def worker_name() -> str:
-    """Machine, process and a random word: process numbers are used again."""
-    return f"{socket.gethostname()[:60]}:{os.getpid()}:{secrets.token_hex(4)}"
+    """Machine, where its process numbers hold, process, and a random word: numbers are used again."""
+    return f"{_place()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+def _place() -> str:
+    return f"{socket.gethostname()[:40]}-{process_space()}"
 
 
 def is_gone(worker: str) -> bool:
     """Whether a worker of this machine has no process any more; False for other machines' workers."""
     host, _, rest = worker.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname()[:60] or not rest.isdecimal():
+    if host != _place() or not rest.isdecimal():
         return False
     try:
         os.kill(int(rest), 0)
