@@ -8,8 +8,9 @@ import time
 
 import numpy as np
 import pytest
+from lora_files import keys_of, write
 
-from framewake.errors import NumericsError, ResourceError
+from framewake.errors import InputError, NumericsError, ResourceError
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.fields import JsonVideo
@@ -179,3 +180,21 @@ def test_a_worker_works_until_it_is_stopped(desk, worker_of, picture):
     frames = [read_video(desk.storage.job(job) / CLIP)[0] for job in jobs]
     assert not np.array_equal(frames[0], frames[1])
     assert os.getcwd() == str(desk.storage.folder)
+
+
+def test_a_lora_by_its_name(desk_of, worker_of, picture, tmp_path):
+    folder = tmp_path / "offered"
+    folder.mkdir()
+    write(folder / "style.safetensors", keys_of("kohya", alpha=None))
+    desk = desk_of(loras=folder)
+    plain, styled = submit(desk, picture), submit(desk, picture, lora=[{"name": "style", "scale": 0.5}])
+    worker = worker_of(desk, Settings(loras=folder))
+    for _ in range(2):
+        work_once(worker)
+    assert desk.store.get(styled).state == "completed", desk.store.get(styled).error
+    frames = [read_video(desk.storage.job(job) / CLIP)[0] for job in (plain, styled)]
+    assert not np.array_equal(*frames)
+    request = read_metadata(desk.storage.job(styled) / CLIP)["request"]
+    assert request["loras"] == ["loras/style.safetensors:0.5"], "the server's folders are in the clip"
+    with pytest.raises(InputError, match="it has style"):
+        submit(desk, picture, lora=[{"name": "../style"}])
