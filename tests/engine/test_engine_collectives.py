@@ -49,6 +49,8 @@ def test_two_processes(engine, tmp_path):
             stdout=PIPE,
             stderr=STDOUT,
             text=True,
+            # When a worker fails, msrun kills the whole process group: it must not be the tests' own.
+            start_new_session=True,
         )
         for command, variables in commands(engine.kind, tmp_path)
     ]
