@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
-from framewake.demo import models, train_vae
+from framewake.demo import models, recipe, train_vae
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.state import load_state, save_state
+from framewake.errors import InputError
 from framewake.models.vae import CausalVAE
 
 SMALL = dataclasses.replace(models.VAE, block_out_channels=(4, 4, 4, 4), latent_channels=4, norm_groups=2)
@@ -59,3 +61,15 @@ def test_a_state_comes_back_as_it_was(engine, tmp_path):
     assert state.progress == {"clips": 12.5}
     np.testing.assert_array_equal(state.weights["a"], np.arange(6, dtype=np.float32).reshape(2, 3))
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
+    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+    state = load_state(tmp_path / "dit.safetensors")
+    recipe.export(tmp_path, tmp_path / "again")
+    for name in ("transformer", "vae"):
+        file = f"{name}/diffusion_pytorch_model.safetensors"
+        assert (tmp_path / "again" / file).read_bytes() == (recipe.CHECKPOINT / file).read_bytes()
+    assert not state.progress
+    with pytest.raises(InputError, match="already holds"):
+        recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)

@@ -8,13 +8,17 @@ import sys
 from pathlib import Path
 
 from framewake import engine as engines
-from framewake.demo.recipe import STEPS, run_step
+from framewake.demo.recipe import ADOPT, STEPS, run_step
 
 
 def main() -> int:
     """Run one step of the recipe, or all that are not done yet."""
     parser = argparse.ArgumentParser(prog="python -m framewake.demo", description=__doc__)
-    parser.add_argument("step", choices=[*STEPS, "all"], help="one step of the recipe, or all in order")
+    parser.add_argument(
+        "step",
+        choices=[*STEPS, ADOPT, "all"],
+        help="a step of the recipe, all in order, or adopt: the shipped weights as a start",
+    )
     parser.add_argument("folder", type=Path, help="where the run keeps its state; an interrupted run goes on there")
     parser.add_argument("--engine", default="torch:cpu")
     parser.add_argument("--seconds", type=float, help="train for another time than the recipe's")

@@ -13,11 +13,13 @@ from framewake.demo import models, pool, train_dit, train_vae
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
-from framewake.engine.contract import Dtype, Engine
+from framewake.engine.contract import Dtype, Engine, Weights
+from framewake.errors import InputError
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.vae import CausalVAE
 from framewake.weights.export import Parts, write_checkpoint
-from framewake.weights.load import ImageProcessor
+from framewake.weights.load import ImageProcessor, open_checkpoint
+from framewake.weights.mapped import MappedTensors
 from framewake.weights.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ STEPS = (
     "export",
 )
 CHECKPOINT = Path(__file__).parent / "checkpoint"
+ADOPT = "adopt"  # no step of the recipe: takes up training where the shipped checkpoint stands
 
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
@@ -61,6 +64,8 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
     log.info("step %s", step)
     if step == "tokenizers":
         write_tokenizers(folder, corpus())
+    elif step == ADOPT:
+        adopt(engine, folder, CHECKPOINT)
     elif step in train_vae.STAGES:
         train_vae.train(engine, folder, step, seconds=seconds)
     elif step == "freeze":
@@ -74,6 +79,40 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
         train_dit.train(engine, folder, step, plan if seconds is None else plan._replace(seconds=seconds))
     else:
         export(folder, CHECKPOINT)
+
+
+def adopt(engine: Engine, folder: Path, source: Path) -> None:
+    """Begin a run in an empty folder from a checkpoint's weights instead of from random ones.
+
+    Raises: InputError when the folder already holds a run.
+    """
+    if (folder / "dit.safetensors").exists():
+        raise InputError(f"{folder} already holds a run: name an empty folder.")
+    checkpoint = open_checkpoint(source)
+    write_tokenizers(folder, corpus())
+    (folder / "scale.txt").write_text(str(checkpoint.vae.scaling_factor))
+    vae = read_all(checkpoint.tensors("vae"))
+    done = {step: float(stage[0]) for step, stage in train_vae.STAGES.items()}
+    weights = as_tensors(engine, vae)
+    save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=done)
+    found: dict[str, np.ndarray] = {}
+    parts = {"dit": checkpoint.tensors("dit"), "llava": checkpoint.tensors("llava")}
+    parts["clip"] = checkpoint.tensors("clip_text")
+    for prefix, tensors in parts.items():
+        found |= {f"{prefix}.{name}": value for name, value in read_all(tensors).items()}
+    wanted = train_dit.Model(engine, train_dit.Texts(folder)).start(1)
+    weights = as_tensors(engine, {name: found[name] for name in wanted})
+    save_state(folder / "dit.safetensors", engine, weights=weights, average=weights, progress={})
+
+
+def read_all(tensors: MappedTensors) -> dict[str, np.ndarray]:
+    """Every tensor of a component in float32."""
+    return {name: np.asarray(tensors.read(name), np.float32) for name in tensors.names()}
+
+
+def as_tensors(engine: Engine, arrays: dict[str, np.ndarray]) -> Weights:
+    """Arrays on the engine."""
+    return {name: engine.asarray(array) for name, array in arrays.items()}
 
 
 def freeze(engine: Engine, folder: Path) -> None:
