@@ -14,6 +14,7 @@ from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.models.dit_chunks import ChunkedDoubleBlock, ChunkedSingleBlock
+from framewake.models.dit_stack import BlockStack, Surroundings
 from framewake.models.refiner import TokenRefiner, with_biases
 from framewake.models.source import WeightSource
 from framewake.nn.attention import split_heads
@@ -21,9 +22,8 @@ from framewake.nn.embedding import patch_embedding, patches_to_grid, scalar_embe
 from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
 from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
-from framewake.nn.rope import rotate, with_plain_tokens
+from framewake.nn.rope import rotate
 
-Run = Callable[[Tensor], Tensor]
 Observe = Callable[[str, Tensor], None]
 
 SCALAR_LAYERS = ("mlp.0", "mlp.2")  # of the embedders of timestep and guidance
@@ -190,14 +190,14 @@ class DiT:
         text: TextStates,
         rope: tuple[Tensor, Tensor],
         guidance: Tensor | None = None,
-        run_blocks: Callable[[Run, Tensor], Tensor] | None = None,
+        run_blocks: Callable[[BlockStack, Tensor], Tensor] | None = None,
         observe: Observe | None = None,
     ) -> Tensor:
         """The velocity (noise minus data) at a timestep.
 
         ``guidance`` is the embedded scale times 1000, rounded as ``sampling.flow.rounded_guidance`` does.
-        ``run_blocks(run, x)`` replaces the plain ``run(x)``: x (B, N + T, D) are the embedded tokens, image
-        first, and ``run`` is everything up to the final layer, so that a cache may skip it.
+        ``run_blocks(stack, image)`` replaces the plain ``stack(image)``: image (B, N, D) are the embedded image
+        tokens, and ``stack`` is everything up to the final layer, so that a cache may skip it.
         ``observe(name, tensor)`` sees inner activations.
         Shapes: latents (B, C, F, H, W), timestep and guidance (B,) float32, rope two (N, E) -> (B, C, F, H, W).
         Units: timestep in [0, 1000].
@@ -220,15 +220,10 @@ class DiT:
         tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
         see("txt_in", tokens)
 
-        def run(image: Tensor, tokens: Tensor) -> Tensor:
-            return self._blocks(weights, (image, tokens), conditions, rope, layout, see)
-
-        count = layout.image_count
-        if run_blocks is None:
-            x = run(image, tokens)
-        else:
-            x = run_blocks(lambda x: run(x[:, :count], x[:, count:]), engine.concat([image, tokens], 1))
-        x = self._final(weights.part("final_layer"), x[:, :count], conditions[-1])
+        blocks = self._compiled(layout)
+        stack = BlockStack(engine, config, weights, blocks, Surroundings(tokens, conditions, rope, layout), see)
+        x = stack(image) if run_blocks is None else run_blocks(stack, image)
+        x = self._final(weights.part("final_layer"), x, conditions[-1])
         see("final_tokens", x)
         velocity = patches_to_grid(engine, x, grid, config.patch_size)
         see("output", velocity)
@@ -287,22 +282,6 @@ class DiT:
         first = times[batch:] + vector
         see("token_replace_vec", first)
         return (first, condition)
-
-    def _blocks(self, weights: WeightSource, tokens, conditions, rope, layout: Layout, see: Observe) -> Tensor:
-        """All double and single blocks. Shapes: image (B, N, D) and text (B, T, D) -> (B, N + T, D)."""
-        engine = self.engine
-        double, single = self._compiled(layout)
-        image, text = tokens
-        for number, w in enumerate(weights.blocks("double_blocks", self.config.double_blocks)):
-            image, text = double(w, image, text, conditions, rope)
-            see(f"double_{number}_img", image)
-            see(f"double_{number}_txt", text)
-        x = engine.concat([image, text], 1)
-        rope = with_plain_tokens(engine, rope[0], rope[1], layout.text_count)
-        for number, w in enumerate(weights.blocks("single_blocks", self.config.single_blocks)):
-            x = single(w, x, conditions, rope)
-            see(f"single_{number}", x)
-        return x
 
     def _compiled(self, layout: Layout) -> tuple[Callable, Callable]:
         key = (layout, self.chunk_tokens)
