@@ -1,7 +1,7 @@
 """Encoded clips on disk, made by one process and read by another while it grows.
 
-A shard holds clips of one size; each clip has its latents, the latent of its first picture encoded alone
-(which is what conditions a video), what LLaVA sees, and several ways to say what happens.
+A shard holds clips of one size; each clip has the latents of every fourth frame, each encoded as a picture of its own
+(see ``train_vae``), what LLaVA sees, and several ways to say what happens.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framewake.demo.render import render
-from framewake.demo.world import sample_scene, write_prompt
+from framewake.demo.render import render_frame
+from framewake.demo.world import FULL_FRAMES, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 SHARD_CLIPS = 64
 PROMPTS_PER_CLIP = 6
 LLAVA_SIDE = 64
+LATENT_STEPS = (FULL_FRAMES - 1) // 4
 
 
 @dataclass(frozen=True)
 class Shard:
     """Clips of one size.
 
-    Shapes: latents (n, C, F, h, w) and image_latents (n, C, 1, h, w) float16, pictures (n, S, S, 3) uint8.
+    Shapes: latents (n, C, F, h, w) float16, pictures (n, S, S, 3) uint8.
     """
 
     latents: np.ndarray
-    image_latents: np.ndarray
     pictures: np.ndarray
     prompts: list[list[str]]
 
@@ -52,12 +52,12 @@ def fill(
     for number in range(done, done + shards):
         rng = np.random.default_rng([height, width, number])
         scenes = [sample_scene(rng, width / height) for _ in range(SHARD_CLIPS)]
-        latents, image_latents, pictures = [], [], []
+        latents, pictures = [], []
         for scene in scenes:
-            frames = render(scene, height, width)
-            pixels = engine.asarray((frames.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1).astype(np.float32))
-            latents.append(engine.numpy(vae.encode(weights, pixels)[0])[0])
-            image_latents.append(engine.numpy(vae.encode(weights, pixels[:, :, :1])[0])[0])
+            frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])
+            pixels = (frames.transpose(0, 3, 1, 2)[:, :, None] / np.float32(127.5) - 1).astype(np.float32)
+            means = engine.numpy(vae.encode(weights, engine.asarray(pixels))[0])
+            latents.append(means[:, :, 0].swapaxes(0, 1))
             pictures.append(clip_crop(Image.fromarray(frames[0]), LLAVA_SIDE))
         prompts = [[scene.prompt, *(write_prompt(rng, scene) for _ in range(PROMPTS_PER_CLIP - 1))] for scene in scenes]
         partial = target / f"{number:05d}.partial"
@@ -65,7 +65,6 @@ def fill(
             np.savez(
                 file,
                 latents=np.stack(latents).astype(np.float16),
-                image_latents=np.stack(image_latents).astype(np.float16),
                 pictures=np.stack(pictures),
                 prompts=np.array(json.dumps(prompts)),
             )
@@ -77,4 +76,4 @@ def read_shard(path: Path) -> Shard:
     """One shard."""
     with np.load(path, allow_pickle=False) as file:
         prompts = json.loads(str(file["prompts"]))
-        return Shard(file["latents"], file["image_latents"], file["pictures"], prompts)
+        return Shard(file["latents"], file["pictures"], prompts)

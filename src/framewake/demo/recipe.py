@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 STEPS = (
     "tokenizers",
     "pictures",
-    "clips",
     "freeze",
     "pool64",
     "dit64",
@@ -53,9 +52,9 @@ DIT_STAGES = {
 }
 # size -> shards
 POOLS = {
-    "pool64": {(64, 64): 150},
-    "pool128": {(128, 128): 60},
-    "poolmixed": {(96, 96): 20, (96, 160): 10, (160, 96): 10},
+    "pool64": {(64, 64): 64},
+    "pool128": {(128, 128): 96},
+    "poolmixed": {(96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 12, (128, 96): 12},
 }
 
 
@@ -92,7 +91,7 @@ def adopt(engine: Engine, folder: Path, source: Path) -> None:
     write_tokenizers(folder, corpus())
     (folder / "scale.txt").write_text(str(checkpoint.vae.scaling_factor))
     vae = read_all(checkpoint.tensors("vae"))
-    done = {step: float(stage[0]) for step, stage in train_vae.STAGES.items()}
+    done = {step: stage.seconds for step, stage in train_vae.STAGES.items()}
     weights = as_tensors(engine, vae)
     save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=done)
     found: dict[str, np.ndarray] = {}
@@ -116,16 +115,13 @@ def as_tensors(engine: Engine, arrays: dict[str, np.ndarray]) -> Weights:
 
 
 def freeze(engine: Engine, folder: Path) -> None:
-    """Settle the encoder: its moving average becomes the weights, and the latents' spread the scaling factor."""
+    """Settle the encoder: the moving average becomes a clip's weights, and the latents' spread the scaling factor."""
     state = load_state(folder / "vae.safetensors")
-    weights = {name: engine.asarray(value) for name, value in state.average.items()}
+    weights = as_tensors(engine, train_vae.inflate(state.average))
     save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=state.progress)
     vae = CausalVAE(engine, models.VAE)
-    spread = []
-    for seed in range(24):
-        pixels = train_vae.sample_pixels(np.random.default_rng([77, seed]), 64, FULL_FRAMES, 1)
-        spread.append(engine.numpy(vae.encode(weights, engine.asarray(pixels))[0]))
-    scale = round(float(1 / np.std(np.stack(spread))), 6)
+    pixels = train_vae.sample_pixels(np.random.default_rng(77), 64, 1, 128)
+    scale = round(float(1 / np.std(engine.numpy(vae.encode(weights, engine.asarray(pixels))[0]))), 6)
     (folder / "scale.txt").write_text(str(scale))
     log.info("scaling factor %s", scale)
 

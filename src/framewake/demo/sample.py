@@ -57,7 +57,7 @@ def clip_of(engine: Engine, parts: tuple, scene: Scene, size_px: tuple[int, int]
     image = vae.encode(vae_weights, pixels)[0] * scale
     rows = model.texts.ids(scene.prompt)
     picture = clip_pixels(Image.fromarray(first), LLAVA_SIDE)[None]
-    batch = train_dit.Batch(np.zeros(0), np.zeros(0), picture, *rows)
+    batch = train_dit.Batch(np.zeros(0), picture, *rows)
     text = model.text(weights, batch)
     latent_frames, height, width = (FULL_FRAMES - 1) // 4 + 1, size_px[0] // 8, size_px[1] // 8
     shape = (1, 16, latent_frames, height, width)

@@ -42,11 +42,10 @@ class Batch(NamedTuple):
 
     ``moments`` are the latent frames that are trained on, 0 first: a few of a clip's teach nearly as much as all
     of them and cost less.
-    Shapes: latents (B, C, F, h, w), image_latents (B, C, 1, h, w), pictures (B, 3, S, S), ids on the host.
+    Shapes: latents (B, C, F, h, w), pictures (B, 3, S, S), ids on the host.
     """
 
     latents: np.ndarray
-    image_latents: np.ndarray
     pictures: np.ndarray
     llava_ids: np.ndarray
     llava_mask: np.ndarray
@@ -116,7 +115,7 @@ class Model:
         clean = engine.asarray(batch.latents)
         share = engine.asarray(sigma.reshape(-1, 1, 1, 1, 1))
         noisy = clean * (1.0 - share) + noise * share
-        noisy = engine.concat([engine.asarray(batch.image_latents), noisy[:, :, 1:]], 2)
+        noisy = engine.concat([clean[:, :, :1], noisy[:, :, 1:]], 2)
         rope = rope_of(batch.moments, (int(clean.shape[3]) // 2, int(clean.shape[4]) // 2))
         velocity = self.dit(
             Resident(part(half, "dit.")),
@@ -127,7 +126,7 @@ class Model:
             rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
         )
         error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
-        weight = engine.asarray(motion_weight(batch.latents, batch.image_latents))
+        weight = engine.asarray(motion_weight(batch.latents))
         return engine.mean(error * error * weight, (0, 1, 2, 3, 4))
 
 
@@ -139,13 +138,13 @@ def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray
     return cos, sin
 
 
-def motion_weight(latents: np.ndarray, image_latents: np.ndarray) -> np.ndarray:
+def motion_weight(latents: np.ndarray) -> np.ndarray:
     """More weight where a frame differs from the first one, mean 1: most of every picture never changes.
 
     Picture and prompt decide the clip, so the weight shifts effort, not the answer.
-    Shapes: (B, C, F, h, w), (B, C, 1, h, w) -> (B, 1, F - 1, h, w) float32.
+    Shapes: (B, C, F, h, w) -> (B, 1, F - 1, h, w) float32.
     """
-    change = np.mean((latents - image_latents) ** 2, axis=1, keepdims=True)[:, :, 1:]
+    change = np.mean((latents - latents[:, :, :1]) ** 2, axis=1, keepdims=True)[:, :, 1:]
     weight = 1 + MOTION_WEIGHT * np.minimum(change, 2)
     return (weight / weight.mean()).astype(np.float32)
 
@@ -181,12 +180,11 @@ class Clips:
         entries = self.by_length[size][int(rng.choice(lengths, p=odds / odds.sum()))]
         chosen = [entries[int(i)] for i in rng.integers(0, len(entries), count)]
         is_silent = rng.random() < NO_PROMPT
-        rows, latents, images, pictures = [], [], [], []
+        rows, latents, pictures = [], [], []
         for shard_number, clip, prompt in chosen:
             shard = self.shards[size][shard_number]
             rows.append(self.texts.ids("" if is_silent else shard.prompts[clip][prompt]))
             latents.append(shard.latents[clip])
-            images.append(shard.image_latents[clip])
             pictures.append(shard.pictures[clip])
         moments = sample_moments(rng, latents[0].shape[1])
         llava_ids, llava_mask, clip_ids, clip_mask = (np.concatenate(column) for column in zip(*rows, strict=True))
@@ -194,7 +192,6 @@ class Clips:
         unit = (unit - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
         return Batch(
             np.stack(latents).astype(np.float32)[:, :, list(moments)] * np.float32(self.scale),
-            np.stack(images).astype(np.float32) * np.float32(self.scale),
             np.ascontiguousarray(unit.transpose(0, 3, 1, 2)),
             llava_ids,
             llava_mask,

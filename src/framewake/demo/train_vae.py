@@ -1,10 +1,15 @@
-"""Training the demonstration autoencoder: pictures first, then clips, then the decoder alone."""
+"""Training the demonstration autoencoder: encoder and decoder on pictures, then the decoder alone on clips.
+
+Between the two, ``inflate`` makes the picture weights a clip's: a latent frame is then the picture latent of every
+fourth frame, and what the decoder learns afterwards is the frames in between.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,24 +25,35 @@ log = logging.getLogger(__name__)
 
 KL_WEIGHT = 4e-4
 SAVE_SECONDS = 120.0
-# seconds of training, side in pixels, (frames, batch) by turns, learning rate at the start and end, trains the encoder
+REPORT_STEPS = 60
+
+
+class Stage(NamedTuple):
+    """How long, at which rates, on what: (side in pixels, frames, batch) by turns."""
+
+    seconds: float
+    lr_start: float
+    lr_end: float
+    turns: tuple[tuple[int, int, int], ...]
+    trains_encoder: bool
+
+
 STAGES = {
-    "pictures": (300, 64, ((1, 12),), 1.5e-3, 1e-3, True),
-    "clips": (1500, 64, ((5, 4), (9, 2)), 1e-3, 1e-4, True),
-    "decoder": (3600, 128, ((9, 1), (5, 2), (17, 1), (9, 1)), 8e-4, 2e-5, False),
+    "pictures": Stage(1500, 1.5e-3, 1e-4, ((64, 1, 32), (128, 1, 8), (96, 1, 14)), True),
+    "decoder": Stage(1800, 1e-3, 1e-4, ((64, 33, 1), (64, 17, 2), (128, 9, 1), (96, 17, 1)), False),
 }
 
 
 def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = None) -> None:
     """Run one stage for its time, from where the folder's state stands; safe to stop and start again."""
-    planned, side, turns, lr_start, lr_end, trains_encoder = STAGES[stage]
-    duration = seconds or planned
+    plan = STAGES[stage]
+    duration = seconds or plan.seconds
     vae = CausalVAE(engine, models.VAE)
     state = load_state(folder / "vae.safetensors")
     weights = {n: engine.asarray(a) for n, a in (state.weights if state else models.start_vae(vae.shapes(), 0)).items()}
     average = {n: engine.asarray(a) for n, a in state.average.items()} if state else weights
     spent = state.progress.get(stage, 0.0) if state else 0.0
-    trained = {n: w for n, w in weights.items() if trains_encoder or n.startswith(("decoder.", "post_quant"))}
+    trained = {n: w for n, w in weights.items() if plan.trains_encoder or n.startswith(("decoder.", "post_quant"))}
     optimiser = Muon(engine, trained, plain=("decoder.conv_out", "encoder.conv_in", "quant_conv", "post_quant_conv"))
     value_and_grad = engine.grad(lambda w, fixed, x, noise: loss(engine, vae, {**fixed, **w}, x, noise))
     rng = np.random.default_rng(int(spent * 1000) + 17)
@@ -45,8 +61,8 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
     errors: list[float] = []
     while spent + time.monotonic() - start < duration:
         share = (spent + time.monotonic() - start) / duration
-        lr = lr_start * (lr_end / lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
-        frames, batch = turns[optimiser.steps % len(turns)]
+        lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
+        side, frames, batch = plan.turns[optimiser.steps % len(plan.turns)]
         pixels = engine.asarray(sample_pixels(rng, side, frames, batch))
         latent = (batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)
         noise = engine.asarray(rng.standard_normal(latent).astype(np.float32))
@@ -57,10 +73,10 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
         weights = {**weights, **trained}
         average = blend(average, weights, min(0.995, 1 - 1 / (optimiser.steps + (200 if state else 1))))
         errors.append(float(engine.numpy(value)))
-        if optimiser.steps % 50 == 0:
+        if optimiser.steps % REPORT_STEPS == 0:
             seconds_done = spent + time.monotonic() - start
             log.info("%s %d %.0fs loss %.5f norm %.3f lr %.1e psnr %.2f", stage, optimiser.steps, seconds_done,
-                     np.mean(errors[-50:]), norm, lr, psnr_on_new(engine, vae, average, side, frames))  # fmt: skip
+                     np.mean(errors[-REPORT_STEPS:]), norm, lr, psnr_on_new(engine, vae, average, frames))  # fmt: skip
         if time.monotonic() - saved > SAVE_SECONDS:
             saved = time.monotonic()
             _save(engine, folder, weights, average, {**(state.progress if state else {}), stage: spent + saved - start})
@@ -68,22 +84,44 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
 
 
 def loss(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor, noise: Tensor) -> Tensor:
-    """Squared and absolute pixel error plus a small divergence from N(0, 1).
-
-    The first latent frame is that of the first picture encoded alone, as it will be at inference: GroupNorm
-    over time makes the two differ.
-    """
+    """Squared and absolute pixel error plus a small divergence from N(0, 1)."""
     half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
-    mean, logvar = (engine.cast(x, "float32") for x in vae.encode(half, pixels))
+    mean, logvar = (engine.cast(x, "float32") for x in picture_latents(engine, vae, half, pixels))
     divergence = engine.mean(mean * mean + engine.exp(logvar) - logvar - 1.0, (0, 1, 2, 3, 4)) * 0.5
-    if pixels.shape[2] > 1:
-        alone, _ = vae.encode(half, pixels[:, :, :1])
-        mean = engine.concat([engine.cast(alone, "float32"), mean[:, :, 1:]], 2)
     latents = mean + engine.exp(logvar * 0.5) * noise
     error = engine.cast(vae.decode(half, latents), "float32") - pixels
     squared = error * error
     absolute = engine.sqrt(squared + 1e-4)
     return engine.mean(squared, (0, 1, 2, 3, 4)) + engine.mean(absolute, (0, 1, 2, 3, 4)) * 0.2 + divergence * KL_WEIGHT
+
+
+def picture_latents(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of every fourth frame of clips, each encoded as a picture of its own.
+
+    Shapes: pixels (B, 3, 1 + 4 n, H, W) -> two of (B, C, 1 + n, h, w).
+    """
+    pictures = pixels[:, :, ::4]
+    batch, channels, count, height, width = pictures.shape
+    flat = engine.reshape(engine.permute(pictures, (0, 2, 1, 3, 4)), (batch * count, channels, 1, height, width))
+    pair = []
+    for part in vae.encode(weights, flat):
+        split = engine.reshape(part, (batch, count, *part.shape[1:2], *part.shape[3:]))
+        pair.append(engine.permute(split, (0, 2, 1, 3, 4)))
+    return pair[0], pair[1]
+
+
+def inflate(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights that treat each frame of a clip as the given ones treat a picture.
+
+    A picture is one frame repeated into the past, so the taps in time add up; here the present's tap takes their sum.
+    """
+    inflated = {}
+    for name, value in weights.items():
+        inflated[name] = value
+        if value.ndim == 5 and value.shape[2] == 3:
+            inflated[name] = np.zeros_like(value)
+            inflated[name][:, :, 2] = value.sum(2)
+    return inflated
 
 
 def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) -> np.ndarray:
@@ -101,12 +139,10 @@ def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) 
     return (np.stack(clips).transpose(0, 4, 1, 2, 3) / np.float32(127.5) - 1).astype(np.float32)
 
 
-def psnr_on_new(engine: Engine, vae: CausalVAE, weights: Weights, side: int, frames: int) -> float:
-    """PSNR in dB of reconstructions in float32, over four fixed scenes never trained on."""
-    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), side, frames, 4))
-    mean, _ = vae.encode(weights, pixels)
-    if frames > 1:
-        mean = engine.concat([vae.encode(weights, pixels[:, :, :1])[0], mean[:, :, 1:]], 2)
+def psnr_on_new(engine: Engine, vae: CausalVAE, weights: Weights, frames: int) -> float:
+    """PSNR in dB of reconstructions in float32, over six fixed scenes of 128 px never trained on."""
+    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), 128, frames, 6))
+    mean, _ = picture_latents(engine, vae, weights, pixels)
     error = engine.clip(vae.decode(weights, mean), -1, 1) - pixels
     return float(10 * np.log10(4 / engine.numpy(engine.mean(error * error, (0, 1, 2, 3, 4)))))
 
