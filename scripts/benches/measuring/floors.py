@@ -46,10 +46,10 @@ def _best(work: Callable[[], object]) -> float:
     return statistics.mean(sorted(found)[:2])
 
 
-class CountedConvolutions:
-    """Operations of the convolutions, linears and attentions that run inside the block, counted as torch calls them."""
+class CountedOperations:
+    """Operations of the convolutions and matrix products inside the block, as torch runs them."""
 
-    def __enter__(self) -> CountedConvolutions:
+    def __enter__(self) -> CountedOperations:
         from torch.utils.flop_counter import FlopCounterMode
 
         self._counter = FlopCounterMode(display=False)

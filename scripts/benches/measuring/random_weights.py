@@ -30,7 +30,7 @@ class RandomWeights:
         values = np.random.default_rng(seed).standard_normal(elements, dtype=np.float32)
         tiny = np.abs(values) < SMALLEST
         values[tiny] = SMALLEST
-        self._bits = {0: to_bfloat16(values)}
+        self._bits = {(0, "BF16"): to_bfloat16(values)}
 
     def chunks(self, name: str, shape: tuple[int, ...], kind: str = "BF16") -> Iterator[np.ndarray]:
         """A tensor's stored bits in order. Shapes: each chunk (n,), uint16 for BF16, float16 for F16."""
@@ -39,11 +39,11 @@ class RandomWeights:
             value = 1.0 if name.endswith("weight") else 0.0
             yield _stored(to_bfloat16(np.full(count, value, np.float32)), kind)
             return
-        block = self._scaled(round(math.log2(math.prod(shape[1:])) / 2))
+        block = self._block(round(math.log2(math.prod(shape[1:])) / 2), kind)
         start = zlib.crc32(name.encode()) % min(SPAN, len(block))
         while count > 0:
             piece = block[start : start + count]
-            yield _stored(piece, kind)
+            yield piece
             count, start = count - len(piece), 0
 
     def bits(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -62,11 +62,12 @@ class RandomWeights:
             for name, shape in shapes.items()
         ]
 
-    def _scaled(self, halvings: int) -> np.ndarray:
+    def _block(self, halvings: int, kind: str) -> np.ndarray:
         """The block times 2^-halvings: in bfloat16 that is one less in the exponent for each."""
-        if halvings not in self._bits:
-            self._bits[halvings] = self._bits[0] - np.uint16(halvings << 7)
-        return self._bits[halvings]
+        if (halvings, kind) not in self._bits:
+            bits = self._bits[0, "BF16"] - np.uint16(halvings << 7)
+            self._bits[halvings, kind] = _stored(bits, kind)
+        return self._bits[halvings, kind]
 
 
 class HostTensors:

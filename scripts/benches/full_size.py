@@ -1,0 +1,209 @@
+"""The 13B model through the whole program on this machine: random weights of the published size, a few frames.
+
+Makes the checkpoint (42 GB), runs `framewake animate` on it in a process of its own, and compares each step with two
+floors measured in the same run: all bytes of the transformer over the disk's bandwidth, all operations over the best
+rate of a matrix product. Memory is the process's own, without pages of mapped files (measuring/watched.py says how).
+With --convert the transformer is converted too, and the memory for that is measured. Adds a line to
+docs/measurements.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from measuring import clocks, device, record
+from measuring.full_checkpoint import FEW_LAYERS, FULL, SMALL, Sizes, size_of, write_full, write_part
+from measuring.watched import Watched, watch
+from PIL import Image
+
+from framewake import engine as engines
+from framewake.pipeline.condition import TextReader
+from framewake.pipeline.forecast.cost import Scene, step_operations
+from framewake.pipeline.forecast.probe import cache_folder
+from framewake.shapes import buckets
+from framewake.weights.load import open_checkpoint
+
+NAME = "full-size"
+PROMPT = "The red circle moves slowly to the right"
+LIMIT = 4 * 10**9
+TARGET = 1.25
+READ = 3 * 2**30
+PIECE = 16 << 20
+SPARE = 2 * 10**9
+
+
+def main() -> int:
+    """Make the checkpoint, run the program, write down what was found."""
+    options = record.parser(__doc__, rounds=1)
+    options.add_argument("--folder", type=Path, default=cache_folder() / "full-size", help="where the checkpoint goes")
+    options.add_argument("--keep", action="store_true", help="leave the checkpoint, and take one that is there")
+    options.add_argument("--small", action="store_true", help="few layers and a narrow autoencoder: a trial")
+    options.add_argument("--frames", type=int, default=5)
+    options.add_argument("--steps", type=int, default=2)
+    options.add_argument("--memory", default="4GB", help="what animate may use")
+    options.add_argument("--convert", metavar="TYPE", help="convert the transformer afterwards")
+    arguments = options.parse_args()
+    sizes = SMALL if arguments.small else FULL
+    found: dict = {"command": sys.argv[1:], "prompt": PROMPT}
+    with made(arguments, sizes, found):
+        with clocks.Watch() as others:
+            found |= measured(arguments, sizes)
+        found["machine_was"] = others.words()
+        if arguments.convert:
+            found["convert"] = converted(arguments.folder, arguments.convert)
+            say(found["convert"])
+    has_notes = not (arguments.no_notes or arguments.small)
+    record.write(NAME, found, [row(found)], has_notes=has_notes)
+    return 0 if found["own_peak"] <= LIMIT else 1
+
+
+@contextlib.contextmanager
+def made(arguments: argparse.Namespace, sizes: Sizes, found: dict) -> Iterator[None]:
+    """The checkpoint on disk while the block runs."""
+    folder, needed = arguments.folder, size_of(sizes)
+    found["checkpoint_bytes"] = needed
+    if arguments.keep and (folder / "model_index.json").exists():
+        yield
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise SystemExit(f"{folder} is not empty: name another --folder, or --keep to use the checkpoint in it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed + SPARE > free:
+        raise SystemExit(f"{folder} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB: name another --folder.")
+    try:
+        begin = time.perf_counter()
+        write_full(folder, sizes, prompt=PROMPT)
+        os.sync()
+        seconds = time.perf_counter() - begin
+        found["write_seconds"] = seconds
+        say(f"wrote {needed / 1e9:.1f} GB in {seconds:.0f} s ({needed / seconds / 1e9:.2f} GB/s)")
+        yield
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
+    """One clip, and its floors before and after it."""
+    folder = arguments.folder
+    height, width = min(buckets(480), key=lambda size: (math.prod(size), size))
+    picture = folder / "picture.png"
+    shade = np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
+    Image.fromarray(shade).save(picture)
+    engine = engines.get("torch:cpu")
+    file = next((folder / "transformer").glob("*.safetensors"))
+    rates = [device.matrix_ceiling(engine, "bfloat16")]
+    disks = [read_rate(file)]
+    command = [str(Path(sys.executable).with_name("framewake")), "animate", str(picture), PROMPT]
+    command += ["--checkpoint", str(folder), "--engine", "torch:cpu", "--precision", "bfloat16", "--resolution", "360p"]
+    command += ["--frames", str(arguments.frames), "--steps", str(arguments.steps), "--memory", arguments.memory]
+    command += ["--seed", "1", "--json", "-o", str(folder / "clip.mp4")]
+    run = watch(command, say=say)
+    if run.code:
+        raise SystemExit(f"framewake animate ended with {run.code}")
+    rates.append(device.matrix_ceiling(engine, "bfloat16"))
+    disks.append(read_rate(file))
+    latent_frames = (arguments.frames - 1) // 4 + 1
+    scene = Scene(1, latent_frames * (height // 16) * (width // 16), text_tokens(folder), "bfloat16", False)
+    operations = step_operations(sizes.dit, scene)
+    steps = [event["seconds"] for event in run.events if event["event"] == "step"]
+    floors = {"disk": file.stat().st_size / max(disks), "operations": operations / max(rates)}
+    return {
+        "size": [arguments.frames, height, width],
+        "tokens": scene.joined,
+        "steps": steps,
+        "operations": operations,
+        "matrix_rates": rates,
+        "disk_rates": disks,
+        "floors": floors,
+        "ratio": min(steps) / max(floors.values()),
+        "target": TARGET,
+        "limit": LIMIT,
+        **memory_of(run),
+    }
+
+
+def memory_of(run: Watched) -> dict:
+    """What a run took, for the record."""
+    timings = next((event["timings"] for event in reversed(run.events) if event["event"] == "result"), {})
+    return {
+        "own_peak": run.own_peak,
+        "resident_peak": run.resident_peak,
+        "own_peaks": run.peaks,
+        "seconds": run.seconds,
+        "timings": timings,
+        "plan": next((event["text"] for event in run.events if event["event"] == "note"), ""),
+    }
+
+
+def text_tokens(folder: Path) -> int:
+    """How many text tokens the transformer sees for the prompt: those of the picture, and its own."""
+    checkpoint = open_checkpoint(folder)
+    reader = TextReader(checkpoint)
+    ids, mask = reader.tokens(PROMPT).llava[:2]
+    picture = -(-checkpoint.llava.vision.patches // checkpoint.dit.image_interleave)
+    return picture + sum(len(part) for part in reader.layout.text_ranges(ids[0], int(mask.sum())))
+
+
+def read_rate(file: Path) -> float:
+    """Bytes a second from the disk itself: what the system still holds of the file is dropped first."""
+    with open(file, "rb", buffering=0) as source:
+        os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        held = bytearray(PIECE)
+        begin, count = time.perf_counter(), 0
+        while count < READ and (got := source.readinto(held)):
+            count += got
+        return count / (time.perf_counter() - begin)
+
+
+def converted(folder: Path, kind: str) -> dict:
+    """The transformer in another type; a small text encoder takes the large one's place, for room on the disk."""
+    write_part(folder, "llava", FEW_LAYERS)
+    target = folder.with_name(folder.name + "-converted")
+    command = [str(Path(sys.executable).with_name("framewake")), "checkpoints", "convert", str(folder), str(target)]
+    try:
+        run = watch([*command, "--dtype", kind, "--layout", "framewake"], say=say)
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+    return {"type": kind, "code": run.code, "seconds": run.seconds, "own_peak": run.own_peak}
+
+
+def row(found: dict) -> str:
+    """A line of docs/measurements.md."""
+    steps = ", ".join(f"{seconds:.1f}" for seconds in found["steps"])
+    floors = found["floors"]
+    cells = [
+        record.setting()["date"],
+        record.setting()["machine"],
+        "x".join(map(str, found["size"])),
+        found["tokens"],
+        steps,
+        f"{floors['disk']:.1f} ({max(found['disk_rates']) / 1e9:.2f} GB/s)",
+        f"{floors['operations']:.1f} ({max(found['matrix_rates']) / 1e9:.0f} Gflop/s)",
+        f"{found['ratio']:.2f}",
+        f"{found['own_peak'] / 1e9:.2f}",
+        f"{found['resident_peak'] / 1e9:.2f}",
+        f"{found['seconds']:.0f}",
+        found["machine_was"],
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def say(text: object) -> None:
+    """A line for whoever watches."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

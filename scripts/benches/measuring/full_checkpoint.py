@@ -1,0 +1,137 @@
+"""A checkpoint folder of the published size with random weights, written as fast as the disk takes it.
+
+The layout is framewake's own (published names), the types are the published ones: the transformer in bfloat16, the
+rest in float16. The tokenizers are stand-ins: they have the template's words and the ids of all control tokens, and
+LLaVA's has as many tokens as the model's table; the rest of its tokens stand for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from framewake.config import (
+    CLIP_L,
+    HUNYUAN_DIT,
+    HUNYUAN_VAE,
+    LLAVA_LLAMA3_8B,
+    ClipTextConfig,
+    DiTConfig,
+    LlavaConfig,
+    VAEConfig,
+)
+from framewake.demo.tokenizers import LLAMA_PATTERN, learn_merges, word_forms, write_clip, write_folder
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.text.template import VIDEO_I2V
+from framewake.weights import diffusers
+from framewake.weights.export import FILES, write_descriptions
+from framewake.weights.load import CLIP_MEAN, CLIP_STD, ImageProcessor
+from framewake.weights.pieces import Target
+from framewake.weights.settings import Settings
+from framewake.weights.writing import bytes_of, write_safetensors
+from measuring.random_weights import RandomWeights
+
+KINDS = {"dit": "BF16", "llava": "F16", "clip_text": "F16", "vae": "F16"}
+# Llama 3's control tokens stand behind its 128,000 others; LLaVA's two behind those.
+ORDINARY = 128000
+CONTROL = {
+    128000: "<|begin_of_text|>",
+    128001: "<|end_of_text|>",
+    128006: "<|start_header_id|>",
+    128007: "<|end_header_id|>",
+    128009: "<|eot_id|>",
+    128257: "<image>",
+    128258: "<pad>",
+}
+
+
+class Sizes(NamedTuple):
+    """Shapes of the four models."""
+
+    dit: DiTConfig
+    vae: VAEConfig
+    llava: LlavaConfig
+    clip_text: ClipTextConfig
+
+
+FULL = Sizes(HUNYUAN_DIT, HUNYUAN_VAE, LLAVA_LLAMA3_8B, CLIP_L)
+# Every block as wide as the published one, but few of them; a narrow autoencoder.
+FEW_LAYERS = dataclasses.replace(LLAVA_LLAMA3_8B, text=dataclasses.replace(LLAVA_LLAMA3_8B.text, layers=4))
+SMALL = Sizes(
+    dataclasses.replace(HUNYUAN_DIT, double_blocks=1, single_blocks=3),
+    dataclasses.replace(HUNYUAN_VAE, block_out_channels=(32, 32, 64, 64), norm_groups=8),
+    FEW_LAYERS,
+    CLIP_L,
+)
+
+
+def targets(name: str, config: Any, seed: int = 1) -> list[Target]:
+    """Everything that belongs into one part's file."""
+    made = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}[name](None, config)
+    shapes = made.shapes() | (made.unused_shapes() if name == "llava" else {})
+    return RandomWeights(seed).targets(shapes, KINDS[name])
+
+
+def size_of(sizes: Sizes) -> int:
+    """Bytes of all weights."""
+    return sum(bytes_of(targets(name, config)) for name, config in sizes._asdict().items())
+
+
+def write_full(folder: Path, sizes: Sizes, *, prompt: str) -> None:
+    """Write the whole checkpoint; the prompt's words are single tokens, as common words are in the real tokenizer."""
+    for name, config in sizes._asdict().items():
+        write_part(folder, name, config)
+    processor = ImageProcessor(sizes.llava.vision.image_size, CLIP_MEAN, CLIP_STD)
+    write_descriptions(folder, Settings(), processor, is_published=True)
+    words = word_forms([VIDEO_I2V.text, prompt])
+    write_tokenizer(folder / "tokenizer", words)
+    write_clip(folder / "tokenizer_2", words)
+
+
+def write_part(folder: Path, name: str, config: Any) -> Path:
+    """Write one part with its config file, in place of what was there."""
+    place = folder / diffusers.FOLDERS[name]
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    write = {
+        "dit": diffusers.dit_content,
+        "vae": diffusers.vae_content,
+        "llava": diffusers.llava_content,
+        "clip_text": diffusers.clip_text_content,
+    }[name]
+    (place / "config.json").write_text(json.dumps(write(config), indent=2) + "\n", encoding="utf-8")
+    path = place / FILES[diffusers.CLASSES[name][0]]
+    write_safetensors(path, targets(name, config))
+    return path
+
+
+def write_tokenizer(folder: Path, words: list[str]) -> None:
+    """A stand-in for LLaVA's tokenizer: control tokens have their own ids, words are one token each."""
+    cut = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(LLAMA_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    merges = learn_merges(piece for text in ("\n\n", *words) for piece, _ in cut.pre_tokenize_str(text))
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *dict.fromkeys(a + b for a, b in merges)]
+    tokens += [f"<unused {number}>" for number in range(len(tokens), ORDINARY)]
+    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = cut
+    tokenizer.decoder = decoders.ByteLevel()
+    added = [CONTROL.get(number, f"<|reserved {number}|>") for number in range(ORDINARY, max(CONTROL) + 1)]
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in added])
+    begin = CONTROL[128000]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, tokenizer.token_to_id(begin))]
+    )
+    names = {"bos_token": begin, "eos_token": CONTROL[128009], "pad_token": CONTROL[128258]}
+    write_folder(folder, tokenizer, "PreTrainedTokenizerFast", names, {"padding_side": "right"})
