@@ -105,4 +105,5 @@ def image_latent(parts: Parts, picture: np.ndarray, precision: Precision) -> Ten
     vae = parts.get("vae", precision.vae)
     pixels = engine.asarray(normalise(picture[None])[None])
     mean, _ = vae.model.encode(vae.weights.part(""), pixels)
-    return mean * parts.checkpoint.vae.scaling_factor
+    latent = mean * parts.checkpoint.vae.scaling_factor
+    return engine.cast(latent, "float16" if precision.rounds_to_half else "float32")
