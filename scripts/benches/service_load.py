@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -53,7 +54,7 @@ class Load:
     async def run(self) -> None:
         """All clients at once, until every job has ended."""
         begin = [index * self.arguments.jobs // self.arguments.clients for index in range(self.arguments.clients + 1)]
-        await asyncio.gather(*(self._client(end - start) for start, end in zip(begin, begin[1:], strict=False)))
+        await asyncio.gather(*(self._client(end - start) for start, end in itertools.pairwise(begin)))
 
     async def _client(self, count: int) -> None:
         async with httpx.AsyncClient(base_url=self.url, timeout=60, trust_env=False) as client:
@@ -185,9 +186,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Hooks() as hooks:
-        with Server(Path(folder), arguments.engine) as server:
-            found = asyncio.run(measure(server, hooks, arguments))
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        hooks = stack.enter_context(Hooks())
+        server = stack.enter_context(Server(folder, arguments.engine))
+        found = asyncio.run(measure(server, hooks, arguments))
     text = line(found)
     sys.stdout.write(json.dumps(found, indent=2) + "\n" + text + "\n")
     if not arguments.no_notes:

