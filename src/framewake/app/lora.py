@@ -1,14 +1,17 @@
-"""``framewake lora``: look into a LoRA, convert it, merge it into a checkpoint."""
+"""``framewake lora``: look into a LoRA, convert it, merge it into a checkpoint, train one."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from framewake.app.options import with_parameters
+from framewake.app.train_options import train_parameters
 
 if TYPE_CHECKING:
     from framewake.config import DiTConfig
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Look into LoRA files, convert them, merge them into a checkpoint.",
+    help="Look into LoRA files, convert them, merge them into a checkpoint, train new ones.",
 )
 
 _CHECKPOINT = typer.Option(
@@ -128,6 +131,28 @@ def merge(
     loras = [open_lora(p, targets, allows_partial=allows_partial, ignores_alpha=ignores_alpha) for p in paths]
     changed = fuse(opened, loras, scales, folder=folder, engine=asked_engine(engine))
     sys.stdout.write(f"{folder}: a checkpoint with {changed} changed weights.\n")
+
+
+def train(given: Mapping[str, Any]) -> None:
+    """Train a LoRA on a folder of clips with captions.
+
+    Clips and captions are encoded once and kept, so that a second run starts at once. The run is saved every
+    --save-every updates and at Ctrl-C; --resume goes on from there, and the file becomes the same as without the stop.
+
+    \b
+    Examples:
+      framewake lora train clips/ style.safetensors --checkpoint /models/HunyuanVideo-I2V --steps 2000 --warmup 100
+      framewake lora train clips/ style.safetensors --resume
+      framewake lora train clips/ small.safetensors --rank 16 --target "single_blocks.*" --lr 3e-4 --batch 4
+      framewake lora train clips/ style.safetensors --sample-every 200 --sample-image a.png --sample-prompt "she smiles"
+      framewake lora train clips/ style.safetensors --format diffusers --dtype bfloat16
+    """
+    from framewake.app.train import train as run
+
+    run(given)
+
+
+app.command("train")(with_parameters(train, train_parameters()))
 
 
 def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:

@@ -15,6 +15,7 @@ _TYPES = {"text": str, "path": str, "choice": str, "integer": int, "number": flo
 _TYPES |= {"texts": list[str]}
 # The shown values of plain types; choices show themselves.
 _METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X", "texts": "FILE[:WEIGHT]"}
+_METAVARS |= {"--target": "PATTERN"}
 
 PLACES: dict[str, tuple[Any, Any, Any]] = {
     "output": (
@@ -138,37 +139,46 @@ def parameters() -> list[inspect.Parameter]:
     made = []
     for name, text in (("image", "The picture that the clip starts from."), ("prompt", "What happens in the clip.")):
         argument = typer.Argument(metavar=name.upper(), help=text, show_default=False)
-        made.append(_parameter(name, str | None, None, argument, is_positional=True))
+        made.append(parameter(name, str | None, None, argument, is_positional=True))
     for name, setting in settings().items():
         key = f"{name}_option" if name in ("image", "prompt") else name
-        made.append(_parameter(key, _TYPES[setting.kind] | None, None, _option(name, setting)))
-    made += [_parameter(name, *place) for name, place in PLACES.items()]
+        made.append(option(key, setting))
+    made += [parameter(name, *place) for name, place in PLACES.items()]
     return made
 
 
-def _parameter(name: str, kind: Any, default: Any, described: Any, *, is_positional: bool = False) -> inspect.Parameter:
+def parameter(name: str, kind: Any, default: Any, described: Any, *, is_positional: bool = False) -> inspect.Parameter:
+    """One parameter of a command, an option unless it is given by position."""
     where = inspect.Parameter.POSITIONAL_OR_KEYWORD if is_positional else inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, where, default=default, annotation=Annotated[kind, described])
 
 
-def _option(name: str, setting: Setting) -> Any:
-    metavar = f"[{'|'.join(setting.choices)}]" if setting.choices else _METAVARS.get(setting.kind)
+def option(key: str, setting: Setting) -> inspect.Parameter:
+    """The option of a setting; None, or [] where it may be repeated, when it is not given."""
+    metavar = (
+        f"[{'|'.join(setting.choices)}]"
+        if setting.choices
+        else _METAVARS.get(setting.flag, _METAVARS.get(setting.kind))
+    )
     text = setting.help
     if setting.unset:
         text += f" Default: {setting.unset}."
-    if name in ("image", "prompt"):
-        text = f"The same as {name.upper()}."
-    return typer.Option(setting.flag, metavar=metavar, help=text, show_default=False)
+    if key.endswith("_option"):
+        text = f"The same as {key.removesuffix('_option').upper()}."
+    described = typer.Option(setting.flag, metavar=metavar, help=text, show_default=False)
+    return parameter(key, _TYPES[setting.kind] | None, None, described)
 
 
-def with_parameters(function: Callable[[Mapping[str, Any]], None]) -> Callable[..., None]:
-    """A command whose signature is ``parameters()`` and that hands them to a function as one mapping."""
+def with_parameters(
+    function: Callable[[Mapping[str, Any]], None], found: list[inspect.Parameter] | None = None
+) -> Callable[..., None]:
+    """A command with these parameters, ``parameters()`` by default, that hands them to a function as one mapping."""
 
     # The only ** of the program: a signature that is made from data has no other way in.
     def command(**given: Any) -> None:
         function(given)
 
-    found = parameters()
+    found = parameters() if found is None else found
     command.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
     command.__doc__, command.__name__ = function.__doc__, function.__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -95,8 +96,8 @@ def write_mp4(path: Path, frames: np.ndarray, *, fps: float, comment: str | None
         container.mux(stream.encode())
 
 
-def read_mp4(path: Path) -> tuple[np.ndarray, float]:
-    """Frames and frames per second of the first video stream.
+def read_mp4(path: Path, *, most: int | None = None) -> tuple[np.ndarray, float]:
+    """Frames and frames per second of the first video stream; with ``most``, no more of them are decoded.
 
     Shapes: -> (F, H, W, 3) uint8.
     Raises: InputError for a file that is no video or is damaged.
@@ -105,7 +106,7 @@ def read_mp4(path: Path) -> tuple[np.ndarray, float]:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = _video_stream(container, path)
-            frames = [_to_rgb(frame) for frame in container.decode(stream)]
+            frames = [_to_rgb(frame) for frame in itertools.islice(container.decode(stream), most)]
             fps = float(stream.average_rate or stream.guessed_rate or 0)
     except av.error.FFmpegError as error:
         raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
-from framewake.weights.lora.file import Lora, Update
+from framewake.weights.lora.file import Update
 
 
 class Store(Protocol):
@@ -20,10 +20,23 @@ class Store(Protocol):
         """The blocks below a name, in order."""
 
 
+class Adapter(Protocol):
+    """What is added: a LoRA in a file (``file.py``), or one in training, whose factors are tensors."""
+
+    def by_weight(self) -> Mapping[str, Sequence[Update]]:
+        """The updates of each weight, in the order of its rows."""
+
+    def factor(self, update: Update) -> float:
+        """What an update's product is multiplied with at weight 1."""
+
+    def factors(self, update: Update) -> tuple[Any, Any]:
+        """The up and down matrices, on the host or on the device. Shapes: (rows, rank), (rank, columns)."""
+
+
 class Merger:
     """Base weights plus the products of LoRAs, tensor by tensor."""
 
-    def __init__(self, engine: Engine, loras: Sequence[Lora]) -> None:
+    def __init__(self, engine: Engine, loras: Sequence[Adapter]) -> None:
         self.engine = engine
         self.loras = tuple(loras)
         self._updates = [lora.by_weight() for lora in loras]
@@ -47,7 +60,7 @@ class Merger:
                 total = total + engine.reshape(self._change(lora, updates[name], tuple(base.shape), scale), base.shape)
         return engine.cast(total, engine.dtype(base))
 
-    def _change(self, lora: Lora, updates: Sequence[Update], shape: tuple[int, ...], scale: float) -> Tensor:
+    def _change(self, lora: Adapter, updates: Sequence[Update], shape: tuple[int, ...], scale: float) -> Tensor:
         """One LoRA's change of one weight: its pieces one below the other, zeros where it has none."""
         engine, pieces, row = self.engine, [], 0
         for update in updates:
@@ -68,7 +81,7 @@ class LoraView:
     same dict at every step); for a store that streams, they are made anew each time.
     """
 
-    def __init__(self, engine: Engine, base: Store, loras: Sequence[Lora], *, keeps: bool = True) -> None:
+    def __init__(self, engine: Engine, base: Store, loras: Sequence[Adapter], *, keeps: bool = True) -> None:
         self._base = base
         self._merger = Merger(engine, loras)
         self._keeps = keeps

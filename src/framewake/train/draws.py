@@ -1,0 +1,60 @@
+"""Everything random of a run, as a function of the seed and a number: no state has to be saved to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from framewake.train.settings import Training
+
+# Which stream: each purpose has its own, so that none depends on how much another has drawn.
+START, ORDER, SHOWN, NOISE = 1, 2, 3, 4
+
+
+class Draw(NamedTuple):
+    """What is random about one batch. Shapes: noise (B, C, F, H, W), all else (B,). Units: ``sigma`` in [0, 1]."""
+
+    sigma: np.ndarray
+    noise: np.ndarray
+
+
+def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """The stream of (seed, purpose, number)."""
+    key = np.asarray([seed, (purpose << 48) + number], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def batch_of(sizes: Sequence[tuple[int, ...]], batch: int, *, seed: int, number: int) -> list[int]:
+    """Which examples make batch ``number``: all come once before any comes again, only equal sizes together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, size in enumerate(sizes):
+        groups.setdefault(size, []).append(index)
+    count = sum(-(-len(group) // batch) for group in groups.values())
+    epoch, position = divmod(number, count)
+    rng = generator(seed, ORDER, epoch)
+    batches = []
+    for group in groups.values():
+        mixed = [group[i] for i in rng.permutation(len(group))]
+        batches += [mixed[i : i + batch] for i in range(0, len(mixed), batch)]
+    return batches[rng.permutation(count)[position]]
+
+
+def shown(count: int, settings: Training, number: int) -> list[tuple[bool, bool]]:
+    """For each clip of batch ``number``: are its caption and its picture there?"""
+    left_out = generator(settings.seed, SHOWN, number).random((count, 2))
+    return [(bool(c >= settings.caption_drop), bool(p >= settings.picture_drop)) for c, p in left_out]
+
+
+def draw(shape: tuple[int, ...], settings: Training, number: int) -> Draw:
+    """Noise and noise levels of batch ``number``, a level for each clip.
+
+    Precision: levels in float64 until they are shifted, then float32; the original rounds them to float16.
+    Source: specification, section 10.3.
+    """
+    rng, shift = generator(settings.seed, NOISE, number), settings.flow_shift
+    is_normal = settings.timesteps == "lognormal"
+    even = 1 / (1 + np.exp(-rng.standard_normal(shape[0]))) if is_normal else rng.random(shape[0])
+    sigma = (shift * even / (1 + (shift - 1) * even)).astype(np.float32)
+    return Draw(sigma, rng.standard_normal(shape, dtype=np.float32))

@@ -1,0 +1,167 @@
+"""Clips and captions through the encoders, once: what training reads lies on disk, and the encoders go."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from framewake.engine.contract import Engine
+from framewake.errors import InputError
+from framewake.media.clips import Clip, black_for_clip, first_for_clip, fitted, read_clip
+from framewake.media.image import normalise
+from framewake.models.tiling import tiled_encode
+from framewake.pipeline.condition import image_latent
+from framewake.pipeline.events import Note
+from framewake.pipeline.precision import Precision
+from framewake.pipeline.run import Pipeline
+from framewake.shapes import base_px, choose_bucket
+from framewake.train.cache import Cache, fingerprint, key_of
+from framewake.train.data import Example, together
+from framewake.train.events import Encoded
+from framewake.train.settings import Training
+from framewake.weights.load import Checkpoint
+
+
+class Prepared(NamedTuple):
+    """One example as training reads it: keys of the cache.
+
+    ``texts`` has a key for (is the caption there, is the picture there).
+    Shapes: latent (C, F, H, W).
+    """
+
+    clip: str
+    texts: dict[tuple[bool, bool], str]
+    latent: tuple[int, ...]
+
+
+class Keys(NamedTuple):
+    """The keys of one example, before anything is encoded."""
+
+    example: Example
+    clip: str
+    texts: dict[tuple[bool, bool], str]
+
+
+class Encoder:
+    """Looks up what is there, checks what is not, and encodes it."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Training, precision: Precision, engine_name: str) -> None:
+        self.checkpoint = checkpoint
+        self.settings = settings
+        self.precision = precision
+        self.frames = settings.frames or checkpoint.settings.frames
+        self.base = base_px(settings.resolution, checkpoint.settings.resolutions)
+        self.has_picture = checkpoint.dit.condition != "none"
+        # Engines agree to rounding only, and a run that goes on must read the very numbers it began with.
+        self._common = {"engine": engine_name, "precision": precision}
+        self._clip = self._common | {
+            "vae": fingerprint(checkpoint, "vae"),
+            "tiling": repr(checkpoint.settings.tiling),
+            "frames": self.frames,
+            "base": self.base,
+        }
+        self._text = self._common | {
+            "encoders": fingerprint(checkpoint, "llava", "clip_text"),
+            "tokenizers": [_names(folder) for folder in (checkpoint.tokenizer, checkpoint.tokenizer_2)],
+            "processor": checkpoint.image_processor,
+            "tokens": checkpoint.settings.text_tokens,
+        }
+
+    def keys(self, example: Example) -> Keys:
+        """Where an example's arrays are or will be."""
+        texts = {}
+        for has_caption in (True, False) if self.settings.caption_drop > 0 else (True,):
+            for has_picture in (True, False) if self.settings.picture_drop > 0 and self.has_picture else (True,):
+                seen = example.digest if has_picture and self.has_picture else "black"
+                facts = {"caption": example.caption if has_caption else "", "picture": seen, "frames": self.frames}
+                texts[has_caption, has_picture] = key_of("text", self._text | facts)
+        return Keys(example, key_of("clip", self._clip | {"content": example.digest}), texts)
+
+    def check(self, missing: Sequence[Keys]) -> None:
+        """Read every clip that will be encoded, so that none stops the work later.
+
+        Raises: InputError that names what is wrong with the first few.
+        """
+        problems = []
+        for keys in missing:
+            try:
+                self._bucket(read_clip(keys.example.path, self.frames))
+            except InputError as error:
+                problems.append(str(error))
+        if problems:
+            raise together(problems, len(missing))
+
+    def encode(self, engine: Engine, cache: Cache, missing: Sequence[Keys]) -> Generator[Encoded | Note, None, None]:
+        """Encode clips with the autoencoder, then captions with the text encoders, one of them at a time.
+
+        The conditioning latent is the first frame encoded alone, and LLaVA sees that frame uncropped, both as at
+        inference; the original trains with a sample of the posterior and the cropped frame.
+        Source: specification, sections 10.1 and 10.3.
+        """
+        pipeline = Pipeline(self.checkpoint, engine)
+        done, count = 0, 2 * len(missing)
+        for keys in missing:
+            if not cache.has(keys.clip):
+                cache.write(keys.clip, self._latents(pipeline, read_clip(keys.example.path, self.frames)))
+            done += 1
+            yield Encoded("clips", done, count)
+        pipeline.parts.release("vae")
+        told = set()
+        for keys in missing:
+            caption = keys.example.caption
+            tokens = pipeline.reader.tokens(caption)
+            if caption not in told:
+                told.add(caption)
+                for text in tokens.notes():
+                    yield Note(f"{keys.example.path.name}: {text}")
+            self._write_texts(pipeline, cache, keys)
+            done += 1
+            yield Encoded("captions", done, count)
+
+    def prepared(self, cache: Cache, keys: Keys) -> Prepared:
+        """An example whose arrays are there."""
+        return Prepared(keys.clip, keys.texts, cache.shape(keys.clip, "latents"))
+
+    def is_there(self, cache: Cache, keys: Keys) -> bool:
+        """Whether everything of an example was encoded before."""
+        return cache.has(keys.clip) and all(cache.has(key) for key in keys.texts.values())
+
+    def _bucket(self, clip: Clip) -> tuple[int, int]:
+        _, height, width, _ = clip.frames.shape
+        return choose_bucket(self.base, height, width)
+
+    def _latents(self, pipeline: Pipeline, clip: Clip) -> dict[str, np.ndarray]:
+        parts, config = pipeline.parts, self.checkpoint.vae
+        pixels = fitted(clip, *self._bucket(clip))
+        vae = parts.get("vae", self.precision.vae)
+        # Normalisation sees whole clips in training: tiles in space only.
+        tiling = dataclasses.replace(self.checkpoint.settings.tiling, is_temporal=False)
+        mean, _ = tiled_encode(vae.model, vae.weights.part(""), normalise(pixels)[None], tiling)
+        image = parts.engine.numpy(image_latent(parts, pixels[0], self.precision))
+        scaled = (mean * np.asarray(config.scaling_factor, mean.dtype)).astype(mean.dtype)
+        return {"latents": scaled[0], "image": image[0]}
+
+    def _write_texts(self, pipeline: Pipeline, cache: Cache, keys: Keys) -> None:
+        processor = self.checkpoint.image_processor
+        look = {"mean": processor.mean, "std": processor.std}
+        engine = pipeline.engine
+        for (has_caption, has_picture), key in keys.texts.items():
+            if cache.has(key):
+                continue
+            semantic = None
+            if self.has_picture and has_picture:
+                clip = read_clip(keys.example.path, self.frames)
+                semantic = first_for_clip(clip, processor.size_px, **look)
+            elif self.has_picture:
+                semantic = black_for_clip(processor.size_px, **look)
+            tokens = pipeline.reader.tokens(keys.example.caption if has_caption else "")
+            text = pipeline.reader.states(pipeline.parts, [tokens], semantic, self.precision.text)
+            states = engine.numpy(text.states)[0, : text.lengths[0]]
+            cache.write(key, {"states": np.array(states), "pooled": np.array(engine.numpy(text.pooled)[0])})
+
+
+def _names(folder: Any) -> list[Any]:
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.iterdir())]

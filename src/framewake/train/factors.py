@@ -1,0 +1,97 @@
+"""The factors that are trained, as an adapter that the LoRA view of the weights takes like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from framewake.engine.contract import Tensor, Weights
+from framewake.errors import InputError
+from framewake.train.draws import START, generator
+from framewake.weights.lora.file import Update
+from framewake.weights.lora.keys import Pair
+from framewake.weights.lora.targets import Place
+
+# Endings of the modules that the published LoRAs adapt (specification, sections 9 and 10.4).
+SUFFIXES = (
+    "linear",
+    "fc1",
+    "fc2",
+    "img_attn_qkv",
+    "img_attn_proj",
+    "txt_attn_qkv",
+    "txt_attn_proj",
+    "linear1",
+    "linear2",
+)
+DOWN, UP = ".lora_down.weight", ".lora_up.weight"
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Factors:
+    """A LoRA whose factors are tensors: gradients of a loss flow back into them.
+
+    ``weights/lora/view.py`` adds it to what ``weights.blocks`` yields, block by block, merged when the block is
+    asked for. So training computes with the very weights that inference with the finished file has, the frozen
+    base may lie in memory or stream from disk, and a block may be computed again instead of kept: recomputation
+    belongs around the two block functions of ``DiT``, which get a merged dict each.
+    """
+
+    def __init__(self, modules: Shapes, rank: int, alpha: float, values: Weights) -> None:
+        self._updates = {name: [_update(name, shape, rank, alpha)] for name, shape in modules.items()}
+        self._values = values
+
+    def by_weight(self) -> dict[str, list[Update]]:
+        """The one update of each weight."""
+        return self._updates
+
+    def factor(self, update: Update) -> float:
+        """What an update's product is multiplied with at weight 1."""
+        return update.factor()
+
+    def factors(self, update: Update) -> tuple[Tensor, Tensor]:
+        """The up and down matrices. Shapes: (rows, rank), (rank, columns)."""
+        return self._values[update.pair.up], self._values[update.pair.down]
+
+
+def chosen(shapes: Shapes, patterns: Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
+    """The weights to adapt, of a transformer's tensors: those of the published LoRAs that fit a pattern.
+
+    Raises: InputError for a pattern that fits none.
+    Source: specification, section 9.
+    """
+    found = {n: s for n, s in shapes.items() if n.endswith(".weight") and _module(n).rpartition(".")[2] in SUFFIXES}
+    patterns = tuple(patterns)
+    for pattern in patterns:
+        if not any(fnmatchcase(_module(name), pattern) for name in found):
+            example = _module(next(iter(found)))
+            raise InputError(f"--target {pattern!r} fits no module; they are named like {example!r} (* fits anything).")
+    if not patterns:
+        return found
+    return {n: s for n, s in found.items() if any(fnmatchcase(_module(n), pattern) for pattern in patterns)}
+
+
+def start(modules: Shapes, rank: int, seed: int) -> dict[str, np.ndarray]:
+    """First factors: down N(0, (1 / rank)^2), up zero, so that training begins at the base itself.
+
+    Source: specification, section 10.4.
+    """
+    values = {}
+    for number, (name, (rows, columns)) in enumerate(modules.items()):
+        drawn = generator(seed, START, number).standard_normal((rank, columns), dtype=np.float32)
+        values[_module(name) + DOWN] = drawn / np.float32(rank)
+        values[_module(name) + UP] = np.zeros((rows, rank), np.float32)
+    return values
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+def _update(name: str, shape: tuple[int, ...], rank: int, alpha: float) -> Update:
+    module = _module(name)
+    pair = Pair(module, False, True, module + DOWN, module + UP, None)
+    return Update(pair, Place(name, 0, shape[0]), rank, alpha, False)

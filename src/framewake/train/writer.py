@@ -1,0 +1,77 @@
+"""The trained factors as a LoRA file that every loader reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from framewake.config import DiTConfig
+from framewake.engine.contract import Engine
+from framewake.train.factors import DOWN, UP
+from framewake.train.optimiser import State
+from framewake.train.settings import Training
+from framewake.weights.files import write_tensors
+from framewake.weights.lora.convert import convert
+from framewake.weights.lora.file import open_lora
+from framewake.weights.lora.keys import OFFICIAL
+from framewake.weights.lora.targets import Targets
+from framewake.weights.names import diffusers_dit
+from framewake.weights.narrow import STORED, narrowed
+
+KINDS: dict[str, str] = {dtype: kind for kind, dtype in STORED.items()}
+
+
+def write_lora(engine: Engine, target: Path, state: State, settings: Training, *, base: DiTConfig, name: str) -> None:
+    """Write a run's factors in the format and type of its settings; the file changes at once or not at all.
+
+    ``base`` is the shape of the transformer that they are for, ``name`` its checkpoint's.
+    Raises: CheckpointError when it cannot be written.
+    Source: specification, sections 9 and 10.5.
+    """
+    about = {
+        "base_model": f"HunyuanVideo-I2V: {name}",
+        "made_by": "framewake lora train",
+        "updates": str(state.step),
+        "rank": str(settings.rank),
+    }
+    alpha = alpha_of(settings)
+    tensors: dict[str, np.ndarray] = {}
+    for key, x in state.factors.items():
+        ending = DOWN if key.endswith(DOWN) else UP
+        values = narrowed(np.ascontiguousarray(engine.numpy(x)), settings.stored)  # type: ignore[arg-type]
+        tensors[OFFICIAL + key.removesuffix(ending).replace(".", "_") + ending] = values
+    kinds = dict.fromkeys(tensors, KINDS[settings.stored])
+    for key in [key.removesuffix(DOWN) for key in tensors if key.endswith(DOWN)]:
+        tensors[key + ".alpha"] = np.asarray(alpha, np.float32)
+    # Wider types first, so that every tensor begins where other readers want it.
+    ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
+    if settings.format == "official":
+        write_tensors(target, ordered, metadata=about, kinds=kinds)
+        return
+    first, second = (target.with_name(f".{target.stem}.{number}.safetensors") for number in (1, 2))
+    try:
+        write_tensors(first, ordered, metadata=about, kinds=kinds)
+        second.unlink(missing_ok=True)
+        rules = diffusers_dit(base)
+        targets = Targets(_shapes(state), rules)
+        convert(open_lora(first, targets), second, settings.format, rules, targets.shapes)  # type: ignore[arg-type]
+        second.replace(target)
+    finally:
+        first.unlink(missing_ok=True)
+        second.unlink(missing_ok=True)
+
+
+def alpha_of(settings: Training) -> float:
+    """The run's alpha, the rank where none is named."""
+    return float(settings.rank if settings.alpha is None else settings.alpha)
+
+
+def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+    """The shapes of the adapted weights."""
+    found: dict[str, tuple[int, ...]] = {}
+    for key, up in state.factors.items():
+        if key.endswith(UP):
+            module = key.removesuffix(UP)
+            found[f"{module}.weight"] = (int(up.shape[0]), int(state.factors[module + DOWN].shape[1]))
+    return found

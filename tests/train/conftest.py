@@ -1,0 +1,57 @@
+"""A toy checkpoint and a folder of tiny clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_checkpoint import write_picture, write_toy
+
+from framewake.golden import rule
+from framewake.media.video import write_video
+from framewake.train.run import Places, Trainer
+from framewake.weights.load import open_checkpoint
+
+FRAMES = 5
+CAPTIONS = ("the red circle moves left", "a blue square moves right and up", "spins slowly")
+SMALL = {"frames": FRAMES, "rank": 4, "learning_rate": 1e-2, "steps": 4, "save_every": 100, "stored": "float32"}
+
+
+def clip_frames(number, frames=FRAMES, height=64, width=64):
+    """A picture that slides by two pixels a frame."""
+    picture = rule.image(f"clip{number}", height, width + 2 * frames, number)
+    return np.stack([picture[:, 2 * i : 2 * i + width] for i in range(frames)])
+
+
+def write_clips(folder, sizes=((64, 64), (64, 64), (48, 80))):
+    """Clips of several kinds with captions beside them."""
+    folder.mkdir(exist_ok=True)
+    for number, (size, ending) in enumerate(zip(sizes, (".mp4", ".webp", ".gif"), strict=True)):
+        write_video(folder / f"{number}{ending}", clip_frames(number, 7, *size), fps=12, metadata={})
+        (folder / f"{number}.txt").write_text(CAPTIONS[number] + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    return open_checkpoint(write_toy(tmp_path_factory.mktemp("toy")))
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    return write_clips(tmp_path_factory.mktemp("clips") / "data")
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory):
+    return write_picture(tmp_path_factory.mktemp("pictures") / "picture.png")
+
+
+@pytest.fixture
+def trainer_of(toy, clips, tmp_path):
+    """A trainer of a small run; settings, and where it reads and writes, can be changed."""
+
+    def make(name="a.safetensors", *, data=clips, resumes=False, checkpoint=toy, **changes):
+        given = changes if resumes else SMALL | changes
+        return Trainer(checkpoint, Places(data, tmp_path / name), given, resumes=resumes)
+
+    return make

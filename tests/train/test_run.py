@@ -1,0 +1,129 @@
+"""Whole training runs: they learn, are cut in two without a trace, and start at once the second time."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from framewake.errors import InputError
+from framewake.media.video import read_metadata
+from framewake.pipeline.adapters import targets_of
+from framewake.pipeline.events import Note
+from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, Update
+from framewake.train.state import state_path
+from framewake.weights.lora.file import open_lora
+
+
+def losses(events):
+    return [event.loss for event in events if isinstance(event, Update)]
+
+
+def test_the_loss_goes_down(engine, trainer_of):
+    # No caption and no picture is left out, and each clip comes in every update: only the noise differs.
+    settings = {"caption_drop": 0.0, "picture_drop": 0.0, "accumulation": 2, "batch": 2}
+    found = losses(trainer_of(steps=40, **settings).run(engine))
+    assert np.mean(found[-8:]) < 0.8 * np.mean(found[:8])
+
+
+def test_events_come_in_order(engine, trainer_of, tmp_path):
+    events = list(trainer_of(steps=3, save_every=2).run(engine))
+    started = events[0]
+    assert isinstance(started, Started) and (started.clips, started.first, started.steps) == (3, 0, 3)
+    assert [e.step for e in events if isinstance(e, Update)] == [1, 2, 3]
+    assert [e.step for e in events if isinstance(e, Saved)] == [2, 3]
+    assert isinstance(events[-1], Trained) and events[-1].path == tmp_path / "a.safetensors"
+    assert all(e.seconds > 0 and e.seconds_left >= 0 and e.norm > 0 for e in events if isinstance(e, Update))
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch": 2, "accumulation": 2, "weight_decay": 0.01, "warmup": 5}])
+def test_a_run_in_two_parts_is_the_same_to_the_byte(engine, trainer_of, tmp_path, changes):
+    whole = losses(trainer_of("whole.safetensors", steps=6, **changes).run(engine))
+    first = losses(trainer_of("part.safetensors", steps=3, **changes).run(engine))
+    second = losses(trainer_of("part.safetensors", resumes=True, steps=6).run(engine))
+    assert first + second == whole
+    assert (tmp_path / "part.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    states = [state_path(tmp_path / f"{name}.safetensors").read_bytes() for name in ("part", "whole")]
+    assert states[0] == states[1]
+
+
+def test_a_stopped_run_is_saved_where_it_stands(engine, trainer_of, tmp_path):
+    list(trainer_of("whole.safetensors", steps=6).run(engine))
+    events = trainer_of("part.safetensors", steps=6).run(engine)
+    for event in events:
+        if isinstance(event, Update) and event.step == 4:
+            events.close()
+    again = trainer_of("part.safetensors", resumes=True)
+    assert again.first == 4
+    list(again.run(engine))
+    assert (tmp_path / "part.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_what_was_encoded_is_used_again(engine, trainer_of, clips, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def run(name, cache):
+        trainer = trainer_of(name, steps=1)
+        trainer.places = dataclasses.replace(trainer.places, cache=cache)
+        return list(trainer.run(engine))
+
+    events = run("a.safetensors", first)
+    assert events[0].cached == 0 and sum(isinstance(e, Encoded) for e in events) == 6
+    files = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
+    events = run("b.safetensors", first)
+    assert events[0].cached == 3 and not any(isinstance(e, Encoded) for e in events)
+    assert {path.name: path.stat().st_mtime_ns for path in first.iterdir()} == files
+    run("c.safetensors", second)
+    assert {path.name for path in second.iterdir()} == set(files)
+    damaged = next(path for path in first.iterdir() if path.name.startswith("clip-"))
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    assert run("d.safetensors", first)[0].cached == 2
+    assert len({(tmp_path / f"{name}.safetensors").read_bytes() for name in "abcd"}) == 1
+
+
+def test_sample_clips_are_made_with_the_lora_of_their_moment(engine, trainer_of, picture, tmp_path):
+    sampled = {"sample_every": 2, "sample_image": str(picture), "sample_prompt": "the red circle moves left"}
+    events = list(trainer_of("a.safetensors", steps=4, **sampled).run(engine))
+    found = {e.step: e.path for e in events if isinstance(e, Sampled)}
+    assert found == {step: tmp_path / f"a-{step:06d}.mp4" for step in (2, 4)}
+    assert found[2].read_bytes() != found[4].read_bytes()
+    assert read_metadata(found[4])["request"]["loras"] == [str(tmp_path / "a.safetensors")]
+    list(trainer_of("b.safetensors", steps=4).run(engine))
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("style", ["official", "kohya", "diffusers", "comfyui"])
+def test_every_format_can_be_written(engine, trainer_of, toy, tmp_path, style):
+    list(trainer_of(steps=2, format=style, alpha=2.0, targets=["*qkv", "single_blocks.*"]).run(engine))
+    lora = open_lora(tmp_path / "a.safetensors", targets_of(toy))
+    assert lora.format == style and not lora.unmatched
+    assert {lora.factor(update) for update in lora.updates} == {0.5}
+    touched = set(lora.by_weight())
+    blocks = ("double_blocks.0.img_attn_qkv", "double_blocks.0.txt_attn_qkv", "single_blocks.0.")
+    assert touched == {name for name in targets_of(toy).shapes if name.startswith(blocks)}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_other_settings_and_other_clips_cannot_go_on(trainer_of, engine, clips, tmp_path):
+    list(trainer_of(steps=2).run(engine))
+    with pytest.raises(InputError, match="exists: go on with it with --resume"):
+        trainer_of()
+    with pytest.raises(InputError, match="trained to the end"):
+        trainer_of(resumes=True)
+    with pytest.raises(InputError, match="--rank is 8, but the run began with 4"):
+        trainer_of(resumes=True, rank=8)
+    with pytest.raises(InputError, match="no saved run"):
+        trainer_of("other.safetensors", resumes=True)
+    data = shutil.copytree(clips, tmp_path / "other")
+    (data / "0.txt").write_text("something else")
+    with pytest.raises(InputError, match="are not those that the run began with"):
+        list(trainer_of(resumes=True, steps=3, data=data).run(engine))
+
+
+def test_long_captions_are_told(engine, trainer_of, clips, tmp_path):
+    data = shutil.copytree(clips, tmp_path / "long")
+    (data / "1.txt").write_text("red circle " * 200)
+    notes = [e.text for e in trainer_of(data=data, steps=1).run(engine) if isinstance(e, Note)]
+    assert len(notes) == 1 and "tokens" in notes[0]
