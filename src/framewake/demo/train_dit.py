@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 180.0
 MOTION_WEIGHT = 15.0
-SHIFT = 5.0  # of the training timesteps; most of what a prompt decides happens at high noise
+SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
 
 
@@ -204,9 +204,9 @@ class Clips:
 def sample_moments(rng: np.random.Generator, frames: int) -> tuple[int, ...]:
     """Frame 0 and, mostly, four others; sometimes all, or a shorter clip's."""
     choice = rng.random()
-    if choice < 0.65:
+    if choice < 0.85:
         return (0, *sorted(int(i) for i in 1 + rng.choice(frames - 1, 4, replace=False)))
-    return tuple(range(frames if choice < 0.95 else int(rng.choice((3, 5)))))
+    return tuple(range(frames if choice < 0.97 else int(rng.choice((3, 5)))))
 
 
 class Plan(NamedTuple):
