@@ -1,0 +1,259 @@
+"""One step of the 13B transformer at 720x1280x129 with all weights on the device, and streamed in 8 GB; the decode.
+
+For a machine with a GPU and little else: Python, torch, numpy, safetensors, Pillow, tokenizers (no PyAV, no web
+framework). Weights are random and made in the host's memory. From the project's folder:
+
+    PYTHONPATH=src python3 scripts/benches/gpu_memory.py --engine torch:cuda
+
+Shares are of the best matrix product measured in the same run. Writes results/bench-gpu-memory.json after every part
+and adds lines to docs/measurements.md. With --toy everything is tiny, for a trial on any machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from measuring import device, record
+from measuring.random_weights import ELEMENTS, HostTensors
+
+from framewake import engine as engines
+from framewake.config import CLIP_L, HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B, DiTConfig, VAEConfig
+from framewake.engine.contract import Engine
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT, TextStates
+from framewake.models.llava import Llava
+from framewake.models.tiling import tiled_decode
+from framewake.models.vae import CausalVAE
+from framewake.nn.rope import rope_table
+from framewake.pipeline.forecast import Placement, Setup, parse_memory
+from framewake.pipeline.forecast.choose import placements, scene_of
+from framewake.pipeline.forecast.cost import Scene, step_operations
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.precision import choose_precision
+from framewake.request import Request
+from framewake.shapes import PixelShape, latent_shape, token_grid
+from framewake.weights.settings import Settings
+from framewake.weights.store import Resident
+from framewake.weights.streamed import Streamed
+
+NAME = "gpu-memory"
+SLOWER = 1.05  # streamed over resident, at most
+TOY_DIT = dataclasses.replace(
+    HUNYUAN_DIT, hidden_size=128, heads=1, double_blocks=2, single_blocks=3, text_width=64, pooled_width=32
+)
+TOY_VAE = dataclasses.replace(HUNYUAN_VAE, block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_groups=4)
+
+
+class Case(NamedTuple):
+    """What is measured: models, clip, and how much the device may hold."""
+
+    dit: DiTConfig
+    vae: VAEConfig
+    shape: PixelShape
+    memory: int
+    text: int
+
+
+def main() -> int:
+    """Measure part by part; what is measured is kept even when a later part fails."""
+    options = record.parser(__doc__, rounds=1)
+    options.add_argument("--engine", default="torch:cuda")
+    options.add_argument("--memory", default="8GB")
+    options.add_argument("--frames", type=int, default=129)
+    options.add_argument("--toy", action="store_true", help="tiny models and a tiny clip")
+    options.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    arguments = options.parse_args()
+    engine = engines.get(arguments.engine)
+    if arguments.toy:
+        case = Case(TOY_DIT, TOY_VAE, PixelShape(9, 64, 96), 0, 24)
+    else:
+        shape = PixelShape(arguments.frames, 720, 1280)
+        case = Case(HUNYUAN_DIT, HUNYUAN_VAE, shape, parse_memory(arguments.memory) or 0, 400)
+    begin = time.perf_counter()
+    found: dict[str, Any] = {"device": device.device_name(engine), "engine": engine.name, "shape": list(case.shape)}
+    found["ceiling"] = device.matrix_ceiling(engine, "bfloat16", is_toy=arguments.toy)
+    say("ceiling", f"{found['ceiling'] / 1e12:.4g} Tflop/s in bfloat16")
+    rows = []
+    bench = Bench(engine, case, found, elements=1 << 18 if arguments.toy else ELEMENTS)
+    for part in arguments.parts:
+        found[part] = PARTS[part](bench)
+        say(part, json.dumps(found[part], default=str))
+        rows.append(row(part, found))
+        record.write(NAME, found | {"rows": rows}, [], has_notes=False)
+    found["seconds"] = time.perf_counter() - begin
+    if "streamed" in found and "resident" in found:
+        ratio = found["streamed"]["seconds"] / found["resident"]["seconds"]
+        found |= {"ratio": ratio, "is_met": ratio <= SLOWER and found["streamed"]["peak"] <= case.memory}
+        found["difference"] = bench.difference()
+        say("streamed over resident", f"{ratio:.3f}; largest difference {found['difference']:.3g} of the largest value")
+    record.write(NAME, found | {"rows": rows}, rows, has_notes=not (arguments.no_notes or arguments.toy))
+    return 0
+
+
+class Bench:
+    """Models, weights on the host, and inputs, made when a part first needs them."""
+
+    def __init__(self, engine: Engine, case: Case, found: dict[str, Any], *, elements: int) -> None:
+        self.engine, self.case, self.found, self.elements = engine, case, found, elements
+        self.dit, self.vae = DiT(engine, case.dit), CausalVAE(engine, case.vae)
+        self.results: dict[str, np.ndarray] = {}
+        self._host: HostTensors | None = None
+        request = Request("", frames=case.shape.frames, steps=50, guidance_scale=1.0, vae_tiling=True)
+        latent = latent_shape(case.shape, channels=case.vae.latent_channels)
+        self.plan = Plan(request, None, case.shape, latent)
+        # What the forecast asks of a checkpoint; there is none on this machine.
+        checkpoint: Any = SimpleNamespace(
+            dit=case.dit, vae=case.vae, llava=LLAVA_LLAMA3_8B, clip_text=CLIP_L, settings=Settings()
+        )
+        models = {
+            "dit": self.dit,
+            "vae": self.vae,
+            "llava": Llava(engine, LLAVA_LLAMA3_8B),
+            "clip_text": ClipText(engine, CLIP_L),
+        }
+        self.precision = choose_precision("bfloat16" if engine.name != "mindspore:cpu" else "float32", engine)
+        self.setup = Setup(engine, checkpoint, models, self.precision)
+
+    @property
+    def scene(self) -> Scene:
+        """What a step works on."""
+        return scene_of(self.setup, self.plan)._replace(text=self.case.text)
+
+    def host(self) -> HostTensors:
+        """The transformer's weights in the host's memory."""
+        if self._host is None:
+            begin = time.perf_counter()
+            self._host = HostTensors(self.dit.shapes(), elements=self.elements)
+            seconds = time.perf_counter() - begin
+            say("weights", f"{self._host.bytes_held / 1e9:.2f} GB made on the host in {seconds:.1f} s")
+        return self._host
+
+    def placed(self, part: str, room: int) -> Placement:
+        """Where the forecast puts a part that may take some bytes."""
+        return placements(self.setup, self.plan, self.scene, room)[part]
+
+    def inputs(self, shape) -> dict[str, Any]:
+        """Everything a step needs for latents of a shape."""
+        engine, dit, text = self.engine, self.case.dit, self.case.text
+        draw = np.random.default_rng(1)
+        states = draw.standard_normal((1, text, dit.text_width), np.float32)
+        pooled = draw.standard_normal((1, dit.pooled_width), np.float32)
+        cos, sin = rope_table(token_grid(shape, dit.patch_size), dit.rope_dims, dit.rope_theta, self.case.shape.frames)
+        return {
+            "latents": engine.asarray(draw.standard_normal((1, *shape), np.float32)),
+            "timestep": engine.full((1,), 900.0),
+            "text": TextStates(engine.asarray(states), (text,), engine.asarray(pooled)),
+            "rope": (engine.asarray(cos), engine.asarray(sin)),
+            "guidance": engine.full((1,), 6000.0),
+        }
+
+    def step(self, name: str, store: Resident | Streamed, chunk: int | None) -> dict[str, Any]:
+        """One step at full size behind a tiny one, which loads the libraries."""
+        engine, latent = self.engine, self.plan.latent
+        self.dit.chunk_tokens = chunk
+        self._run(store, self.inputs(latent._replace(frames=2, height=8, width=8)))
+        given = self.inputs(latent)
+        device.forget_peak(engine)
+        begin = time.perf_counter()
+        out = self._run(store, given)
+        seconds = time.perf_counter() - begin
+        peak = device.peak_bytes(engine)
+        self.results[name] = engine.numpy(engine.cast(out, "float32"))
+        share = step_operations(self.case.dit, self.scene) / seconds / self.found["ceiling"]
+        return {"seconds": seconds, "peak": peak, "share": share, "chunk": chunk, "tokens": self.scene.joined}
+
+    def _run(self, store: Resident | Streamed, given: dict[str, Any]) -> Any:
+        latents = given["latents"]
+        rest = {name: value for name, value in given.items() if name != "latents"}
+        out = self.dit(store, latents, **rest)
+        self.engine.synchronize()
+        return out
+
+    def difference(self) -> float:
+        """Largest difference of the two steps' results over their largest magnitude."""
+        a, b = self.results["streamed"], self.results["resident"]
+        return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def streamed(bench: Bench) -> dict[str, Any]:
+    """The step with the blocks coming from the host's memory, within the limit."""
+    engine, host = bench.engine, bench.host()
+    place = bench.placed("dit", max(bench.case.memory - engine.memory()["used"], 0))
+    dtype = bench.precision.transformer
+    store = Streamed(engine, host, dtype, names=bench.dit.shapes(), streams=bench.dit.streams())
+    found = bench.step("streamed", store, place.chunk_tokens)
+    store.close()
+    return found | {"expected": place.peak, "placement": place.reason, "is_streamed": place.is_streamed}
+
+
+def resident(bench: Bench) -> dict[str, Any]:
+    """The step with all weights on the device."""
+    engine, host = bench.engine, bench.host()
+    place = bench.placed("dit", engine.memory()["free"])
+    dtype = bench.precision.transformer
+    begin = time.perf_counter()
+    store = Resident({name: engine.asarray(host.values(name, dtype), dtype) for name in bench.dit.shapes()})
+    engine.synchronize()
+    loading = time.perf_counter() - begin
+    found = bench.step("resident", store, place.chunk_tokens)
+    return found | {"expected": place.peak, "loading": loading}
+
+
+def decode(bench: Bench) -> dict[str, Any]:
+    """The clip's decode, tile by tile."""
+    engine, dtype = bench.engine, bench.precision.vae
+    made = HostTensors(bench.vae.shapes(), elements=bench.elements)
+    weights = {name: engine.asarray(made.values(name, dtype), dtype) for name in bench.vae.shapes()}
+    latents = np.random.default_rng(2).standard_normal((1, *bench.plan.latent), np.float32)
+    device.forget_peak(engine)
+    tiles = []
+    begin = time.perf_counter()
+    pixels = tiled_decode(
+        bench.vae, weights, latents, HUNYUAN_TILING, on_tile=lambda done, total: tiles.append((done, total))
+    )
+    seconds = time.perf_counter() - begin
+    expected = bench.placed("vae", engine.memory()["free"]).peak
+    is_finite = bool(np.isfinite(pixels).all())
+    return {
+        "seconds": seconds,
+        "peak": device.peak_bytes(engine),
+        "expected": expected,
+        "tiles": len(tiles),
+        "is_finite": is_finite,
+    }
+
+
+PARTS = {"streamed": streamed, "resident": resident, "decode": decode}
+
+
+def row(part: str, found: dict[str, Any]) -> str:
+    """A line of docs/measurements.md."""
+    here, shape = found[part], found["shape"]
+    share = f"{here['share']:.0%} of {found['ceiling'] / 1e12:.0f} Tflop/s" if "share" in here else ""
+    cells = [
+        record.setting()["date"],
+        f"{found['engine']} {found['device']}",
+        part,
+        f"{shape[2]}x{shape[1]}x{shape[0]}",
+        f"{here['seconds']:.2f}",
+        f"{here['peak'] / 1e9:.2f}",
+        f"{here['expected'] / 1e9:.2f}",
+        share,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def say(name: str, text: str) -> None:
+    """A line for whoever watches."""
+    sys.stdout.write(f"{name}: {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
