@@ -44,7 +44,7 @@ def start(folder: Path, toy: Path, *arguments: str) -> Server:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [*PROGRAM, "serve", "--port", str(port), "--checkpoint", str(toy), "--engine", ENGINE]
+    command = [*PROGRAM, "serve", "--port", str(port), "--checkpoint", str(toy), "--engine", ENGINE, "--no-page"]
     log = folder / "log"
     with log.open("a") as file:
         process = subprocess.Popen(

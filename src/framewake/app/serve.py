@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ def serve(given: Mapping[str, Any]) -> None:
 
     Raises: InputError for settings that are not safe, CheckpointError, EngineError.
     """
+    begin = time.perf_counter()
     _need("fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client")
+    if not given["no_page"]:
+        _need("gradio")
     keys = read_keys(given["api_key"], given["api_key_file"])
     is_local = is_loopback(given["host"])
     if not is_local and not keys:
@@ -66,8 +70,13 @@ def serve(given: Mapping[str, Any]) -> None:
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
     shown = f"[{given['host']}]" if ":" in given["host"] else given["host"]
-    log.info("http://%s:%d serves %s; data in %s", shown, given["port"], desk.model, storage.folder)
-    app = create_app(desk, access, background=beside)
+    app = create_app(desk, access, background=beside, has_page=not given["no_page"])
+    what = "API" if given["no_page"] else "page and API"
+    seconds = time.perf_counter() - begin
+    log.info(
+        "http://%s:%d serves %s (%s, ready after %.1f s); data in %s",
+        shown, given["port"], desk.model, what, seconds, storage.folder,
+    )  # fmt: skip
     uvicorn.run(app, host=given["host"], port=given["port"], log_level="warning", timeout_graceful_shutdown=3)
 
 

@@ -77,8 +77,9 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     ] = 600,
     save_every: SaveEvery = 5,
     no_worker: Annotated[
-        bool, typer.Option("--no-worker", help="Only the API: workers run elsewhere (framewake worker).")
+        bool, typer.Option("--no-worker", help="No worker here: workers run elsewhere (framewake worker).")
     ] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Only the API: no page for browsers.")] = False,
 ) -> None:
     """Serve videos over HTTP, from a queue that survives restarts.
 

@@ -75,9 +75,10 @@ def defaults_of(checkpoint: Checkpoint) -> Defaults:
     return Defaults(settings.frames, settings.steps, float(settings.fps), settings.resolutions)
 
 
-def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
+def plan_job(job: Job, checkpoint: Checkpoint, *, picture: tuple[int, int] | None = None) -> Plan:
     """Make every choice of a job; nothing is loaded but the picture's header.
 
+    ``picture`` is its height and width in pixels where they are known and the file is not at hand.
     Raises: InputError for anything that a person can fix.
     """
     request = job.request
@@ -86,7 +87,7 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
     request = resolve(request, defaults_of(checkpoint))
     check_picture_use(request, checkpoint.dit)
     check_loras(request, checkpoint)
-    height_px, width_px = WIDE if request.image is None else picture_size(request.image)
+    height_px, width_px = picture or (WIDE if request.image is None else picture_size(request.image))
     bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
     shape = PixelShape(request.frames, *bucket)
     latent = latent_shape(

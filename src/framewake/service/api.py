@@ -46,8 +46,8 @@ class Background:
         self.stop = stop
 
 
-def create_app(desk: Desk, access: Access, *, background: Background | None = None) -> FastAPI:
-    """The application, ready for any ASGI server."""
+def create_app(desk: Desk, access: Access, *, background: Background | None = None, has_page: bool = False) -> FastAPI:
+    """The application, ready for any ASGI server; with the page, Gradio is imported, which takes some seconds."""
     beside = background or Background()
 
     @contextlib.asynccontextmanager
@@ -65,7 +65,11 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
     )
     figures = Figures(desk)
     app.include_router(make_routes(desk, access.fetcher, access.callbacks, figures=figures))
-    app.add_middleware(Guard, keys=access.keys, is_local=access.is_local, limits=desk.limits)
+    if has_page:
+        from framewake.service.page.mount import add_page
+
+        add_page(app, desk, access.keys)
+    app.add_middleware(Guard, keys=access.keys, is_local=access.is_local, limits=desk.limits, has_page=has_page)
     app.add_middleware(Timed, figures=figures)
     _add_errors(app)
     app.openapi = lambda: _describe(app, bool(access.keys))  # type: ignore[method-assign]

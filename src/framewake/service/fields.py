@@ -16,6 +16,22 @@ _LIMITS = settings()
 MOST_FPS = 120.0
 MAX_INTEGER = 2**63 - 1
 
+# What a setting of a request is called in the API.
+FIELD_OF = {
+    "fps": "fps",
+    "seed": "seed",
+    "steps": "num_inference_steps",
+    "embedded_guidance": "guidance_scale",
+    "guidance_scale": "true_cfg_scale",
+    "negative_prompt": "negative_prompt",
+    "flow_shift": "flow_shift",
+    "frames": "num_frames",
+    "resolution": "resolution",
+    "is_stable": "stability",
+    "precision": "precision",
+    "vae_tiling": "vae_tiling",
+}
+
 
 class ImageReference(BaseModel):
     """A picture by its address."""
@@ -68,6 +84,8 @@ class VideoSettings(BaseModel):
     negative_prompt: Annotated[str | None, Field(max_length=10_000, description=_LIMITS["negative_prompt"].help)] = None
     flow_shift: Annotated[float | None, Field(ge=0.01, le=1000, description=_LIMITS["flow_shift"].help)] = None
     stability: Annotated[bool | None, Field(description=_LIMITS["is_stable"].help)] = None
+    precision: Annotated[str | None, Field(max_length=20, description=_LIMITS["precision"].help)] = None
+    vae_tiling: Annotated[bool | None, Field(description=_LIMITS["vae_tiling"].help)] = None
     lora: Annotated[
         list[LoraReference] | None, Field(max_length=8, description="LoRA files that the server offers, by name.")
     ] = None
@@ -99,20 +117,8 @@ def request_of(given: VideoSettings, checkpoint: Settings, *, picture: str | Non
     Raises: InputError.
     """
     values: dict[str, Any] = {"prompt": given.prompt, "image": picture}
-    if given.stability is not None:
-        values["is_stable"] = given.stability
-    same = {
-        "fps": given.fps,
-        "seed": given.seed,
-        "steps": given.num_inference_steps,
-        "embedded_guidance": given.guidance_scale,
-        "guidance_scale": given.true_cfg_scale,
-        "negative_prompt": given.negative_prompt,
-        "flow_shift": given.flow_shift,
-        "frames": given.num_frames,
-        "resolution": given.resolution,
-    }
-    values |= {name: value for name, value in same.items() if value is not None}
+    asked = {name: getattr(given, field) for name, field in FIELD_OF.items()}
+    values |= {name: value for name, value in asked.items() if value is not None}
     if given.resolution is None and given.size is not None:
         values["resolution"] = resolution_of(given.size, checkpoint.resolutions)
     if given.num_frames is None and given.seconds is not None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from framewake.service import sessions
 from framewake.service.refusals import Forbidden, Refused, TooLarge, TooMany, Unauthorised
 
 Scope = MutableMapping[str, Any]
@@ -18,7 +19,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = {"/health"}
+LOGIN = "/login"
+OPEN_PATHS = {"/health", LOGIN}
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 NOBODY = "local"  # who asks when there are no keys
 LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
@@ -62,22 +64,32 @@ def owner_of(key: str) -> str:
 class Guard:
     """An ASGI middleware: keys, hosts, origins and sizes. The owner of a request is in ``scope["owner"]``."""
 
-    def __init__(self, app: App, *, keys: Sequence[str], is_local: bool, limits: Limits) -> None:
+    def __init__(
+        self, app: App, *, keys: Sequence[str], is_local: bool, limits: Limits, has_page: bool = False
+    ) -> None:
         self.app = app
+        self.has_page = has_page
         self.keys = [key.encode() for key in keys]
         self.is_local = is_local
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, count the body's bytes, and hand on."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # nothing here speaks over websockets
+            await send({"type": "websocket.close", "code": 1008})
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             self._check_site(scope, headers)
             scope["owner"] = self._owner(scope, headers)
             self._check_length(headers)
+        except Unauthorised as error:
+            is_page = self.has_page and scope["method"] == "GET" and "text/html" in headers.get("accept", "")
+            await (_to_login if is_page else _refuse)(error, scope, receive, send)
+            return
         except Refused as error:
             await _refuse(error, scope, receive, send)
             return
@@ -101,6 +113,9 @@ class Guard:
         matches = [hmac.compare_digest(known, key.encode()) for known in self.keys]
         if any(matches):
             return owner_of(key)
+        session = sessions.key_of(headers.get("cookie", ""), self.keys)
+        if session is not None:
+            return owner_of(session)
         if scope["path"] in OPEN_PATHS:
             return NOBODY
         raise Unauthorised("a valid API key is needed: send it as Authorization: Bearer KEY.")
@@ -136,6 +151,12 @@ def _hostname(host: str) -> str:
         return urllib.parse.urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+async def _to_login(_error: Refused, scope: Scope, receive: Receive, send: Send) -> None:
+    from starlette.responses import RedirectResponse
+
+    await RedirectResponse(LOGIN, status_code=303)(scope, receive, send)
 
 
 async def _refuse(error: Refused, scope: Scope, receive: Receive, send: Send) -> None:

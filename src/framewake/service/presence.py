@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, or_, select, update
 
 from framewake.media.output import process_space
 from framewake.service.store import JobStore
-from framewake.service.tables import jobs, workers
+from framewake.service.tables import devices, jobs, workers
 
 DEAD_SECONDS = 30  # without a heartbeat
 
@@ -57,6 +58,21 @@ class Presence:
                 values = {"id": worker, "model": model, "engine": engine, "started": now, "heartbeat": now}
                 connection.execute(insert(workers).values(values))
             connection.execute(delete(workers).where(workers.c.heartbeat < now - 24 * 3600))
+
+    def describe(self, worker: str, facts: Mapping[str, Any]) -> None:
+        """Say what a worker's device is like; what vanished workers said is forgotten."""
+        with self.store.database.writing() as connection:
+            known = select(workers.c.id)
+            connection.execute(delete(devices).where(or_(devices.c.worker == worker, devices.c.worker.not_in(known))))
+            connection.execute(insert(devices).values(worker=worker, facts=json.dumps(facts)))
+
+    def device(self, model: str) -> dict[str, Any] | None:
+        """What a living worker for a model says of its device."""
+        alive = [row.id for row in self.alive() if row.model == model]
+        with self.store.database.reading() as connection:
+            query = select(devices.c.facts).where(devices.c.worker.in_(alive)).order_by(devices.c.worker)
+            facts = connection.execute(query).scalars().first()
+        return None if facts is None else json.loads(facts)
 
     def leave(self, worker: str) -> None:
         """A worker goes in peace."""

@@ -52,6 +52,14 @@ workers = Table(
     Column("heartbeat", Double, nullable=False),
 )
 
+# What each worker says of its device, for forecasts; a table of its own, so that older databases can be used.
+devices = Table(
+    "devices",
+    metadata,
+    Column("worker", String(100), primary_key=True),
+    Column("facts", Text, nullable=False),
+)
+
 deliveries = Table(
     "deliveries",
     metadata,

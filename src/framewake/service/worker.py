@@ -22,6 +22,7 @@ from framewake.pipeline.jobs import Output
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict
+from framewake.service.devices import device_facts
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.refusals import NotFound, public_error
@@ -75,6 +76,7 @@ class Worker:
     def run(self) -> None:
         """Work until ``stop`` is set; the job at hand is saved and given back within a step."""
         self._beat()
+        self._describe()
         beating = threading.Thread(target=self._keep_beating, daemon=True)
         beating.start()
         while not self.stop.is_set():
@@ -186,6 +188,13 @@ class Worker:
 
     def _beat(self) -> None:
         self.presence.beat(self.name, model=self.model, engine=self.pipeline.engine.name)
+
+    def _describe(self) -> None:
+        """Tell what this device is like, so that the page can say what a video will take."""
+        try:
+            self.presence.describe(self.name, device_facts(self.pipeline))
+        except FAILURES as error:
+            log.warning("nothing is known of this device's speed: %s", error)
 
     def _keep_beating(self) -> None:
         """Long steps are no reason to lose a job; a cancelled one is noticed here too."""

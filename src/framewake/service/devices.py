@@ -1,0 +1,72 @@
+"""What a worker's device is like, told through the database: the server forecasts without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.pipeline.forecast import Forecast, Rates, Setup, forecast, largest_file, measured_rates
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.precision import choose_precision
+from framewake.pipeline.run import Pipeline
+from framewake.weights.load import Checkpoint
+
+
+class Device:
+    """Stands where a forecast wants an engine: it knows its name and its memory, and cannot compute."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.name: str = facts["name"]
+        self.kind: str = facts["kind"]
+        self.device: str = facts["device"]
+        self.reason: str = facts["reason"]
+        self._memory: dict[str, int] = facts["memory"]
+
+    def memory(self) -> dict[str, int]:
+        """Bytes when the worker began, before it had loaded anything."""
+        return self._memory
+
+
+def device_facts(pipeline: Pipeline) -> dict[str, Any]:
+    """What a worker tells. The speed is measured when it is not known yet, which takes about a second."""
+    engine = pipeline.engine
+    dtype = choose_precision("auto", engine).transformer
+    weights = largest_file(pipeline.checkpoint.layout.weights["dit"][0])
+    return {
+        "name": engine.name,
+        "kind": engine.kind,
+        "device": engine.device,
+        "reason": engine.reason,
+        "memory": {name: int(value) for name, value in engine.memory().items()},
+        "room": pipeline.parts.room(),
+        "keeps_all": pipeline.parts.keeps_all,
+        "rates": list(measured_rates(engine, dtype, weights)[:3]),
+    }
+
+
+class Forecaster:
+    """What a plan would take on a device that another process has."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def forecast(self, plan: Plan, facts: Mapping[str, Any]) -> Forecast:
+        """Memory and time.
+
+        Raises: InputError for a precision that the device cannot do, ResourceError when the plan cannot fit.
+        """
+        engine: Any = Device(facts)
+        models = {
+            "llava": Llava(engine, self.checkpoint.llava),
+            "clip_text": ClipText(engine, self.checkpoint.clip_text),
+            "vae": CausalVAE(engine, self.checkpoint.vae),
+            "dit": DiT(engine, self.checkpoint.dit),
+        }
+        setup = Setup(engine, self.checkpoint, models, choose_precision(plan.request.precision, engine))
+        products, attention, disk = facts["rates"]
+        rates = Rates(products, attention, disk, is_measured_now=False)
+        return forecast(setup, plan, room=facts["room"], keeps_all=facts["keeps_all"], rates=rates)

@@ -1,0 +1,143 @@
+"""The controls of the form, made from the descriptions in ``Request``; their values as settings and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from framewake.errors import InputError
+from framewake.lora import parse_lora
+from framewake.request import Request, from_dict, settings
+from framewake.service.fields import FIELD_OF
+from framewake.service.page.texts import say
+from framewake.setting import Setting, shown
+from framewake.weights.settings import Settings
+
+BASIC = ("prompt", "resolution", "is_stable", "frames", "steps", "seed")
+ADVANCED = ("negative_prompt", "guidance_scale", "embedded_guidance", "flow_shift", "fps", "precision", "vae_tiling")
+NAMES = (*BASIC, *ADVANCED)
+MOST_LORAS = 8
+MOTION = ("stable", "dynamic")
+
+
+def control(name: str, language: str, checkpoint: Settings) -> gr.components.Component:
+    """The control of one setting."""
+    setting = settings()[name]
+    described: dict[str, Any] = {
+        "label": say(language, f"setting.{name}"),
+        "info": say(language, f"setting.{name}.help"),
+        "elem_id": f"fw-{name}",
+    }
+    if name == "is_stable":
+        words = [(say(language, f"setting.motion.{word}"), word) for word in MOTION]
+        described |= {"label": say(language, "setting.motion"), "info": say(language, "setting.motion.help")}
+        return gr.Radio(words, value=MOTION[0], **described)
+    if name == "resolution":
+        return gr.Radio(list(checkpoint.resolutions), value=first_class(checkpoint), **described)
+    if name in ("frames", "steps"):
+        value = getattr(checkpoint, name)
+        step = 4 if name == "frames" else 1
+        return gr.Slider(1, largest(name, value, checkpoint), value=value, step=step, **described)
+    if name == "prompt":
+        return gr.Textbox(placeholder=say(language, "prompt.placeholder"), max_length=10_000, **described)
+    if name == "seed":  # text: a browser's numbers end at 2^53
+        return gr.Textbox(placeholder=say(language, "setting.seed.random"), max_lines=1, **described)
+    return plain_control(name, setting, language, described)
+
+
+def plain_control(name: str, setting: Setting, language: str, described: dict[str, Any]) -> gr.components.Component:
+    """The control that follows from a setting's kind alone."""
+    default = getattr(Request(prompt=""), name)
+    hint = say(language, f"setting.{name}.unset") if setting.unset else None
+    if setting.kind == "choice":
+        return gr.Dropdown(list(setting.choices or ()), value=default, **described)
+    if setting.kind == "switch":
+        return gr.Checkbox(value=default, **described)
+    if setting.kind in ("number", "integer"):
+        return gr.Number(value=default, placeholder=hint, step=1 if setting.kind == "integer" else 0.5, **described)
+    return gr.Textbox(value=default, placeholder=hint, lines=2, max_length=10_000, **described)
+
+
+def first_class(checkpoint: Settings) -> str:
+    """The resolution class that a request has when it says nothing."""
+    default = Request(prompt="").resolution
+    return default if default in checkpoint.resolutions else next(iter(checkpoint.resolutions))
+
+
+def largest(name: str, value: int, checkpoint: Settings) -> int:
+    """Where a slider ends: twice the usual number, or further when a value needs it."""
+    usual = getattr(checkpoint, name)
+    return max(2 * (usual - 1) + 1, value) if name == "frames" else max(2 * usual, value)
+
+
+def settings_of(values: Sequence[Any]) -> dict[str, Any]:
+    """What the controls hold, in the order of ``NAMES``, as settings of a request; what is empty is left out.
+
+    Raises: InputError for a seed that is no number.
+    """
+    found: dict[str, Any] = {}
+    for name, value in zip(NAMES, values, strict=True):
+        if value is None or value == "":
+            continue
+        found[name] = _value(name, settings()[name], value)
+    return found
+
+
+def _value(name: str, setting: Setting, value: Any) -> Any:
+    if name == "is_stable":
+        return value == MOTION[0]
+    if setting.kind == "integer" and type(value) is not int:
+        try:
+            return int(value)
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{name} is {shown(value)}: expected a whole number.") from error
+    return value
+
+
+def fields_of(values: Sequence[Any], loras: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """The same as fields of ``POST /v1/videos``.
+
+    Raises: InputError.
+    """
+    given = settings_of(values)
+    made = {FIELD_OF.get(name, name): value for name, value in given.items()}
+    if loras:
+        made["lora"] = [{"name": name, "scale": scale} for name, scale in loras]
+    return made
+
+
+def values_of(request: Request, checkpoint: Settings) -> list[Any]:
+    """Updates that make every control show a request."""
+    updates = []
+    for name in NAMES:
+        value = getattr(request, name)
+        if name == "is_stable":
+            value = MOTION[0 if value else 1]
+        if name == "seed" and value is not None:
+            value = str(value)
+        if name in ("frames", "steps"):
+            value = getattr(checkpoint, name) if value is None else value
+            updates.append(gr.update(value=value, maximum=largest(name, value, checkpoint)))
+            continue
+        if name == "resolution" and value not in checkpoint.resolutions:
+            value = first_class(checkpoint)
+        updates.append(gr.update(value=value))
+    return updates
+
+
+def usable(values: Mapping[str, Any]) -> tuple[Request, dict[str, float]]:
+    """A request from settings of another day, and its LoRAs by name; files and places do not come along.
+
+    Raises: InputError.
+    """
+    kept = {name: value for name, value in values.items() if name in (*NAMES, "loras")}
+    request = from_dict(kept)
+    used = [parse_lora(text) for text in request.loras]
+    return request, {lora_name(use.path): use.strongest() for use in used}
+
+
+def lora_name(path: str) -> str:
+    """How a server calls a LoRA file."""
+    return path.replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")

@@ -1,0 +1,74 @@
+// What the other scripts share: texts, elements, requests. People's words become text nodes, never markup.
+window.framewake = (() => {
+  const given = window.framewakeSettings;
+
+  function say(key, values = {}) {
+    return (given.texts[key] ?? key).replace(/\$(\w+)/g, (whole, name) => values[name] ?? whole);
+  }
+
+  function make(tag, properties = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(properties)) {
+      if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+      else if (name in element) element[name] = value;
+      else element.setAttribute(name, value);
+    }
+    element.append(...children.filter((child) => child !== null && child !== undefined));
+    return element;
+  }
+
+  function lasting(seconds) {
+    if (seconds < 90) return say("time.seconds", { count: Math.max(1, Math.round(seconds)) });
+    const minutes = Math.round(seconds / 60);
+    if (minutes < 90) return say("time.minutes", { count: minutes });
+    return say("time.hours", { count: Math.floor(minutes / 60), minutes: minutes % 60 });
+  }
+
+  function ago(moment) {
+    const minutes = Math.floor((Date.now() / 1000 - moment) / 60);
+    if (minutes < 1) return say("ago.now");
+    if (minutes < 60) return say("ago.minutes", { count: minutes });
+    if (minutes < 48 * 60) return say("ago.hours", { count: Math.floor(minutes / 60) });
+    return say("ago.days", { count: Math.floor(minutes / 1440) });
+  }
+
+  // An answer of the API, or an Error whose message is for people.
+  async function ask(path, options = {}) {
+    let answer;
+    try {
+      answer = await fetch(path, { credentials: "same-origin", ...options });
+    } catch {
+      throw Object.assign(new Error(say("error.network")), { isNetwork: true });
+    }
+    if (answer.status === 401) {
+      location.assign("/login");
+      throw new Error(say("login.wrong"));
+    }
+    if (answer.ok) return answer;
+    const body = await answer.json().catch(() => null);
+    throw Object.assign(new Error(body?.error?.message ?? say("error.network")), { status: answer.status });
+  }
+
+  // A hidden box of Gradio's: what is written there reaches the handlers.
+  function tell(id, text) {
+    const box = document.querySelector(`#${id} textarea, #${id} input`);
+    if (!box) return;
+    Object.getOwnPropertyDescriptor(Object.getPrototypeOf(box), "value").set.call(box, text);
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  // Gradio puts its elements there when it likes: each is met once, when it has come.
+  function whenThere(selector, meet) {
+    const look = () => {
+      const found = document.querySelector(selector);
+      if (found && !found.dataset.met) {
+        found.dataset.met = "yes";
+        meet(found);
+      }
+    };
+    new MutationObserver(look).observe(document.documentElement, { childList: true, subtree: true });
+    look();
+  }
+
+  return { given, say, make, lasting, ago, ask, tell, whenThere };
+})();

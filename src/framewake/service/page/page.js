@@ -1,0 +1,73 @@
+// Handing in, and filling the form again.
+(() => {
+  const { given, say, ask, tell } = window.framewake;
+  const done = new Set(); // tickets and notes come again when Gradio repeats an event
+  let isSending = false;
+  let isMissingPicture = false;
+
+  function message(text, kind = "fw-refused") {
+    const place = document.querySelector("#fw-message");
+    if (!place) return;
+    place.textContent = text;
+    place.className = text ? kind : "";
+    if (text) place.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  function isNew(text) {
+    const { number } = JSON.parse(text);
+    if (done.has(number)) return false;
+    done.add(number);
+    return true;
+  }
+
+  async function send(text) {
+    if (!text || isSending || !isNew(text)) return;
+    const { fields, error } = JSON.parse(text);
+    const picture = window.framewake.picture.file();
+    if (error) return message(error);
+    if (given.needsPicture && !picture) return message(say("make.no_picture"));
+    if (!fields.prompt?.trim()) return message(say("make.no_prompt"));
+    const body = new FormData();
+    for (const [name, value] of Object.entries(fields)) {
+      body.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+    }
+    if (given.needsPicture) body.append("input_reference", picture, "picture");
+    isSending = true;
+    message(say("make.busy"), "fw-note");
+    try {
+      const video = await (await ask("/v1/videos", { method: "POST", body })).json();
+      message("");
+      await window.framewake.videos.look(video);
+    } catch (failure) {
+      message(`${say("error.title")} ${failure.message}`);
+    } finally {
+      isSending = false;
+    }
+  }
+
+  // Settings of an earlier video, and its picture where the server still has it.
+  async function reuse({ settings, picture_of }) {
+    isMissingPicture = given.needsPicture && !picture_of;
+    if (picture_of && given.needsPicture) {
+      const bytes = await (await ask(`/page/videos/${picture_of}/picture`)).blob();
+      await window.framewake.picture.take(new File([bytes], "picture"));
+    }
+    tell("fw-restore", JSON.stringify(settings));
+    requestAnimationFrame(() => document.querySelector("#fw-restore-go")?.click());
+  }
+
+  Object.assign(window.framewake, {
+    message,
+    send,
+    reuse,
+    note(text) {
+      if (!text || !isNew(text)) return;
+      const note = JSON.parse(text);
+      if (note.error) return message(note.error);
+      const words = isMissingPicture ? `${note.text} ${say("restore.picture")}` : note.text;
+      message(words, "fw-note");
+      document.querySelector(".fw-form")?.scrollIntoView({ behavior: "smooth", block: "start" });
+    },
+  });
+  document.documentElement.lang = given.language;
+})();

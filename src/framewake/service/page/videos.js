@@ -1,0 +1,256 @@
+// Queue and history, as the API tells them: they live in the server's database, and outlive this page.
+(() => {
+  const { say, make, lasting, ago, ask, whenThere } = window.framewake;
+  const ACTIVE = ["queued", "in_progress"];
+  const known = new Map(); // id -> video
+  let focus = null; // the one that is shown large
+  let shown = 12;
+  let hasMore = false;
+  let isLoaded = false;
+  let stream = null; // events of the one in focus while it is made
+  let timer = null;
+  let stage, list, banner, more;
+
+  const content = (video, variant) => `/v1/videos/${video.id}/content?variant=${variant}`;
+
+  // --- the large card
+
+  function card(video) {
+    const parts = [];
+    if (video.status === "completed") {
+      const player = make("video", {
+        src: content(video, "video"),
+        poster: content(video, "thumbnail"),
+        controls: true,
+        loop: true,
+        muted: true,
+        autoplay: true,
+        playsInline: true,
+        id: "fw-player",
+      });
+      const [width, height] = video.size.split("x");
+      player.style.aspectRatio = `${width} / ${height}`;
+      parts.push(player);
+    } else if (video.status === "in_progress") {
+      const preview = make("img", { className: "fw-preview", alt: say("video.preview"), hidden: true });
+      const bar = make("div", { className: "fw-bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 });
+      bar.append(make("div"));
+      const [width, height] = video.size.split("x");
+      const window_ = make("div", { className: "fw-window" }, preview, make("span", { className: "fw-pulse" }));
+      window_.style.aspectRatio = `${width} / ${height}`;
+      parts.push(window_, bar, make("p", { className: "fw-progress" }));
+    } else {
+      parts.push(make("p", { className: `fw-told fw-${video.status}`, role: "status" }));
+    }
+    parts.push(
+      make("p", { className: "fw-said" }, video.prompt),
+      make(
+        "p",
+        { className: "fw-quiet" },
+        say("video.details", {
+          size: video.size.replace("x", " × "),
+          frames: video.num_frames,
+          steps: video.num_inference_steps,
+          seed: video.seed,
+        }),
+      ),
+      make("div", { className: "fw-actions" }, ...actions(video)),
+    );
+    return make("article", { className: "fw-card", "data-id": video.id, "data-status": video.status }, ...parts);
+  }
+
+  function actions(video) {
+    const button = (key, work, kind = "") =>
+      make("button", { type: "button", className: `fw-button ${kind}`, "data-does": key, onclick: work }, say(key));
+    const found = [];
+    if (ACTIVE.includes(video.status)) found.push(button("video.cancel", () => remove(video), "fw-danger"));
+    if (video.status === "completed") {
+      const link = { href: content(video, "video"), download: `framewake-${video.seed}.mp4`, className: "fw-button" };
+      found.push(make("a", link, say("video.download")));
+    }
+    found.push(button("video.reuse", () => reuse(video)));
+    if (["failed", "cancelled"].includes(video.status)) found.push(button("video.retry", () => retry(video)));
+    if (!ACTIVE.includes(video.status)) found.push(button("video.remove", () => remove(video), "fw-danger"));
+    return found;
+  }
+
+  function fillCard(video) {
+    const place = stage.firstElementChild;
+    if (video.status === "in_progress") {
+      const bar = place.querySelector(".fw-bar");
+      bar.setAttribute("aria-valuenow", video.progress);
+      bar.firstElementChild.style.width = `${Math.max(video.progress, 1)}%`;
+      const words = [say(`stage.${video.stage ?? "start"}`)];
+      if (video.stage === "denoise" && video.step > 0) {
+        words[0] = say("video.step", { step: video.step, steps: video.num_inference_steps });
+        if (video.seconds_left) words.push(say("video.left", { time: lasting(video.seconds_left) }));
+      }
+      place.querySelector(".fw-progress").textContent = words.join(" · ");
+      return;
+    }
+    const told = place.querySelector(".fw-told");
+    if (!told) return;
+    if (video.status === "queued") {
+      const position = video.queue_position ?? 1;
+      told.textContent = position === 1 ? say("video.next") : say("video.position", { position });
+    } else if (video.status === "failed") told.textContent = video.error?.message ?? say("state.failed");
+    else told.textContent = say("video.cancelled");
+  }
+
+  function follow(video) {
+    const wanted = video?.status === "in_progress" ? video.id : null;
+    if (stream?.id === wanted) return;
+    stream?.source.close();
+    stream = null;
+    if (!wanted) return;
+    const source = new EventSource(`/v1/videos/${wanted}/events`);
+    stream = { id: wanted, source };
+    source.addEventListener("status", (event) => accept([JSON.parse(event.data)]));
+    source.addEventListener("preview", (event) => {
+      const image = stage.querySelector(`[data-id="${wanted}"] .fw-preview`);
+      if (!image) return;
+      image.src = event.data;
+      image.hidden = false;
+    });
+    source.addEventListener("end", (event) => {
+      source.close();
+      const video = JSON.parse(event.data);
+      if (video.id) accept([video]);
+      refresh();
+    });
+  }
+
+  // --- the small ones
+
+  function tile(video) {
+    const picture =
+      video.status === "completed"
+        ? make("img", { src: content(video, "thumbnail"), alt: "", loading: "lazy" })
+        : make("span", { className: "fw-sign", "aria-hidden": "true" }, sign(video.status));
+    const status = make("span", { className: `fw-chip fw-${video.status}` }, say(`state.${video.status}`));
+    const work = () => {
+      focus = video.id;
+      render();
+      stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    };
+    return make(
+      "button",
+      { type: "button", className: "fw-tile", "data-id": video.id, "data-status": video.status, onclick: work },
+      make("span", { className: "fw-thumb" }, picture, status),
+      make("span", { className: "fw-words" }, video.prompt),
+      make("small", {}, ago(video.created_at)),
+    );
+  }
+
+  const sign = (status) => ({ queued: "⏳", in_progress: "▶", failed: "!", cancelled: "×" })[status];
+
+  function render() {
+    const videos = [...known.values()].sort((a, b) => b.created_at - a.created_at || b.order - a.order);
+    if (!known.has(focus)) focus = null;
+    focus ??= (videos.find((video) => video.status === "in_progress") ?? videos[0])?.id ?? null;
+    const video = known.get(focus);
+    const current = stage.firstElementChild;
+    if (!video) {
+      if (isLoaded && !current?.classList.contains("fw-empty")) {
+        stage.replaceChildren(
+          make(
+            "div",
+            { className: "fw-empty" },
+            make("span", { "aria-hidden": "true" }, "▷"),
+            make("strong", {}, say("videos.empty")),
+            make("p", {}, say("videos.empty.hint")),
+          ),
+        );
+      }
+    } else {
+      if (current?.dataset.id !== video.id || current?.dataset.status !== video.status) {
+        stage.replaceChildren(card(video));
+      }
+      fillCard(video);
+    }
+    follow(video);
+    const tiles = new Map([...list.children].map((each) => [`${each.dataset.id} ${each.dataset.status}`, each]));
+    const wanted = videos.map((each) => tiles.get(`${each.id} ${each.status}`) ?? tile(each));
+    if (wanted.length !== list.children.length || wanted.some((each, index) => each !== list.children[index])) {
+      list.replaceChildren(...wanted);
+    }
+    for (const each of list.children) each.setAttribute("aria-current", String(each.dataset.id === focus));
+    list.hidden = videos.length < 2;
+    more.hidden = !hasMore;
+  }
+
+  function accept(videos) {
+    for (const video of videos) known.set(video.id, { ...known.get(video.id), ...video });
+    render();
+  }
+
+  // --- asking
+
+  async function refresh() {
+    clearTimeout(timer);
+    try {
+      const answer = await (await ask(`/v1/videos?limit=${shown}`)).json();
+      const health = await fetch("/health").then((found) => found.json());
+      known.clear();
+      answer.data.forEach((video, index) => known.set(video.id, { ...video, order: -index }));
+      hasMore = answer.has_more && shown < 100;
+      isLoaded = true;
+      const isStuck = health.workers === 0 && answer.data.some((video) => ACTIVE.includes(video.status));
+      tellBanner(isStuck ? say("videos.working") : "");
+      render();
+    } catch (error) {
+      if (error.status === undefined) tellBanner(say("videos.lost"));
+    }
+    const isActive = [...known.values()].some((video) => ACTIVE.includes(video.status));
+    timer = setTimeout(refresh, banner.hidden && !isActive ? 8000 : 1500);
+  }
+
+  function tellBanner(text) {
+    banner.textContent = text;
+    banner.hidden = !text;
+  }
+
+  async function change(path, method) {
+    try {
+      await ask(path, { method });
+    } catch (error) {
+      window.framewake.message(error.message);
+    }
+    await refresh();
+  }
+
+  const remove = (video) => change(`/v1/videos/${video.id}`, "DELETE");
+  const retry = (video) => change(`/v1/videos/${video.id}/retry`, "POST");
+
+  async function reuse(video) {
+    try {
+      await window.framewake.reuse(await (await ask(`/page/videos/${video.id}/settings`)).json());
+    } catch (error) {
+      window.framewake.message(error.message);
+    }
+  }
+
+  window.framewake.videos = {
+    refresh,
+    look(video) {
+      focus = video.id;
+      known.set(video.id, { ...video, order: 1 });
+      render();
+      if (window.innerWidth < 900) stage.scrollIntoView({ behavior: "smooth", block: "start" });
+      return refresh();
+    },
+  };
+
+  whenThere("#fw-videos", (place) => {
+    banner = make("p", { className: "fw-banner", role: "status", hidden: true });
+    stage = make("div", { className: "fw-stage", "aria-live": "polite" });
+    list = make("div", { className: "fw-list", hidden: true });
+    more = make("button", { type: "button", className: "fw-button fw-more", hidden: true }, say("videos.more"));
+    more.addEventListener("click", () => {
+      shown = Math.min(shown + 24, 100);
+      refresh();
+    });
+    place.replaceChildren(make("h2", {}, say("videos.title")), banner, stage, list, more);
+    refresh();
+  });
+})();
