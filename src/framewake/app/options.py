@@ -155,11 +155,8 @@ def parameter(name: str, kind: Any, default: Any, described: Any, *, is_position
 
 def option(key: str, setting: Setting) -> inspect.Parameter:
     """The option of a setting; None, or [] where it may be repeated, when it is not given."""
-    metavar = (
-        f"[{'|'.join(setting.choices)}]"
-        if setting.choices
-        else _METAVARS.get(setting.flag, _METAVARS.get(setting.kind))
-    )
+    plain = _METAVARS.get(setting.flag, _METAVARS.get(setting.kind))
+    metavar = f"[{'|'.join(setting.choices)}]" if setting.choices else plain
     text = setting.help
     if setting.unset:
         text += f" Default: {setting.unset}."

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from framewake.errors import InputError
-from framewake.media import animation, mp4
+from framewake.media import mp4
 from framewake.media.image import DAMAGE, bucket_pixels, clip_pixels
+from framewake.media.video import read_video
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 ANIMATIONS = (".gif", ".webp")
@@ -40,7 +41,7 @@ def read_clip(path: Path, frames: int) -> Clip:
     if path.is_dir():
         found, step = _pictures(path, frames), 1
     elif path.suffix.lower() in ANIMATIONS:
-        found, fps = animation.read_animation(path, None)
+        found, fps = read_video(path)  # which knows the frames that an encoder has joined
         step = _step(fps)
     else:
         found, step = _video(path, frames)

@@ -1,0 +1,81 @@
+"""`framewake lora train`, as it is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from framewake.golden import rule
+from framewake.media.video import write_video
+
+SMALL = ("--frames", 5, "--rank", 2, "--save-every", 2)
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(2):
+        picture = rule.image(f"clip{number}", 64, 64, number)
+        write_video(
+            folder / f"{number}.webp", np.stack([np.roll(picture, i, 1) for i in range(5)]), fps=12, metadata={}
+        )
+        (folder / f"{number}.txt").write_text("the red circle moves left")
+    return folder
+
+
+def test_train_use_and_go_on(call, data, picture):
+    answer = call("lora", "train", data, "a.safetensors", *SMALL, "--steps", 3)
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("a.safetensors: 3 updates, loss ")
+    assert "2 clips (0 encoded before), 16 modules" in answer.err and "saved after update 2" in answer.err
+    answer = call("animate", picture, "the red circle moves left", "--resolution", "360p", "--lora", "a.safetensors",
+                  "-o", "x.webp")  # fmt: skip
+    assert answer.code == 0 and "official format, rank 2, alpha 2; 16 of 16 modules" in answer.err
+    answer = call("lora", "train", data, "a.safetensors", "--resume", "--steps", 4, "--json")
+    events = [json.loads(line) for line in answer.out.splitlines()]
+    assert [event["event"] for event in events] == ["started", "update", "saved", "trained"]
+    assert events[0]["first"] == 3 and events[0]["cached"] == 2 and events[-1]["path"] == "a.safetensors"
+    assert events[1]["step"] == 4 and events[1]["loss"] > 0
+
+
+def test_mistakes_are_one_line(call, data):
+    for arguments, words in [
+        ((data, "a.pt"), "end in .safetensors"),
+        ((data, "a.safetensors", "--resume"), "no saved run"),
+        ((data, "a.safetensors", "--frames", 9), "--frames 5"),
+        ((data, "a.safetensors", "--frames", 5, "--target", "x"), "fits no module"),
+        (("gone", "a.safetensors"), "does not exist"),
+        ((data, "a.safetensors", "--frames", 5, "--engine", "torch:tpu"), "torch:tpu"),
+    ]:
+        answer = call("lora", "train", *arguments)
+        assert answer.code == 2 and words in answer.err and answer.err.count("\n") == 1, answer.err
+
+
+def test_help_has_examples(call):
+    text = call("lora", "train", "--help").out
+    assert "framewake lora train clips/ style.safetensors --resume" in text and "--target PATTERN" in text
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(data, toy, tmp_path):
+    command = [sys.executable, "-m", "framewake.app.cli", "lora", "train", str(data), "a.safetensors", "--json"]
+    command += [*map(str, SMALL), "--steps", "100000", "--save-every", "1000000", "--checkpoint", str(toy)]
+    environment = os.environ | {"FRAMEWAKE_ENGINE": "torch:cpu"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    for line in process.stdout:
+        if json.loads(line)["event"] == "update":
+            process.send_signal(signal.SIGTERM)  # the same as Ctrl-C, which background jobs may ignore
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and "go on with `framewake lora train" in err and "--resume" in err, err
+    assert Path(tmp_path / "a.safetensors").exists() and (tmp_path / "a.training.safetensors").exists()
+    assert json.loads(out.splitlines()[-1])["event"] == "error"

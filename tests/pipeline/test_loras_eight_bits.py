@@ -1,0 +1,81 @@
+"""LoRAs over weights that are stored in eight bits, in memory and streamed: added to what the bits stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lora_files import BASE as WIDE
+from lora_files import SHAPES, adapted, expected, keys_of, write
+
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.pipeline import Pipeline, Result
+from framewake.pipeline.adapters import targets_of
+from framewake.weights.convert import convert
+from framewake.weights.load import open_checkpoint
+from framewake.weights.lora.file import open_lora
+from framewake.weights.lora.view import LoraView
+from framewake.weights.quant import dequantise, is_quantised, quantise
+
+STREAMS = ("double_blocks", "single_blocks")
+KINDS = ("fp8", "int8")
+
+
+@pytest.fixture(scope="module")
+def eight(toy, tmp_path_factory):
+    """The toy checkpoint, converted as a user does it."""
+    checkpoint = open_checkpoint(toy)
+    models = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
+    shapes = {name: model(None, getattr(checkpoint, name)).shapes() for name, model in models.items()}
+    folder = tmp_path_factory.mktemp("eight")
+    for kind in KINDS:
+        list(convert(checkpoint, folder / kind, shapes=shapes, dtype=kind, layout="framewake"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    # A tenth, so that frames are not driven to black and white, where nothing can be compared.
+    tensors = {key: x * np.float32(0.1) if "up" in key else x for key, x in keys_of("kohya").items()}
+    return write(tmp_path_factory.mktemp("loras") / "a.safetensors", tensors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_weights_are_exact_and_go_without_a_trace(engine, eight, file, kind):
+    checkpoint = open_checkpoint(eight / kind)
+    lora = open_lora(file, targets_of(checkpoint))
+    stores = [checkpoint.store("dit", engine, "float32", shapes=SHAPES, streams=s) for s in ((), STREAMS)]
+    assert any(is_quantised(name, shape) for name, shape in SHAPES.items())
+    largest = 0.0
+    for scale in (0.8, 0.0):
+        views = [LoraView(engine, store, [lora], keeps=keeps) for store, keeps in zip(stores, (True, False), strict=True)]
+        for view in views:
+            view.use([scale])
+        for name in STREAMS:
+            for number, blocks in enumerate(zip(*(view.blocks(name) for view in views), strict=True)):
+                for key in blocks[0]:
+                    full = f"{name}.{number}.{key}"
+                    resident, streamed = (engine.numpy(block[key]) for block in blocks)
+                    assert np.array_equal(resident, streamed), full
+                    base = WIDE[full]
+                    if is_quantised(full, base.shape):
+                        base = dequantise(quantise(base, kind), kind)
+                    change = 0.1 * (expected(full, scale) - WIDE[full]) if full in adapted() else 0.0
+                    largest = max(largest, float(np.abs(resident - (base + change)).max()))
+                    assert scale or np.array_equal(resident, base), full
+    stores[1].close()
+    assert largest < 1e-5, f"largest difference {largest:.1e}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_with_and_without(engine, eight, file, request_of, kind):
+    pipeline = Pipeline.load(eight / kind, engine=engine)
+
+    def frames(**changes):
+        return next(event.frames for event in pipeline.run(request_of(**changes)) if isinstance(event, Result))
+
+    plain, strong = frames(), frames(loras=[str(file)])
+    assert not np.array_equal(plain, strong)
+    assert np.array_equal(frames(), plain) and np.array_equal(frames(loras=[f"{file}:0"]), plain)
