@@ -7,7 +7,7 @@ import sys
 from package_source import imports, modules
 
 # Anyone may import these.
-LEAVES = {"", "errors", "config", "setting", "shapes", "lora", "request"}
+LEAVES = {"", "errors", "config", "setting", "shapes", "lora", "cache", "request"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 
@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "batch": set(),
     "golden": CORE,
     "train": CORE,
-    "demo": CORE,
+    "demo": CORE | {"train"},
     "service": CORE,
     "app": CORE | {"batch", "golden", "service", "train"},
 }

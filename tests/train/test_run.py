@@ -7,13 +7,15 @@ import shutil
 
 import numpy as np
 import pytest
+from toy_checkpoint import DIT, write_toy
 
-from framewake.errors import InputError
+from framewake.errors import CheckpointError, InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.events import Note
 from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, Update
 from framewake.train.state import state_path
+from framewake.weights.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 
 
@@ -120,6 +122,13 @@ def test_other_settings_and_other_clips_cannot_go_on(trainer_of, engine, clips, 
     (data / "0.txt").write_text("something else")
     with pytest.raises(InputError, match="are not those that the run began with"):
         list(trainer_of(resumes=True, steps=3, data=data).run(engine))
+
+
+def test_another_checkpoint_cannot_go_on(engine, trainer_of, tmp_path):
+    list(trainer_of(steps=1).run(engine))
+    folder = write_toy(tmp_path / "other", dit=dataclasses.replace(DIT, single_blocks=2))
+    with pytest.raises(CheckpointError, match="was trained on another checkpoint than"):
+        list(trainer_of(resumes=True, steps=2, checkpoint=open_checkpoint(folder)).run(engine))
 
 
 def test_long_captions_are_told(engine, trainer_of, clips, tmp_path):

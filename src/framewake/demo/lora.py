@@ -8,6 +8,7 @@ from pathlib import Path
 from framewake.demo.lora_clips import write_clips
 from framewake.engine.contract import Engine
 from framewake.errors import InputError
+from framewake.pipeline.jobs import find_checkpoint
 from framewake.train.events import Update
 from framewake.train.run import Places, Trainer
 from framewake.train.state import state_path
@@ -15,7 +16,6 @@ from framewake.weights.load import open_checkpoint
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
 LORA = Path(__file__).parent / "lora" / "trails.safetensors"
 CLIPS, SIDE_PX = 96, 128
 SETTINGS = {
@@ -44,7 +44,7 @@ def make_lora(engine: Engine, folder: Path, *, seconds: float | None = None) -> 
         write_clips(clips, CLIPS, SIDE_PX)
     is_begun = state_path(target).exists()
     trainer = Trainer(
-        open_checkpoint(CHECKPOINT), Places(clips, target), {} if is_begun else SETTINGS, resumes=is_begun
+        open_checkpoint(find_checkpoint("demo")), Places(clips, target), {} if is_begun else SETTINGS, resumes=is_begun
     )
     events, spent, losses = trainer.run(engine), 0.0, []
     for event in events:

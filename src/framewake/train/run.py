@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -106,7 +107,15 @@ class Trainer:
         """The LoRA and the state of an update."""
         target = self.places.target
         write_lora(engine, target, state, self.settings, base=self.checkpoint.dit, name=self.checkpoint.settings.name)
-        save_run(engine, target, Run(state, self.settings, self.digest(), engine.name))
+        save_run(engine, target, Run(state, self.settings, self.digest(), self.base(), engine.name))
+
+    @functools.cache  # noqa: B019 - as long as the trainer lives
+    def base(self) -> str:
+        """What tells the transformer from others: its shape and two of its tensors."""
+        tensors = self.checkpoint.tensors("dit")
+        content = repr(self.checkpoint.dit).encode()
+        content += b"".join(tensors.read(f"{name}.weight").tobytes() for name in ("img_in.proj", "final_layer.linear"))
+        return hashlib.sha256(content).hexdigest()
 
     def digest(self) -> str:
         """What tells these clips and captions from others."""
@@ -161,11 +170,10 @@ class Trainer:
                 f"the clips or captions in {self.places.data} are not those that the run began with: put them back, "
                 "or train a new file."
             )
-        expected = {name: value.shape for name, value in start(self.modules, self.settings.rank, 0).items()}
-        if {name: tuple(x.shape) for name, x in run.state.factors.items()} != expected:
+        if run.base != self.base():
             raise CheckpointError(
-                f"{state_path(self.places.target)} was trained for a transformer of another size: name the checkpoint "
-                "that it began with."
+                f"{state_path(self.places.target)} was trained on another checkpoint than {self.checkpoint.folder}: "
+                "name the one that it began with, or train a new file."
             )
         if run.engine != engine.name:
             return run.state, [f"the first {run.state.step} updates were made on {run.engine}."]

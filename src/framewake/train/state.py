@@ -21,11 +21,15 @@ _PARTS = ("factors", "first", "second")
 
 
 class Run(NamedTuple):
-    """A saved run. ``data`` tells its clips and captions from others, ``engine`` is the one it began on."""
+    """A saved run. ``data`` tells its clips and captions from others, ``base`` its transformer's weights.
+
+    ``engine`` is the one that it was saved on.
+    """
 
     state: State
     settings: Training
     data: str
+    base: str
     engine: str
 
 
@@ -43,7 +47,7 @@ def save_run(engine: Engine, target: Path, run: Run) -> None:
     for part in _PARTS:
         values = getattr(run.state, part)
         tensors |= {f"{part}.{name}": np.ascontiguousarray(engine.numpy(x)) for name, x in values.items()}
-    about = {"step": run.state.step, "data": run.data, "engine": run.engine}
+    about = {"step": run.state.step, "data": run.data, "base": run.base, "engine": run.engine}
     about["settings"] = dataclasses.asdict(run.settings)
     write_tensors(state_path(target), tensors, metadata={KEY: json.dumps(about, sort_keys=True)})
 
@@ -59,7 +63,8 @@ def load_run(engine: Engine, target: Path) -> Run:
     for name in file.names():
         part, _, rest = name.partition(".")
         parts[part][rest] = engine.asarray(file.read(name), "float32")
-    return Run(State(about["step"], **parts), training_from(about["settings"]), about["data"], about["engine"])
+    state, settings = State(about["step"], **parts), training_from(about["settings"])
+    return Run(state, settings, about["data"], about["base"], about["engine"])
 
 
 def saved_settings(target: Path) -> tuple[Training, int]:
@@ -77,7 +82,7 @@ def _read(path: Path) -> tuple[dict[str, Any], TensorFile]:
     file = TensorFile(path)
     try:
         about = json.loads(file.metadata[KEY])
-        known = {"step", "data", "engine", "settings"}
+        known = {"step", "data", "base", "engine", "settings"}
     except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no saved run: begin anew under another name.") from error
     if not isinstance(about, dict) or set(about) != known:

@@ -1,0 +1,57 @@
+"""The demonstration LoRA: its clips, the measure of what it does, and the file that ships."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from framewake.demo.lora import LORA, SETTINGS
+from framewake.demo.lora_clips import MOVES, render_trail, trail_scene, trail_share, write_clips
+from framewake.demo.render import render
+from framewake.demo.world import FULL_FRAMES
+from framewake.media.clips import read_clip
+from framewake.pipeline.adapters import targets_of
+from framewake.pipeline.jobs import find_checkpoint
+from framewake.train.data import read_examples
+from framewake.train.factors import chosen
+from framewake.train.settings import training_from
+from framewake.weights.load import open_checkpoint
+from framewake.weights.lora.file import open_lora
+
+MOST_BYTES = 2_000_000
+
+
+@pytest.mark.parametrize("number", range(len(MOVES)))
+def test_the_measure_tells_trails_from_none(number):
+    scene = trail_scene(number)
+    plain, trailed = render(scene, 64, 64), render_trail(scene, 64, 64)
+    assert np.array_equal(trailed[0], plain[0]), "a clip begins with the picture alone"
+    assert trail_share(scene, trailed) > 0.97 and trail_share(scene, plain) < 0.03
+    half = (plain.astype(int) + trailed.astype(int)) // 2
+    assert 0.4 < trail_share(scene, half.astype(np.uint8)) < 0.6
+
+
+def test_trails_fade(number=1):
+    scene = trail_scene(number)  # moves right
+    change = np.abs(render_trail(scene, 64, 64)[-1].astype(int) - render(scene, 64, 64)[-1]).sum(-1)
+    columns = np.flatnonzero(change.max(0) > 0)
+    middle = change.max(0)[columns[3:-3]]
+    assert middle[-1] > 1.3 * middle[0], "the newest part is the strongest"
+
+
+def test_clips_are_read_by_training(tmp_path):
+    write_clips(tmp_path, 2, 64)
+    examples = read_examples(tmp_path)
+    assert [example.caption for example in examples] == [trail_scene(number).prompt for number in range(2)]
+    frames = read_clip(examples[0].path, FULL_FRAMES).frames
+    assert np.abs(frames.astype(int) - render_trail(trail_scene(0), 64, 64)).mean() < 4
+    training_from(SETTINGS)
+
+
+def test_the_shipped_lora_fits_the_shipped_checkpoint():
+    assert LORA.stat().st_size < MOST_BYTES
+    targets = targets_of(open_checkpoint(find_checkpoint("demo")))
+    lora = open_lora(LORA, targets)
+    assert lora.format == "official" and not lora.unmatched
+    assert set(lora.by_weight()) == set(chosen(targets.shapes))
+    assert all(np.isfinite(x).all() for update in lora.updates for x in lora.factors(update))
