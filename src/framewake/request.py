@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from framewake.cache import OFF, parse_cache
 from framewake.errors import InputError, nearest
 from framewake.lora import parse_lora
 from framewake.setting import Setting, check_setting, shown
@@ -186,6 +187,15 @@ class Request:
         False,
         Setting("switch", "Apply what fits of a LoRA file instead of refusing it.", "--lora-partial"),
     )
+    cache: str = _setting(
+        OFF,
+        Setting(
+            "text",
+            "Skip steps that change little: fast, faster, or a rule with its number such as easy:0.05, tea:0.1, "
+            "first-block:0.1, taylor1:2 or fixed:2. Off gives the exact clip.",
+            "--cache",
+        ),
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.image, os.PathLike):
@@ -252,6 +262,7 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
         check_frames(request.frames)
     for text in request.loras:
         parse_lora(text)
+    parse_cache(request.cache)
     return request
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
 from typing import Any, Protocol
 
-from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step
+from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step
 
 LABELS = {
     "read image": "Reading the picture",
@@ -36,9 +37,9 @@ def record(event: Event) -> dict[str, Any]:
             return {"event": "stage_started", "stage": stage}
         case StageFinished(stage, seconds):
             return {"event": "stage_finished", "stage": stage, "seconds": round(seconds, 3)}
-        case Step(index, count, seconds, seconds_left):
+        case Step(index, count, seconds, seconds_left, _, is_skipped):
             times = {"seconds": round(seconds, 3), "seconds_left": round(seconds_left, 3)}
-            return {"event": "step", "index": index, "count": count, **times}
+            return {"event": "step", "index": index, "count": count, **times, "is_skipped": is_skipped}
         case Note(text):
             return {"event": "note", "text": text}
         case Result():
@@ -52,6 +53,7 @@ def record(event: Event) -> dict[str, Any]:
                 "seed": event.seed,
                 "timings": {stage: round(seconds, 3) for stage, seconds in event.timings.items()},
                 "metadata": dict(event.metadata),
+                "cached": None if event.cached is None else dataclasses.asdict(event.cached),
             }
 
 
@@ -136,6 +138,8 @@ class Terminal:
         seconds, self._begin = time.monotonic() - self._begin, time.monotonic()
         number = f" ({self._done} of {self._clips})" if self._clips > 1 else ""
         what = f"{frames} frames of {width}x{height}, seed {event.seed}, {duration(seconds)}"
+        if event.cached is not None:
+            what += f", {caching(event.cached)}"
         sys.stdout.write(f"{event.path}{number}: {what}\n")
         sys.stdout.flush()
 
@@ -144,6 +148,12 @@ class Terminal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def caching(cached: Cached) -> str:
+    """What a step cache did, for a person."""
+    count = cached.computed + cached.skipped
+    return f"{cached.computed} of {count} steps computed, about {duration(cached.seconds_saved)} saved"
 
 
 def duration(seconds: float) -> str:

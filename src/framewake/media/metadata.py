@@ -48,6 +48,10 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     size = metadata.get("size")
     if isinstance(size, list):
         lines.append(_line("size", " x ".join(_shown(side) for side in size) + " px"))
+    steps = _part(metadata, "steps")
+    if steps:
+        text = f"{_shown(steps.get('computed'))} computed, {_shown(steps.get('skipped'))} skipped"
+        lines.append(_line("steps", text))
     lines += [_line(name, _shown(metadata[name])) for name in ("checkpoint", "engine", "framewake") if name in metadata]
     versions = _part(metadata, "versions")
     if versions:

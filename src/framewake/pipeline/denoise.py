@@ -13,7 +13,8 @@ from framewake.errors import InputError, NumericsError
 from framewake.models.dit import TextStates
 from framewake.nn.rope import rope_table
 from framewake.pipeline.adapters import by_step
-from framewake.pipeline.events import Note, Step
+from framewake.pipeline.caching import Caching
+from framewake.pipeline.events import Cached, Note, Step
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.latents import Keeper, SavedLatents
 from framewake.pipeline.parts import Parts
@@ -21,6 +22,7 @@ from framewake.pipeline.precision import Precision
 from framewake.pipeline.preview import Preview
 from framewake.request import Request
 from framewake.sampling import guide
+from framewake.sampling.cache.step_cache import StepCache
 from framewake.sampling.flow import rounded_guidance, schedule
 from framewake.sampling.noise import draw, stabilised
 from framewake.shapes import token_grid
@@ -31,6 +33,13 @@ class Condition(NamedTuple):
 
     text: TextStates
     image: Tensor | None
+
+
+class Denoised(NamedTuple):
+    """Finished latents, and what a step cache did. Shapes: float32 (1, C, F, H, W)."""
+
+    latents: np.ndarray
+    cached: Cached | None
 
 
 def initial_latents(engine: Engine, plan: Plan, image: Tensor | None, precision: Precision) -> Tensor:
@@ -70,11 +79,10 @@ def denoise(
     preview: Preview,
     keeper: Keeper | None = None,
     start: SavedLatents | None = None,
-) -> Generator[Step | Note, None, np.ndarray]:
+) -> Generator[Step | Note, None, Denoised]:
     """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
 
     ``keeper`` saves on the way and when the generator is closed; ``start`` is what it saved of an earlier run.
-    Shapes: value float32 (1, C, F, H, W).
     Raises: NumericsError when NaN or infinity appears.
     Source: specification, section 6.3.
     """
@@ -86,10 +94,14 @@ def denoise(
         first, latents = start.step, engine.asarray(start.latents, "float32")
     adapted = parts.adapted(request, precision.transformer)
     yield from map(Note, adapted.notes)
+    caching = Caching(engine, request, adapted.uses, start)
+    velocity = velocity_function(
+        parts, plan, condition, precision, weights=adapted.weights, run_blocks=caching.run_blocks
+    )
     is_replaced = parts.checkpoint.dit.condition == "token_replace"
     loop = guide.sample(
         engine,
-        by_step(velocity_function(parts, plan, condition, precision, adapted.weights), adapted, start=first),
+        by_step(velocity, adapted, start=first),
         latents,
         steps,
         first_frame=condition.image if is_replaced else None,
@@ -106,25 +118,33 @@ def denoise(
             looked_at = engine.numpy(step.latents) if index == first + 1 else clean
             check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
+            now = time.perf_counter()
+            is_skipped = caching.finish_step(now - before)
             if keeper is not None and keeper.is_due(done) and done < request.steps:
-                failure = keeper.save(done, engine.numpy(latents))
+                failure = keeper.save(done, engine.numpy(latents), caching.arrays())
                 if failure is not None:
                     yield Note(failure)
             now = time.perf_counter()
             left = (now - begin) / (index - first) * (request.steps - index)
-            yield Step(index, request.steps, now - before, left, preview(clean))
+            yield Step(index, request.steps, now - before, left, preview(clean), is_skipped)
             before = now
     finally:
         # Stopped, closed or failed: the last good step is not lost.
         if keeper is not None and keeper.every > 0 and keeper.step < done < request.steps:
-            keeper.save(done, engine.numpy(latents))
+            keeper.save(done, engine.numpy(latents), caching.arrays())
     finished = engine.numpy(latents)
     check_numbers(finished, request.steps, request.steps, precision)
-    return finished
+    return Denoised(finished, caching.report())
 
 
 def velocity_function(
-    parts: Parts, plan: Plan, condition: Condition, precision: Precision, weights: Any
+    parts: Parts,
+    plan: Plan,
+    condition: Condition,
+    precision: Precision,
+    *,
+    weights: Any,
+    run_blocks: StepCache | None = None,
 ) -> guide.Denoise:
     """The transformer with guidance and conditioning wrapped around it."""
     engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
@@ -138,6 +158,7 @@ def velocity_function(
         text=condition.text,
         rope=(engine.asarray(cos), engine.asarray(sin)),
         guidance=guidance,
+        run_blocks=run_blocks,
     )
     is_doubled = request.guidance_scale > 1
     if config.condition == "latent_concat":

@@ -38,6 +38,7 @@ class Step:
     """One of ``count`` denoising steps is done.
 
     Shapes: ``preview`` is uint8 (H, W, 3) on the latent grid, the middle frame of the expected clip.
+    ``is_skipped``: a step cache took the place of the model.
     Units: ``index`` counts from 1; ``seconds`` is this step alone, ``seconds_left`` the remaining steps
     at the mean pace of those done.
     """
@@ -47,6 +48,7 @@ class Step:
     seconds: float
     seconds_left: float
     preview: np.ndarray = field(repr=False, compare=False)
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,23 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Cached:
+    """What a step cache did in a run.
+
+    Units: ``computed`` and ``skipped`` in steps; ``seconds_saved`` at the pace of the computed steps, those of an
+    earlier process left out.
+    """
+
+    computed: int
+    skipped: int
+    seconds_saved: float
+
+
+@dataclass(frozen=True)
 class Result:
     """The clip is made.
 
+    ``cached`` is None without a step cache.
     Shapes: ``frames`` is uint8 (F, H, W, 3).
     Units: ``timings`` are seconds by stage; ``path`` is None when nothing was to be written.
     """
@@ -69,6 +85,7 @@ class Result:
     seed: int
     timings: Mapping[str, float]
     metadata: Mapping[str, Any]
+    cached: Cached | None = None
 
 
 Event = StageStarted | StageFinished | Step | Note | Result

@@ -19,12 +19,15 @@ import numpy as np
 from framewake.errors import InputError
 
 FORMAT = "framewake latents 1"
+CACHE = "cache_"  # how the names of a step cache's arrays begin
 
 
 class SavedLatents(NamedTuple):
     """Latents and what is needed to make their clip.
 
-    ``step`` denoising steps are done, all of them when it is None; ``picture`` is the digest of the picture's file.
+    ``step`` denoising steps are done, all of them when it is None; ``picture`` is the digest of the picture's file;
+    ``cache`` is what a step cache remembers, as ``sampling.cache.state`` writes it; ``origin`` is where they were
+    computed, as ``pipeline.origin`` tells it.
     Shapes: latents float32 (1, C, F, H, W).
     """
 
@@ -32,6 +35,8 @@ class SavedLatents(NamedTuple):
     metadata: dict[str, Any]
     step: int | None = None
     picture: str = ""
+    cache: Mapping[str, np.ndarray] = {}
+    origin: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass
@@ -43,18 +48,20 @@ class Keeper:
     picture: str
     every: int
     step: int = 0  # of the newest file
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def is_due(self, step: int) -> bool:
         """Whether it is time to save."""
         return self.every > 0 and step % self.every == 0
 
-    def save(self, step: int | None, latents: np.ndarray) -> str | None:
+    def save(self, step: int | None, latents: np.ndarray, cache: Mapping[str, np.ndarray] | None = None) -> str | None:
         """Save; a sentence for a person when that failed, which stops nothing: the clip may still fit.
 
         Shapes: latents (1, C, F, H, W).
         """
         try:
-            save_latents(self.path, SavedLatents(latents, dict(self.metadata), step, self.picture))
+            saved = SavedLatents(latents, dict(self.metadata), step, self.picture, cache or {}, self.origin)
+            save_latents(self.path, saved)
         except OSError as error:
             return f"the latents cannot be saved beside the clip ({error.strerror}); going on without."
         self.step = step or self.step
@@ -70,10 +77,10 @@ def latents_path(output: Path) -> Path:
 def save_latents(path: Path, saved: SavedLatents) -> None:
     """Write a file that is whole or not there, also after a power cut."""
     part = path.with_name(path.name + ".part")
-    text = json.dumps({"format": FORMAT, **saved.metadata})
+    text = json.dumps({"format": FORMAT, "origin": dict(saved.origin), **saved.metadata})
     arrays = {"latents": saved.latents.astype(np.float32), "metadata": np.array(text)}
     if saved.step is not None:
-        arrays |= {"step": np.array(saved.step), "picture": np.array(saved.picture)}
+        arrays |= {"step": np.array(saved.step), "picture": np.array(saved.picture), **saved.cache}
     try:
         with part.open("wb") as file:
             np.savez(file, **arrays)
@@ -96,11 +103,13 @@ def load_latents(path: Path) -> SavedLatents:
             latents, metadata = arrays["latents"], json.loads(str(arrays["metadata"]))
             step = int(arrays["step"]) if "step" in arrays else None
             picture = str(arrays["picture"]) if "picture" in arrays else ""
+            cache = {name: arrays[name] for name in arrays.files if name.startswith(CACHE)}
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} does not hold saved latents ({error}). Name a .latents.npz file.") from error
     if not isinstance(metadata, dict) or metadata.pop("format", None) != FORMAT or latents.ndim != 5:
         raise InputError(f"{path} does not hold latents saved by this program: expected {FORMAT!r}.")
-    return SavedLatents(latents.astype(np.float32), metadata, step, picture)
+    origin = metadata.pop("origin", {})
+    return SavedLatents(latents.astype(np.float32), metadata, step, picture, cache, origin)
 
 
 def picture_digest(path: str | None) -> str:

@@ -22,10 +22,11 @@ from framewake.models.dit import TextStates
 from framewake.pipeline import finish
 from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
-from framewake.pipeline.events import Event, Note, Result, Stage, StageFinished, StageStarted
+from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.forecast import Forecast, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
+from framewake.pipeline.origin import differences, origin_of
 from framewake.pipeline.parts import ENCODERS, Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
@@ -59,6 +60,7 @@ class Finished(NamedTuple):
     output: Output | None
     latents: np.ndarray
     metadata: Mapping[str, Any]
+    cached: Cached | None = None
 
 
 class Pipeline:
@@ -165,13 +167,17 @@ class Pipeline:
         if output is not None:
             check_output(output.path, fps=request.fps)
         precision = choose_precision(request.precision, self.engine)
+        changed = differences(saved.origin or {"engine": saved.metadata.get("engine")}, origin_of(self.engine))
+        if changed:
+            yield Note(
+                f"what was saved was made elsewhere ({'; '.join(changed)}): the clip is as good, but not the same to "
+                "the last bit as one made in one go."
+            )
         if saved.step is not None:
             plan = self.plan(Job(request, output))
             if saved.latents.shape != (1, *plan.latent) or not 0 < saved.step < plan.request.steps:
                 raise InputError("the saved latents do not fit their own settings: delete the file and start again.")
             clip = Clip(plan, precision, {}, start=saved)
-            if saved.metadata.get("engine") != self.engine.name:
-                yield Note(f"the first {saved.step} steps were made on {saved.metadata.get('engine')}.")
             yield from self._run([clip])
             return
         yield from self._finish(Finished(request, output, saved.latents, saved.metadata), precision, {})
@@ -217,13 +223,18 @@ class Pipeline:
         if plan.output is not None:
             keeper = Keeper(latents_path(plan.output.path), metadata, clip.digest, plan.output.save_every)
             keeper.step = 0 if clip.start is None else clip.start.step
+            keeper.origin = origin_of(self.engine)
         steps = denoise(
             self.parts, plan, condition, precision=clip.precision, preview=preview, keeper=keeper, start=clip.start
         )
-        latents = yield from self._staged("denoise", timings, steps)
+        latents, cached = yield from self._staged("denoise", timings, steps)
         if is_last:
             self.parts.release("dit")
-        done = Finished(request, plan.output, latents, metadata)
+        if cached is not None:
+            metadata = metadata | {"steps": {"computed": cached.computed, "skipped": cached.skipped}}
+            if keeper is not None:
+                keeper.metadata = metadata
+        done = Finished(request, plan.output, latents, metadata, cached)
         saved = None if keeper is None else keeper.path
         failure = None if keeper is None else keeper.save(None, latents)
         if failure is not None:
@@ -252,7 +263,7 @@ class Pipeline:
             path = yield from self._staged("write", timings, writing)
         if saved is not None:
             saved.unlink(missing_ok=True)
-        yield Result(frames, path, done.request.seed, timings, done.metadata)
+        yield Result(frames, path, done.request.seed, timings, done.metadata, done.cached)
 
     def _metadata(self, clip: Clip, request: Request) -> dict[str, Any]:
         """What a clip says about its own making."""

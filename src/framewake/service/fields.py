@@ -30,6 +30,7 @@ FIELD_OF = {
     "is_stable": "stability",
     "precision": "precision",
     "vae_tiling": "vae_tiling",
+    "cache": "cache",
 }
 
 
@@ -86,6 +87,7 @@ class VideoSettings(BaseModel):
     stability: Annotated[bool | None, Field(description=_LIMITS["is_stable"].help)] = None
     precision: Annotated[str | None, Field(max_length=20, description=_LIMITS["precision"].help)] = None
     vae_tiling: Annotated[bool | None, Field(description=_LIMITS["vae_tiling"].help)] = None
+    cache: Annotated[str | None, Field(max_length=200, description=_LIMITS["cache"].help)] = None
     lora: Annotated[
         list[LoraReference] | None, Field(max_length=8, description="LoRA files that the server offers, by name.")
     ] = None

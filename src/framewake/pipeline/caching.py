@@ -1,0 +1,64 @@
+"""The step cache of one run: made for it, kept with its latents, and what it saved."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+
+from framewake.cache import parse_cache
+from framewake.engine.contract import Engine
+from framewake.lora import LoraUse
+from framewake.pipeline.events import Cached
+from framewake.pipeline.latents import SavedLatents
+from framewake.request import Request
+from framewake.sampling.cache.state import State
+from framewake.sampling.cache.step_cache import StepCache
+
+
+class Caching:
+    """A step cache that is told when a step is done; ``run_blocks`` is None when the request wants none."""
+
+    def __init__(
+        self, engine: Engine, request: Request, uses: tuple[LoraUse, ...], start: SavedLatents | None = None
+    ) -> None:
+        self.engine = engine
+        choice = parse_cache(request.cache)
+        self.run_blocks: StepCache | None = None
+        self._done = State()
+        self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of skipped steps and of computed ones
+        if choice is None:
+            return
+        self.run_blocks = StepCache(engine, choice, request.steps, must=weight_changes(uses, request.steps))
+        if start is not None:
+            self.run_blocks.restore(start.cache, start.step)
+            self._done = self.run_blocks.state
+
+    def finish_step(self, seconds: float) -> bool:
+        """Note that a step is done, all of it; whether it was skipped."""
+        if self.run_blocks is None:
+            return False
+        state = self.run_blocks.state
+        is_skipped = len(state.skipped) > len(self._done.skipped)
+        self._done = state
+        self._seconds[is_skipped].append(seconds)
+        return is_skipped
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What has to be saved beside the latents of the last finished step."""
+        return {} if self.run_blocks is None else self._done.save(self.engine)
+
+    def report(self) -> Cached | None:
+        """Steps computed and skipped, and about how many seconds that saved in this process."""
+        if self.run_blocks is None:
+            return None
+        skipped, computed = self._seconds[True], self._seconds[False]
+        saved = 0.0
+        if skipped and computed:
+            saved = max(len(skipped) * statistics.median(computed) - sum(skipped), 0.0)
+        return Cached(len(self._done.computed), len(self._done.skipped), saved)
+
+
+def weight_changes(uses: tuple[LoraUse, ...], count: int) -> set[int]:
+    """Steps at which a LoRA gets another weight: what was computed before belongs to another model."""
+    return {n for n in range(1, count) if any(use.weight(n) != use.weight(n - 1) for use in uses)}

@@ -1,0 +1,95 @@
+"""A wrapper of the transformer's blocks that computes some steps and puts something near in place of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from framewake.cache import FIRST_STEPS, LAST_STEPS, CacheChoice
+from framewake.engine.contract import Engine, Tensor
+from framewake.errors import InputError
+from framewake.sampling.cache.rules import make_rule
+from framewake.sampling.cache.state import State, load_state
+
+
+class StepCache:
+    """For one request: made with it and gone with it.
+
+    Called once a step. ``state`` is the state after the last step: keep it, and a step that was begun and not
+    finished has left no trace. ``must`` are steps that are computed whatever the rule says.
+    """
+
+    def __init__(self, engine: Engine, choice: CacheChoice, count: int, *, must: Collection[int] = ()) -> None:
+        self.engine = engine
+        self.choice = choice
+        self.state = State()
+        self._rule = make_rule(engine, choice, count)
+        self._must = {0, *must}
+        if not choice.steps:
+            self._must |= {*range(min(FIRST_STEPS, count)), *range(max(count - LAST_STEPS, 0), count)}
+
+    def restore(self, arrays: Mapping[str, np.ndarray], steps_done: int) -> None:
+        """Go on from what ``State.save`` gave.
+
+        Raises: InputError when that is not the state after ``steps_done`` steps.
+        """
+        state = load_state(self.engine, arrays)
+        if sorted((*state.computed, *state.skipped)) != list(range(steps_done)):
+            raise InputError("the saved latents hold another run's step cache: delete the file and start anew.")
+        self.state = state
+
+    def __call__(self, stack: Any, image: Tensor) -> Tensor:
+        """Image tokens after all blocks, computed or not. Shapes: (B, N, D) -> (B, N, D)."""
+        state = self.state
+        number = len(state.computed) + len(state.skipped)
+        look = self._rule.look(stack, image, state)
+        if look.is_near and number not in self._must:
+            self.state = state._replace(
+                skipped=(*state.skipped, number),
+                tensors={**state.tensors, **look.tensors},
+                numbers={**state.numbers, **look.numbers},
+            )
+            return self._instead(look.base, number, state)
+        out = look.compute()
+        tensors, numbers = self._rule.learn(look, image, out, state)
+        past, times = self._past(look.base, out, number, state)
+        self.state = state._replace(
+            computed=(*state.computed, number), tensors={**tensors, **past}, numbers={**numbers, "times": times}
+        )
+        return out
+
+    def _past(self, base: Tensor, out: Tensor, number: int, state: State) -> tuple[dict[str, Tensor], tuple]:
+        """What later steps are made of: the change through the blocks, or the outputs of the last computed steps."""
+        if self.choice.order == 0:
+            return {"past0": out - base}, (float(number),)
+        times = (float(number), *state.numbers.get("times", ()))[: self.choice.order + 1]
+        older = {f"past{age}": state.tensors[f"past{age - 1}"] for age in range(1, len(times))}
+        return {"past0": out, **older}, times
+
+    def _instead(self, base: Tensor, number: int, state: State) -> Tensor:
+        """What a skipped step gives.
+
+        Order 0 adds the last computed change; higher orders go on along the polynomial through the last outputs
+        (for evenly spaced steps, Taylor's with backward differences).
+        Source: Liu et al., "From Reusing to Forecasting: Accelerating Diffusion Models with TaylorSeers".
+        """
+        newest, kind = state.tensors["past0"], self.engine.dtype(base)
+        if tuple(newest.shape) != tuple(base.shape):
+            raise InputError("the saved latents hold a step cache of another size: delete the file and start anew.")
+        newest = self.engine.cast(newest, kind)
+        if self.choice.order == 0:
+            return base + newest
+        times, out = state.numbers["times"], newest
+        for age in range(1, len(times)):
+            # Weights add up to 1, so only differences are scaled: those are small, and exact in half precision.
+            older = self.engine.cast(state.tensors[f"past{age}"], kind)
+            out = out + (older - newest) * lagrange(times, age, float(number))
+        return out
+
+
+def lagrange(times: tuple[float, ...], index: int, at: float) -> float:
+    """Weight of value ``index`` in the polynomial through all values, at a time outside them."""
+    factors = [(at - t) / (times[index] - t) for place, t in enumerate(times) if place != index]
+    return float(np.prod(factors))
