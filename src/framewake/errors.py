@@ -5,6 +5,7 @@
     |-- CheckpointError   a weight file is missing, damaged, hostile or of another model
     |-- EngineError       a framework or a device is missing or cannot do what was asked
     |-- ResourceError     not enough memory or disk: the bytes needed and free are in it
+    |   `-- DiskFullError  not enough disk: what waits for room can go on
     |-- NumericsError     NaN or infinity appeared: the run stops instead of making a black clip
     `-- Cancelled         somebody asked the run to stop
 
@@ -44,6 +45,10 @@ class ResourceError(FramewakeError):
         super().__init__(message)
         self.bytes_needed = bytes_needed
         self.bytes_free = bytes_free
+
+
+class DiskFullError(ResourceError):
+    """The disk has no room; when somebody has made some, the same work succeeds."""
 
 
 class NumericsError(FramewakeError):

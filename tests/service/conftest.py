@@ -120,7 +120,7 @@ def worker_of(pipeline, monkeypatch, tmp_path):
     """A worker in this process; the working folder is put back afterwards."""
     monkeypatch.chdir(tmp_path)
 
-    def make(desk, settings=None):
+    def make(desk, settings=None, pipeline=pipeline):
         return Worker(desk.store, desk.storage, pipeline, settings)
 
     return make

@@ -202,13 +202,6 @@ def test_state_of_the_server(client, desk, picture):
     assert 'framewake_request_seconds_count{method="POST",path="/v1/videos",status="200"} 1.0' in text
 
 
-def test_a_full_disk_refuses_new_videos(client, desk, picture):
-    desk.storage.least_free = 2**62
-    answer = post(client, picture)
-    assert answer.status_code == 507 and "disk is full" in answer.json()["error"]["message"]
-    assert list((desk.storage.folder / "jobs").iterdir()) == []
-
-
 def test_strays_are_swept(desk, picture):
     stray = desk.storage.accept(new_id("video"), picture)
     desk.sweep()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
+import sqlalchemy
 from lora_files import keys_of, write
+from safetensors.numpy import load_file, save_file
 
-from framewake.errors import InputError, NumericsError, ResourceError
+from framewake.errors import InputError
 from framewake.media.video import read_metadata, read_video
+from framewake.pipeline import Pipeline
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.fields import JsonVideo
 from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL
@@ -72,6 +76,18 @@ def test_a_stopped_job_goes_on_and_is_the_same(desk, worker_of, picture, cut):
     assert not latents_path(desk.storage.job(parts) / CLIP).exists()
 
 
+def told_steps(desk):
+    """Steps that the worker tells the database, as they come."""
+    seen = []
+
+    @sqlalchemy.event.listens_for(desk.store.database.engine, "before_cursor_execute")
+    def executed(_connection, _cursor, statement, parameters, _context, _many):
+        if statement.startswith("UPDATE jobs SET step="):
+            seen.append(parameters[0])
+
+    return seen
+
+
 @pytest.mark.parametrize("is_removed", [False, True])
 def test_a_cancelled_job_stops_within_a_step(desk, worker_of, picture, is_removed):
     job = submit(desk, picture, num_inference_steps=1000)
@@ -84,13 +100,12 @@ def test_a_cancelled_job_stops_within_a_step(desk, worker_of, picture, is_remove
             desk.delete(job, "local")
 
     worker = worker_of(desk)
+    seen = told_steps(desk)
     watcher = when(desk, job, lambda row: row.step >= 3, cancel)
-    seen = []
-    report = worker.store.report
-    worker.store.report = lambda lease, values: (report(lease, values), seen.append(values.get("step")))
     work_once(worker)
     watcher.join()
-    assert max(step for step in seen if step) <= steps[0], "a step was reported after the cancel"
+    # The report that is refused is how the worker learns of it; the beat may be quicker.
+    assert max(seen) <= steps[0] + 1, "a step was computed after the cancel"
     folder = desk.storage.job(job)
     if is_removed:
         assert not folder.exists()
@@ -128,45 +143,59 @@ def test_damaged_latents_cost_time_only(desk, worker_of, picture):
     assert desk.store.get(job).state == "completed"
 
 
-class Broken:
-    """A pipeline that fails as real ones do."""
-
-    def __init__(self, pipeline, error):
-        self.pipeline, self.checkpoint, self.engine, self.error = pipeline, pipeline.checkpoint, pipeline.engine, error
-
-    def run(self, request, output):
-        for event in self.pipeline.run(request, output):
-            yield event
-            raise self.error
+def spoil(folder, part, change):
+    """Change one weight of a checkpoint."""
+    (file,) = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    weights[name] = change(weights[name])
+    save_file(weights, file)
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (NumericsError("NaN appeared at step 1."), "numerics_error", "NaN appeared"),
-        (RuntimeError("cuda broke at /srv/secret/model.bin"), "runtime_error", "its log says why"),
-        (ResourceError("no memory for /srv/secret/x", bytes_needed=2, bytes_free=1), "out_of_resources", "for x"),
-    ],
-)
-def test_a_failed_job_says_why_without_paths(desk, worker_of, picture, error, code, words):
-    job = submit(desk, picture)
-    worker = worker_of(desk)
-    worker.pipeline = Broken(worker.pipeline, error)
+@pytest.fixture
+def secret(toy, tmp_path):
+    """A checkpoint of the test's own, in a folder that nobody may read about."""
+    return shutil.copytree(toy, tmp_path / "secret")
+
+
+def failure(desk, worker, picture):
+    """How a job fails; the worker must be able to go on."""
+    job, following = submit(desk, picture), submit(desk, picture)
     work_once(worker)
     row = desk.store.get(job)
-    assert row.state == "failed" and row.error_code == code
-    assert words in row.error and "secret" not in row.error
+    assert row.state == "failed" and "secret" not in row.error, row.error
+    assert worker.store.claim(worker.name, worker.model)[0].job == following
+    return row.error_code, row.error
 
 
-def test_a_full_disk_pauses_a_job(desk, worker_of, picture):
-    job = submit(desk, picture)
+def test_broken_numbers_fail_a_job(desk, worker_of, picture, secret):
+    spoil(secret, "transformer", lambda values: np.full_like(values, np.nan))
+    code, error = failure(desk, worker_of(desk, pipeline=Pipeline.load(secret, engine="torch:cpu")), picture)
+    assert code == "numerics_error" and "NaN appeared" in error
+
+
+def test_weights_that_vanish_fail_a_job(desk, worker_of, picture, secret):
+    worker = worker_of(desk, pipeline=Pipeline.load(secret, engine="torch:cpu"))
+    (secret / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    _, error = failure(desk, worker, picture)
+    assert error == "the server could not make this video; its log says why."
+
+
+def test_too_little_memory_fails_a_job(desk, worker_of, picture, secret):
+    worker = worker_of(desk, pipeline=Pipeline.load(secret, engine="torch:cpu", memory=5000))
+    code, error = failure(desk, worker, picture)
+    assert code == "out_of_resources" and "memory" in error
+
+
+def test_a_picture_that_vanished_is_a_failure_of_its_job_only(desk, worker_of, picture):
+    first, second = submit(desk, picture), submit(desk, picture)
+    (desk.storage.job(first) / PICTURE).unlink()
     worker = worker_of(desk)
-    worker.pipeline = Broken(worker.pipeline, ResourceError("no room", bytes_needed=2, bytes_free=1))
-    worker.storage.least_free = 2**62
-    work_once(worker)
-    row = desk.store.get(job)
-    assert row.state == "queued" and row.due > time.time() + 10
-    assert not worker.storage.has_room()
+    for _ in range(2):
+        work_once(worker)
+    row = desk.store.get(first)
+    assert row.state == "failed" and str(desk.storage.folder) not in row.error
+    assert desk.store.get(second).state == "completed"
 
 
 def test_a_worker_works_until_it_is_stopped(desk, worker_of, picture):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from framewake.errors import EngineError, FramewakeError, InputError, ResourceError, nearest
+from framewake.errors import DiskFullError, EngineError, FramewakeError, InputError, nearest
 from framewake.shapes import PixelShape
 
 OutputKind = Literal["mp4", "gif", "webp", "frames"]
@@ -52,7 +52,7 @@ def check_output(
 
     Meant for the moment before models load: it looks for the folder, permission, room and packages.
 
-    Raises: InputError, EngineError for a missing package, ResourceError for a full disk.
+    Raises: InputError, EngineError for a missing package, DiskFullError.
     """
     if not os.fspath(path):
         raise InputError("the output path is empty: name a file such as clip.mp4.")
@@ -108,13 +108,13 @@ def estimate_bytes(kind: OutputKind, shape: PixelShape) -> int:
     return int(_BYTES_PER_PIXEL[kind] * shape.frames * shape.height * shape.width) + _PROBE_BYTES
 
 
-def no_room(target: Path, bytes_needed: int) -> ResourceError:
+def no_room(target: Path, bytes_needed: int) -> DiskFullError:
     """The error for a disk that is full."""
     try:
         bytes_free = shutil.disk_usage(target.parent).free
     except OSError:
         bytes_free = 0
-    return ResourceError(
+    return DiskFullError(
         f"there is no room for {target}: up to {bytes_needed:,} bytes are needed, {bytes_free:,} are free in "
         f"{target.parent}. Free some space or choose another folder with -o.",
         bytes_needed=bytes_needed,

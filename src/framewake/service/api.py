@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from framewake import __version__
@@ -97,6 +98,12 @@ def _add_errors(app: FastAPI) -> None:
     async def http(_request: Any, error: HTTPException) -> Any:
         response = answer(error.status_code, "not_found" if error.status_code == 404 else "http_error", error.detail)
         response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(SQLAlchemyError)
+    async def away(_request: Any, error: SQLAlchemyError) -> Any:
+        response = answer_error(error)
+        response.headers["Retry-After"] = "5"
         return response
 
     @app.exception_handler(Exception)

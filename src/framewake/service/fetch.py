@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import functools
 import ipaddress
 import socket
+import ssl
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -19,8 +21,6 @@ from framewake.service.refusals import TooLarge
 MOST_REDIRECTS = 5
 SECONDS = 20.0
 PORTS = {"http": 80, "https": 443}
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 def is_public(address: str) -> bool:
@@ -49,7 +49,6 @@ class Guarded:
     """HTTP to public addresses only: a name is looked up once, judged, and that very address is connected to."""
 
     allows: Callable[[str], bool] = is_public
-    resolve: Resolve = resolve
     seconds: float = SECONDS
 
     async def get(self, url: str, *, most_bytes: int) -> bytes:
@@ -106,7 +105,7 @@ class Guarded:
     async def _address(self, parsed: urllib.parse.SplitResult) -> str:
         """The address that is connected to, when all of a host's addresses are allowed."""
         try:
-            addresses = await self.resolve(str(parsed.hostname), parsed.port or PORTS[parsed.scheme])
+            addresses = await resolve(str(parsed.hostname), parsed.port or PORTS[parsed.scheme])
         except UnicodeError as error:
             raise InputError("the host's name is not valid.") from error
         if not addresses or not all(self.allows(address) for address in addresses):
@@ -115,7 +114,7 @@ class Guarded:
 
     def _client(self) -> httpx.AsyncClient:
         # A proxy would look names up by itself, after they were judged.
-        return httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=self.seconds)
+        return httpx.AsyncClient(verify=_trusted(), trust_env=False, follow_redirects=False, timeout=self.seconds)
 
     async def _request(self, client: httpx.AsyncClient, method: str, url: str, content: bytes | None) -> httpx.Request:
         parsed = split_url(url)
@@ -131,6 +130,12 @@ class Guarded:
         return client.build_request(
             method, pinned, headers=headers, content=content, extensions={"sni_hostname": host, **_timeouts(client)}
         )
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """The known certificate authorities; reading them takes longer than most requests."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def split_url(url: str) -> urllib.parse.SplitResult:

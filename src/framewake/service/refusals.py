@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import HTTP_STATUS, FramewakeError
 
@@ -70,6 +73,10 @@ def http_status(error: BaseException) -> int:
     """The HTTP status of any error."""
     if isinstance(error, Refused):
         return error.status
+    if _is_disk_full(error):
+        return 507
+    if isinstance(error, SQLAlchemyError):
+        return 503
     return next((status for kind, status in HTTP_STATUS.items() if isinstance(error, kind)), 500)
 
 
@@ -77,6 +84,10 @@ def public_error(error: BaseException) -> tuple[str, str]:
     """A code and a message without paths and without the inside of the server."""
     if isinstance(error, Refused):
         return error.code, str(error)
+    if _is_disk_full(error):
+        return "out_of_resources", "the server's disk is full: no new videos are taken until there is room."
+    if isinstance(error, SQLAlchemyError):
+        return "unavailable", "the server's database does not answer now: try again in some seconds."
     status = http_status(error)
     if status in _OPEN:
         return _OPEN[status], without_paths(str(error))
@@ -84,6 +95,13 @@ def public_error(error: BaseException) -> tuple[str, str]:
     if code == "numerics_error":
         return code, without_paths(str(error))
     return code, "the server could not make this video; its log says why."
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether the system or SQLite says so; our own error for it has its own words."""
+    if isinstance(error, SQLAlchemyError):
+        return "disk is full" in str(getattr(error, "orig", ""))
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def without_paths(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -32,16 +33,18 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         415: "Neither JSON nor a form.",
         422: "A setting cannot be used; the message says why.",
         429: "The key's queue or rate is used up.",
-        503: "The engine cannot do it.",
+        503: "The database does not answer.",
         507: "The disk is full.",
     }.items()
 }
+# Checking a picture is computing: with more at once, those would wait who ask how far their video is.
+SUBMITTED_AT_ONCE = 2
 # File and media type of each variant.
 VARIANTS = {"video": (CLIP, "video/mp4"), "thumbnail": (THUMBNAIL, "image/jpeg"), "preview": (PREVIEW, "image/png")}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: ERRORS[status] for status in (401, 403, *statuses)}
+    return {status: ERRORS[status] for status in (401, 403, 503, *statuses)}
 
 
 def make_routes(desk: Desk, fetcher: Guarded | None, callbacks: Guarded, *, figures: Figures) -> APIRouter:
@@ -59,6 +62,8 @@ def _owner(request: Request) -> str:
 
 
 def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callbacks: Guarded) -> None:
+    gate = asyncio.Semaphore(SUBMITTED_AT_ONCE)
+
     @router.post(
         "/v1/videos",
         responses=_errors(400, 413, 415, 422, 429, 507),
@@ -78,7 +83,8 @@ def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callba
             row = desk.submit(given, _owner(request), picture=picture, callback=given.callback_url)
             return video(row, desk.store.position(row))
 
-        return await run_in_threadpool(submit)
+        async with gate:
+            return await run_in_threadpool(submit)
 
 
 def _add_reading(router: APIRouter, desk: Desk) -> None:
@@ -91,15 +97,15 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
     ) -> VideoList:
         """A page of your videos, the newest first; `after` is the last id of the page before."""
         rows = desk.store.page(_owner(request), after=after, limit=limit + 1, order=order)
-        data = [video(row, desk.store.position(row)) for row in rows[:limit]]
+        shown = rows[:limit]
+        data = [video(*pair) for pair in zip(shown, desk.store.positions(shown), strict=True)]
         ids = [entry.id for entry in data] or [None]
         return VideoList(data=data, first_id=ids[0], last_id=ids[-1], has_more=len(rows) > limit)
 
     @router.get("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
     def get_video(request: Request, video_id: VideoId) -> Video:
         """How far a video is."""
-        row = desk.store.get(video_id, _owner(request))
-        return video(row, desk.store.position(row))
+        return video(*desk.store.look(video_id, _owner(request)))
 
     @router.delete("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
     def delete_video(request: Request, video_id: VideoId) -> Deleted:

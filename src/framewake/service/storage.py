@@ -8,11 +8,13 @@ import shutil
 import time
 from pathlib import Path
 
-from framewake.errors import InputError, ResourceError
+from framewake.errors import DiskFullError, InputError
 from framewake.media.output import guarded, removed_at_end, temporary_path
 
 PICTURE, CLIP, THUMBNAIL, PREVIEW = "picture", "clip.mp4", "thumbnail.jpg", "preview.png"
-LEAST_FREE = 64 * 2**20  # bytes that a new job wants to see on the disk
+# Bytes that a new job, or one that begins or goes on, wants to see on the disk; and what running ones leave alone, so
+# that the database and the latents of what stops can still be written. Between the two, nothing begins or ends.
+LEAST_FREE, RESERVE = 256 * 2**20, 96 * 2**20
 
 _ID = re.compile(r"video_[0-9a-f]{32}")
 
@@ -20,9 +22,10 @@ _ID = re.compile(r"video_[0-9a-f]{32}")
 class Storage:
     """Files of jobs. Raises: InputError when the folder cannot be made."""
 
-    def __init__(self, folder: Path, *, least_free: int = LEAST_FREE) -> None:
+    def __init__(self, folder: Path, *, least_free: int = LEAST_FREE, reserve: int = RESERVE) -> None:
         self.folder = folder.resolve()
         self.least_free = least_free
+        self.reserve = reserve
         try:
             (self.folder / "jobs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -37,31 +40,51 @@ class Storage:
     def accept(self, job: str, picture: bytes | None) -> Path:
         """Make a job's folder and put its picture there.
 
-        Raises: ResourceError when the disk is full.
+        Raises: DiskFullError.
         """
         self.check_room(0 if picture is None else len(picture))
         folder = self.job(job)
-        folder.mkdir()
-        if picture is not None:
-            write_whole(folder / PICTURE, picture)
+        try:
+            with guarded(folder, 0):
+                folder.mkdir()
+            if picture is not None:
+                write_whole(folder / PICTURE, picture)
+        except DiskFullError as error:
+            self.drop(job)
+            raise self._full(error.bytes_needed) from error
         return folder
 
     def check_room(self, needed: int = 0) -> None:
         """Whether the disk has room for a job.
 
-        Raises: ResourceError.
+        Raises: DiskFullError.
         """
-        free = shutil.disk_usage(self.folder).free
-        if free < needed + self.least_free:
-            raise ResourceError(
-                f"the server's disk is full ({free // 2**20} MiB free): no new videos are taken until there is room.",
-                bytes_needed=needed + self.least_free,
-                bytes_free=free,
-            )
+        if self.free() < needed + self.least_free:
+            raise self._full(needed + self.least_free)
+
+    def _full(self, needed: int) -> DiskFullError:
+        free = self.free()
+        return DiskFullError(
+            f"the server's disk is full ({free // 2**20} MiB free): no new videos are taken until there is room.",
+            bytes_needed=needed,
+            bytes_free=free,
+        )
+
+    def free(self) -> int:
+        """Bytes that may still be written."""
+        return shutil.disk_usage(self.folder).free
 
     def has_room(self) -> bool:
         """Whether work may begin."""
-        return shutil.disk_usage(self.folder).free >= self.least_free
+        return self.free() >= self.least_free
+
+    def check_reserve(self) -> None:
+        """Whether work may go on.
+
+        Raises: DiskFullError.
+        """
+        if self.free() < self.reserve:
+            raise self._full(self.reserve)
 
     def drop(self, job: str) -> None:
         """Remove a job's files; the folder vanishes at once."""

@@ -109,14 +109,23 @@ class JobStore:
                 query = query.where(jobs.c.number > number if is_up else jobs.c.number < number)
             return connection.execute(query).all()
 
-    def position(self, row: Row[Any]) -> int | None:
-        """Place in the queue, the next one is 1; None for a job that does not wait."""
-        if row.state != "queued":
-            return None
-        before = or_(jobs.c.queued < row.queued, and_(jobs.c.queued == row.queued, jobs.c.number < row.number))
-        query = select(func.count()).where(jobs.c.state == "queued", jobs.c.model == row.model, before)
+    def look(self, job: str, owner: str | None = None) -> tuple[Row[Any], int | None]:
+        """One job with its place in the queue: what people ask for all the time, over one connection.
+
+        Raises: NotFound.
+        """
         with self.database.reading() as connection:
-            return connection.execute(query).scalar_one() + 1
+            row = _row(connection, job, owner)
+            return row, _position(connection, row)
+
+    def positions(self, rows: Sequence[Row[Any]]) -> list[int | None]:
+        """Places in the queue, the next one is 1; None for a job that does not wait."""
+        with self.database.reading() as connection:
+            return [_position(connection, row) for row in rows]
+
+    def position(self, row: Row[Any]) -> int | None:
+        """Place of one job in the queue."""
+        return self.positions([row])[0]
 
     def counts(self) -> dict[str, int]:
         """Jobs by state."""
@@ -259,6 +268,14 @@ def _row(connection: Connection, job: str, owner: str | None, *, is_locked: bool
     if found is None:
         raise NotFound("there is no such video.")
     return found
+
+
+def _position(connection: Connection, row: Row[Any]) -> int | None:
+    if row.state != "queued":
+        return None
+    before = or_(jobs.c.queued < row.queued, and_(jobs.c.queued == row.queued, jobs.c.number < row.number))
+    query = select(func.count()).where(jobs.c.state == "queued", jobs.c.model == row.model, before)
+    return connection.execute(query).scalar_one() + 1
 
 
 def _held(connection: Connection, lease: Lease, values: Mapping[str, Any]) -> None:

@@ -24,11 +24,10 @@ async def events(desk: Desk, job: str, owner: str | None) -> AsyncIterator[str]:
     last, shown, said = "", 0.0, time.monotonic()
     while True:
         try:
-            row = await run_in_threadpool(desk.store.get, job, owner)
+            row, position = await run_in_threadpool(desk.store.look, job, owner)
         except NotFound:
             yield "event: end\ndata: {}\n\n"
             return
-        position = await run_in_threadpool(desk.store.position, row)
         text = video(row, position).model_dump_json()
         if text != last:
             yield f"event: status\ndata: {text}\n\n"

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row
+from sqlalchemy.exc import SQLAlchemyError
 
-from framewake.errors import FramewakeError, InputError, ResourceError
+from framewake.errors import DiskFullError, FramewakeError, InputError
 from framewake.media.output import clear_abandoned
-from framewake.pipeline.events import Event, Result, StageStarted, Step
+from framewake.pipeline.events import Event, Note, Result, StageStarted, Step
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.run import Pipeline
@@ -35,6 +37,7 @@ BEAT_SECONDS = 2.0
 IDLE_SECONDS = 0.3
 PREVIEW_SECONDS = 0.5
 PAUSE_SECONDS = 30.0  # before a job is tried again that found the disk full
+AWAY_SECONDS, WARN_SECONDS = 1.0, 60.0  # between two questions to a database that does not answer, and two warnings
 LORAS = "loras"  # a link in a job's folder, so that no path of the server gets into a clip
 
 # What frameworks and the system raise over one job: the job fails, the worker goes on to the next.
@@ -51,6 +54,7 @@ class Settings:
 
     save_every: int = 5
     beat_seconds: float = BEAT_SECONDS
+    pause_seconds: float = PAUSE_SECONDS
     loras: Path | None = None
 
 
@@ -67,6 +71,7 @@ class Worker:
         self.stop = threading.Event()
         self._lease: Lease | None = None
         self._lost = threading.Event()
+        self._warned = -WARN_SECONDS
 
     @property
     def model(self) -> str:
@@ -75,19 +80,38 @@ class Worker:
 
     def run(self) -> None:
         """Work until ``stop`` is set; the job at hand is saved and given back within a step."""
-        self._beat()
+        self._insist(self._beat)
         self._describe()
         beating = threading.Thread(target=self._keep_beating, daemon=True)
         beating.start()
         while not self.stop.is_set():
-            self.presence.bury()
-            taken = self.store.claim(self.name, self.model) if self.storage.has_room() else None
+            taken = self._insist(self._next)
             if taken is None:
                 self.stop.wait(IDLE_SECONDS)
                 continue
             self.work(*taken)
         beating.join(timeout=5)
-        self.presence.leave(self.name)
+        with contextlib.suppress(SQLAlchemyError):
+            self.presence.leave(self.name)
+
+    def _next(self) -> tuple[Lease, Row[Any]] | None:
+        self.presence.bury()
+        return self.store.claim(self.name, self.model) if self.storage.has_room() else None
+
+    def _insist(self, action: Callable[[], Any]) -> Any:
+        """Ask the database until it answers: it may be starting, locked for long, or on a full disk.
+
+        A worker that is asked to end asks once more and then goes, with None: its job is taken over.
+        """
+        while True:
+            is_last = self.stop.is_set()
+            try:
+                return action()
+            except SQLAlchemyError as error:
+                self._warn_of(error)
+            if is_last:
+                return None
+            self.stop.wait(AWAY_SECONDS)
 
     def work(self, lease: Lease, job: Row[Any]) -> None:
         """Make one clip, whatever becomes of it."""
@@ -96,14 +120,17 @@ class Worker:
         log.info("%s: begun, claim %d", lease.job, lease.number)
         try:
             self._make(lease, job)
-            self.store.end(lease, "completed")
+            self._insist(lambda: self.store.end(lease, "completed"))
             log.info("%s: completed", lease.job)
         except LeaseLost:
             self._tidy(lease)
         except Stopped:
             self._give_back(lease)
         except FAILURES as error:
-            self._fail(lease, error)
+            if isinstance(error, DiskFullError) or getattr(error, "errno", None) == errno.ENOSPC:
+                self._pause(lease, error)
+            else:
+                self._fail(lease, error)
         finally:
             self._lease = None
             os.chdir(self.storage.folder)
@@ -142,9 +169,12 @@ class Worker:
                 raise Stopped
             if self._lost.is_set():
                 raise LeaseLost("the job is no longer ours.")
+            self.storage.check_reserve()
             match event:
+                case Note(text):
+                    log.info("%s: %s", lease.job, text)
                 case StageStarted(stage):
-                    self.store.report(lease, {"stage": stage})
+                    self._report(lease, {"stage": stage})
                 case Step(index, count, _, seconds_left):
                     if time.monotonic() - shown > PREVIEW_SECONDS:
                         write_preview(Path(PREVIEW), event.preview)
@@ -152,25 +182,36 @@ class Worker:
                     values = {"step": index, "steps": count, "seconds_left": seconds_left}
                     if index % self.settings.save_every == 0:
                         values["deaths"] = 0
-                    self.store.report(lease, values)
+                    self._report(lease, values)
                 case Result():
-                    self.store.report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
+                    self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
+
+    def _report(self, lease: Lease, values: Mapping[str, Any]) -> None:
+        """Progress is worth no work: a database that is away is told later.
+
+        Raises: LeaseLost.
+        """
+        try:
+            self.store.report(lease, values)
+        except SQLAlchemyError as error:
+            self._warn_of(error)
 
     def _give_back(self, lease: Lease) -> None:
         with contextlib.suppress(LeaseLost):
-            self.store.release(lease)
+            self._insist(lambda: self.store.release(lease))
             log.info("%s: saved and given back", lease.job)
 
+    def _pause(self, lease: Lease, error: BaseException) -> None:
+        """The disk is full: the job waits, with what it has saved."""
+        log.warning("%s: waiting for room on the disk: %s", lease.job, error)
+        with contextlib.suppress(LeaseLost):
+            self._insist(lambda: self.store.release(lease, seconds=self.settings.pause_seconds))
+
     def _fail(self, lease: Lease, error: BaseException) -> None:
-        if isinstance(error, ResourceError) and not self.storage.has_room():
-            log.warning("%s: the disk is full; waiting for room", lease.job)
-            with contextlib.suppress(LeaseLost):
-                self.store.release(lease, seconds=PAUSE_SECONDS)
-            return
         log.error("%s: failed", lease.job, exc_info=error)
         code, message = public_error(error)
         try:
-            self.store.end(lease, "failed", code=code, error=message)
+            self._insist(lambda: self.store.end(lease, "failed", code=code, error=message))
         except LeaseLost:
             self._tidy(lease)
 
@@ -179,7 +220,8 @@ class Worker:
         log.info("%s: stopped, no longer ours", lease.job)
         os.chdir(self.storage.folder)
         try:
-            if self.store.get(lease.job).state == "cancelled":
+            row = self._insist(lambda: self.store.get(lease.job))
+            if row is not None and row.state == "cancelled":
                 self.storage.clear(lease.job)
         except NotFound:
             self.storage.drop(lease.job)
@@ -193,7 +235,7 @@ class Worker:
         """Tell what this device is like, so that the page can say what a video will take."""
         try:
             self.presence.describe(self.name, device_facts(self.pipeline))
-        except FAILURES as error:
+        except (*FAILURES, SQLAlchemyError) as error:
             log.warning("nothing is known of this device's speed: %s", error)
 
     def _keep_beating(self) -> None:
@@ -207,5 +249,11 @@ class Worker:
             except LeaseLost:
                 if self._lease == lease:
                     self._lost.set()
-            except FAILURES as error:  # the database is away: the next beat tries again
-                log.warning("no sign of life could be given: %s", error)
+            except (*FAILURES, SQLAlchemyError) as error:  # the database is away: the next beat tries again
+                self._warn_of(error)
+
+    def _warn_of(self, error: BaseException) -> None:
+        """Say now and then that the database does not answer."""
+        if time.monotonic() - self._warned > WARN_SECONDS:
+            self._warned = time.monotonic()
+            log.warning("the database does not answer; work goes on: %s", getattr(error, "orig", error))
