@@ -1,8 +1,9 @@
 """Run as a program: a worker that dies by kill -9, again and again, in the middle of real runs.
 
-Loading a framework takes seconds, so this process loads it once and forks a worker for each life. A worker
-dies either at a random time, from outside, or by its own hand at the n-th time that it opens, renames or removes
-a file in a job's folder: while it writes a checkpoint, the mp4, a preview. Prints one line a life.
+Loading a framework takes seconds, so this process loads it once and forks a worker for each life. A worker dies in
+one of three ways: at a random time, from outside; by its own hand at the n-th time that it opens, renames or removes a
+file in a job's folder (a checkpoint, a preview, the clip); or some milliseconds after it has begun to decode, or to
+write the mp4, which happens outside Python. Prints one line a life.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import sqlalchemy
 import torch
 
 from framewake.pipeline import Pipeline
@@ -26,11 +30,37 @@ EVENTS = {"open", "os.rename", "os.remove"}
 FOREVER = 10**9
 
 
-def work(url: str, folder: Path, pipeline: Pipeline, *, files_left: int, is_last: bool) -> None:
+class Death(NamedTuple):
+    """How a life ends: after so many seconds or files, or in a stage. Units: ``delay`` in seconds."""
+
+    seconds: float = FOREVER
+    files: int = FOREVER
+    stage: str = ""
+    delay: float = 0.0
+
+
+def die() -> None:
+    """As by kill -9."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch_stages(database: Database, death: Death) -> None:
+    """Die after a stage has begun."""
+
+    def executed(_connection, _cursor, statement, parameters, _context, _many):
+        values = parameters.values() if isinstance(parameters, dict) else parameters
+        if statement.startswith("UPDATE jobs SET stage=") and death.stage in values:
+            threading.Timer(death.delay, die).start()
+
+    sqlalchemy.event.listen(database.engine, "after_cursor_execute", executed)
+
+
+def work(url: str, folder: Path, pipeline: Pipeline, death: Death) -> None:
     """One life."""
     store, storage = JobStore(Database(url)), Storage(folder)
     worker = Worker(store, storage, pipeline, Settings(save_every=2))
-    left = files_left
+    left, is_last = death.files, death == Death()
+    watch_stages(store.database, death)
 
     def count(event, arguments):
         nonlocal left
@@ -38,7 +68,7 @@ def work(url: str, folder: Path, pipeline: Pipeline, *, files_left: int, is_last
         if event in EVENTS and isinstance(arguments[0], str | Path) and not str(arguments[0]).startswith("/"):
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
 
     sys.addaudithook(count)
     while not worker.stop.is_set():
@@ -52,15 +82,15 @@ def work(url: str, folder: Path, pipeline: Pipeline, *, files_left: int, is_last
         worker.work(*taken)
 
 
-def live(url: str, folder: Path, pipeline: Pipeline, *, seconds: float, files: int) -> int:
+def live(url: str, folder: Path, pipeline: Pipeline, death: Death) -> int:
     """Fork a worker and let it die; the value is how it ended."""
     child = os.fork()
     if child == 0:
         try:
-            work(url, folder, pipeline, files_left=files, is_last=seconds == FOREVER)
+            work(url, folder, pipeline, death)
         finally:
             os._exit(1)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + death.seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -77,18 +107,21 @@ def main() -> None:
     torch.set_num_threads(1)
     pipeline = Pipeline.load(checkpoint, engine="torch:cpu")
     begin = time.monotonic()
-    print("undisturbed", live(url, folder, pipeline, seconds=300, files=FOREVER), flush=True)  # noqa: T201
+    print("undisturbed", live(url, folder, pipeline, Death(seconds=300)), flush=True)  # noqa: T201
     seconds = time.monotonic() - begin
     sys.stdin.readline()
     for number in range(kills):
-        if number % 2:
-            status = live(url, folder, pipeline, seconds=dice.uniform(0.05, seconds), files=FOREVER)
-        else:
-            status = live(url, folder, pipeline, seconds=60, files=dice.randint(1, 24))
+        deaths = (
+            Death(seconds=60, files=dice.randint(1, 24)),
+            Death(seconds=60, stage="decode", delay=dice.uniform(0, 0.01)),
+            Death(seconds=dice.uniform(0.05, seconds)),
+            Death(seconds=60, stage="write", delay=dice.uniform(0, 0.02)),
+        )
+        status = live(url, folder, pipeline, deaths[number % 4])
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         print("killed" if killed else f"ended {status}", flush=True)  # noqa: T201 - the test reads it
         sys.stdin.readline()
-    status = live(url, folder, pipeline, seconds=FOREVER, files=FOREVER)
+    status = live(url, folder, pipeline, Death())
     print(f"last {status}", flush=True)  # noqa: T201
 
 

@@ -39,13 +39,14 @@ def test_nothing_is_lost(desk_of, database_url, toy, picture):
     assert process.stdout.readline() == "undisturbed 0\n"
     want = (desk.storage.job(jobs[0]) / CLIP).read_bytes()
     jobs += [submit(desk, picture, num_inference_steps=STEPS) for _ in range(3)]
-    lives = []
+    lives, stages = [], []
     while not lives or not lives[-1].startswith("last"):
         process.stdin.write("go\n")
         process.stdin.flush()
         line = process.stdout.readline()
         assert line, lives
         lives.append(line.strip())
+        stages += [desk.store.get(job).stage for job in jobs if desk.store.get(job).state == "in_progress"]
         for job in jobs:
             check_files(desk.storage.job(job), want)
         if not lives[-1].startswith("last") and desk.store.counts().get("queued", 0) == 0:  # enough work for all kills
@@ -54,6 +55,8 @@ def test_nothing_is_lost(desk_of, database_url, toy, picture):
     assert process.wait() == 0
     assert lives[-1] == "last 0"
     assert lives.count("killed") >= KILLS * 0.8, lives
+    print(f"killed in: {stages}")  # noqa: T201 - how the kills were spread
+    assert set(stages) & {"decode", "write"}, f"no life ended after the denoising: {stages}"
     rows = [desk.store.get(job) for job in jobs]
     assert {row.state for row in rows} == {"completed"}, [(row.state, row.error) for row in rows]
     assert {path.name for path in (desk.storage.folder / "jobs").iterdir()} == set(jobs)

@@ -114,6 +114,50 @@ def test_a_cancelled_job_stops_within_a_step(desk, worker_of, picture, is_remove
         assert [path.name for path in folder.iterdir()] == [PICTURE]
 
 
+def at_stage(desk, stage, action):
+    """Do something, in another thread, as soon as the worker says that a stage begins."""
+    begun = threading.Event()
+
+    @sqlalchemy.event.listens_for(desk.store.database.engine, "after_cursor_execute")
+    def executed(_connection, _cursor, statement, parameters, _context, _many):
+        if statement.startswith("UPDATE jobs SET stage=") and parameters[0] == stage:
+            begun.set()
+
+    def wait():
+        if begun.wait(timeout=120):
+            action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("stage", ["encode text", "denoise", "decode", "write"])
+def test_a_job_is_cancelled_in_any_stage(desk, worker_of, picture, stage):
+    job = submit(desk, picture, num_inference_steps=3)
+    watcher = at_stage(desk, stage, lambda: desk.delete(job, "local"))
+    work_once(worker_of(desk))
+    watcher.join()
+    assert desk.store.get(job).state == "cancelled"
+    assert [path.name for path in desk.storage.job(job).iterdir()] == [PICTURE]
+
+
+@pytest.mark.parametrize("stage", ["encode text", "decode", "write"])
+def test_a_job_stopped_in_any_stage_goes_on_and_is_the_same(desk, worker_of, picture, stage):
+    whole, parts = submit(desk, picture), submit(desk, picture)
+    worker = worker_of(desk)
+    work_once(worker)
+    watcher = at_stage(desk, stage, worker.stop.set)
+    work_once(worker)
+    watcher.join()
+    folder = desk.storage.job(parts)
+    if desk.store.get(parts).state == "queued":  # the clip may have been written before the worker looked
+        assert latents_path(folder / CLIP).exists() == (stage != "encode text")
+        work_once(worker_of(desk))
+    assert (folder / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
+    assert not latents_path(folder / CLIP).exists()
+
+
 def test_a_retried_job_is_made(desk, worker_of, picture):
     job = submit(desk, picture)
     desk.delete(job, "local")

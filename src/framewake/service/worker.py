@@ -165,11 +165,12 @@ class Worker:
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = 0.0
         for event in events:
-            if self.stop.is_set():
-                raise Stopped
             if self._lost.is_set():
                 raise LeaseLost("the job is no longer ours.")
-            self.storage.check_reserve()
+            if not isinstance(event, Result):  # with it, all is done
+                if self.stop.is_set():
+                    raise Stopped
+                self.storage.check_reserve()
             match event:
                 case Note(text):
                     log.info("%s: %s", lease.job, text)
@@ -180,7 +181,7 @@ class Worker:
                         write_preview(Path(PREVIEW), event.preview)
                         shown = time.monotonic()
                     values = {"step": index, "steps": count, "seconds_left": seconds_left}
-                    if index % self.settings.save_every == 0:
+                    if self.settings.save_every > 0 and index % self.settings.save_every == 0:
                         values["deaths"] = 0
                     self._report(lease, values)
                 case Result():
