@@ -16,7 +16,16 @@ from framewake.setting import Setting, shown
 from framewake.weights.settings import Settings
 
 BASIC = ("prompt", "resolution", "is_stable", "frames", "steps", "seed")
-ADVANCED = ("negative_prompt", "guidance_scale", "embedded_guidance", "flow_shift", "fps", "precision", "vae_tiling")
+ADVANCED = (
+    "negative_prompt",
+    "guidance_scale",
+    "embedded_guidance",
+    "flow_shift",
+    "fps",
+    "precision",
+    "vae_tiling",
+    "cache",
+)
 NAMES = (*BASIC, *ADVANCED)
 MOST_LORAS = 8
 MOTION = ("stable", "dynamic")
@@ -55,9 +64,11 @@ def plain_control(name: str, setting: Setting, language: str, described: dict[st
         return gr.Dropdown(list(setting.choices or ()), value=default, **described)
     if setting.kind == "switch":
         return gr.Checkbox(value=default, **described)
-    if setting.kind in ("number", "integer"):
-        return gr.Number(value=default, placeholder=hint, step=1 if setting.kind == "integer" else 0.5, **described)
-    return gr.Textbox(value=default, placeholder=hint, lines=2, max_length=10_000, **described)
+    if setting.kind in ("number", "integer") and not setting.is_optional:
+        return gr.Number(value=default, step=1 if setting.kind == "integer" else 0.5, **described)
+    # Text where nothing is a choice too: Gradio's number boxes make a 0 of it.
+    lines = 2 if setting.kind == "text" and setting.is_optional else 1
+    return gr.Textbox(value=default, placeholder=hint, lines=lines, max_lines=8, max_length=10_000, **described)
 
 
 def first_class(checkpoint: Settings) -> str:
@@ -75,11 +86,11 @@ def largest(name: str, value: int, checkpoint: Settings) -> int:
 def settings_of(values: Sequence[Any]) -> dict[str, Any]:
     """What the controls hold, in the order of ``NAMES``, as settings of a request; what is empty is left out.
 
-    Raises: InputError for a seed that is no number.
+    Raises: InputError for text where a number belongs.
     """
     found: dict[str, Any] = {}
     for name, value in zip(NAMES, values, strict=True):
-        if value is None or value == "":
+        if value is None or (isinstance(value, str) and not value.strip()):
             continue
         found[name] = _value(name, settings()[name], value)
     return found
@@ -88,11 +99,13 @@ def settings_of(values: Sequence[Any]) -> dict[str, Any]:
 def _value(name: str, setting: Setting, value: Any) -> Any:
     if name == "is_stable":
         return value == MOTION[0]
-    if setting.kind == "integer" and type(value) is not int:
+    if setting.kind in ("integer", "number"):
+        kind = int if setting.kind == "integer" else float
         try:
-            return int(value)
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"{name} is {shown(value)}: expected a whole number.") from error
+            return kind(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            what = "whole number" if kind is int else "number"
+            raise InputError(f"{name} is {shown(value)}: expected a {what}.") from error
     return value
 
 
@@ -115,8 +128,10 @@ def values_of(request: Request, checkpoint: Settings) -> list[Any]:
         value = getattr(request, name)
         if name == "is_stable":
             value = MOTION[0 if value else 1]
-        if name == "seed" and value is not None:
-            value = str(value)
+        if value is not None and settings()[name].is_optional and settings()[name].kind in ("integer", "number"):
+            value = (
+                value if name in ("frames", "steps") else f"{value:.17g}" if isinstance(value, float) else str(value)
+            )
         if name in ("frames", "steps"):
             value = getattr(checkpoint, name) if value is None else value
             updates.append(gr.update(value=value, maximum=largest(name, value, checkpoint)))

@@ -77,7 +77,7 @@ class Estimates:
         lines = [("plan.label.clip", self._say("plan.clip", {**clip, "seconds": f"{shape.frames / request.fps:.1f}"}))]
         facts = self.desk.presence.device(self.desk.model)
         if facts is None:
-            return self._table(lines) + f'<p class="fw-quiet">{html.escape(self._say("plan.unknown"))}</p>'
+            return self._table(lines) + f'<p class="fw-quiet fw-unknown">{html.escape(self._say("plan.unknown"))}</p>'
         found = self.forecaster.forecast(plan, facts)
         memory = self._say("plan.memory", {"memory": gib(found.device_peak), "device": facts["name"]})
         if any(place.is_streamed for place in found.placements.values()):

@@ -33,6 +33,11 @@ SCRIPTS = ("elements.js", "picture.js", "videos.js", "page.js")
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
+def own_html(text: str, **options: Any) -> gr.HTML:
+    """Our own elements, without Gradio's style for written articles."""
+    return gr.HTML(text, apply_default_css=False, **options)
+
+
 class Layout:
     """One language's page over a desk."""
 
@@ -48,12 +53,12 @@ class Layout:
     def build(self) -> gr.Blocks:
         """Everything, ready to be mounted."""
         with gr.Blocks(analytics_enabled=False, title=self._say("title"), fill_width=True) as page:
-            gr.HTML(self._header())
+            own_html(self._header())
             with gr.Row(elem_classes="fw-columns"):
                 with gr.Column(elem_classes="fw-form"):
                     self._add_form()
                 with gr.Column(elem_classes="fw-side"):
-                    gr.HTML(f'<section id="fw-videos" aria-label="{self._text("videos.title")}"></section>')
+                    own_html(f'<section id="fw-videos" aria-label="{self._text("videos.title")}"></section>')
             self._add_messages()
             self._connect(page)
         return page
@@ -68,11 +73,7 @@ class Layout:
         }
         data = json.dumps(given, ensure_ascii=False).replace("<", "\\u003c")
         scripts = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-        icon = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><rect width='16' "
-        icon += "height='16' rx='4' fill='%230f766e'/><path d='M6 4.5v7l6-3.5z' fill='white'/></svg>"
-        return f'<link rel="icon" href="{icon}"><script>window.framewakeSettings = {data};</script>' + (
-            f"<script>{scripts}</script>"
-        )
+        return f"<script>window.framewakeSettings = {data};</script><script>{scripts}</script>"
 
     # --- parts
 
@@ -90,10 +91,10 @@ class Layout:
         )
 
     def _add_form(self) -> None:
-        gr.HTML('<div id="fw-picture"></div>', visible=self.needs_picture)
+        own_html('<div id="fw-picture"></div>', visible=self.needs_picture)
         with gr.Row(elem_classes="fw-prompt"):
             self._add("prompt", label=self._say("prompt.label"), info=None, lines=8)
-            gr.HTML(self._advice())
+            own_html(self._advice())
         with gr.Row():
             self._add("resolution")
             self._add("is_stable")
@@ -109,9 +110,9 @@ class Layout:
                 with gr.Row():
                     for name in ADVANCED[first : first + 2]:
                         self._add(name)
-        self.plan = gr.HTML("", elem_id="fw-plan", elem_classes="fw-estimate")
+        self.plan = own_html("", elem_id="fw-plan", elem_classes="fw-estimate")
         self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
-        gr.HTML('<p id="fw-message" role="alert"></p>')
+        own_html('<p id="fw-message" role="alert"></p>')
 
     def _add(self, name: str, **changes: Any) -> None:
         made: Any = control(name, self.language, self.checkpoint)
@@ -145,6 +146,7 @@ class Layout:
         self.restore = gr.Textbox("", visible="hidden", elem_id="fw-restore")
         self.restore_go = gr.Button("", visible="hidden", elem_id="fw-restore-go")
         self.note = gr.Textbox("", visible="hidden")
+        self.again = gr.Button("", visible="hidden", elem_id="fw-estimate-again")
 
     # --- what follows from what
 
@@ -153,7 +155,7 @@ class Layout:
         estimates = Estimates(self.desk, self.language)
         planned = [self.size, *(each for name, each in self.controls.items() if name not in ("prompt", "seed"))]
         gr.on(
-            [page.load, *(each.change for each in planned)],
+            [page.load, self.again.click, *(each.change for each in planned)],
             _estimator(estimates),
             [self.size, *form],
             [self.plan, self.crop],

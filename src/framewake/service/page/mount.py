@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Mount
 
 from framewake.service.answers import answer
@@ -24,6 +24,10 @@ FILES = ("/assets/", "/static/")
 PLACES = {"", "/", "/theme.css", "/config"}
 HANDLER = "/gradio_api/run/predict"
 MOST_BYTES = 256 * 1024  # of a handler's input: settings only, pictures go through the API
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="4" fill="#0f766e"/>'
+    '<path d="M6 4.5v7l6-3.5z" fill="white"/></svg>'
+)
 LANGUAGE_COOKIE = "framewake_language"
 
 
@@ -54,6 +58,11 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str]) -> None:
             css=css,
             head=layout.head(),
         )
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return Response(ICON, media_type="image/svg+xml")
+
     add_memory(app, desk)
     add_doors(app, keys)
     app.router.routes.append(PageMount("", app=Front(inner)))
@@ -65,8 +74,20 @@ def _theme() -> Any:
 
     # Fonts of the system: a page on a machine without internet must not wait for any.
     fonts = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Noto Sans CJK SC", "sans-serif")
-    return gr.themes.Default(
+    theme = gr.themes.Default(
         primary_hue="teal", neutral_hue="slate", radius_size="lg", font=fonts, font_mono=("ui-monospace", "monospace")
+    )
+    return theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        slider_color="*primary_600",
+        color_accent="*primary_600",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
     )
 
 

@@ -245,6 +245,8 @@ _CHINESE = {
     "setting.ignores_lora_alpha.help": "与原版一样，不乘以 alpha / rank。",
     "setting.allows_partial_loras": "允许部分 LoRA",
     "setting.allows_partial_loras.help": "应用 LoRA 文件中适用的部分，而不是拒绝它。",
+    "setting.cache": "步骤缓存",
+    "setting.cache.help": "跳过变化很小的步骤：fast、faster，或规则加数值，如 easy:0.05、taylor1:2；off 得到精确结果。",
 }
 
 
@@ -252,7 +254,13 @@ def _of_settings() -> dict[str, str]:
     """English names and descriptions, as ``Request`` has them."""
     found = {}
     for name, setting in settings().items():
-        words = name.removeprefix("is_").replace("_", " ").replace("vae", "VAE").replace("lora", "LoRA")
+        words = (
+            name.removeprefix("is_")
+            .replace("_", " ")
+            .replace("vae", "VAE")
+            .replace("lora", "LoRA")
+            .replace("fps", "FPS")
+        )
         found[f"setting.{name}"] = words[0].upper() + words[1:]
         found[f"setting.{name}.help"] = setting.help
         if setting.unset:
@@ -265,7 +273,8 @@ TEXTS: Mapping[str, Mapping[str, str]] = {"en": _of_settings() | _ENGLISH, "zh":
 
 def say(language: str, key: str, values: Mapping[str, object] | None = None) -> str:
     """One text with its values filled in."""
-    return string.Template(TEXTS[language][key]).substitute(values or {})
+    text = TEXTS[language].get(key) or TEXTS["en"][key]
+    return string.Template(text).substitute(values or {})
 
 
 def preferred(accepted: str) -> str:

@@ -196,6 +196,8 @@
       hasMore = answer.has_more && shown < 100;
       isLoaded = true;
       const isStuck = health.workers === 0 && answer.data.some((video) => ACTIVE.includes(video.status));
+      // A worker that has come since can say what the video will take.
+      if (health.workers && document.querySelector(".fw-unknown")) document.querySelector("#fw-estimate-again")?.click();
       tellBanner(isStuck ? say("videos.working") : "");
       render();
     } catch (error) {
@@ -236,7 +238,7 @@
       focus = video.id;
       known.set(video.id, { ...video, order: 1 });
       render();
-      if (window.innerWidth < 900) stage.scrollIntoView({ behavior: "smooth", block: "start" });
+      stage.scrollIntoView({ behavior: "smooth", block: window.innerWidth < 900 ? "start" : "nearest" });
       return refresh();
     },
   };

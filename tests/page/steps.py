@@ -1,0 +1,52 @@
+"""What a person does on the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+PROMPT = "the red circle moves right"
+PICTURE = Path(__file__).parents[2] / "examples" / "red-circle.png"
+SETTINGS = {"resolution": "360p", "num_frames": "9", "num_inference_steps": "4"}
+
+
+def choose_picture(page, path=PICTURE) -> None:
+    """Choose a file and wait until the crop is outlined."""
+    page.set_input_files("#fw-file", path)
+    page.wait_for_selector(".fw-crop:not([hidden])")
+
+
+def fill_form(page, *, frames: int, steps: int, seed: int) -> None:
+    """A small video."""
+    page.fill("#fw-prompt textarea", PROMPT)
+    page.click("#fw-resolution label:has-text('360p')")
+    for name, value in (("frames", frames), ("steps", steps)):
+        page.fill(f"#fw-{name} input[type=number]", str(value))
+        page.keyboard.press("Tab")
+    page.fill("#fw-seed input, #fw-seed textarea", str(seed))
+
+
+def values(page) -> dict:
+    """What the form shows."""
+    return {
+        "prompt": page.input_value("#fw-prompt textarea"),
+        "resolution": page.input_value("#fw-resolution input:checked"),
+        "motion": page.input_value("#fw-is_stable input:checked"),
+        "frames": page.input_value("#fw-frames input[type=number]"),
+        "steps": page.input_value("#fw-steps input[type=number]"),
+        "seed": page.input_value("#fw-seed input, #fw-seed textarea"),
+    }
+
+
+def hand_in(page, server, **fields: str) -> str:
+    """A video by way of the API."""
+    form = {"prompt": PROMPT, **SETTINGS, **fields}
+    picture = {"name": "x.png", "mimeType": "image/png", "buffer": PICTURE.read_bytes()}
+    answer = page.request.post(f"{server.url}/v1/videos", multipart={**form, "input_reference": picture})
+    assert answer.ok, answer.text()
+    return json.loads(answer.text())["id"]
+
+
+def wait_until_ready(page, job: str) -> None:
+    """Until a video of the list is ready."""
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='completed']")

@@ -1,0 +1,181 @@
+"""The page in a real Chromium, with the demonstration checkpoint. Waits are for conditions, never for a time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from steps import PICTURE, PROMPT, choose_picture, fill_form, hand_in, values, wait_until_ready
+
+WATCH = """() => {
+  window.seen = [];
+  new MutationObserver(() => {
+    const bar = document.querySelector('.fw-bar');
+    const value = bar && Number(bar.getAttribute('aria-valuenow'));
+    if (bar && window.seen.at(-1) !== value) window.seen.push(value);
+    window.sawPreview ||= !!document.querySelector('.fw-preview:not([hidden])');
+  }).observe(document.body, { childList: true, subtree: true, attributes: true });
+}"""
+
+
+def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
+    page = page_of()
+    choose_picture(page)
+    fill_form(page, frames=9, steps=12, seed=41)
+    page.wait_for_selector(".fw-plan dd:has-text('64 × 64')")
+    page.wait_for_selector(".fw-plan dd:has-text('torch:cpu')")
+    page.evaluate(WATCH)
+    page.click("#fw-make")
+    page.wait_for_selector("#fw-player")
+    seen = page.evaluate("window.seen")
+    assert len(seen) > 3 and seen == sorted(seen), f"progress was {seen}"
+    assert page.evaluate("window.sawPreview"), "no preview was shown while it was made"
+    job = page.get_attribute(".fw-card", "data-id")
+    if page.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.640028\"')"):
+        page.wait_for_function("document.querySelector('#fw-player').duration > 0")
+        assert page.evaluate("document.querySelector('#fw-player').duration") == pytest.approx(9 / 12, abs=0.1)
+        page.wait_for_function("document.querySelector('#fw-player').currentTime > 0")
+
+    page.reload()
+    page.wait_for_selector(f".fw-stage [data-id='{job}'] video")
+    server.stop()
+    page.wait_for_selector(".fw-banner:not([hidden])")
+    server.start()
+    page.wait_for_selector(".fw-banner", state="hidden")
+    page.reload()
+    wait_until_ready(page, job)
+    hand_in(page, server)  # the list of small pictures is shown from the second video on
+    page.wait_for_selector(f".fw-list [data-id='{job}'] img")
+    page.wait_for_function(f"document.querySelector(\".fw-list [data-id='{job}'] img\").naturalWidth > 0")
+
+
+def test_a_running_video_is_cancelled(page_of, server):
+    page = page_of()
+    job = hand_in(page, server, num_inference_steps="1000", num_frames="33")
+    page.reload()
+    page.wait_for_selector(f".fw-list [data-id='{job}'], .fw-stage [data-id='{job}']")
+    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='in_progress']")
+    page.wait_for_function("Number(document.querySelector('.fw-bar')?.getAttribute('aria-valuenow')) > 0")
+    page.click("[data-does='video.cancel']")
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='cancelled']")
+    body = page.request.get(f"{server.url}/v1/videos/{job}").json()
+    assert body["status"] == "cancelled" and 0 < body["step"] < 1000
+    page.click("[data-does='video.remove']")
+    page.wait_for_selector(f"[data-id='{job}']", state="detached")
+
+
+def test_settings_come_back_from_a_clip_and_from_the_history(page_of, server, tmp_path):
+    page = page_of()
+    job = hand_in(page, server, seed="9007199254740993", stability="false", flow_shift="11.5")
+    page.reload()
+    page.wait_for_selector(f"[data-id='{job}']")
+    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    wait_until_ready(page, job)
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(page.request.get(f"{server.url}/v1/videos/{job}/content").body())
+    expected = {
+        "prompt": PROMPT,
+        "resolution": "360p",
+        "motion": "dynamic",
+        "frames": "9",
+        "steps": "4",
+        "seed": "9007199254740993",  # a browser's numbers would make ...992 of it
+    }
+    for bring_back in (
+        lambda: page.set_input_files("#fw-file", clip),
+        lambda: page.click("[data-does='video.reuse']"),
+    ):
+        page.reload()
+        page.wait_for_selector(f".fw-stage [data-id='{job}']")
+        page.wait_for_selector(".fw-drop")
+        bring_back()
+        page.wait_for_selector("#fw-message.fw-note")
+        page.wait_for_selector(".fw-crop:not([hidden])")  # the picture came back too
+        assert values(page) == expected
+        page.click("#fw-advanced button")
+        assert page.input_value("#fw-flow_shift input, #fw-flow_shift textarea") == "11.5"
+
+
+def test_the_crop_is_outlined_where_it_will_be(page_of, wide_picture):
+    from framewake.shapes import choose_bucket, resized_size
+
+    page = page_of()
+    choose_picture(page, wide_picture)
+    page.wait_for_selector(".fw-plan dd:has-text('128 × 96')")
+    bucket = choose_bucket(128, 700, 1000)
+    assert bucket == (96, 128)
+    width = 128 / resized_size(bucket, 700, 1000)[1]
+    box = page.evaluate(
+        "(() => { const at = (s) => document.querySelector(s).getBoundingClientRect();"
+        "const a = at('.fw-crop'), b = at('#fw-image');"
+        "return [a.width / b.width, a.height / b.height, (a.left - b.left) / b.width]; })()"
+    )
+    assert box == pytest.approx([width, 1.0, (1 - width) / 2], abs=0.01)
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(page_of, wide_picture):
+    page = page_of(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    width = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
+    assert page.evaluate(width) <= 390
+    choose_picture(page, wide_picture)
+    page.fill("#fw-prompt textarea", "word " * 60 + "x" * 300)
+    page.click("#fw-advanced button")
+    page.wait_for_selector("#fw-precision input")
+    assert page.evaluate(width) <= 390
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.fw-form button, .fw-form input, .fw-form textarea, .fw-side *')]"
+        ".filter((e) => e.offsetParent && !e.closest('.fw-frame') && !e.classList.contains('fw-unseen'))"
+        ".filter((e) => e.getBoundingClientRect().right > 391).map((e) => e.outerHTML.slice(0, 120))"
+    )
+    assert not cut
+
+
+def test_chinese_for_chinese_browsers_and_by_hand(page_of, server):
+    page = page_of(locale="zh-CN")
+    assert page.url == f"{server.url}/zh/"
+    assert page.inner_text("#fw-make") == "生成视频"
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    page.click(".fw-header a[lang='en']")
+    page.wait_for_url(f"{server.url}/")
+    page.wait_for_selector("#fw-make:has-text('Make the video')")
+    page.goto(server.url)  # the choice is kept, although the browser asks for Chinese
+    page.wait_for_selector("#fw-make:has-text('Make the video')")
+
+
+def test_mistakes_are_told_in_plain_words(page_of, tmp_path):
+    page = page_of()
+    page.fill("#fw-prompt textarea", PROMPT)
+    page.click("#fw-make")
+    page.wait_for_selector("#fw-message:has-text('Choose a picture first.')")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(PICTURE.read_bytes()[:200])
+    page.set_input_files("#fw-file", broken)
+    page.wait_for_selector("#fw-message:has-text('cannot be shown as a picture')")
+    foreign = tmp_path / "foreign.mp4"
+    foreign.write_bytes(b"\0" * 400)
+    page.set_input_files("#fw-file", foreign)
+    page.wait_for_selector("#fw-message:has-text('clip.mp4')")
+    assert "/" not in page.inner_text("#fw-message")
+    choose_picture(page)
+    page.fill("#fw-seed input, #fw-seed textarea", "many")
+    page.click("#fw-make")
+    page.wait_for_selector("#fw-message:has-text('expected a whole number')")
+
+
+def test_the_dice_gives_a_seed(page_of):
+    page = page_of()
+    page.click("#fw-dice")
+    page.wait_for_function("/^[0-9]+$/.test(document.querySelector('#fw-seed input, #fw-seed textarea').value)")
+
+
+def test_words_of_people_are_never_markup(page_of, server):
+    page = page_of()
+    prompt = "<img src=x onerror=\"document.title='owned'\"> <b>bold</b>"
+    job = hand_in(page, server, prompt=prompt)
+    page.reload()
+    page.wait_for_selector(f"[data-id='{job}']")
+    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    page.wait_for_selector(f".fw-stage [data-id='{job}']")
+    assert page.inner_text(".fw-said") == prompt and page.title() == "framewake"
+    assert json.loads(page.evaluate("JSON.stringify(!!document.querySelector('.fw-said b'))")) is False
