@@ -11,6 +11,7 @@ import zlib
 
 import pytest
 from PIL import Image
+from small_disk import MIB, mounted
 
 PROMPT = "the red circle moves left"
 
@@ -125,10 +126,11 @@ def test_a_damaged_checkpoint(call, picture, toy, tmp_path):
     assert not list(tmp_path.glob("*.mp4"))
 
 
-def test_a_full_disk(call, picture, monkeypatch):
-    full = shutil._ntuple_diskusage(10**9, 10**9, 0)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    refused(call("animate", picture, PROMPT), 5, "no room", "0 are free")
+def test_a_full_disk(call, picture, tmp_path):
+    with mounted(tmp_path / "disk", MIB) as disk:
+        disk.fill()
+        refused(call("animate", picture, PROMPT, "-o", "disk/clip.mp4"), 5, "no room", "0 are free")
+        assert list(disk.folder.iterdir()) == [disk.filler]
 
 
 def test_refusals_load_no_framework(toy, picture):

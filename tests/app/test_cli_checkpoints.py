@@ -140,7 +140,7 @@ def test_what_to_fetch_by_hand(call):
     assert call("checkpoints", "download", "ckpts", "--name", "tencnet", "--by-hand").code == 2
 
 
-def test_without_a_network_it_says_what_to_do(call, monkeypatch):
+def test_without_a_network_it_says_what_to_do(call):
     pytest.importorskip("huggingface_hub")
     answer = call("checkpoints", "download", "ckpts", "--mirror", "http://127.0.0.1:9")
     assert answer.code == 3 and "cannot be fetched" in answer.err
