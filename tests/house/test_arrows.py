@@ -42,6 +42,7 @@ PACKAGES: dict[str, set[str]] = {
     "safetensors": {"weights", "demo"},
     "tokenizers": {"text", "demo"},
     "av": {"media.mp4"},
+    "flip_evaluator": {"media.quality"},
     "typer": {"app"},
     "rich": {"app"},
     "huggingface_hub": {"weights.download"},

@@ -124,4 +124,22 @@ def info(
     print_info(file, as_json=as_json)
 
 
+@app.command()
+def quality(
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="The clip to judge.")],
+    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="What it should look like.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
+) -> None:
+    """Tell how far a clip is from another of the same size: PSNR, SSIM and a perceptual difference.
+
+    \b
+    Examples:
+      framewake quality fast.mp4 exact.mp4
+    """
+    from framewake.app.quality import print_quality
+
+    print_quality(clip, reference, as_json=as_json)
+
+
 add_commands(app)
