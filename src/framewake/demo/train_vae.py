@@ -24,6 +24,7 @@ from framewake.models.vae import CausalVAE
 log = logging.getLogger(__name__)
 
 KL_WEIGHT = 4e-4
+MISS = 0.7  # largest deviation of noise on latents (theirs is about 1.4) for the decoder alone
 SAVE_SECONDS = 120.0
 REPORT_STEPS = 60
 
@@ -55,7 +56,9 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
     spent = state.progress.get(stage, 0.0) if state else 0.0
     trained = {n: w for n, w in weights.items() if plan.trains_encoder or n.startswith(("decoder.", "post_quant"))}
     optimiser = Muon(engine, trained, plain=("decoder.conv_out", "encoder.conv_in", "quant_conv", "post_quant_conv"))
-    value_and_grad = engine.grad(lambda w, fixed, x, noise: loss(engine, vae, {**fixed, **w}, x, noise))
+    value_and_grad = engine.grad(
+        lambda w, fixed, x, noise: loss(engine, vae, {**fixed, **w}, x, noise, is_posterior=plan.trains_encoder)
+    )
     rng = np.random.default_rng(int(spent * 1000) + 17)
     start = saved = time.monotonic()
     errors: list[float] = []
@@ -65,7 +68,8 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
         side, frames, batch = plan.turns[optimiser.steps % len(plan.turns)]
         pixels = engine.asarray(sample_pixels(rng, side, frames, batch))
         latent = (batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)
-        noise = engine.asarray(rng.standard_normal(latent).astype(np.float32))
+        noise = rng.standard_normal(latent).astype(np.float32)
+        noise = engine.asarray(noise if plan.trains_encoder else noise * misses(rng, batch, latent[2]))
         fixed = {n: w for n, w in weights.items() if n not in trained}
         value, grads = value_and_grad(trained, fixed, pixels, noise)
         grads, norm = clip_norm(engine, grads, 1.0)
@@ -83,16 +87,31 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
     _save(engine, folder, weights, average, {**(state.progress if state else {}), stage: duration})
 
 
-def loss(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor, noise: Tensor) -> Tensor:
-    """Squared and absolute pixel error plus a small divergence from N(0, 1)."""
+def loss(
+    engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor, noise: Tensor, *, is_posterior: bool = True
+) -> Tensor:
+    """Squared and absolute pixel error plus a small divergence from N(0, 1).
+
+    The noise is in units of the posterior's deviation, or, where ``is_posterior`` is false, of the latents.
+    """
     half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
     mean, logvar = (engine.cast(x, "float32") for x in picture_latents(engine, vae, half, pixels))
     divergence = engine.mean(mean * mean + engine.exp(logvar) - logvar - 1.0, (0, 1, 2, 3, 4)) * 0.5
-    latents = mean + engine.exp(logvar * 0.5) * noise
+    latents = mean + (engine.exp(logvar * 0.5) * noise if is_posterior else noise)
     error = engine.cast(vae.decode(half, latents), "float32") - pixels
     squared = error * error
     absolute = engine.sqrt(squared + 1e-4)
     return engine.mean(squared, (0, 1, 2, 3, 4)) + engine.mean(absolute, (0, 1, 2, 3, 4)) * 0.2 + divergence * KL_WEIGHT
+
+
+def misses(rng: np.random.Generator, batch: int, frames: int) -> np.ndarray:
+    """How far a clip's latents may be off, as the transformer's are: mostly little, never in the first frame.
+
+    Shapes: (B, 1, F, 1, 1).
+    """
+    spread = np.repeat(MISS * rng.random((batch, 1, 1, 1, 1)) ** 2, frames, 2)
+    spread[:, :, 0] = 0.05
+    return spread.astype(np.float32)
 
 
 def picture_latents(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor) -> tuple[Tensor, Tensor]:
