@@ -51,15 +51,14 @@ SHAPES = [
         "broadcast_to", [(2, 1)], lambda e, x: e.broadcast_to(x, (3, 2, 4)), lambda x: np.broadcast_to(x, (3, 2, 4)), 0
     ),
     Case("take", [(4, 3, 2), np.array([2, 0])], lambda e, x, i: e.take(x, i, 1), lambda x, i: x[:, i], 0),
-    Case("upsample", [(1, 2, 3, 4)], lambda e, x: e.upsample(x, (2, 3)), lambda x: x.repeat(2, 2).repeat(3, 3), 0),
+    Case("interleave", [(3, 4), (3, 4)], lambda e, x, y: e.interleave([x, y], (2,)), lambda x, y: np.stack([x, y], -1).reshape(3, 8), 0),
     Case(
-        "upsample",
-        [(1, 2, 3, 4, 5)],
-        lambda e, x: e.upsample(x, (2, 1, 2)),
-        lambda x: x.repeat(2, 2).repeat(2, 4),
+        "interleave",
+        [(1, 2, 3, 4, 5)] * 4,
+        lambda e, *xs: e.interleave(xs, (2, 1, 2)),
+        lambda *xs: np.stack([np.stack(xs[:2], -1), np.stack(xs[2:], -1)], 3).reshape(1, 2, 6, 4, 10),
         0,
     ),
-    Case("upsample", [(3, 4)], lambda e, x: e.upsample(x, (2,)), lambda x: x.repeat(2, 1), 0),
 ]
 
 ARITHMETIC = [

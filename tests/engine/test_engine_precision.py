@@ -40,7 +40,11 @@ def layer_calls(engine):
             lambda q, k, v: e.attention(q, k, v, scale=0.25, lengths=(4, 9)),
             lambda q, k, v: layers.attention(q, k, v, scale=0.25, lengths=(4, 9)),
         ),
-        "upsample": ([(1, 2, 3, 4)], lambda x: e.upsample(x, (2, 2)), lambda x: x.repeat(2, 2).repeat(2, 3)),
+        "interleave": (
+            [(1, 2, 3, 4), (1, 2, 3, 4)],
+            lambda x, y: e.interleave([x, y], (1, 2)),
+            lambda x, y: np.stack([x, y], -1).reshape(1, 2, 3, 8),
+        ),
         "pad": (
             [(1, 2, 3, 4)],
             lambda x: e.pad(x, [(1, 1)], "replicate"),

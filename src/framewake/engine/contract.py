@@ -189,8 +189,12 @@ class Engine(Protocol):
         (rows of queries beyond the length come out finite and mean nothing).
         """
 
-    def upsample(self, x: Tensor, factors: Sequence[int]) -> Tensor:
-        """Nearest-neighbour enlargement of the last ``len(factors)`` axes by whole factors."""
+    def interleave(self, xs: Sequence[Tensor], factors: Sequence[int]) -> Tensor:
+        """Tensors of one shape as one that is finer along its last axes.
+
+        For factors (s, t), ``xs[a * t + b]`` becomes the cells [..., a::s, b::t].
+        Shapes: s * t tensors (..., H, W) -> (..., s H, t W).
+        """
 
     # --- control -------------------------------------------------------------------------------
 

@@ -222,8 +222,18 @@ class MindsporeEngine:
         out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
         return mint.permute(out, (0, 2, 1, 3))
 
-    def upsample(self, x, factors):
-        return repeat_blocks(x, factors)
+    def interleave(self, xs, factors):
+        axis = len(xs[0].shape)
+        for i in range(len(factors)):  # the last axis first: its neighbours stand beside each other in the list
+            axis, factor = axis - 1, factors[len(factors) - 1 - i]
+            if factor > 1:
+                joined = []
+                for start in range(0, len(xs), factor):
+                    shape = tuple(xs[start].shape)
+                    pair = self.stack(xs[start : start + factor], axis + 1)
+                    joined = [*joined, mint.reshape(pair, (*shape[:axis], shape[axis] * factor, *shape[axis + 1 :]))]
+                xs = joined
+        return xs[0]
 
     # --- control
 
@@ -326,15 +336,3 @@ def flat_widths(widths):
     for i in range(len(widths)):
         flat = [widths[i][0], widths[i][1], *flat]
     return tuple(flat)
-
-
-def repeat_blocks(x, factors):
-    """Each element of the last axes, as often as its factor says, beside itself: nearest upsampling."""
-    first = len(x.shape) - len(factors)
-    for i in range(len(factors)):
-        if factors[i] > 1:
-            shape, axis = tuple(x.shape), first + i
-            wide = (*shape[: axis + 1], factors[i], *shape[axis + 1 :])
-            x = mint.broadcast_to(mint.unsqueeze(x, axis + 1), wide)
-            x = mint.reshape(x, (*shape[:axis], shape[axis] * factors[i], *shape[axis + 1 :]))
-    return x

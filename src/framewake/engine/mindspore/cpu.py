@@ -9,7 +9,7 @@ import mindspore as ms
 from mindspore import mint, ops
 
 from framewake.engine.host import host_memory
-from framewake.engine.mindspore.ascend import DTYPES, MindsporeEngine, flat_widths, repeat_blocks
+from framewake.engine.mindspore.ascend import DTYPES, MindsporeEngine, flat_widths
 
 F = mint.nn.functional
 
@@ -74,13 +74,6 @@ class MindsporeCpu(MindsporeEngine):
 
     def _attend(self, q, k, v, scale, mask):
         return self._composed(q, k, v, scale, mask)
-
-    def upsample(self, x, factors):
-        spatial = len(x.shape) - 2
-        if len(factors) != spatial or spatial not in (2, 3):
-            return repeat_blocks(x, factors)
-        size = tuple([x.shape[2 + i] * factors[i] for i in range(spatial)])
-        return F.interpolate(x, size=size, mode="nearest")
 
     def synchronize(self):
         return None  # launch_blocking: every call has finished when it returns
