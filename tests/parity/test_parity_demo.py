@@ -11,14 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from framewake.demo.lora import LORA
 from framewake.demo.render import render_frame
 from framewake.demo.world import sample_scene
 from framewake.pipeline import Output, Pipeline, Result
+from framewake.pipeline.adapters import targets_of
 from framewake.request import Request
 from framewake.sampling.noise import draw
 from framewake.text.encode import derive_layout
 from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
+from framewake.weights.lora.convert import convert
+from framewake.weights.lora.file import open_lora
+from framewake.weights.names import diffusers_dit
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -27,7 +32,8 @@ pytest.importorskip("transformers")
 SIDE, FRAMES, STEPS, SEED = 64, 9, 4, 5
 
 
-def test_both_pipelines_make_the_same_clip(tmp_path):
+@pytest.mark.parametrize("has_lora", [False, True])
+def test_both_pipelines_make_the_same_clip(tmp_path, has_lora):
     scene = sample_scene(np.random.default_rng(21), motion="right")
     picture = Image.fromarray(render_frame(scene, SIDE, SIDE, 0.0))
     picture.save(tmp_path / "picture.png")
@@ -42,6 +48,7 @@ def test_both_pipelines_make_the_same_clip(tmp_path):
         precision="float32",
         is_stable=True,
         flow_shift=7.0,
+        loras=(str(LORA),) if has_lora else (),
     )
     events = list(pipeline.run(request, Output(tmp_path / "frames/")))
     ours = next(event for event in events if isinstance(event, Result)).frames
@@ -64,6 +71,10 @@ def test_both_pipelines_make_the_same_clip(tmp_path):
     }
     theirs = diffusers.HunyuanVideoImageToVideoPipeline.from_pretrained(folder, dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
+    if has_lora:
+        targets, rules = targets_of(pipeline.checkpoint), diffusers_dit(pipeline.checkpoint.dit)
+        convert(open_lora(LORA, targets), tmp_path / "theirs.safetensors", "diffusers", rules, targets.shapes)
+        theirs.load_lora_weights(str(tmp_path), weight_name="theirs.safetensors")
     with torch.no_grad():
         video = theirs(
             image=picture,

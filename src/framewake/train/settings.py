@@ -139,7 +139,7 @@ class Training:
             "choice",
             "Type of the frozen weights and of the computation; factors stay float32.",
             "--precision",
-            choices=("auto", "float32", "bfloat16", "float16"),
+            choices=("auto", "float32", "bfloat16"),  # small gradients would vanish in float16
             unset="auto",
         ),
     )

@@ -18,6 +18,7 @@ from framewake.weights.lora.keys import Format, Pair, other_method, pairs
 from framewake.weights.lora.targets import Place, Targets
 
 LISTED = 4
+SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 
 
@@ -105,7 +106,7 @@ def open_lora(
 
 
 def lora_file(path: str | os.PathLike[str]) -> TensorFile:
-    """The file, or the one file of a folder such as PEFT writes.
+    """The file, or the one file of a folder such as PEFT writes; "demo/trails" is the one that ships.
 
     Raises: CheckpointError for anything but one safetensors file.
     """
@@ -117,6 +118,8 @@ def lora_file(path: str | os.PathLike[str]) -> TensorFile:
         if len(found) != 1:
             raise CheckpointError(f"{path} holds {len(found)} .safetensors files; name the LoRA itself.")
         path = found[0]
+    if not path.exists() and path.parent == Path("demo"):
+        path = SHIPPED / f"{path.name}.safetensors"
     if not path.exists():
         raise CheckpointError(f"{path}: there is no such LoRA file.")
     return TensorFile(path)
