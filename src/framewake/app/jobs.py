@@ -85,8 +85,9 @@ class _Folder:
             return "removed"
         if what == "retry":
             return self.store.retry(job).state
+        is_waiting = self.store.get(job).state == "queued"
         row = self.store.cancel(job)
-        if row.started is None:
+        if is_waiting:  # otherwise its worker clears what it is just writing
             self.storage.clear(job)
         return row.state
 
