@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
+from framewake.weights.direct import CAN_READ, DirectFile
+from framewake.weights.narrow import STORED, fill
 from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
 from framewake.weights.torch_file import TorchFile
 
@@ -41,6 +44,7 @@ class TensorFile:
         self.path = Path(path)
         try:
             self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r")
+            self._direct = DirectFile(self.path)
         except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
             raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
         header = self._header()
@@ -71,6 +75,14 @@ class TensorFile:
     def read(self, name: str) -> np.ndarray:
         """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
         return widen(self.raw(name), self.dtype(name))
+
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into an array of a computing type; what is stored in it is read without mapping."""
+        entry = self._entries[name]
+        if CAN_READ and STORED.get(entry.dtype) == dtype:
+            self._direct.fill(out, self._data_start + entry.start)
+        else:
+            fill(out, self.raw(name), entry.dtype, dtype)
 
     def _nothing(self, entry: Entry) -> np.ndarray:
         return np.empty(entry.shape, STORAGE[entry.dtype])
@@ -175,6 +187,10 @@ class ShardedFiles:
     def read(self, name: str) -> np.ndarray:
         """The values; see ``TensorFile.read``."""
         return self._places[name].read(name)
+
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into an array; see ``TensorFile.fill``."""
+        self._places[name].fill(name, out, dtype)
 
     def shards(self) -> list[TensorFile]:
         """The safetensors files themselves."""

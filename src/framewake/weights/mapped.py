@@ -11,7 +11,7 @@ import numpy as np
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.names import Rule
-from framewake.weights.narrow import STORED, narrowed
+from framewake.weights.narrow import BITS
 from framewake.weights.storage import Tensors
 
 BLOCKS_LISTED = 8
@@ -56,9 +56,10 @@ class MappedTensors:
         Shapes: the tensor's own; bfloat16 as bits in uint16.
         """
         rule = self._rules[name]
-        if all(STORED.get(self.file.dtype(their)) == dtype for their in rule.theirs):
-            return np.array(rule.join(self.file.raw))  # a copy: nobody may hold on to a mapped file
-        return narrowed(self.read(name), dtype)
+        out = np.empty(self.shape(name), BITS[dtype])
+        for their, rows in rule.places(out):
+            self.file.fill(their, rows, dtype)
+        return rule.swap(out)
 
     def check(self, expected: Shapes, unused: Iterable[str] = ()) -> None:
         """Compare the file with what the model needs, before any data is read.

@@ -33,11 +33,18 @@ class Rule(NamedTuple):
     def join(self, read: Callable[[str], np.ndarray]) -> np.ndarray:
         """Our tensor from theirs."""
         values = np.concatenate([read(name) for name in self.theirs]) if self.rows else read(self.theirs[0])
-        return self._swap(values)
+        return self.swap(values)
+
+    def places(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Each of their tensors and the rows of our array that it fills; ``swap`` comes afterwards."""
+        first = 0
+        for name, count in zip(self.theirs, self.rows or (len(values) if values.ndim else 0,), strict=True):
+            yield name, values[first : first + count] if self.rows else values
+            first += count
 
     def cut(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Their tensors from ours."""
-        values = self._swap(values)
+        values = self.swap(values)
         pieces = np.split(values, np.cumsum(self.rows)[:-1]) if self.rows else [values]
         return dict(zip(self.theirs, pieces, strict=True))
 
@@ -55,7 +62,8 @@ class Rule(NamedTuple):
             raise CheckpointError(f"{self.ours} needs pieces of {list(self.rows)} rows, but the file has {pieces}.")
         return (sum(self.rows), *shapes[0][1:])
 
-    def _swap(self, values: np.ndarray) -> np.ndarray:
+    def swap(self, values: np.ndarray) -> np.ndarray:
+        """The two halves of the rows changed over, where the dialects differ in that."""
         return np.concatenate(np.split(values, 2)[::-1]) if self.is_swapped else values
 
 

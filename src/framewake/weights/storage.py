@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from framewake.engine.contract import Dtype
+
 # How each type is laid out on disk; numpy has no bfloat16 and no float8, so their bits are kept.
 STORAGE: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
@@ -53,6 +55,9 @@ class Tensors(Protocol):
 
     def read(self, name: str) -> np.ndarray:
         """A copy of the values; bfloat16 and float8 widened to float32."""
+
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into a contiguous array of a computing type; bfloat16 as bits in uint16."""
 
 
 def widen(raw: np.ndarray, dtype: str) -> np.ndarray:

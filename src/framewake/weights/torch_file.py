@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights import pickle_values
+from framewake.weights.direct import CAN_READ, DirectFile
+from framewake.weights.narrow import STORED, fill
 from framewake.weights.pickle_values import Place
 from framewake.weights.storage import STORAGE, is_addressable, widen
 from framewake.weights.zip_file import ZipFile
@@ -33,6 +36,7 @@ class TorchFile:
         self.path = Path(path)
         try:
             data = np.memmap(self.path, dtype=np.uint8, mode="r")
+            self._direct = DirectFile(self.path)
         except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
             raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
         if data[:4].tobytes() != b"PK\x03\x04":
@@ -79,6 +83,16 @@ class TorchFile:
     def read(self, name: str) -> np.ndarray:
         """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
         return widen(self.raw(name), self.dtype(name))
+
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into an array of a computing type."""
+        raw = self.raw(name)
+        if CAN_READ and raw.flags.c_contiguous and STORED.get(self.dtype(name)) == dtype:
+            place = self._places[name]
+            start = self._zip.members[self._member(place)].start + place.offset * raw.itemsize
+            self._direct.fill(out, start)
+        else:
+            fill(out, raw, self.dtype(name), dtype)
 
     def check_sums(self) -> None:
         """Compare every member with the check sum that was written with it; this reads the whole file.

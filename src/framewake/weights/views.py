@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.storage import Tensors
+from framewake.weights.narrow import CHUNK, narrowed
+from framewake.weights.storage import Tensors, widen
 
 # Beside an 8-bit weight: its scale, under the older and the newer name. Scales of inputs are for 8-bit products,
 # which nothing here makes.
@@ -47,6 +49,10 @@ class Stripped:
     def read(self, name: str) -> np.ndarray:
         """The values."""
         return self._file.read(self._prefix + name)
+
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into an array of a computing type."""
+        self._file.fill(self._prefix + name, out, dtype)
 
 
 class Scaled:
@@ -96,6 +102,20 @@ class Scaled:
         scale = self._file.read(self._scales[name]).astype(np.float32)
         return values * scale.reshape(-1, *(1,) * (values.ndim - 1)) if scale.size > 1 else values * scale.reshape(())
 
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into an array of a computing type, scaled in float32, some rows at a time."""
+        if name not in self._scales:
+            self._file.fill(name, out, dtype)
+            return
+        raw, stored = self._file.raw(name), self._file.dtype(name)
+        scale = self._file.read(self._scales[name]).astype(np.float32).reshape(-1)
+        flat, rows = raw.reshape(len(raw), -1), out.reshape(len(raw), -1)
+        step = max(1, CHUNK // max(flat.shape[1], 1))
+        for first in range(0, len(flat), step):
+            factor = scale[first : first + step, None] if scale.size > 1 else scale
+            values = widen(flat[first : first + step], stored) * factor
+            rows[first : first + step] = narrowed(values, dtype)
+
 
 def is_about_scales(name: str) -> bool:
     """Whether a tensor only says how others are scaled."""
@@ -136,3 +156,7 @@ class Joined:
     def read(self, name: str) -> np.ndarray:
         """The values."""
         return self._places[name].read(name)
+
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
+        """The values into an array of a computing type."""
+        self._places[name].fill(name, out, dtype)

@@ -1,0 +1,101 @@
+"""Tensors straight into arrays of a computing type: the same bits as reading and narrowing them whole."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from framewake.errors import CheckpointError
+from framewake.weights.files import TensorFile
+from framewake.weights.mapped import MappedTensors
+from framewake.weights.names import Rule, same
+from framewake.weights.narrow import CHUNK, narrowed
+from framewake.weights.pieces import Target
+from framewake.weights.storage import STORAGE
+from framewake.weights.torch_file import TorchFile
+from framewake.weights.views import Scaled
+from framewake.weights.writing import TORCH_KINDS, write_safetensors, write_torch
+
+ROWS = CHUNK // 64 + 5  # so that chunks do not end with the tensor
+KINDS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+
+
+def drawn(kind, seed=1):
+    """Every bit pattern where there are few, and random numbers."""
+    draw = np.random.default_rng(seed)
+    size = STORAGE[kind].itemsize
+    if size <= 2:
+        count = 64 * ROWS
+        return (
+            np.resize(draw.permutation(1 << (8 * size)), count).astype(f"u{size}").view(STORAGE[kind]).reshape(-1, 64)
+        )
+    return draw.standard_normal((ROWS, 64)).astype(STORAGE[kind])
+
+
+def written(path, arrays, kind):
+    targets = [Target(name, kind, x.shape, lambda x=x: iter([np.ascontiguousarray(x)])) for name, x in arrays.items()]
+    (write_torch if path.suffix == ".pt" else write_safetensors)(path, targets)
+    return (TorchFile if path.suffix == ".pt" else TensorFile)(path)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # signalling NaN patterns
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_becomes_every_other(tmp_path, kind, dtype, suffix):
+    if suffix == ".pt" and kind not in TORCH_KINDS:
+        pytest.skip("no such storage in .pt files")
+    file = written(tmp_path / f"a{suffix}", {"x": drawn(kind)}, kind)
+    found = MappedTensors(file, same(file.names())).values("x", dtype)
+    stored = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    expected = file.raw("x") if stored.get(kind) == dtype else narrowed(file.read("x"), dtype)
+    assert found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
+
+
+def test_pieces_are_joined_and_halves_changed_over(tmp_path):
+    a, b = drawn("BF16", 1), drawn("BF16", 2)
+    file = written(tmp_path / "a.safetensors", {"q": a, "k": b}, "BF16")
+    joined = MappedTensors(file, [Rule("qk", ("q", "k"), (ROWS, ROWS))])
+    assert joined.values("qk", "bfloat16").tobytes() == np.concatenate([a, b]).tobytes()
+    half = ROWS // 2 * 2
+    file = written(tmp_path / "b.safetensors", {"x": a[:half]}, "BF16")
+    swapped = MappedTensors(file, [Rule("y", ("x",), (), True)]).values("y", "bfloat16")
+    assert swapped.tobytes() == np.concatenate([a[half // 2 : half], a[: half // 2]]).tobytes()
+
+
+@pytest.mark.parametrize("scales", [np.float32(0.75), np.linspace(0.1, 3, ROWS, dtype=np.float32)])
+def test_scales_are_applied_in_float32(tmp_path, scales):
+    bits = np.resize(np.arange(120, dtype=np.uint8), (ROWS, 64))
+    path = tmp_path / "a.safetensors"
+    made = [("x.weight", "F8_E4M3", bits), ("x.weight_scale", "F32", np.asarray(scales))]
+    write_safetensors(path, [Target(n, k, v.shape, lambda v=v: iter([v.reshape(-1)])) for n, k, v in made])
+    file = Scaled(TensorFile(path))
+    found = MappedTensors(file, same(file.names())).values("x.weight", "bfloat16")
+    assert found.tobytes() == narrowed(file.read("x.weight"), "bfloat16").tobytes()
+
+
+def test_a_number_alone_and_nothing_at_all(tmp_path):
+    file = written(
+        tmp_path / "a.safetensors", {"one": np.float32(3).reshape(()), "none": np.zeros((0, 4), "f4")}, "F32"
+    )
+    tensors = MappedTensors(file, same(file.names()))
+    assert tensors.values("one", "bfloat16").shape == () and tensors.values("none", "float32").shape == (0, 4)
+    assert tensors.values("one", "float32") == 3
+
+
+def test_a_file_that_is_cut_off_meanwhile_is_told(tmp_path):
+    path = tmp_path / "a.safetensors"
+    file = written(path, {"x": drawn("F32")}, "F32")
+    os.truncate(path, path.stat().st_size - 8)
+    with pytest.raises(CheckpointError, match="cut off"):
+        MappedTensors(file, same(file.names())).values("x", "float32")
+
+
+def test_a_file_that_is_replaced_meanwhile_is_still_the_old_one(tmp_path):
+    path = tmp_path / "a.safetensors"
+    old = drawn("F32")
+    file = written(path, {"x": old}, "F32")
+    written(path, {"x": old + 1}, "F32")
+    assert np.array_equal(MappedTensors(file, same(file.names())).values("x", "float32"), old)
