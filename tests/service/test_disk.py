@@ -100,7 +100,8 @@ def test_a_running_video_waits_and_goes_on(full_desk, worker_of, disk, picture, 
         time.sleep(2)  # longer than the pause: it must not begin again by itself
         row = full_desk.store.get(parts)
         assert row.step < steps and row.error is None and not (full_desk.storage.job(parts) / CLIP).exists()
-        assert row.state == ("queued" if left else "in_progress"), "a full disk cannot be told in a database on it"
+        # On a disk without a byte, the database beside the videos may not be able to tell.
+        assert row.state == "queued" or (row.state == "in_progress" and not left)
         assert load_latents(latents_path(full_desk.storage.job(parts) / CLIP)).step >= (4 if left else 2)
         disk.clear()
         until(lambda: full_desk.store.get(parts).state not in ("queued", "in_progress"))
