@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from framewake.demo.render import render_frame
-from framewake.demo.world import FULL_FRAMES, sample_scene, write_prompt
+from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 SHARD_CLIPS = 64
 PROMPTS_PER_CLIP = 6
 LLAVA_SIDE = 64
+HARD = ("spin", "spin", "bounce")  # drawn more often than the others
+PAIRS = 0.6  # telling two shapes apart is learned last
 LATENT_STEPS = (FULL_FRAMES - 1) // 4
 
 
@@ -51,7 +53,8 @@ def fill(
     done = len(list(target.glob("*.npz")))
     for number in range(done, done + shards):
         rng = np.random.default_rng([height, width, number])
-        scenes = [sample_scene(rng, width / height) for _ in range(SHARD_CLIPS)]
+        motions = [str(rng.choice(MOTIONS + HARD)) for _ in range(SHARD_CLIPS)]
+        scenes = [sample_scene(rng, width / height, motion=motion, pairs=PAIRS) for motion in motions]
         latents, pictures = [], []
         for scene in scenes:
             frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])

@@ -156,12 +156,14 @@ def _slide(start: float, way: float, size: float, limit: float) -> float:
     return min(max(start + way, low), high)
 
 
-def sample_scene(rng: np.random.Generator, aspect: float = 1.0, *, motion: str | None = None) -> Scene:
-    """A random scene; ``aspect`` is width / height, ``motion`` fixes what happens."""
+def sample_scene(
+    rng: np.random.Generator, aspect: float = 1.0, *, motion: str | None = None, pairs: float = 0.4
+) -> Scene:
+    """A random scene; ``aspect`` is width / height, ``motion`` fixes what happens, ``pairs`` have two shapes."""
     width, height = (aspect, 1.0) if aspect >= 1 else (1.0, 1 / aspect)
     motion = motion or str(rng.choice(MOTIONS))
     while True:
-        count = 2 if rng.random() < 0.4 else 1
+        count = 2 if rng.random() < pairs else 1
         background, gradient_angle = _sample_background(rng)
         shapes: list[Shape] = []
         names = list(rng.permutation(list(COLOURS)))
