@@ -1,4 +1,4 @@
-"""PyTorch on CUDA and on the CPU. Only this file imports torch."""
+"""PyTorch on CUDA and on the CPU. Only this file, ``torch_cpu.py`` and ``torch_cuda.py`` import torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from framewake.engine import torch_cpu, torch_cuda
 from framewake.engine.host import host_memory, keep_freed_memory
 from framewake.errors import EngineError
 
@@ -39,12 +40,14 @@ class TorchEngine:
 
     kind = "torch"
 
-    def __init__(self, device: str, reason: str) -> None:
+    def __init__(self, device: str, reason: str, *, is_eight_bit: bool = False) -> None:
         self.device = device
-        self.name = f"torch:{device}"
+        self.name = f"torch:{device}" + ("+fp8" if is_eight_bit else "")
         self.reason = reason
+        self.attention_reason = "torch's kernel for this processor" if device == "cpu" else ""
         self._device = torch.device(device)
         self._copies = None
+        self._is_eight_bit = is_eight_bit
 
     # --- make and move
 
@@ -159,24 +162,19 @@ class TorchEngine:
     def matmul(self, x, y):
         return torch.matmul(x, y)
 
-    def linear(self, x, weight, bias=None):
-        return F.linear(x, weight, bias)
+    def linear(self, x, weight, bias=None, activation=None):
+        if self._is_eight_bit and torch_cuda.takes_eight_bits(x, weight):
+            return torch_cpu.activated(torch_cuda.linear_in_eight_bits(x, weight, bias), activation)
+        if self._device.type == "cpu":
+            return torch_cpu.linear(x, weight, bias, activation)
+        return torch_cpu.activated(F.linear(x, weight, bias), activation)
 
     def conv2d(self, x, weight, bias=None, stride=(1, 1)):
         return F.conv2d(x, weight, bias, tuple(stride))
 
     def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
-        if self._device.type != "cpu":
-            return F.conv3d(x, weight, bias, tuple(stride))
-        # Every operation of the autoencoder keeps this layout, and oneDNN is quicker on it, most at small widths.
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        if max(weight.shape[2:]) == 1 and max(stride) == 1:  # ten times as fast as a convolution
-            return F.linear(x.permute(0, 2, 3, 4, 1), weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
-        weight = weight.contiguous(memory_format=torch.channels_last_3d)
-        if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-            # By itself torch takes a kernel of half the speed and many times the memory for small sizes.
-            return torch.mkldnn_convolution(x, weight, bias, (0, 0, 0), tuple(stride), (1, 1, 1), 1)
-        return F.conv3d(x, weight, bias, tuple(stride))
+        convolution = torch_cpu.conv3d if self._device.type == "cpu" else F.conv3d
+        return convolution(x, weight, bias, tuple(stride))
 
     def embedding(self, table, ids):
         return F.embedding(ids, table)
@@ -210,8 +208,26 @@ class TorchEngine:
                 for i, n in enumerate(lengths)
             ]
             return torch.cat(parts)
+        if not self.attention_reason:
+            self._settle_attention()
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        if self._device.type == "cpu":
+            k, v = torch_cpu.by_heads(k), torch_cpu.by_heads(v)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+
+    def _settle_attention(self):
+        # Measured once, when it is first needed: the fastest kernel depends on device, driver and version.
+        if not self.attention_reason:
+            order, self.attention_reason = torch_cuda.choose_attention(self._device)
+            torch_cuda.use_attention(order)
+
+    def rotate(self, x, cos, sin):
+        if self._device.type == "cpu" and not torch.compiler.is_compiling():
+            return torch_cpu.rotate(x, cos, sin)
+        wide = x.float()
+        pairs = wide.unflatten(-1, (-1, 2))
+        turned = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
+        return (wide * cos[:, None] + turned * sin[:, None]).to(x.dtype)
 
     def interleave(self, xs, factors):
         first = xs[0].ndim - len(factors)
@@ -226,7 +242,14 @@ class TorchEngine:
     # --- control
 
     def compile(self, function):
-        compiled = torch.compile(function)
+        if self._device.type == "cuda":
+            if os.environ.get("FRAMEWAKE_COMPILE") == "0":
+                return function
+            self._settle_attention()  # a program that is being compiled cannot stop to measure
+            # One program for each size: sizes that stay open would cost speed in every step.
+            compiled = torch.compile(function, dynamic=False)
+        else:
+            compiled = torch.compile(function)
 
         def call(*arguments, **named):
             try:
@@ -234,7 +257,8 @@ class TorchEngine:
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise EngineError(
                     f"torch.compile failed: {str(error).splitlines()[0]} It needs a C++ compiler (on Debian: "
-                    "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling."
+                    "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling "
+                    "(FRAMEWAKE_COMPILE=0)."
                 ) from error
 
         return call
@@ -329,10 +353,16 @@ def devices() -> list[str]:
 
 
 def make(device: str, reason: str) -> TorchEngine:
-    """A torch engine; ``device`` is "cpu" or "cuda:n" (existence is checked by the caller)."""
+    """A torch engine; ``device`` is "cpu", "cuda:n" or "cuda:n+fp8" (existence is checked by the caller).
+
+    Raises: EngineError where eight bits are asked of a device that has none.
+    """
+    device, _, kind = device.partition("+")
     if device == "cpu":
         keep_freed_memory()
-    return TorchEngine(device, reason)
+    if kind and torch.cuda.get_device_capability(device) < (8, 9):
+        raise EngineError(f"{device} has no products in eight bits (from Ada and Hopper on): leave out +fp8.")
+    return TorchEngine(device, reason, is_eight_bit=bool(kind))
 
 
 def draw_normal(device: str, shape: tuple[int, ...], seed: int, dtype: str) -> torch.Tensor:

@@ -20,7 +20,7 @@ class Caching:
     """A step cache that is told when a step is done; ``run_blocks`` is None when the request wants none."""
 
     def __init__(
-        self, engine: Engine, request: Request, uses: tuple[LoraUse, ...], start: SavedLatents | None = None
+        self, engine: Engine, request: Request, uses: tuple[LoraUse, ...], *, start: SavedLatents | None = None
     ) -> None:
         self.engine = engine
         choice = parse_cache(request.cache)

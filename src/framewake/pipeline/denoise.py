@@ -88,13 +88,10 @@ def denoise(
     """
     engine, request = parts.engine, plan.request
     steps = schedule(request.steps, request.flow_shift)
-    if start is None:
-        first, latents = 0, initial_latents(engine, plan, condition.image, precision)
-    else:
-        first, latents = start.step, engine.asarray(start.latents, "float32")
+    first, latents = begin(engine, plan, condition, precision, start)
     adapted = parts.adapted(request, precision.transformer)
     yield from map(Note, adapted.notes)
-    caching = Caching(engine, request, adapted.uses, start)
+    caching = Caching(engine, request, adapted.uses, start=start)
     velocity = velocity_function(
         parts, plan, condition, precision, weights=adapted.weights, run_blocks=caching.run_blocks
     )
@@ -107,34 +104,48 @@ def denoise(
         first_frame=condition.image if is_replaced else None,
         start=first,
     )
-    middle = plan.latent.frames // 2
-    done, begin = first, time.perf_counter()
-    before = begin
+    done, begun = first, time.perf_counter()
+    before = begun
     try:
         for step in loop:
             index = step.index + 1
-            velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
-            clean = engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * float(steps.sigmas[index]))
+            clean = expected_frame(engine, step, float(steps.sigmas[index]))
             looked_at = engine.numpy(step.latents) if index == first + 1 else clean
             check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
             now = time.perf_counter()
             is_skipped = caching.finish_step(now - before)
             if keeper is not None and keeper.is_due(done) and done < request.steps:
-                failure = keeper.save(done, engine.numpy(latents), caching.arrays())
+                failure = keeper.save(done, engine.numpy(latents), cache=caching.arrays())
                 if failure is not None:
                     yield Note(failure)
             now = time.perf_counter()
-            left = (now - begin) / (index - first) * (request.steps - index)
+            left = (now - begun) / (index - first) * (request.steps - index)
             yield Step(index, request.steps, now - before, left, preview(clean), is_skipped)
             before = now
     finally:
         # Stopped, closed or failed: the last good step is not lost.
         if keeper is not None and keeper.every > 0 and keeper.step < done < request.steps:
-            keeper.save(done, engine.numpy(latents), caching.arrays())
+            keeper.save(done, engine.numpy(latents), cache=caching.arrays())
     finished = engine.numpy(latents)
     check_numbers(finished, request.steps, request.steps, precision)
     return Denoised(finished, caching.report())
+
+
+def begin(
+    engine: Engine, plan: Plan, condition: Condition, precision: Precision, start: SavedLatents | None
+) -> tuple[int, Tensor]:
+    """Steps that are done, and the latents after them."""
+    if start is None:
+        return 0, initial_latents(engine, plan, condition.image, precision)
+    return start.step, engine.asarray(start.latents, "float32")
+
+
+def expected_frame(engine: Engine, step: guide.Step, sigma: float) -> np.ndarray:
+    """The middle frame without its noise, as far as the model knows by now. Shapes: (1, C, 1, H, W)."""
+    middle = step.latents.shape[2] // 2
+    velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
+    return engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * sigma)
 
 
 def velocity_function(

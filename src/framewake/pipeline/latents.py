@@ -54,7 +54,9 @@ class Keeper:
         """Whether it is time to save."""
         return self.every > 0 and step % self.every == 0
 
-    def save(self, step: int | None, latents: np.ndarray, cache: Mapping[str, np.ndarray] | None = None) -> str | None:
+    def save(
+        self, step: int | None, latents: np.ndarray, *, cache: Mapping[str, np.ndarray] | None = None
+    ) -> str | None:
         """Save; a sentence for a person when that failed, which stops nothing: the clip may still fit.
 
         Shapes: latents (1, C, F, H, W).
