@@ -39,19 +39,19 @@ def picture(tmp_path_factory):
 def cluster(tmp_path_factory):
     if postgres.programs() is None and not os.environ.get("CI"):  # there it must never be left out
         pytest.skip(postgres.MISSING)
-    with postgres.running(tmp_path_factory.mktemp("cluster") / "server") as url:
-        yield url
+    with postgres.running(tmp_path_factory.mktemp("cluster") / "server") as server:
+        yield server
 
 
 @pytest.fixture
 def postgres_url(cluster):
     """An empty database of the test's own."""
     name = f"test{next(_NUMBERS)}"
-    admin = create_engine(cluster.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    admin = create_engine(cluster.url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     admin.dispose()
-    return cluster.rpartition("/")[0] + f"/{name}"
+    return cluster.url.rpartition("/")[0] + f"/{name}"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -52,39 +52,50 @@ def _user() -> str | None:
     return "postgres" if "postgres" in names else "nobody"
 
 
-@contextlib.contextmanager
-def running(folder: Path) -> Iterator[str]:
-    """A server with an empty database; the value is its URL."""
-    found, user = programs(), _user()
-    assert found is not None, MISSING
-    folder.mkdir(parents=True)
-    bin_folder = _usable(found, folder, user)
-    if user is not None:
-        shutil.chown(folder, user)
-        for parent in folder.parents:
-            if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = folder / "data"
-    make = [bin_folder / "initdb", "-D", data, "-U", "framewake", "--auth=trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run(make, user=user, check=True, capture_output=True, cwd=folder)
-    settings = ["-c", "fsync=off", "-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1"]
-    server = subprocess.Popen(
-        [bin_folder / "postgres", "-D", data, "-p", str(port), *settings],
-        user=user,
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        ready = [bin_folder / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+class Server:
+    """A server with an empty database, at an address that stays the same when it is started again."""
+
+    def __init__(self, folder: Path) -> None:
+        found, self.user = programs(), _user()
+        assert found is not None, MISSING
+        folder.mkdir(parents=True)
+        self.folder, self.programs = folder, _usable(found, folder, self.user)
+        if self.user is not None:
+            shutil.chown(folder, self.user)
+            for parent in folder.parents:
+                if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self.url = f"postgresql://framewake@127.0.0.1:{self.port}/postgres"
+        make = [self.programs / "initdb", "-D", folder / "data", "-U", "framewake", "--auth=trust", "-E", "UTF8"]
+        subprocess.run([*make, "--no-sync"], user=self.user, check=True, capture_output=True, cwd=folder)
+
+    def start(self) -> None:
+        """Until it answers."""
+        settings = ["-c", "fsync=off", "-c", "unix_socket_directories=", "-c", "listen_addresses=127.0.0.1"]
+        command = [self.programs / "postgres", "-D", self.folder / "data", "-p", self.port, *settings]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, user=self.user, cwd=self.folder, **quiet)
+        ready = [self.programs / "pg_isready", "-h", "127.0.0.1", "-p", self.port, "-t", "1"]
         end = time.monotonic() + 120
         while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
-            assert server.poll() is None and time.monotonic() < end, "the server did not start"
+            assert self.process.poll() is None and time.monotonic() < end, "the server did not start"
             time.sleep(0.1)
-        yield f"postgresql://framewake@127.0.0.1:{port}/postgres"
+
+    def stop(self) -> None:
+        """At once; SIGTERM would wait until everybody has gone."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=60)
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    """A server that runs."""
+    server = Server(folder)
+    server.start()
+    try:
+        yield server
     finally:
-        server.send_signal(signal.SIGINT)  # SIGTERM would wait until everybody has gone
-        server.wait(timeout=30)
+        server.stop()
