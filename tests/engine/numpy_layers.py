@@ -63,3 +63,14 @@ def attention(q, k, v, *, scale, mask=None, lengths=None):
     if mask is not None:
         scores = np.where(mask, scores, -np.inf)
     return np.einsum("banm,bmae->bnae", softmax(scores), v)
+
+
+def rotated(x, cos, sin):
+    """Neighbouring channels as complex numbers. Shapes: x (B, N, A, E), cos and sin (N, E / 2)."""
+    turned = (x[..., ::2] + 1j * x[..., 1::2]) * (cos + 1j * sin)[:, None]
+    return np.stack([turned.real, turned.imag], -1).reshape(x.shape)
+
+
+def silu(x):
+    """x times its sigmoid."""
+    return x * sigmoid(x)

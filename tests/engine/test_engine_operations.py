@@ -51,7 +51,13 @@ SHAPES = [
         "broadcast_to", [(2, 1)], lambda e, x: e.broadcast_to(x, (3, 2, 4)), lambda x: np.broadcast_to(x, (3, 2, 4)), 0
     ),
     Case("take", [(4, 3, 2), np.array([2, 0])], lambda e, x, i: e.take(x, i, 1), lambda x, i: x[:, i], 0),
-    Case("interleave", [(3, 4), (3, 4)], lambda e, x, y: e.interleave([x, y], (2,)), lambda x, y: np.stack([x, y], -1).reshape(3, 8), 0),
+    Case(
+        "interleave",
+        [(3, 4), (3, 4)],
+        lambda e, x, y: e.interleave([x, y], (2,)),
+        lambda x, y: np.stack([x, y], -1).reshape(3, 8),
+        0,
+    ),
     Case(
         "interleave",
         [(1, 2, 3, 4, 5)] * 4,
@@ -87,6 +93,25 @@ LAYERS = [
     Case("linear", [(2, 3, 4), (5, 4), (5,)], lambda e, x, w, b: e.linear(x, w, b), lambda x, w, b: x @ w.T + b),
     Case("linear", [(3, 4), (5, 4)], lambda e, x, w: e.linear(x, w), lambda x, w: x @ w.T),
     Case("linear", [(4,), (5, 4), (5,)], lambda e, x, w, b: e.linear(x, w, b), lambda x, w, b: x @ w.T + b),
+    Case(
+        "linear",
+        [(2, 90, 24), (40, 24), (40,)],
+        lambda e, x, w, b: e.linear(x, w, b, "gelu_tanh"),
+        lambda x, w, b: layers.gelu_tanh(x @ w.T + b),
+    ),
+    Case(
+        "linear",
+        [(1, 130, 24), (40, 24), (40,)],
+        lambda e, x, w, b: e.linear(x[:, :129], w, b, "silu"),
+        lambda x, w, b: layers.silu(x[:, :129] @ w.T + b),
+        2e-6,
+    ),
+    Case(
+        "rotate",
+        [(2, 5, 3, 8), (5, 4), (5, 4)],
+        lambda e, x, c, s: e.rotate(x[:, :, 1:], *(e.reshape(e.stack([t, t], -1), (5, 8)) for t in (c, s))),
+        lambda x, c, s: layers.rotated(x[:, :, 1:], c, s),
+    ),
     Case(
         "conv2d",
         [(2, 3, 9, 8), (4, 3, 3, 2), (4,)],

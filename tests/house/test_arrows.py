@@ -54,7 +54,7 @@ PACKAGES: dict[str, set[str]] = {
     "prometheus_client": {"service"},
     "gradio": {"service.page"},
     "uvicorn": {"app.serve"},
-    "torch": {"engine.torch", "engine.torch_cuda"},
+    "torch": {"engine.torch", "engine.torch_cpu", "engine.torch_cuda"},
     "mindspore": {"engine.mindspore"},
 }
 

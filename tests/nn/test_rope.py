@@ -10,7 +10,7 @@ from framewake.golden.cases import read_cases
 from framewake.golden.compare import rows
 from framewake.golden.tables import rope, timestep_embedding
 from framewake.nn.modulation import gated_sum, normed_and_modulated
-from framewake.nn.rope import rope_table, rotate
+from framewake.nn.rope import rope_table
 
 KINDS = {"rope": rope, "timestep_embedding": timestep_embedding}
 CASES = {case.id: case for case in read_cases(Path(__file__).parent.parent / "golden") if case.kind in KINDS}
@@ -27,7 +27,7 @@ def test_every_array_of_the_case_agrees(name, engine):
 def test_rotation_keeps_lengths_and_knows_only_distances(engine):
     cos, sin = (engine.asarray(table) for table in rope_table((6, 1, 1), (8, 2, 2), 256.0))
     ones = engine.full((1, 6, 1, 12), 1.0)
-    turned = engine.numpy(rotate(engine, ones, cos, sin))[0, :, 0]
+    turned = engine.numpy(engine.rotate(ones, cos, sin))[0, :, 0]
     assert np.abs((turned**2).sum(1) - 12).max() < 1e-5
     products = turned @ turned.T
     assert np.abs(np.diag(products, 1) - products[0, 1]).max() < 1e-5

@@ -134,8 +134,14 @@ class Engine(Protocol):
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         """Matrix product of the last two axes, leading axes broadcast."""
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x @ weight.T + bias. Shapes: x (..., I), weight (O, I), bias (O,) -> (..., O)."""
+    def linear(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: Literal["silu", "gelu_tanh"] | None = None,
+    ) -> Tensor:
+        """x @ weight.T + bias, through an activation. Shapes: x (..., I), weight (O, I), bias (O,) -> (..., O)."""
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Sequence[int] = (1, 1)) -> Tensor:
         """Convolution without padding. Shapes: x (B, C, H, W), weight (O, C, h, w)."""
@@ -187,6 +193,13 @@ class Engine(Protocol):
         (B, A, N, M), True where a query may look; only for short sequences. ``lengths`` are host
         integers: keys of sample i from lengths[i] on do not exist, and no mask is built for them
         (rows of queries beyond the length come out finite and mean nothing).
+        """
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Pairs of neighbouring channels turned: x times cos, plus (-x1, x0) times sin.
+
+        Shapes: x (B, N, A, E), cos and sin float32 (N, E), channels 2k and 2k + 1 of a row sharing an angle.
+        Precision: float32 inside, x's type outside.
         """
 
     def interleave(self, xs: Sequence[Tensor], factors: Sequence[int]) -> Tensor:

@@ -16,7 +16,7 @@ from framewake.golden.compare import Pair
 from framewake.media.image import bucket_pixels, clip_crop, clip_pixels, normalise
 from framewake.models.dit import SCALAR_LAYERS
 from framewake.nn.embedding import FREQUENCIES, scalar_embedding, sinusoid
-from framewake.nn.rope import rope_table, rotate
+from framewake.nn.rope import rope_table
 from framewake.sampling.flow import euler_step, rounded_guidance, schedule
 from framewake.shapes import (
     PUBLISHED_RESOLUTIONS,
@@ -47,7 +47,7 @@ def rope(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     for name in ("q", "k"):
         if name in case.inputs:
             x = tensor(engine, case.input(name))
-            turned = rotate(engine, x, tensor(engine, cos), tensor(engine, sin))
+            turned = engine.rotate(x, tensor(engine, cos), tensor(engine, sin))
             yield Pair(f"{name}_rotated", engine.numpy(turned), arrays[f"{name}_rotated"])
 
 

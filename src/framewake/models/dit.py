@@ -22,7 +22,6 @@ from framewake.nn.embedding import patch_embedding, patches_to_grid, scalar_embe
 from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
 from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
-from framewake.nn.rope import rotate
 
 Observe = Callable[[str, Tensor], None]
 
@@ -77,8 +76,8 @@ class DoubleBlock:
         image_q, image_k, image_v = self.heads(w, "img", image, image_counts, image_parts)
         text_q, text_k, text_v = self.heads(w, "txt", text, text_counts, text_parts)
         out = engine.attention(
-            engine.concat([rotate(engine, image_q, rope[0], rope[1]), text_q], 1),
-            engine.concat([rotate(engine, image_k, rope[0], rope[1]), text_k], 1),
+            engine.concat([engine.rotate(image_q, rope[0], rope[1]), text_q], 1),
+            engine.concat([engine.rotate(image_k, rope[0], rope[1]), text_k], 1),
             engine.concat([image_v, text_v], 1),
             scale=self.config.head_dim**-0.5,
             lengths=self.layout.lengths,
@@ -122,13 +121,15 @@ class SingleBlock:
         counts = (*self.layout.image_counts[:-1], self.layout.image_counts[-1] + self.layout.text_count)
         shifts, scales, gates = zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3))  # noqa: B905
 
-        inner = linear(engine, w, "linear1", normed_and_modulated(engine, x, counts, shifts, scales))
-        q, k, v = split_heads(engine, inner[..., : 3 * width], self.config.heads)
-        q = rotate(engine, engine.rms_norm(q, w["q_norm.weight"]), rope[0], rope[1])
-        k = rotate(engine, engine.rms_norm(k, w["k_norm.weight"]), rope[0], rope[1])
+        # The fused layer in two parts, so that an engine may apply the activation in the product.
+        weight, bias = w["linear1.weight"], w["linear1.bias"]
+        normed = normed_and_modulated(engine, x, counts, shifts, scales)
+        q, k, v = split_heads(engine, engine.linear(normed, weight[: 3 * width], bias[: 3 * width]), self.config.heads)
+        q = engine.rotate(engine.rms_norm(q, w["q_norm.weight"]), rope[0], rope[1])
+        k = engine.rotate(engine.rms_norm(k, w["k_norm.weight"]), rope[0], rope[1])
         out = engine.attention(q, k, v, scale=self.config.head_dim**-0.5, lengths=self.layout.lengths)
         out = engine.reshape(out, (batch, tokens, width))
-        out = engine.concat([out, engine.gelu(inner[..., 3 * width :], "tanh")], 2)
+        out = engine.concat([out, engine.linear(normed, weight[3 * width :], bias[3 * width :], "gelu_tanh")], 2)
         return gated_sum(engine, x, linear(engine, w, "linear2", out), counts, gates)
 
 

@@ -15,7 +15,6 @@ from framewake.nn.attention import split_heads
 from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
 from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
-from framewake.nn.rope import rotate
 
 
 class Chunk(NamedTuple):
@@ -65,7 +64,7 @@ class ChunkedDoubleBlock:
         for chunk in self.image_chunks:
             q, k, v = self.heads(w, "img", image, chunk, parts[0])
             cos, sin = rope[0][chunk.start : chunk.stop], rope[1][chunk.start : chunk.stop]
-            qs, ks, vs = [*qs, rotate(engine, q, cos, sin)], [*ks, rotate(engine, k, cos, sin)], [*vs, v]
+            qs, ks, vs = [*qs, engine.rotate(q, cos, sin)], [*ks, engine.rotate(k, cos, sin)], [*vs, v]
         for chunk in self.text_chunks:
             q, k, v = self.heads(w, "txt", text, chunk, parts[1])
             qs, ks, vs = [*qs, q], [*ks, k], [*vs, v]
@@ -113,8 +112,8 @@ class ChunkedSingleBlock:
         weight, bias = w["linear1.weight"][rows:], w["linear1.bias"][rows:]
         pieces = []
         for chunk in self.chunks:
-            inner = engine.linear(_normed(engine, x, chunk, parts[0], parts[1]), weight, bias)
-            change = engine.concat([out[:, chunk.start : chunk.stop], engine.gelu(inner, "tanh")], 2)
+            inner = engine.linear(_normed(engine, x, chunk, parts[0], parts[1]), weight, bias, "gelu_tanh")
+            change = engine.concat([out[:, chunk.start : chunk.stop], inner], 2)
             change = linear(engine, w, "linear2", change)
             counts, gates = (chunk.stop - chunk.start,), (parts[2][chunk.group],)
             pieces = [*pieces, gated_sum(engine, x[:, chunk.start : chunk.stop], change, counts, gates)]
@@ -130,8 +129,8 @@ class ChunkedSingleBlock:
             inner = engine.linear(_normed(engine, x, chunk, parts[0], parts[1]), weight, bias)
             q, k, v = split_heads(engine, inner, self.config.heads)
             cos, sin = rope[0][chunk.start : chunk.stop], rope[1][chunk.start : chunk.stop]
-            q = rotate(engine, engine.rms_norm(q, w["q_norm.weight"]), cos, sin)
-            k = rotate(engine, engine.rms_norm(k, w["k_norm.weight"]), cos, sin)
+            q = engine.rotate(engine.rms_norm(q, w["q_norm.weight"]), cos, sin)
+            k = engine.rotate(engine.rms_norm(k, w["k_norm.weight"]), cos, sin)
             qs, ks, vs = [*qs, q], [*ks, k], [*vs, v]
         return _attention(engine, self.config, self.layout, (qs, ks, vs))
 

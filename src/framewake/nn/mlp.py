@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from framewake.engine.contract import Engine, Tensor, Weights
-from framewake.nn.linear import linear
-
-Activation = Literal["silu", "gelu_tanh"]
+from framewake.nn.linear import Activation, linear
 
 
 def mlp(engine: Engine, w: Weights, names: tuple[str, str], x: Tensor, activation: Activation) -> Tensor:
@@ -15,6 +11,4 @@ def mlp(engine: Engine, w: Weights, names: tuple[str, str], x: Tensor, activatio
 
     Shapes: x (..., D) -> (..., D).
     """
-    x = linear(engine, w, names[0], x)
-    x = engine.silu(x) if activation == "silu" else engine.gelu(x, "tanh")
-    return linear(engine, w, names[1], x)
+    return linear(engine, w, names[1], linear(engine, w, names[0], x, activation=activation))

@@ -47,21 +47,6 @@ def _frequencies(dim: int, theta: float) -> np.ndarray:
     return (1.0 / theta ** (np.arange(0, dim, 2, dtype=np.float64) / dim)).astype(np.float32)
 
 
-def rotate(engine: Engine, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x turned by the table's angles, adjacent channels forming a pair.
-
-    Shapes: x (B, N, A, E), cos and sin (N, E).
-    Precision: computed in float32, returned in x's type.
-    Source: specification, section 4.6.
-    """
-    batch, tokens, heads, width = x.shape
-    wide = engine.cast(x, "float32")
-    pairs = engine.reshape(wide, (batch, tokens, heads, width // 2, 2))
-    turned = engine.stack([0.0 - pairs[..., 1], pairs[..., 0]], -1)
-    turned = engine.reshape(turned, (batch, tokens, heads, width))
-    return engine.cast(wide * cos[None, :, None, :] + turned * sin[None, :, None, :], engine.dtype(x))
-
-
 def with_plain_tokens(engine: Engine, cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The table with ``count`` more tokens that are not turned at all (cosine 1, sine 0)."""
     width = cos.shape[1]

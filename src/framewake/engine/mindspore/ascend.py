@@ -157,8 +157,13 @@ class MindsporeEngine:
     def matmul(self, x, y):
         return mint.matmul(x, y)
 
-    def linear(self, x, weight, bias=None):
-        return F.linear(x, weight, bias)
+    def linear(self, x, weight, bias=None, activation=None):
+        return self._activated(F.linear(x, weight, bias), activation)
+
+    def _activated(self, x, name):
+        if name is None:
+            return x
+        return self.silu(x) if name == "silu" else self.gelu(x, "tanh")
 
     def conv2d(self, x, weight, bias=None, stride=(1, 1)):
         return F.conv2d(x, weight, bias, tuple(stride))
@@ -221,6 +226,14 @@ class MindsporeEngine:
             parts = [*parts, ops.BatchMatMul()(mint.softmax(scores, dim=-1), v)]
         out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
         return mint.permute(out, (0, 2, 1, 3))
+
+    def rotate(self, x, cos, sin):
+        batch, tokens, heads, width = x.shape
+        wide = self.cast(x, "float32")
+        pairs = mint.reshape(wide, (batch, tokens, heads, width // 2, 2))
+        turned = self.stack([0.0 - pairs[..., 1], pairs[..., 0]], -1)
+        turned = mint.reshape(turned, (batch, tokens, heads, width))
+        return self.cast(wide * cos[None, :, None, :] + turned * sin[None, :, None, :], self.dtype(x))
 
     def interleave(self, xs, factors):
         axis = len(xs[0].shape)

@@ -43,11 +43,11 @@ class MindsporeCpu(MindsporeEngine):
     def take(self, x, index, axis):
         return ops.gather(x, index, axis)
 
-    def linear(self, x, weight, bias=None):
+    def linear(self, x, weight, bias=None, activation=None):
         out = ops.MatMul(transpose_b=True)(mint.reshape(x, (-1, x.shape[-1])), weight)
         if bias is not None:
             out = ops.BiasAdd()(out, bias)  # half the time of a broadcast sum
-        return mint.reshape(out, (*x.shape[:-1], weight.shape[0]))
+        return mint.reshape(self._activated(out, activation), (*x.shape[:-1], weight.shape[0]))
 
     def conv2d(self, x, weight, bias=None, stride=(1, 1)):
         return ops.conv2d(x, weight, bias, tuple(stride), "valid")
