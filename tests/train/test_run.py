@@ -24,10 +24,10 @@ def losses(events):
 
 
 def test_the_loss_goes_down(engine, trainer_of):
-    # No caption and no picture is left out, and each clip comes in every update: only the noise differs.
-    settings = {"caption_drop": 0.0, "picture_drop": 0.0, "accumulation": 2, "batch": 2}
-    found = losses(trainer_of(steps=40, **settings).run(engine))
-    assert np.mean(found[-8:]) < 0.8 * np.mean(found[:8])
+    # Nothing is left out and each update sees both clips of one size or the third: only the noise differs.
+    settings = {"caption_drop": 0.0, "picture_drop": 0.0, "batch": 2, "learning_rate": 2e-2}
+    found = losses(trainer_of(steps=24, **settings).run(engine))
+    assert np.mean(found[-6:]) < 0.8 * np.mean(found[:6])
 
 
 def test_events_come_in_order(engine, trainer_of, tmp_path):
