@@ -97,11 +97,10 @@ def _wait(device: torch.device) -> None:
 
 
 def takes_eight_bits(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether a linear layer is one of those that eight bits are for: half precision, many rows, a large matrix."""
-    is_half = x.dtype in (torch.bfloat16, torch.float16)
+    """Whether a linear layer is one of those that eight bits are for: bfloat16, many rows, a large matrix."""
     rows = x.numel() // x.shape[-1]
     is_large = min(rows, *weight.shape) >= SMALLEST_SIDE
-    return is_half and is_large and not any(side % 16 for side in weight.shape)
+    return x.dtype == torch.bfloat16 and is_large and not any(side % 16 for side in weight.shape)
 
 
 def linear_in_eight_bits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
