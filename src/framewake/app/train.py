@@ -41,6 +41,8 @@ def train(given: Mapping[str, Any]) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     step = trainer.first
     try:
+        if given["checkpoint"] is None:
+            screen.show(Note("no checkpoint was named, so the LoRA is for the embedded demonstration (--checkpoint)."))
         for event in events:
             step = event.step if isinstance(event, Update) else step
             screen.show(event)

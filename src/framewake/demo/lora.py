@@ -20,8 +20,8 @@ LORA = Path(__file__).parent / "lora" / "trails.safetensors"
 CLIPS, SIDE_PX = 96, 128
 SETTINGS = {
     "rank": 16,
-    "steps": 500,
-    "learning_rate": 2e-3,
+    "steps": 600,
+    "learning_rate": 1e-3,
     "warmup": 20,
     "decays": True,
     "batch": 2,

@@ -50,7 +50,8 @@ class Places:
 class Trainer:
     """A LoRA of a checkpoint, from a folder of clips.
 
-    What a person did wrong is told by the constructor and by ``check``, before a framework starts.
+    What a person did wrong is told by the constructor, before a framework starts; clips that cannot be used by the
+    first event, before a model is loaded.
     """
 
     def __init__(self, checkpoint: Checkpoint, places: Places, given: Mapping[str, Any], *, resumes: bool) -> None:
