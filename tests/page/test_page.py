@@ -135,10 +135,11 @@ def test_chinese_for_chinese_browsers_and_by_hand(page_of, server):
     page = page_of(locale="zh-CN")
     assert page.url == f"{server.url}/zh/"
     assert page.inner_text("#fw-make") == "生成视频"
-    assert page.evaluate("document.documentElement.lang") == "zh"
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
     page.click(".fw-header a[lang='en']")
     page.wait_for_url(f"{server.url}/")
     page.wait_for_selector("#fw-make:has-text('Make the video')")
+    assert page.evaluate("document.documentElement.lang") == "en"
     page.goto(server.url)  # the choice is kept, although the browser asks for Chinese
     page.wait_for_selector("#fw-make:has-text('Make the video')")
 
@@ -149,13 +150,19 @@ def test_mistakes_are_told_in_plain_words(page_of, tmp_path):
     page.click("#fw-make")
     page.wait_for_selector("#fw-message:has-text('Choose a picture first.')")
     broken = tmp_path / "broken.png"
-    broken.write_bytes(PICTURE.read_bytes()[:200])
+    broken.write_text("no picture")
     page.set_input_files("#fw-file", broken)
     page.wait_for_selector("#fw-message:has-text('cannot be shown as a picture')")
     foreign = tmp_path / "foreign.mp4"
     foreign.write_bytes(b"\0" * 400)
     page.set_input_files("#fw-file", foreign)
     page.wait_for_selector("#fw-message:has-text('clip.mp4')")
+    assert "/" not in page.inner_text("#fw-message")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(PICTURE.read_bytes()[:200])  # a browser shows what there is of it, the server does not take it
+    choose_picture(page, cut)
+    page.click("#fw-make")
+    page.wait_for_selector("#fw-message:has-text('damaged or cut off')")
     assert "/" not in page.inner_text("#fw-message")
     choose_picture(page)
     page.fill("#fw-seed input, #fw-seed textarea", "many")

@@ -1,6 +1,10 @@
 // What the other scripts share: texts, elements, requests. People's words become text nodes, never markup.
 window.framewake = (() => {
   const given = window.framewakeSettings;
+  // Gradio's own few words follow the browser; they are to follow the page.
+  const tag = { en: "en", zh: "zh-CN" }[given.language];
+  Object.defineProperty(navigator, "language", { get: () => tag });
+  Object.defineProperty(navigator, "languages", { get: () => [tag] });
 
   function say(key, values = {}) {
     return (given.texts[key] ?? key).replace(/\$(\w+)/g, (whole, name) => values[name] ?? whole);
@@ -49,6 +53,9 @@ window.framewake = (() => {
     throw Object.assign(new Error(body?.error?.message ?? say("error.network")), { status: answer.status });
   }
 
+  // Seeds may be larger than a browser's numbers: they stay text.
+  const parse = (text) => JSON.parse(text.replace(/"seed":(\d{16,})/g, '"seed":"$1"'));
+
   // A hidden box of Gradio's: what is written there reaches the handlers.
   function tell(id, text) {
     const box = document.querySelector(`#${id} textarea, #${id} input`);
@@ -70,5 +77,7 @@ window.framewake = (() => {
     look();
   }
 
-  return { given, say, make, lasting, ago, ask, tell, whenThere };
+  document.documentElement.lang = tag;
+
+  return { given, say, make, lasting, ago, ask, parse, tell, whenThere };
 })();

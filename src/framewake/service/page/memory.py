@@ -32,7 +32,7 @@ def add_memory(app: FastAPI, desk: Desk) -> None:
     def stored_settings(request: Request, video_id: VideoId) -> dict[str, Any]:
         row = desk.store.get(video_id, request.scope["owner"])
         is_there = (desk.storage.job(video_id) / PICTURE).is_file()
-        return {"settings": json.loads(row.request), "picture_of": video_id if is_there else None}
+        return {"settings": row.request, "picture_of": video_id if is_there else None}
 
     @app.get("/page/videos/{video_id}/picture", include_in_schema=False)
     def stored_picture(request: Request, video_id: VideoId) -> FileResponse:
@@ -55,7 +55,8 @@ def add_memory(app: FastAPI, desk: Desk) -> None:
 
         def look() -> dict[str, Any]:
             found = _settings_in(body, desk)
-            return {"settings": found, "picture_of": _same_video(desk, owner, found)}
+            # As text: a browser's numbers end at 2^53, a seed does not.
+            return {"settings": json.dumps(found), "picture_of": _same_video(desk, owner, found)}
 
         return await run_in_threadpool(look)
 

@@ -1,6 +1,6 @@
 // Handing in, and filling the form again.
 (() => {
-  const { given, say, ask, tell } = window.framewake;
+  const { given, say, ask, parse, tell } = window.framewake;
   const done = new Set(); // tickets and notes come again when Gradio repeats an event
   let isSending = false;
   let isMissingPicture = false;
@@ -35,7 +35,7 @@
     isSending = true;
     message(say("make.busy"), "fw-note");
     try {
-      const video = await (await ask("/v1/videos", { method: "POST", body })).json();
+      const video = parse(await (await ask("/v1/videos", { method: "POST", body })).text());
       message("");
       await window.framewake.videos.look(video);
     } catch (failure) {
@@ -52,7 +52,7 @@
       const bytes = await (await ask(`/page/videos/${picture_of}/picture`)).blob();
       await window.framewake.picture.take(new File([bytes], "picture"));
     }
-    tell("fw-restore", JSON.stringify(settings));
+    tell("fw-restore", settings);
     requestAnimationFrame(() => document.querySelector("#fw-restore-go")?.click());
   }
 
@@ -69,5 +69,4 @@
       document.querySelector(".fw-form")?.scrollIntoView({ behavior: "smooth", block: "start" });
     },
   });
-  document.documentElement.lang = given.language;
 })();

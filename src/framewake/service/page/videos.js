@@ -1,6 +1,6 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
-  const { say, make, lasting, ago, ask, whenThere } = window.framewake;
+  const { say, make, lasting, ago, ask, parse, whenThere } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
   const known = new Map(); // id -> video
   let focus = null; // the one that is shown large
@@ -105,7 +105,7 @@
     if (!wanted) return;
     const source = new EventSource(`/v1/videos/${wanted}/events`);
     stream = { id: wanted, source };
-    source.addEventListener("status", (event) => accept([JSON.parse(event.data)]));
+    source.addEventListener("status", (event) => accept([parse(event.data)]));
     source.addEventListener("preview", (event) => {
       const image = stage.querySelector(`[data-id="${wanted}"] .fw-preview`);
       if (!image) return;
@@ -114,7 +114,7 @@
     });
     source.addEventListener("end", (event) => {
       source.close();
-      const video = JSON.parse(event.data);
+      const video = parse(event.data);
       if (video.id) accept([video]);
       refresh();
     });
@@ -189,7 +189,7 @@
   async function refresh() {
     clearTimeout(timer);
     try {
-      const answer = await (await ask(`/v1/videos?limit=${shown}`)).json();
+      const answer = parse(await (await ask(`/v1/videos?limit=${shown}`)).text());
       const health = await fetch("/health").then((found) => found.json());
       known.clear();
       answer.data.forEach((video, index) => known.set(video.id, { ...video, order: -index }));
