@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ import pytest
 import sqlalchemy
 from lora_files import keys_of, write
 from safetensors.numpy import load_file, save_file
+from toy_checkpoint import SETTINGS, write_toy
 
 from framewake.errors import InputError
 from framewake.media.video import read_metadata, read_video
@@ -114,6 +116,18 @@ def test_a_cancelled_job_stops_within_a_step(desk, worker_of, picture, is_remove
         assert [path.name for path in folder.iterdir()] == [PICTURE]
 
 
+def told_stages(desk):
+    """Stages that the worker tells the database, as they come."""
+    seen = []
+
+    @sqlalchemy.event.listens_for(desk.store.database.engine, "before_cursor_execute")
+    def executed(_connection, _cursor, statement, parameters, _context, _many):
+        if statement.startswith("UPDATE jobs SET stage="):
+            seen.append(parameters[0])
+
+    return seen
+
+
 def at_stage(desk, stage, action):
     """Do something, in another thread, as soon as the worker says that a stage begins."""
     begun = threading.Event()
@@ -156,6 +170,32 @@ def test_a_job_stopped_in_any_stage_goes_on_and_is_the_same(desk, worker_of, pic
         work_once(worker_of(desk))
     assert (folder / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
     assert not latents_path(folder / CLIP).exists()
+
+
+@pytest.fixture(scope="module")
+def tiled(tmp_path_factory):
+    """A checkpoint whose clips are decoded in 64 tiles."""
+    tiling = dataclasses.replace(SETTINGS.tiling, sample_size=16, latent_size=2, overlap=0.5)
+    folder = write_toy(tmp_path_factory.mktemp("tiled"), settings=dataclasses.replace(SETTINGS, tiling=tiling))
+    return Pipeline.load(folder, engine="torch:cpu")
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_decoding_ends_within_a_tile(desk, worker_of, picture, tiled, is_cancelled):
+    whole, parts = submit(desk, picture), submit(desk, picture)
+    worker = worker_of(desk, pipeline=tiled)
+    work_once(worker)
+    action = (lambda: desk.delete(parts, "local")) if is_cancelled else worker.stop.set
+    stages = told_stages(desk)
+    watcher = at_stage(desk, "decode", action)
+    work_once(worker)
+    watcher.join()
+    assert stages[-1] == "decode", "the clip was written all the same"
+    if is_cancelled:
+        assert [path.name for path in desk.storage.job(parts).iterdir()] == [PICTURE]
+        return
+    work_once(worker_of(desk, pipeline=tiled))
+    assert (desk.storage.job(parts) / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
 
 
 def test_a_retried_job_is_made(desk, worker_of, picture):

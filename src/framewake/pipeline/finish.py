@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 from framewake.config import DiTConfig
 from framewake.errors import FramewakeError
 from framewake.media.video import to_uint8, write_video
-from framewake.models.tiling import tiled_decode
-from framewake.pipeline.events import Event
+from framewake.models.tiling import OnTile, tiled_decode
+from framewake.pipeline.events import Event, Tile
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
@@ -24,23 +25,33 @@ DROPPED_FRAMES = 4  # of a latent_concat clip: its first latent frame is the pic
 
 
 def decode(
-    parts: Parts, latents: np.ndarray, request: Request, precision: Precision
+    parts: Parts, latents: np.ndarray, request: Request, precision: Precision, *, on_tile: OnTile | None = None
 ) -> Generator[Event, None, np.ndarray]:
-    """Frames of finished latents.
+    """Frames of finished latents; ``on_tile(done, total)`` comes after each tile, and what it raises stops the work.
 
     Shapes: latents float32 (1, C, F, H, W) -> uint8 (frames, H, W, 3).
     Precision: divided by the scaling factor in float32, decoded and mapped to [0, 1] in the autoencoder's type.
     Source: specification, sections 1.3 and 6.4.
     """
-    yield from ()
     engine, checkpoint = parts.engine, parts.checkpoint
     vae = parts.get("vae", precision.vae)
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
     if request.vae_tiling:
-        pixels = tiled_decode(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling)
+        pixels = tiled_decode(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling, on_tile=on_tile)
     else:
         pixels = engine.numpy(vae.model.decode(vae.weights.part(""), engine.asarray(scaled)))
     return to_frames(pixels)[dropped_frames(checkpoint.dit) :]
+
+
+def _told(tiles: Generator[tuple[int, int], None, np.ndarray]) -> Generator[Event, None, np.ndarray]:
+    """The pixels of a tiled decode, told tile by tile."""
+    begin = time.perf_counter()
+    while True:
+        try:
+            done, total = next(tiles)
+        except StopIteration as end:
+            return end.value
+        yield Tile(done, total, (time.perf_counter() - begin) / done * (total - done))
 
 
 def dropped_frames(config: DiTConfig) -> int:

@@ -19,6 +19,7 @@ from framewake.media.image import load_image
 from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
 from framewake.models.dit import TextStates
+from framewake.models.tiling import OnTile
 from framewake.pipeline import finish
 from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
@@ -71,6 +72,8 @@ class Pipeline:
         self.engine = engine
         self.parts = Parts(checkpoint, engine, memory=memory)
         self.reader = TextReader(checkpoint)
+        # Called with (done, total) after each decoded tile; what it raises ends the run, with the latents kept.
+        self.on_tile: OnTile | None = None
 
     @classmethod
     def load(
@@ -255,7 +258,7 @@ class Pipeline:
     def _finish(
         self, done: Finished, precision: Precision, timings: Timings, *, saved: Path | None = None
     ) -> Iterator[Event]:
-        decoding = finish.decode(self.parts, done.latents, done.request, precision)
+        decoding = finish.decode(self.parts, done.latents, done.request, precision, on_tile=self.on_tile)
         frames = yield from self._staged("decode", timings, decoding)
         path = None
         if done.output is not None:

@@ -117,6 +117,7 @@ class Worker:
         """Make one clip, whatever becomes of it."""
         self._lost.clear()
         self._lease = lease
+        self.pipeline.on_tile = self._decoded
         log.info("%s: begun, claim %d", lease.job, lease.number)
         try:
             self._make(lease, job)
@@ -165,12 +166,8 @@ class Worker:
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = 0.0
         for event in events:
-            if self._lost.is_set():
-                raise LeaseLost("the job is no longer ours.")
             if not isinstance(event, Result):  # with it, all is done
-                if self.stop.is_set():
-                    raise Stopped
-                self.storage.check_reserve()
+                self._check()
             match event:
                 case Note(text):
                     log.info("%s: %s", lease.job, text)
@@ -186,6 +183,24 @@ class Worker:
                     self._report(lease, values)
                 case Result():
                     self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
+
+    def _check(self) -> None:
+        """Whether to go on.
+
+        Raises: LeaseLost, Stopped, DiskFullError.
+        """
+        if self._lost.is_set():
+            raise LeaseLost("the job is no longer ours.")
+        if self.stop.is_set():
+            raise Stopped
+        self.storage.check_reserve()
+
+    def _decoded(self, _done: int, _total: int) -> None:
+        """Decoding takes minutes: between two tiles, a cancelled or stopped job ends as between two steps."""
+        lease = self._lease
+        if lease is not None:
+            self._check()
+            self._report(lease, {})
 
     def _report(self, lease: Lease, values: Mapping[str, Any]) -> None:
         """Progress is worth no work: a database that is away is told later.
