@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import tempfile
+from pathlib import Path
 
 import postgres
 import pytest
@@ -36,10 +38,11 @@ def picture(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
+def cluster():
     if postgres.programs() is None and not os.environ.get("CI"):  # there it must never be left out
         pytest.skip(postgres.MISSING)
-    with postgres.running(tmp_path_factory.mktemp("cluster") / "server") as server:
+    # Not in pytest's own folder: each run of pytest closes that to the user whom the server runs as.
+    with tempfile.TemporaryDirectory(prefix="framewake-") as folder, postgres.running(Path(folder)) as server:
         yield server
 
 

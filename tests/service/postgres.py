@@ -40,8 +40,10 @@ def _usable(found: Path, folder: Path, user: str | None) -> Path:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         subprocess.run([found / "postgres", "--version"], user=user, check=True, capture_output=True)
         return found
-    shutil.copytree(found.parent, folder / "programs", symlinks=True)
-    return folder / "programs" / found.name
+    copied = shutil.copytree(found.parent, folder / "programs", symlinks=True)
+    for path in (copied, *copied.rglob("*")):
+        os.chown(path, pwd.getpwnam(user).pw_uid, -1, follow_symlinks=False)
+    return copied / found.name
 
 
 def _user() -> str | None:
@@ -53,18 +55,14 @@ def _user() -> str | None:
 
 
 class Server:
-    """A server with an empty database, at an address that stays the same when it is started again."""
+    """A server with an empty database in an empty folder; its address stays the same when it is started again."""
 
     def __init__(self, folder: Path) -> None:
         found, self.user = programs(), _user()
         assert found is not None, MISSING
-        folder.mkdir(parents=True)
-        self.folder, self.programs = folder, _usable(found, folder, self.user)
         if self.user is not None:
             shutil.chown(folder, self.user)
-            for parent in folder.parents:
-                if parent.owner() == "root" and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
+        self.folder, self.programs = folder, _usable(found, folder, self.user)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = str(free.getsockname()[1])
