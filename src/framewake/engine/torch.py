@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 
 # libgomp's waiting threads spin for milliseconds by default. Where anything else wants the same cores, that made
@@ -242,24 +243,30 @@ class TorchEngine:
     # --- control
 
     def compile(self, function):
-        if self._device.type == "cuda":
-            if os.environ.get("FRAMEWAKE_COMPILE") == "0":
-                return function
+        is_cuda = self._device.type == "cuda"
+        if is_cuda and os.environ.get("FRAMEWAKE_COMPILE") == "0":
+            return function
+        if is_cuda:
             self._settle_attention()  # a program that is being compiled cannot stop to measure
-            # One program for each size: sizes that stay open would cost speed in every step.
-            compiled = torch.compile(function, dynamic=False)
-        else:
-            compiled = torch.compile(function)
+        # One program for each size on CUDA: sizes that stay open would cost speed in every step.
+        compiled = torch.compile(function, dynamic=False if is_cuda else None)
 
         def call(*arguments, **named):
+            nonlocal compiled
             try:
                 return compiled(*arguments, **named)
             except torch._dynamo.exc.TorchDynamoException as error:
-                raise EngineError(
+                problem = EngineError(
                     f"torch.compile failed: {str(error).splitlines()[0]} It needs a C++ compiler (on Debian: "
                     "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling "
                     "(FRAMEWAKE_COMPILE=0)."
-                ) from error
+                )
+                if not is_cuda:
+                    raise problem from error
+                # There, compiling is done unasked for some percent of speed: no run may fail over it.
+                logging.getLogger(__name__).warning("%s Going on without.", problem)
+                compiled = function
+                return function(*arguments, **named)
 
         return call
 

@@ -13,11 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 Sizes = tuple[int, int, int, int]
 
 BACKENDS = {
-    "cuDNN": SDPBackend.CUDNN_ATTENTION,
     "flash": SDPBackend.FLASH_ATTENTION,
     "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
     "plain": SDPBackend.MATH,
 }
+if hasattr(SDPBackend, "CUDNN_ATTENTION"):  # from torch 2.5 on
+    BACKENDS = {"cuDNN": SDPBackend.CUDNN_ATTENTION, **BACKENDS}
 # Samples, tokens, heads, head width. Long enough that the ranks are those of a video, a few milliseconds each;
 # the odd count is one that a kernel working in tiles gets wrong first.
 PROBE = (1, 8192, 8, 128)
@@ -41,7 +42,9 @@ def choose_attention(device: torch.device, *, probe: Sizes = PROBE) -> Attention
     """The kernels that work on a device, timed; wrong ones are left out."""
     seconds: dict[str, float] = {}
     refused: dict[str, str] = {}
-    for name in ("cuDNN", "flash", "memory-efficient"):
+    for name in BACKENDS:
+        if name == "plain":
+            continue
         try:
             error = attention_error(name, device)
             if not error < MOST_ERROR:
@@ -62,7 +65,12 @@ def use_attention(order: tuple[str, ...]) -> None:
     """Prefer the kernels in this order from now on, in this process; compiled programs keep theirs."""
     # Not around each call: the order has to count for programs too that torch.compile makes later. The stack holds
     # the context open; one that nobody holds is closed as soon as it is forgotten.
-    _HELD.enter_context(sdpa_kernel([BACKENDS[name] for name in order], set_priority=True))
+    backends = [BACKENDS[name] for name in order]
+    try:
+        context = sdpa_kernel(backends, set_priority=True)
+    except TypeError:  # before torch 2.6 the order is torch's own
+        context = sdpa_kernel(backends)
+    _HELD.enter_context(context)
 
 
 def attention_seconds(name: str, device: torch.device, shape: Sizes, *, runs: int = 3) -> float:

@@ -26,6 +26,7 @@ WHAT = {
     "dit": "the transformer",
 }
 GIB = 2**30
+COMPILED_WIDTH = 1024  # of a transformer whose blocks are compiled
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -96,7 +97,17 @@ class Parts:
             self._loaded[name] = (dtype, store)
         if name == "dit" and "dit" in self.placements:
             model.chunk_tokens = self.placements["dit"].chunk_tokens
+            model.is_compiled = self._compiles() and model.chunk_tokens is None
         return Part(model, self._loaded[name][1])
+
+    def _compiles(self) -> bool:
+        """Whether blocks are compiled: on CUDA, for a model that is large enough to be worth a minute of it.
+
+        Norms, modulation and rotations are then one pass over memory instead of several. A loop over chunks would
+        be compiled as one long program.
+        """
+        is_cuda = self.engine.kind == "torch" and self.engine.device != "cpu"
+        return is_cuda and self.checkpoint.dit.hidden_size >= COMPILED_WIDTH
 
     def adapted(self, request: Request, dtype: Dtype) -> Adapted:
         """The transformer's weights with the LoRAs of a request."""
