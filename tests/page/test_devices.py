@@ -26,7 +26,8 @@ def test_a_forecast_without_a_framework_is_the_same(tmp_path, engine):
     assert ours.placements.keys() == theirs.placements.keys()
     # Memory that the process uses besides grows while it works.
     assert ours.device_peak == pytest.approx(theirs.device_peak, rel=0.1)
-    assert ours.seconds == pytest.approx(theirs.seconds, rel=1e-6)
+    assert ours.host_peak == pytest.approx(theirs.host_peak, rel=0.1)
+    assert ours.seconds > 0 and ours.step_seconds > 0
 
 
 def test_what_dead_workers_said_is_forgotten(tmp_path):
