@@ -40,10 +40,13 @@ def _usable(found: Path, folder: Path, user: str | None) -> Path:
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         subprocess.run([found / "postgres", "--version"], user=user, check=True, capture_output=True)
         return found
-    copied = shutil.copytree(found.parent, folder / "programs", symlinks=True)
+    package, copied = found.parents[1], folder / "programs"
+    for part in (found.parent, package.with_name(f"{package.name}.libs")):  # the programs look for these beside them
+        if part.is_dir():
+            shutil.copytree(part, copied / part.relative_to(package.parent), symlinks=True)
     for path in (copied, *copied.rglob("*")):
         os.chown(path, pwd.getpwnam(user).pw_uid, -1, follow_symlinks=False)
-    return copied / found.name
+    return copied / found.relative_to(package.parent)
 
 
 def _user() -> str | None:

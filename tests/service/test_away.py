@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import new_job
 from sqlalchemy.exc import SQLAlchemyError
+from test_api import post
 from test_disk import until, working
 from test_worker import submit, work_once
 
@@ -41,15 +41,14 @@ def test_work_goes_on_without_its_database(desk_of, worker_of, cluster, postgres
 def test_the_api_says_that_its_database_is_away(desk_of, client_of, cluster, postgres_url, picture):
     desk = desk_of(postgres_url)
     client = client_of(desk)
-    job = desk.store.submit(new_job(), most_queued=9).id
+    job = post(client, picture).json()["id"]
     cluster.stop()
     try:
-        files = {"input_reference": ("x.png", picture)}
-        answers = [client.get(f"/v1/videos/{job}"), client.post("/v1/videos", data={"prompt": "x"}, files=files)]
+        answers = [client.get(f"/v1/videos/{job}"), post(client, picture)]
     finally:
         cluster.start()
     for answer in answers:
         assert answer.status_code == 503 and answer.headers["retry-after"] == "5"
         assert "database does not answer" in answer.json()["error"]["message"] and "127.0.0.1" not in answer.text
-    assert list((desk.storage.folder / "jobs").iterdir()) == []
-    assert client.get("/v1/videos").status_code == 200
+    assert [path.name for path in (desk.storage.folder / "jobs").iterdir()] == [job]
+    assert client.get(f"/v1/videos/{job}").json()["status"] == "queued"
