@@ -114,7 +114,14 @@ def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
     rates.append(device.matrix_ceiling(engine, "bfloat16"))
     disks.append(read_rate(file))
     latent_frames = (arguments.frames - 1) // 4 + 1
-    scene = Scene(1, latent_frames * (height // 16) * (width // 16), text_tokens(folder), "bfloat16", False)
+    text = TextReader(open_checkpoint(folder)).length(PROMPT)
+    scene = Scene(
+        1,
+        latent_frames * (height // 16) * (width // 16),
+        text,
+        "bfloat16",
+        False,
+    )
     operations = step_operations(sizes.dit, scene)
     steps = [event["seconds"] for event in run.events if event["event"] == "step"]
     floors = {"disk": file.stat().st_size / max(disks), "operations": operations / max(rates)}
@@ -144,15 +151,6 @@ def memory_of(run: Watched) -> dict:
         "timings": timings,
         "plan": next((event["text"] for event in run.events if event["event"] == "note"), ""),
     }
-
-
-def text_tokens(folder: Path) -> int:
-    """How many text tokens the transformer sees for the prompt: those of the picture, and its own."""
-    checkpoint = open_checkpoint(folder)
-    reader = TextReader(checkpoint)
-    ids, mask = reader.tokens(PROMPT).llava[:2]
-    picture = -(-checkpoint.llava.vision.patches // checkpoint.dit.image_interleave)
-    return picture + sum(len(part) for part in reader.layout.text_ranges(ids[0], int(mask.sum())))
 
 
 def read_rate(file: Path) -> float:

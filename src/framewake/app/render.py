@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step
+from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step, Tile
 
 LABELS = {
     "read image": "Reading the picture",
@@ -40,6 +40,8 @@ def record(event: Event) -> dict[str, Any]:
         case Step(index, count, seconds, seconds_left, _, is_skipped):
             times = {"seconds": round(seconds, 3), "seconds_left": round(seconds_left, 3)}
             return {"event": "step", "index": index, "count": count, **times, "is_skipped": is_skipped}
+        case Tile(index, count, seconds_left):
+            return {"event": "tile", "index": index, "count": count, "seconds_left": round(seconds_left, 3)}
         case Note(text):
             return {"event": "note", "text": text}
         case Result():
@@ -103,6 +105,9 @@ class Terminal:
                 self._task = self._progress.add_task(LABELS[stage], total=None, detail="")
             case Step(index, count, _, seconds_left):
                 detail = f"step {index} of {count}, {duration(seconds_left)} left"
+                self._progress.update(self._task, completed=index, total=count, detail=detail)
+            case Tile(index, count, seconds_left):
+                detail = f"tile {index} of {count}, {duration(seconds_left)} left" if count > 1 else ""
                 self._progress.update(self._task, completed=index, total=count, detail=detail)
             case StageFinished(stage, seconds):
                 self._progress.update(self._task, total=1, completed=1, detail="")

@@ -8,7 +8,7 @@ Source: specification, section 7.6.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -102,8 +102,15 @@ def tiled_decode(
     Shapes: latents (B, C, F, H, W), a tensor or a numpy array -> numpy (B, 3, 1 + 4 (F - 1), 8 H, 8 W), not clamped.
     Precision: float16 when the weights are float16, otherwise float32; blending in that type.
     """
+    return _drained(decoding(vae, w, latents, tiling), on_tile)
+
+
+def decoding(
+    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """``tiled_decode`` tile by tile: yields how many tiles are done and how many there are, returns the pixels."""
     plan = tile_plan(_size(latents), tiling, vae.config, is_decode=True)
-    return _assemble(lambda tile: vae.decode(w, tile), latents, plan, vae.engine, on_tile)
+    return (yield from _assemble(lambda tile: vae.decode(w, tile), latents, plan, vae.engine))
 
 
 def tiled_encode(
@@ -116,7 +123,7 @@ def tiled_encode(
     Precision: as in ``tiled_decode``.
     """
     plan = tile_plan(_size(pixels), tiling, vae.config, is_decode=False)
-    moments = _assemble(lambda tile: vae.moments(w, tile), pixels, plan, vae.engine, on_tile)
+    moments = _drained(_assemble(lambda tile: vae.moments(w, tile), pixels, plan, vae.engine), on_tile)
     mean, logvar = np.split(moments, 2, axis=1)
     return mean, np.clip(logvar, LOGVAR_RANGE[0], LOGVAR_RANGE[1])
 
@@ -183,34 +190,36 @@ def _size(x: Tensor) -> tuple[int, int, int]:
 # --- stitching
 
 
-class _Progress:
-    def __init__(self, total: int, on_tile: OnTile | None) -> None:
-        self.done = 0
-        self.total = total
-        self.on_tile = on_tile
-
-    def advance(self) -> None:
-        self.done += 1
-        if self.on_tile is not None:
-            self.on_tile(self.done, self.total)
+def _drained(work: Generator[tuple[int, int], None, np.ndarray], on_tile: OnTile | None) -> np.ndarray:
+    """The value of a generator, its progress told by calls."""
+    while True:
+        try:
+            done, total = next(work)
+        except StopIteration as end:
+            return end.value
+        if on_tile is not None:
+            on_tile(done, total)
 
 
 def _assemble(
-    compute: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, engine: Engine, on_tile: OnTile | None
-) -> np.ndarray:
-    progress = _Progress(plan.tiles, on_tile)
+    compute: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, engine: Engine
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """All tiles computed and put together; yields after each tile."""
+    ready = 0
 
-    def tile(in_time: Cut, row: Cut, column: Cut) -> np.ndarray:
+    def tile(in_time: Cut, row: Cut, column: Cut) -> Generator[tuple[int, int], None, np.ndarray]:
+        nonlocal ready
         window = x[:, :, in_time.start : in_time.stop, row.start : row.stop, column.start : column.stop]
         array = engine.numpy(compute(engine.asarray(window)))[:, :, in_time.dropped :]
-        progress.advance()
+        ready += 1
+        yield ready, plan.tiles
         return array if array.flags.writeable else array.copy()
 
     result = None
     done = 0
     before = None
     for cut in plan.frames.cuts:
-        clip = _frame(plan, functools.partial(tile, cut))
+        clip = yield from _frame(plan, functools.partial(tile, cut))
         if len(plan.frames.cuts) == 1:
             return clip
         blend(before, clip, 2, plan.frames.blend)
@@ -222,10 +231,12 @@ def _assemble(
     return result
 
 
-def _frame(plan: TilePlan, tile: Callable[[Cut, Cut], np.ndarray]) -> np.ndarray:
+def _frame(
+    plan: TilePlan, tile: Callable[[Cut, Cut], Generator[tuple[int, int], None, np.ndarray]]
+) -> Generator[tuple[int, int], None, np.ndarray]:
     """All spatial tiles of one temporal tile, row by row, each blended with its finished neighbours."""
     if len(plan.rows.cuts) == len(plan.columns.cuts) == 1:
-        return tile(plan.rows.cuts[0], plan.columns.cuts[0])
+        return (yield from tile(plan.rows.cuts[0], plan.columns.cuts[0]))
     result = None
     above: list[np.ndarray | None] = [None] * len(plan.columns.cuts)
     top = 0
@@ -233,7 +244,7 @@ def _frame(plan: TilePlan, tile: Callable[[Cut, Cut], np.ndarray]) -> np.ndarray
         left = 0
         beside = None
         for index, column in enumerate(plan.columns.cuts):
-            piece = tile(row, column)
+            piece = yield from tile(row, column)
             blend(above[index], piece, 3, plan.rows.blend)
             blend(beside, piece, 4, plan.columns.blend)
             above[index] = _tail(piece, 3, plan.rows.blend)

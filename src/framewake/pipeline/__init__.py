@@ -1,6 +1,6 @@
 """Requests in, events and clips out."""
 
-from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step
+from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step, Tile
 from framewake.pipeline.jobs import Job, Output
 from framewake.pipeline.run import Pipeline
 
@@ -14,4 +14,5 @@ __all__ = [
     "StageFinished",
     "StageStarted",
     "Step",
+    "Tile",
 ]

@@ -77,6 +77,12 @@ class TextReader:
             encode_clip(self.tokenizer_2, prompt, self.checkpoint.clip_text.max_positions),
         )
 
+    def length(self, prompt: str) -> int:
+        """How many text tokens the transformer sees for a prompt: those of the picture, and its own."""
+        ids, mask = self.tokens(prompt).llava[:2]
+        picture = -(-self.layout.image_tokens // self.checkpoint.dit.image_interleave)
+        return picture + sum(len(part) for part in self.layout.text_ranges(ids[0], int(mask.sum())))
+
     def states(self, parts: Parts, prompts: Sequence[Tokens], semantic: np.ndarray | None, dtype: Dtype) -> TextStates:
         """What the transformer takes, one sample per prompt.
 

@@ -1,7 +1,7 @@
 """What a run tells while it works: the only thing that command line, page and programs see of it.
 
 Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
-``Note`` and ``Step``, then its ``StageFinished``; last of all one ``Result``. Several clips in one run share
+``Note``, ``Step`` and ``Tile``, then its ``StageFinished``; last of all one ``Result``. Several clips in one run share
 the first two stages, which come once; the other four come for each clip, each time with a ``Result``.
 """
 
@@ -52,6 +52,18 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """One of ``count`` tiles of the clip is decoded.
+
+    Units: ``index`` counts from 1; ``seconds_left`` is for the other tiles at the mean pace of those done.
+    """
+
+    index: int
+    count: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class Note:
     """One sentence that a person should read; nothing went wrong."""
 
@@ -88,4 +100,4 @@ class Result:
     cached: Cached | None = None
 
 
-Event = StageStarted | StageFinished | Step | Note | Result
+Event = StageStarted | StageFinished | Step | Tile | Note | Result

@@ -14,7 +14,7 @@ import numpy as np
 from framewake.config import DiTConfig
 from framewake.errors import FramewakeError
 from framewake.media.video import to_uint8, write_video
-from framewake.models.tiling import OnTile, tiled_decode
+from framewake.models.tiling import decoding
 from framewake.pipeline.events import Event, Tile
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.parts import Parts
@@ -25,9 +25,9 @@ DROPPED_FRAMES = 4  # of a latent_concat clip: its first latent frame is the pic
 
 
 def decode(
-    parts: Parts, latents: np.ndarray, request: Request, precision: Precision, *, on_tile: OnTile | None = None
+    parts: Parts, latents: np.ndarray, request: Request, precision: Precision
 ) -> Generator[Event, None, np.ndarray]:
-    """Frames of finished latents; ``on_tile(done, total)`` comes after each tile, and what it raises stops the work.
+    """Frames of finished latents.
 
     Shapes: latents float32 (1, C, F, H, W) -> uint8 (frames, H, W, 3).
     Precision: divided by the scaling factor in float32, decoded and mapped to [0, 1] in the autoencoder's type.
@@ -37,7 +37,8 @@ def decode(
     vae = parts.get("vae", precision.vae)
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
     if request.vae_tiling:
-        pixels = tiled_decode(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling, on_tile=on_tile)
+        work = decoding(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling)
+        pixels = yield from _told(work)
     else:
         pixels = engine.numpy(vae.model.decode(vae.weights.part(""), engine.asarray(scaled)))
     return to_frames(pixels)[dropped_frames(checkpoint.dit) :]

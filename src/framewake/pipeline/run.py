@@ -19,12 +19,11 @@ from framewake.media.image import load_image
 from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
 from framewake.models.dit import TextStates
-from framewake.models.tiling import OnTile
 from framewake.pipeline import finish
 from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
-from framewake.pipeline.forecast import Forecast, Setup, forecast, largest_file, measured_rates
+from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
 from framewake.pipeline.origin import differences, origin_of
@@ -72,8 +71,6 @@ class Pipeline:
         self.engine = engine
         self.parts = Parts(checkpoint, engine, memory=memory)
         self.reader = TextReader(checkpoint)
-        # Called with (done, total) after each decoded tile; what it raises ends the run, with the latents kept.
-        self.on_tile: OnTile | None = None
 
     @classmethod
     def load(
@@ -110,10 +107,16 @@ class Pipeline:
     def _forecast(self, plan: Plan, precision: Precision, *, is_timed: bool) -> Forecast:
         parts, dtype = self.parts, precision.transformer
         file = self.checkpoint.layout.weights["dit"][0]
-        rates = measured_rates(self.engine, dtype, largest_file(file)) if is_timed else None
         setup = Setup(self.engine, self.checkpoint, parts.models, precision)
         room = parts.room() + parts.held_bytes()
-        return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates)
+        found = forecast(setup, plan, room=room, keeps_all=parts.keeps_all)
+        if not is_timed:
+            return found
+        # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
+        probed = ProbedParts((self.checkpoint.dit, self.checkpoint.vae), (dtype, precision.vae))
+        rates = measured_rates(self.engine, dtype, largest_file(file), parts=probed)
+        text = self.reader.length(plan.request.prompt)
+        return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates, text=text)
 
     def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Events:
         """Make one clip, told as events; closing the iterator stops the work within a step.
@@ -258,7 +261,7 @@ class Pipeline:
     def _finish(
         self, done: Finished, precision: Precision, timings: Timings, *, saved: Path | None = None
     ) -> Iterator[Event]:
-        decoding = finish.decode(self.parts, done.latents, done.request, precision, on_tile=self.on_tile)
+        decoding = finish.decode(self.parts, done.latents, done.request, precision)
         frames = yield from self._staged("decode", timings, decoding)
         path = None
         if done.output is not None:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import DiskFullError, FramewakeError, InputError
 from framewake.media.output import clear_abandoned
-from framewake.pipeline.events import Event, Note, Result, StageStarted, Step
+from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.run import Pipeline
@@ -117,7 +117,6 @@ class Worker:
         """Make one clip, whatever becomes of it."""
         self._lost.clear()
         self._lease = lease
-        self.pipeline.on_tile = self._decoded
         log.info("%s: begun, claim %d", lease.job, lease.number)
         try:
             self._make(lease, job)
@@ -181,6 +180,8 @@ class Worker:
                     if self.settings.save_every > 0 and index % self.settings.save_every == 0:
                         values["deaths"] = 0
                     self._report(lease, values)
+                case Tile(_, _, seconds_left):
+                    self._report(lease, {"seconds_left": seconds_left})
                 case Result():
                     self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
 
@@ -194,13 +195,6 @@ class Worker:
         if self.stop.is_set():
             raise Stopped
         self.storage.check_reserve()
-
-    def _decoded(self, _done: int, _total: int) -> None:
-        """Decoding takes minutes: between two tiles, a cancelled or stopped job ends as between two steps."""
-        lease = self._lease
-        if lease is not None:
-            self._check()
-            self._report(lease, {})
 
     def _report(self, lease: Lease, values: Mapping[str, Any]) -> None:
         """Progress is worth no work: a database that is away is told later.

@@ -2,6 +2,16 @@
 
 from framewake.pipeline.forecast.choose import Forecast, Setup, forecast
 from framewake.pipeline.forecast.place import Placement, parse_memory
-from framewake.pipeline.forecast.probe import Rates, largest_file, measured_rates
+from framewake.pipeline.forecast.probe import ProbedParts, Rates, largest_file, measured_rates
 
-__all__ = ["Forecast", "Placement", "Rates", "Setup", "forecast", "largest_file", "measured_rates", "parse_memory"]
+__all__ = [
+    "Forecast",
+    "Placement",
+    "ProbedParts",
+    "Rates",
+    "Setup",
+    "forecast",
+    "largest_file",
+    "measured_rates",
+    "parse_memory",
+]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from framewake.cache import parse_cache
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
 from framewake.pipeline.forecast import cost
+from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
+from framewake.pipeline.forecast.pace import Pace
 from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said
-from framewake.pipeline.forecast.probe import Rates
+from framewake.pipeline.forecast.probe import BUSY, Rates
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
 from framewake.shapes import token_count
@@ -21,6 +25,11 @@ CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the devi
 START_BYTES = {"torch": 60 << 20, "mindspore": 80 << 20}
 BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
 PRODUCT_SHARE = {"torch": 0.7, "mindspore": 0.5}  # of the probe's rate that whole blocks reach
+WRITTEN = 1e7  # pixels a second from decoded numbers to a file
+# On a CPU, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a time: 18 % for the
+# 13B model (2.6 s instead of 3.2 s a block).
+CACHED_BYTES = 32 << 20
+CACHED_TOKENS = 448
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +63,19 @@ class Setup(NamedTuple):
     precision: Precision
 
 
-def forecast(setup: Setup, plan: Plan, *, room: int, keeps_all: bool = False, rates: Rates | None = None) -> Forecast:
+def forecast(  # a setup and a plan, and what is known beside them
+    setup: Setup,
+    plan: Plan,
+    *,
+    room: int,
+    keeps_all: bool = False,
+    rates: Rates | None = None,
+    text: int | None = None,
+) -> Forecast:
     """Placement, memory and, where rates are known, time of a run.
 
-    ``room`` is how many bytes the run may add on the device.
+    ``room`` is how many bytes the run may add on the device; ``text`` is the prompt's tokens, where they are counted:
+    memory is said for the longest prompt, time for this one.
     Raises: ResourceError when nothing fits, with the largest setting that does.
     """
     scene = scene_of(setup, plan)
@@ -74,7 +92,8 @@ def forecast(setup: Setup, plan: Plan, *, room: int, keeps_all: bool = False, ra
         device = max(place.peak for place in found.values())
     clip = cost.host_bytes(size)
     is_host = setup.engine.device == "cpu"
-    step, total = (None, None) if rates is None else seconds(setup, plan, scene, rates, found)
+    timed = scene if text is None else scene._replace(text=text)
+    step, total = (None, None) if rates is None else seconds(setup, plan, timed, rates, found)
     device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
     host = device_peak if is_host else clip + found["dit"].weights
     made = Forecast(found, device_peak, host, room, step, total, ())
@@ -88,7 +107,10 @@ def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     batch = 2 if plan.request.guidance_scale > 1 else 1
     text = checkpoint.settings.text_tokens + image
     tokens = token_count(plan.latent, checkpoint.dit.patch_size)
-    return cost.Scene(batch, tokens, text, setup.precision.transformer, is_composed(setup.engine, setup.precision))
+    choice = parse_cache(plan.request.cache)
+    kept = 0 if choice is None else choice.kept_tensors
+    is_made = is_composed(setup.engine, setup.precision)
+    return cost.Scene(batch, tokens, text, setup.precision.transformer, is_made, kept)
 
 
 def is_composed(engine: Engine, precision: Precision) -> bool:
@@ -112,6 +134,10 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     works["dit"][1].extend(
         (size, cost.step_bytes(checkpoint.dit, scene, chunk=size)) for size in CHUNKS if size < scene.joined
     )
+    widest = scene.batch * scene.joined * (checkpoint.dit.hidden_size + checkpoint.dit.mlp_size)
+    if setup.engine.name == "torch:cpu" and widest * cost.BYTES[scene.dtype] > CACHED_BYTES:
+        chunk = min(CACHED_TOKENS, scene.joined)
+        works["dit"] = (precision.transformer, [(chunk, cost.step_bytes(checkpoint.dit, scene, chunk=chunk))])
     found: dict[str, Placement] = {}
     for name, (dtype, sizes) in works.items():
         model = setup.models[name]
@@ -126,25 +152,46 @@ def seconds(
     setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: dict[str, Placement]
 ) -> tuple[float, float]:
     """Seconds of a step, and of the whole run."""
-    config = setup.checkpoint.dit
-    share = PRODUCT_SHARE[setup.engine.kind]
+    checkpoint, config = setup.checkpoint, setup.checkpoint.dit
+    products, pace = rates.products * PRODUCT_SHARE[setup.engine.kind], rates.pace
     blocks = config.single_blocks + config.double_blocks
     pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
-    products = cost.step_operations(config, scene) - pairs
-    step = products / (rates.products * share) + pairs / rates.attention
+    if pace is None:
+        step = (cost.step_operations(config, scene) - pairs) / products
+    else:
+        tokens = scene.batch * scene.joined
+        step = pace.outside.at(tokens)
+        step += config.double_blocks * pace.double.at(tokens) + config.single_blocks * pace.single.at(tokens)
+    step += pairs / rates.attention
     whole = {n: cost.weights(m.shapes(), m.streams(), "bfloat16").whole for n, m in setup.models.items()}
     if found["dit"].is_streamed:
         step = max(step, whole["dit"] / rates.disk)
     loading = sum(whole.values()) / rates.disk
-    text = cost.text_operations(setup.checkpoint.llava, whole["llava"] // 2, scene.text * scene.batch)
-    pixels = cost.tile_operations(setup.checkpoint.vae, plan.shape)
-    return step, step * (plan.request.steps or 1) + loading + (text + pixels) / (rates.products * share)
+    text = cost.text_operations(checkpoint.llava, whole["llava"] // 2, scene.text * scene.batch) / products
+    if pace is not None:
+        layers = checkpoint.llava.text.layers + checkpoint.llava.vision.layers + checkpoint.clip_text.layers
+        text += layers * pace.single.fixed + (0.0 if rates.is_measured_now else pace.start)
+    written = 0.0 if plan.output is None else math.prod(plan.shape) / WRITTEN
+    total = step * computed_steps(plan) + loading + text + _pictures(setup, plan, pace, products) + written
+    return step, total
+
+
+def _pictures(setup: Setup, plan: Plan, pace: Pace | None, products: float) -> float:
+    """Seconds for encoding the picture and decoding the clip."""
+    config, latent = setup.checkpoint.vae, plan.latent
+    tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
+    tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
+    decode = sum(decode_operations(config, tile) for tile in tiles)
+    encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
+    if pace is None:
+        return (decode + encode) / products
+    return pace.encode.at(encode) + len(tiles) * pace.decode.fixed + pace.decode.each * decode
 
 
 def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates: Rates | None) -> list[str]:
     """The forecast in lines for a person: every choice with its reason."""
     engine, precision, shape = setup.engine, setup.precision, plan.shape
-    attention = "put together from products (no fused kernel here)" if scene.is_composed else "fused kernel"
+    attention = "put together from products (no fused kernel here)" if scene.is_composed else fused(engine)
     lines = [
         f"{shape.frames} frames of {shape.width}x{shape.height}, {plan.request.steps} steps: {scene.tokens} image and "
         f"up to {scene.text} text tokens",
@@ -153,6 +200,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         + ("as asked" if plan.request.precision != "auto" else "what suits this device"),
         f"attention: {attention}",
     ]
+    lines += caching(plan)
     lines += [f"{PART[name]}: {said(place)}" for name, place in made.placements.items()]
     where = "memory" if engine.device == "cpu" else "device memory"
     lines.append(f"peak {where}: about {gib(made.device_peak)}")
@@ -160,11 +208,41 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         lines.append(f"peak host memory: about {gib(made.host_peak)}")
     if rates is not None and made.step_seconds is not None and made.seconds is not None:
         when = "measured just now" if rates.is_measured_now else "measured before"
+        if rates.busy > BUSY:
+            when += f" while other programs took {rates.busy:.0%} of the processors: it is quicker without them"
         lines.append(
             f"time: about {made.step_seconds:.2g} s a step, {made.seconds:.2g} s in all (this device: "
             f"{rates.products / 1e12:.3g} Tflop/s, {rates.disk / 1e9:.2g} GB/s from disk, {when})"
         )
     return lines
+
+
+def fused(engine: Engine) -> str:
+    """The fused attention kernel; an engine that has several tells which, as soon as it has measured them."""
+    reason = getattr(engine, "attention_reason", "")
+    return f"fused kernel ({reason})" if reason else "fused kernel, the fastest of this device"
+
+
+def computed_steps(plan: Plan) -> int:
+    """Steps that are computed, at the most."""
+    steps = plan.request.steps or 1
+    choice = parse_cache(plan.request.cache)
+    known = None if choice is None else choice.schedule(steps)
+    return steps if known is None else len(known)
+
+
+def caching(plan: Plan) -> list[str]:
+    """What a step cache means for a run."""
+    choice = parse_cache(plan.request.cache)
+    if choice is None:
+        return []
+    steps = plan.request.steps or 1
+    computed = choice.schedule(steps)
+    if computed is None:
+        what = "the run itself decides which steps are skipped, so the time below is the most it takes"
+    else:
+        what = f"{len(computed)} of {steps} steps are computed"
+    return [f"step cache {plan.request.cache}: {what}"]
 
 
 def too_little(setup: Setup, plan: Plan, name: str, place: Placement, *, room: int) -> ResourceError:

@@ -60,13 +60,17 @@ def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
 
 
 class Scene(NamedTuple):
-    """What one step of the transformer works on: samples at once, tokens of image and text, type, attention path."""
+    """What one step of the transformer works on: samples at once, tokens of image and text, type, attention path.
+
+    ``kept`` tensors of all image tokens stay from step to step.
+    """
 
     batch: int
     tokens: int
     text: int
     dtype: str
     is_composed: bool
+    kept: int = 0
 
     @property
     def joined(self) -> int:
@@ -83,7 +87,7 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
     else:
         wide = (CHUNKED * scene.joined * size + IN_CHUNK * min(chunk, scene.joined) * 4) * row
     tables = 2 * scene.joined * config.head_dim * 4
-    return wide + tables + scores_bytes(config.heads, scene)
+    return wide + tables + scores_bytes(config.heads, scene) + scene.kept * scene.tokens * row * size
 
 
 def scores_bytes(heads: int, scene: Scene) -> int:
@@ -119,20 +123,6 @@ def decode_bytes(tile: int, kind: str, device: str) -> int:
     if device != "cpu":
         return tile
     return max(tile, CONVOLUTION_FLOOR[kind]) + CONVOLUTION_START[kind]
-
-
-def tile_operations(config: VAEConfig, size: tuple[int, int, int]) -> float:
-    """Multiplications and additions of a decode, tiles' overlap left out."""
-    frames, height, width = size
-    total, pixels = 0.0, float(frames * height * width)
-    channels = config.block_out_channels
-    for place, wide in enumerate(channels):
-        above = channels[min(place + 1, len(channels) - 1)]
-        layers = config.layers_per_block + 1
-        # Each stage but the outer two halves time as well as height and width.
-        shrink = 4.0**place * 2.0 ** min(max(place - 0, 0), 2)
-        total += 2 * 27 * pixels / shrink * (above * wide + (2 * layers - 1) * wide * wide)
-    return total
 
 
 def host_bytes(size: tuple[int, int, int]) -> int:

@@ -3,48 +3,124 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
+from framewake.pipeline.forecast.pace import Clock, Line, Pace, measured_pace
 
 SIDE = 768  # of the matrices: large enough to reach the rate of the model's own, small enough for a CPU
 SECONDS = 0.3  # of measuring, for each figure
 READ_BYTES = 64 << 20
-FORMAT = 1
+MEASURABLE = 0.2  # seconds: the system counts processor time in hundredths
+FORMAT = 2
+DAYS = 30  # after which a device is measured again: drivers, clocks and neighbours change
+BUSY_DAYS = 1 / 24  # the same for figures from a busy machine
+BUSY = 0.15  # share of the processors that other programs may take while something is measured on a CPU
 
 
 class Rates(NamedTuple):
-    """Units: operations a second in a matrix product and in attention, bytes a second from disk to host."""
+    """Units: operations a second in a matrix product and in attention, bytes a second from disk to host.
+
+    ``pace``: how long the checkpoint's own parts take. ``busy`` is the share of the processors that other programs
+    took meanwhile: the figures are too low then, and are soon measured again.
+    """
 
     products: float
     attention: float
     disk: float
     is_measured_now: bool = True
+    pace: Pace | None = None
+    busy: float = 0.0
 
 
-def measured_rates(engine: Engine, dtype: Dtype, weights: Path, *, cache: Path | None = None) -> Rates:
-    """The rates of a device, measured unless the cache has them.
+class ProbedParts(NamedTuple):
+    """What a pace is measured for: the models' shapes and types."""
 
-    ``weights`` is a file on the disk that the checkpoint is on. A cache that cannot be read or written costs a new
-    measurement, nothing else.
+    configs: tuple[DiTConfig, VAEConfig]
+    dtypes: tuple[Dtype, Dtype]
+
+
+def measured_rates(
+    engine: Engine,
+    dtype: Dtype,
+    weights: Path,
+    *,
+    parts: ProbedParts | None = None,
+    cache: Path | None = None,
+    clock: Clock = time.perf_counter,
+) -> Rates:
+    """The rates of a device, measured unless the cache has them, is recent, and was made on an idle machine.
+
+    ``weights`` is a file on the disk that the checkpoint is on; with ``parts`` their pace belongs to the rates. A
+    cache that cannot be read or written costs a new measurement, nothing else.
     """
     place = (cache or cache_folder()) / "probe.json"
-    key = device_key(engine, dtype, weights)
+    key = device_key(engine, dtype, weights, parts)
     known = _read(place)
-    if key in known:
-        products, attention, disk = known[key]
-        return Rates(products, attention, disk, is_measured_now=False)
-    rates = Rates(_product_rate(engine, dtype), _attention_rate(engine, dtype), _disk_rate(weights))
-    _write(place, known | {key: list(rates[:3])})
+    found = _known(known.get(key), has_pace=parts is not None)
+    if found is not None:
+        return found
+    before = _taken()
+    rates = Rates(
+        _product_rate(engine, dtype, clock), _attention_rate(engine, dtype, clock), _disk_rate(weights, clock)
+    )
+    if parts is not None:
+        pace = measured_pace(engine, parts.configs, parts.dtypes, pairs=rates.attention, clock=clock)
+        rates = rates._replace(pace=pace)
+    rates = rates._replace(busy=_busy(before) if engine.device == "cpu" else 0.0)
+    _write(place, known | {key: {"at": time.time(), "rates": _plain(rates)}})
     return rates
+
+
+def _plain(rates: Rates) -> dict[str, Any]:
+    pace = None if rates.pace is None else [*map(list, rates.pace[:-1]), rates.pace.start]
+    return {**rates._asdict(), "pace": pace}
+
+
+def _known(entry: Any, *, has_pace: bool) -> Rates | None:
+    """Rates from the cache, None when they are damaged, too old, or from a busy machine."""
+    try:
+        values, age = entry["rates"], time.time() - entry["at"]
+        busy = float(values["busy"])
+        if not 0 <= age < 86400 * (BUSY_DAYS if busy > BUSY else DAYS):
+            return None
+        *lines, start = values["pace"] or [0.0]
+        pace = Pace(*(Line(float(fixed), float(each)) for fixed, each in lines), float(start)) if lines else None
+        rates = Rates(float(values["products"]), float(values["attention"]), float(values["disk"]), False, pace, busy)
+    except (KeyError, TypeError, ValueError):
+        return None
+    is_whole = min(rates[:3]) > 0 and (pace is not None or not has_pace)
+    return rates if is_whole else None
+
+
+def _taken() -> tuple[float, float, float] | None:
+    """Processor seconds of everything and of this process, and the time; None where nobody tells."""
+    try:
+        with open("/proc/stat", encoding="ascii") as lines:
+            user, nice, system, _idle, _waiting, *rest = (int(text) for text in lines.readline().split()[1:9])
+        everything = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+        return everything, time.process_time(), time.perf_counter()
+    except (OSError, ValueError):
+        return None
+
+
+def _busy(before: tuple[float, float, float] | None) -> float:
+    """Share of the processors that others took since."""
+    after = _taken()
+    if before is None or after is None or after[2] - before[2] < MEASURABLE:
+        return 0.0
+    others = after[0] - before[0] - (after[1] - before[1])
+    return max(0.0, others / ((after[2] - before[2]) * (os.cpu_count() or 1)))
 
 
 def largest_file(path: Path) -> Path:
@@ -60,26 +136,27 @@ def cache_folder() -> Path:
     return (Path(named) if named else Path.home() / ".cache") / "framewake"
 
 
-def device_key(engine: Engine, dtype: Dtype, weights: Path) -> str:
-    """A name for what was measured: engine, device, type, processor, threads, and the disk."""
+def device_key(engine: Engine, dtype: Dtype, weights: Path, parts: ProbedParts | None = None) -> str:
+    """A name for what was measured: engine and its version, device, type, processor, threads, disk, models."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     total = engine.memory()["total"] >> 30
     disk = weights.stat().st_dev if weights.exists() else 0
-    text = f"{engine.name} {dtype} {platform.node()} {platform.machine()} {cores} {threads} {total} {disk}"
+    version = importlib.metadata.version(engine.kind)
+    text = f"{engine.name} {version} {dtype} {platform.node()} {platform.machine()} {cores} {threads} {total} {disk}"
+    text += f" {parts}"
     return f"{engine.name} {dtype} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _read(place: Path) -> dict[str, list[float]]:
+def _read(place: Path) -> dict[str, Any]:
     try:
         content = json.loads(place.read_text(encoding="utf-8"))
-        entries = content["rates"] if content["format"] == FORMAT else {}
-        return {key: v for key, v in entries.items() if len(v) == 3 and all(x > 0 for x in v)}
+        return dict(content["rates"]) if content["format"] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def _write(place: Path, entries: dict[str, list[float]]) -> None:
+def _write(place: Path, entries: dict[str, Any]) -> None:
     part = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -89,37 +166,38 @@ def _write(place: Path, entries: dict[str, list[float]]) -> None:
         return
 
 
-def _best_seconds(engine: Engine, work: Callable[[], object]) -> float:
+def _best_seconds(engine: Engine, work: Callable[[], object], clock: Clock) -> float:
     """Seconds of the fastest of several runs."""
     work()
     engine.synchronize()
-    best, end = float("inf"), time.perf_counter() + SECONDS
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
+    best, end = float("inf"), clock() + SECONDS
+    while clock() < end:
+        begin = clock()
         work()
         engine.synchronize()
-        best = min(best, time.perf_counter() - begin)
+        best = min(best, clock() - begin)
     return best
 
 
-def _product_rate(engine: Engine, dtype: Dtype) -> float:
+def _product_rate(engine: Engine, dtype: Dtype, clock: Clock) -> float:
     side = SIDE if engine.device == "cpu" else 8 * SIDE
     x = engine.full((side, side), 0.5, dtype)
-    return 2.0 * side**3 / _best_seconds(engine, lambda: engine.linear(x, x))
+    return 2.0 * side**3 / _best_seconds(engine, lambda: engine.linear(x, x), clock)
 
 
-def _attention_rate(engine: Engine, dtype: Dtype) -> float:
+def _attention_rate(engine: Engine, dtype: Dtype, clock: Clock) -> float:
     tokens, heads, width = (512, 2, 64) if engine.device == "cpu" else (8192, 24, 128)
     x = engine.full((1, tokens, heads, width), 0.5, dtype)
-    return 4.0 * tokens**2 * heads * width / _best_seconds(engine, lambda: engine.attention(x, x, x, scale=0.1))
+    work = _best_seconds(engine, lambda: engine.attention(x, x, x, scale=0.1), clock)
+    return 4.0 * tokens**2 * heads * width / work
 
 
-def _disk_rate(weights: Path) -> float:
+def _disk_rate(weights: Path, clock: Clock) -> float:
     """Bytes a second through a file of weights; what the system still holds in its cache counts, as in a run."""
     if not weights.is_file():
         return 1e9
-    begin, count = time.perf_counter(), 0
+    begin, count = clock(), 0
     with weights.open("rb", buffering=0) as file:
         while count < READ_BYTES and (piece := file.read(8 << 20)):
             count += len(np.frombuffer(piece, np.uint8).copy())
-    return max(count, 1) / max(time.perf_counter() - begin, 1e-6)
+    return max(count, 1) / max(clock() - begin, 1e-6)

@@ -1,0 +1,154 @@
+"""How long the models' own parts take on a device: a block, and a small tile of the autoencoder.
+
+Rates of single operations say too little: small blocks are mostly overhead, convolutions are slower than matrix
+products, and the first call of everything is slow. So one block of each kind, of the checkpoint's own width, is run
+at two sizes, and a line is laid through both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from framewake.config import DiTConfig, VAEConfig
+from framewake.engine.contract import Dtype, Engine, Tensor
+from framewake.models.dit import DiT, TextStates
+from framewake.models.vae import CausalVAE
+from framewake.nn.rope import rope_table
+from framewake.pipeline.forecast.autoencoder import decode_operations, encode_operations
+from framewake.weights.store import Resident
+
+Clock = Callable[[], float]
+
+SECONDS = 0.15  # of measuring, for each figure
+DEAREST = 1.5  # seconds that one run of a tile may take
+TEXT = 16
+GRIDS = {"cpu": ((2, 8, 8), (2, 32, 32)), "device": ((2, 16, 16), (8, 64, 64))}  # latents: 32, 512; 128, 8192 tokens
+TILES = ((2, 4, 4), (2, 8, 8), (3, 12, 12), (5, 16, 16))  # latents
+
+
+class Line(NamedTuple):
+    """Seconds = fixed + each * amount."""
+
+    fixed: float
+    each: float
+
+    def at(self, amount: float) -> float:
+        return self.fixed + self.each * amount
+
+
+class Pace(NamedTuple):
+    """Seconds of parts: of blocks by tokens without their attention, of the autoencoder by operations.
+
+    ``outside`` is a step without its blocks; ``start`` is what the first calls took longer than later ones.
+    """
+
+    outside: Line
+    double: Line
+    single: Line
+    encode: Line
+    decode: Line
+    start: float
+
+
+def measured_pace(
+    engine: Engine, configs: tuple[DiTConfig, VAEConfig], dtypes: tuple[Dtype, Dtype], *, pairs: float, clock: Clock
+) -> Pace:
+    """The pace of a device. ``pairs`` is how many operations of attention it does a second."""
+    watch = _Watch(engine, clock)
+    blocks = _blocks(watch, configs[0], dtypes[0], pairs)
+    encode, decode = _autoencoder(watch, configs[1], dtypes[1])
+    return Pace(*blocks, encode, decode, watch.start)
+
+
+class _Watch:
+    """Runs work a few times; adds up how much longer each first time took."""
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self.engine, self.clock = engine, clock
+        self.start = 0.0
+
+    def usual(self, work: Callable[[], object]) -> float:
+        """Seconds of a run, the median of some behind a first one."""
+        first, found, end = self._once(work), [self._once(work)], self.clock() + SECONDS
+        while self.clock() < end:
+            found.append(self._once(work))
+        usual = statistics.median(found)
+        self.start += max(first - usual, 0.0)
+        return usual
+
+    def _once(self, work: Callable[[], object]) -> float:
+        begin = self.clock()
+        work()
+        self.engine.synchronize()
+        return self.clock() - begin
+
+
+def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tuple[Line, Line, Line]:
+    """A step without blocks, a double and a single block, each over tokens."""
+    engine = watch.engine
+    one = dataclasses.replace(config, double_blocks=1, single_blocks=1)
+    shapes = DiT(engine, one).shapes()
+    weights = Resident({name: engine.full(shape, 0.01, dtype) for name, shape in shapes.items()})
+    found: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for grid in GRIDS["cpu" if engine.device == "cpu" else "device"]:
+        tokens = grid[0] * grid[1] * grid[2] // int(np.prod(config.patch_size)) + TEXT
+        attention = 4.0 * tokens**2 * config.hidden_size / pairs
+        given = _inputs(engine, config, grid)
+        for counts in ((0, 0), (1, 0), (0, 1)):
+            model = DiT(engine, dataclasses.replace(config, double_blocks=counts[0], single_blocks=counts[1]))
+            seconds = watch.usual(lambda model=model, given=given: model(weights, **given))
+            found.setdefault(counts, []).append((float(tokens), seconds - sum(counts) * attention))
+    outside = found[0, 0]
+    blocks = [
+        [(tokens, seconds - outside[place][1]) for place, (tokens, seconds) in enumerate(found[counts])]
+        for counts in ((1, 0), (0, 1))
+    ]
+    return _line(outside), _line(blocks[0]), _line(blocks[1])
+
+
+def _inputs(engine: Engine, config: DiTConfig, grid: tuple[int, int, int]) -> dict[str, Any]:
+    patched = tuple(size // step for size, step in zip(grid, config.patch_size, strict=True))
+    cos, sin = rope_table((patched[0], patched[1], patched[2]), config.rope_dims, config.rope_theta)
+    states, pooled = engine.full((1, TEXT, config.text_width), 0.1), engine.full((1, config.pooled_width), 0.1)
+    return {
+        "latents": engine.full((1, config.in_channels, *grid), 0.1),
+        "timestep": engine.full((1,), 500.0),
+        "text": TextStates(states, (TEXT,), pooled),
+        "rope": (engine.asarray(cos), engine.asarray(sin)),
+        "guidance": engine.full((1,), 6000.0) if config.has_guidance else None,
+    }
+
+
+def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype) -> tuple[Line, Line]:
+    """Encoding one picture and decoding a tile, each over operations."""
+    engine = watch.engine
+    model = CausalVAE(engine, config)
+    weights = {name: engine.full(shape, 0.01, dtype) for name, shape in model.shapes().items()}
+    encode, decode = [], []
+    for tile in TILES:
+        pixels = (1, tile[1] * config.spatial_compression, tile[2] * config.spatial_compression)
+        picture: Tensor = engine.full((1, config.in_channels, *pixels), 0.1)
+        latents = engine.full((1, config.latent_channels, *tile), 0.1)
+        seconds = watch.usual(lambda picture=picture: model.encode(weights, picture))
+        encode.append((encode_operations(config, pixels), seconds))
+        seconds = watch.usual(lambda latents=latents: model.decode(weights, latents))
+        decode.append((decode_operations(config, tile), seconds))
+        if 4 * seconds > DEAREST:
+            break
+    return _line(encode[-2:]), _line(decode[-2:])
+
+
+def _line(points: list[tuple[float, float]]) -> Line:
+    """Through the first and the last point; through the origin where that would begin below it."""
+    (small, first), (large, last) = points[0], points[-1]
+    last = max(last, 0.0)
+    if len(points) == 1 or large == small:
+        return Line(0.0, last / large)
+    each = max((last - first) / (large - small), 0.0)
+    fixed = first - each * small
+    return Line(fixed, each) if fixed >= 0 else Line(0.0, last / large)
