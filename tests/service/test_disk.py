@@ -33,12 +33,23 @@ def disk(tmp_path):
 
 
 @pytest.fixture
-def full_desk(toy, disk):
-    """A desk whose data and database lie on the small disk."""
-    storage = Storage(disk.folder / "data", least_free=LEAST, reserve=RESERVE)
-    database = Database(default_url(storage.folder))
-    yield Desk(JobStore(database), storage, open_checkpoint(toy), limits=Limits())
-    database.close()
+def desk_at(toy, disk):
+    """A desk whose files lie on the small disk; its database lies where the test says."""
+    opened = []
+
+    def make(folder):
+        opened.append(Database(default_url(folder)))
+        storage = Storage(disk.folder / "data", least_free=LEAST, reserve=RESERVE)
+        return Desk(JobStore(opened[-1]), storage, open_checkpoint(toy), limits=Limits())
+
+    yield make
+    for database in opened:
+        database.close()
+
+
+@pytest.fixture
+def full_desk(desk_at, disk):
+    return desk_at(disk.folder)
 
 
 def until(condition, seconds=400):
@@ -112,21 +123,22 @@ def test_a_running_video_waits_and_goes_on(full_desk, worker_of, disk, picture, 
     assert {path.name for path in folder.iterdir()} <= {PICTURE, CLIP, THUMBNAIL, PREVIEW}
 
 
-def test_a_clip_that_does_not_fit_is_made_later(full_desk, worker_of, disk, picture):
-    """The disk fills up between the last step and the file."""
-    job = submit(full_desk, picture)
-    worker = worker_of(full_desk, Settings(save_every=0, pause_seconds=0.1))
-    full_desk.storage.reserve = 0
+def test_a_clip_that_does_not_fit_is_made_later(desk_at, worker_of, disk, picture, tmp_path):
+    """The disk fills up between the last step and the file; the database is on another one."""
+    desk = desk_at(tmp_path)
+    job = submit(desk, picture)
+    worker = worker_of(desk, Settings(save_every=0, pause_seconds=0.1))
+    desk.storage.reserve = 0
     disk.fill(left=8192)
     work_once(worker)
-    row = full_desk.store.get(job)
+    row = desk.store.get(job)
     assert row.state == "queued" and row.error is None
-    assert not (full_desk.storage.job(job) / CLIP).exists()
+    assert not (desk.storage.job(job) / CLIP).exists()
     disk.clear()
     time.sleep(0.2)
     work_once(worker)
-    assert full_desk.store.get(job).state == "completed"
-    assert len(read_video(full_desk.storage.job(job) / CLIP)[0]) == 5
+    assert desk.store.get(job).state == "completed"
+    assert len(read_video(desk.storage.job(job) / CLIP)[0]) == 5
 
 
 def test_the_database_is_whole_afterwards(full_desk, client_of, disk, picture):
