@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 IDLE = 0.05  # share of the machine that others may take before a record says that it was busy
 
@@ -26,15 +26,17 @@ def timed(work: Callable[[], object]) -> Sample:
     return Sample(time.perf_counter() - begin, time.process_time() - used)
 
 
-def interleaved(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[Sample]]:
-    """Every work once a round, after one round for warming up; every other round goes backwards."""
-    for work in works.values():
-        work()
+def interleaved(works: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    """Every work once a round, after one round for warming up; every other round goes backwards.
+
+    Also what each work gave in the round for warming up.
+    """
+    results = {name: work() for name, work in works.items()}
     found: dict[str, list[Sample]] = {name: [] for name in works}
     for number in range(rounds):
         for name in list(works) if number % 2 == 0 else reversed(works):
             found[name].append(timed(works[name]))
-    return found
+    return found, results
 
 
 class Ratio(NamedTuple):

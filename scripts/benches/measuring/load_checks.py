@@ -10,7 +10,8 @@ from pathlib import Path
 from measuring.load_server import resident_mib
 
 FILES = {"completed": {"picture", "clip.mp4", "thumbnail.jpg"}, "cancelled": {"picture"}, "failed": {"picture"}}
-LEFT = {"preview.png"}  # may stay beside a clip
+# What may be there besides: a cancelled video can be tried again from where it stopped.
+LEFT = {"completed": {"preview.png"}, "cancelled": {"clip.mp4.latents.npz"}, "failed": {"clip.mp4.latents.npz"}}
 SETTLED = 20  # videos after which a new worker has everything in memory
 
 
@@ -71,7 +72,7 @@ def check_files(storage: Path, log: str, states: Mapping[str, str], seeds: Mappi
     problems += [f"jobs/{name} belongs to no job" for name in folders.keys() - states.keys()]
     for job, state in states.items():
         names = {path.name for path in folders[job].iterdir()}
-        if not FILES[state] <= names or names - FILES[state] - (LEFT if state == "completed" else set()):
+        if not FILES[state] <= names or names - FILES[state] - LEFT[state]:
             problems.append(f"{job} is {state} and has {sorted(names)}")
         elif state == "completed":
             clip = (folders[job] / "clip.mp4").read_bytes()
