@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -113,11 +114,25 @@ def test_what_cannot_fit_is_said_with_what_does(toy, engine, request_of):
     used = engine.memory()["used"]
     limited = Pipeline.load(toy, engine=engine, memory=used + (400 << 20))
     assert limited.parts.room() <= 400 << 20
-    with pytest.raises(ResourceError, match=r"largest that fits is \d+ frames: --frames") as raised:
-        limited.forecast(Job(request_of(frames=1025, resolution="720p", vae_tiling=False)), is_timed=False)
+    asked = {"frames": 1025, "resolution": "720p", "vae_tiling": False}
+    with pytest.raises(ResourceError, match=r"largest that fits: --frames \d+, or --resolution") as raised:
+        limited.forecast(Job(request_of(**asked)), is_timed=False)
     assert raised.value.bytes_needed > raised.value.bytes_free
-    frames = int(str(raised.value).rpartition("--frames ")[2].rstrip("."))
-    limited.forecast(Job(request_of(frames=frames, resolution="720p", vae_tiling=False)), is_timed=False)
+    # Everything that is offered fits, and four frames more do not.
+    offered = re.findall(r"(?:--resolution (\w+) )?--frames (\d+)", str(raised.value))
+    assert offered[0][0] == "" and len(offered) > 1
+    for resolution, frames in offered:
+        there = asked | {"resolution": resolution or "720p", "frames": int(frames)}
+        limited.forecast(Job(request_of(**there)), is_timed=False)
+        if int(frames) < 1025:
+            with pytest.raises(ResourceError):
+                limited.forecast(Job(request_of(**there | {"frames": int(frames) + 4})), is_timed=False)
+
+
+def test_what_never_fits_is_said(toy, engine, request_of):
+    limited = Pipeline.load(toy, engine=engine, memory=1)
+    with pytest.raises(ResourceError, match="Not even one frame of the smallest size"):
+        limited.forecast(Job(request_of()), is_timed=False)
 
 
 def made(pipeline, request, placements):

@@ -11,6 +11,7 @@ from framewake.cache import parse_cache
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
 from framewake.pipeline.forecast import cost
+from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
 from framewake.pipeline.forecast.pace import Pace
 from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said
@@ -246,27 +247,15 @@ def caching(plan: Plan) -> list[str]:
 
 
 def too_little(setup: Setup, plan: Plan, name: str, place: Placement, *, room: int) -> ResourceError:
-    """The error when a run cannot fit, with the longest clip of this size that does."""
-    fits = None
-    temporal = setup.checkpoint.vae.temporal_compression
-    for frames in range(plan.shape.frames - temporal, 0, -temporal):
-        shorter = dataclasses.replace(
-            plan,
-            shape=plan.shape._replace(frames=frames),
-            latent=plan.latent._replace(frames=(frames - 1) // temporal + 1),
-        )
-        found = placements(setup, shorter, scene_of(setup, shorter), room)
-        if all(each.peak <= room for each in found.values()):
-            fits = frames
-            break
-    advice = (
-        f"The largest that fits is {fits} frames: --frames {fits}."
-        if fits
-        else "Not even one frame of this size fits: take a smaller --resolution, --precision bfloat16, or more memory."
-    )
+    """The error when a run cannot fit, with the largest settings that do."""
+
+    def fits(other: Plan) -> bool:
+        found = placements(setup, other, scene_of(setup, other), room)
+        return all(each.peak <= room for each in found.values())
+
     return ResourceError(
         f"the {PART[name]} needs {gib(place.peak)} on {setup.engine.name} at the least "
-        f"({gib(place.weights)} for weights) and may take {gib(room)}. {advice}",
+        f"({gib(place.weights)} for weights) and may take {gib(room)}. {advice(setup.checkpoint, plan, fits)}",
         bytes_needed=place.peak,
         bytes_free=room,
     )

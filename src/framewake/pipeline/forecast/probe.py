@@ -19,7 +19,7 @@ from framewake.engine.contract import Dtype, Engine
 from framewake.pipeline.forecast.pace import Clock, Line, Pace, measured_pace
 
 SIDE = 768  # of the matrices: large enough to reach the rate of the model's own, small enough for a CPU
-SECONDS = 0.3  # of measuring, for each figure
+SECONDS = 0.15  # of measuring, for each figure
 READ_BYTES = 64 << 20
 MEASURABLE = 0.2  # seconds: the system counts processor time in hundredths
 FORMAT = 2

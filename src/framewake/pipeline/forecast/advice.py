@@ -1,0 +1,66 @@
+"""What does fit, for somebody whose clip does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from framewake.config import VAEConfig
+from framewake.pipeline.jobs import Plan
+from framewake.shapes import choose_bucket, latent_shape
+from framewake.weights.load import Checkpoint
+
+Fits = Callable[[Plan], bool]
+
+
+def advice(checkpoint: Checkpoint, plan: Plan, fits: Fits) -> str:
+    """The largest settings that fit, as options: the longest clip of this size, and of each smaller one."""
+    found = []
+    for resolution, sized in sizes(checkpoint, plan):
+        longest = longest_fitting(checkpoint.vae, sized, fits)
+        if longest:
+            here = resolution == plan.request.resolution
+            found.append(f"--frames {longest}" if here else f"--resolution {resolution} --frames {longest}")
+        if longest == plan.shape.frames:
+            break  # all that was asked for, but for the size
+    if found:
+        return f"The largest that fits: {', or '.join(found)}."
+    narrower = "" if plan.request.precision == "bfloat16" else "--precision bfloat16, "
+    return f"Not even one frame of the smallest size fits: take {narrower}another device, or more memory."
+
+
+def sizes(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[str, Plan]]:
+    """The plan as it is, then at each smaller resolution."""
+    yield plan.request.resolution, plan
+    known = checkpoint.settings.resolutions
+    base = known[plan.request.resolution]
+    for resolution, side in sorted(known.items(), key=lambda item: -item[1]):
+        if side < base:
+            yield resolution, sized(checkpoint.vae, plan, (plan.shape.frames, side))
+
+
+def sized(config: VAEConfig, plan: Plan, frames_and_base: tuple[int, int]) -> Plan:
+    """The plan with another number of frames and the bucket of another base size."""
+    frames, base = frames_and_base
+    height, width = choose_bucket(base, plan.shape.height, plan.shape.width)
+    shape = plan.shape._replace(frames=frames, height=height, width=width)
+    return dataclasses.replace(plan, shape=shape, latent=latent_of(config, shape))
+
+
+def longest_fitting(config: VAEConfig, plan: Plan, fits: Fits) -> int | None:
+    """The most frames that fit, as many as the plan has at the most."""
+    for frames in range(plan.shape.frames, 0, -config.temporal_compression):
+        shape = plan.shape._replace(frames=frames)
+        if fits(dataclasses.replace(plan, shape=shape, latent=latent_of(config, shape))):
+            return frames
+    return None
+
+
+def latent_of(config: VAEConfig, shape):
+    """The latents of a clip."""
+    return latent_shape(
+        shape,
+        channels=config.latent_channels,
+        spatial=config.spatial_compression,
+        temporal=config.temporal_compression,
+    )
