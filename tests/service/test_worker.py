@@ -20,7 +20,7 @@ from framewake.media.video import read_metadata, read_video
 from framewake.pipeline import Pipeline
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.fields import JsonVideo
-from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL
+from framewake.service.storage import CLIP, LATENTS, PICTURE, PREVIEW, THUMBNAIL
 from framewake.service.worker import Settings
 
 
@@ -113,7 +113,7 @@ def test_a_cancelled_job_stops_within_a_step(desk, worker_of, picture, is_remove
         assert not folder.exists()
     else:
         assert desk.store.get(job).state == "cancelled"
-        assert [path.name for path in folder.iterdir()] == [PICTURE]
+        assert {path.name for path in folder.iterdir()} == {PICTURE, LATENTS}
 
 
 def told_stages(desk):
@@ -153,7 +153,7 @@ def test_a_job_is_cancelled_in_any_stage(desk, worker_of, picture, stage):
     work_once(worker_of(desk))
     watcher.join()
     assert desk.store.get(job).state == "cancelled"
-    assert [path.name for path in desk.storage.job(job).iterdir()] == [PICTURE]
+    assert {path.name for path in desk.storage.job(job).iterdir()} <= {PICTURE, LATENTS}
 
 
 @pytest.mark.parametrize("stage", ["encode text", "decode", "write"])
@@ -192,10 +192,27 @@ def test_decoding_ends_within_a_tile(desk, worker_of, picture, tiled, is_cancell
     watcher.join()
     assert stages[-1] == "decode", "the clip was written all the same"
     if is_cancelled:
-        assert [path.name for path in desk.storage.job(parts).iterdir()] == [PICTURE]
-        return
+        assert {path.name for path in desk.storage.job(parts).iterdir()} == {PICTURE, LATENTS}
+        desk.store.retry(parts)
     work_once(worker_of(desk, pipeline=tiled))
     assert (desk.storage.job(parts) / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
+
+
+def test_a_cancelled_job_goes_on_when_it_is_tried_again(desk, worker_of, picture):
+    whole, parts = (submit(desk, picture, num_inference_steps=150) for _ in range(2))
+    worker = worker_of(desk, Settings(save_every=1000))
+    work_once(worker)
+    watcher = when(desk, parts, lambda row: row.step >= 3, lambda: desk.delete(parts, "local"))
+    work_once(worker)
+    watcher.join()
+    saved = load_latents(desk.storage.job(parts) / LATENTS).step
+    assert 3 <= saved < 150
+    desk.store.retry(parts)
+    steps = told_steps(desk)
+    work_once(worker)
+    assert steps[0] == saved and len(steps) <= 150 - saved + 2
+    assert (desk.storage.job(parts) / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
+    assert not (desk.storage.job(parts) / LATENTS).exists()
 
 
 def test_a_retried_job_is_made(desk, worker_of, picture):

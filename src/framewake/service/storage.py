@@ -10,8 +10,10 @@ from pathlib import Path
 
 from framewake.errors import DiskFullError, InputError
 from framewake.media.output import guarded, removed_at_end, temporary_path
+from framewake.pipeline.latents import latents_path
 
 PICTURE, CLIP, THUMBNAIL, PREVIEW = "picture", "clip.mp4", "thumbnail.jpg", "preview.png"
+LATENTS = latents_path(Path(CLIP)).name
 # Bytes that a new job, or one that begins or goes on, wants to see on the disk; and what running ones leave alone, so
 # that the database and the latents of what stops can still be written. Between the two, nothing begins or ends.
 LEAST_FREE, RESERVE = 256 * 2**20, 96 * 2**20
@@ -96,9 +98,9 @@ class Storage:
         shutil.rmtree(gone, ignore_errors=True)
 
     def clear(self, job: str) -> None:
-        """Remove what a cancelled job had begun, but not its picture: it may be tried again."""
+        """Remove what a cancelled job leaves half done, but not its picture and its latents: it may go on."""
         for path in self.job(job).glob("*"):
-            if path.name not in (PICTURE, THUMBNAIL):
+            if path.name not in (PICTURE, LATENTS):
                 path.unlink(missing_ok=True)
 
     def strays(self, *, older_than: float = 3600) -> list[str]:

@@ -156,8 +156,7 @@ class JobStore:
                 raise Conflict(f"the video is {row.state}: only a failed or cancelled one can be tried again.")
             now = self.database.now(connection)
             cleared = {name: None for name in ("error", "error_code", "worker", "ended", "stage", "seconds_left")}
-            step = 0 if row.state == "cancelled" else row.step  # what a cancelled one had saved is gone
-            values = {"state": "queued", "queued": now, "due": now, "deaths": 0, "step": step, **cleared}
+            values = {"state": "queued", "queued": now, "due": now, "deaths": 0, **cleared}
             connection.execute(update(jobs).where(jobs.c.id == job).values(values))
             return _row(connection, job, None)
 

@@ -145,22 +145,26 @@ class Worker:
             Path(LORAS).symlink_to(self.settings.loras)
         if not Path(CLIP).is_file():  # a worker may have died between the clip and the word that it is made
             Path(PREVIEW).unlink(missing_ok=True)
-            with contextlib.closing(self._events(job)) as events:
+            events, step = self._events(job)
+            self._report(lease, {"step": step})
+            with contextlib.closing(events):
                 self._follow(events, lease)
         if not Path(THUMBNAIL).is_file():
             write_thumbnail(Path(THUMBNAIL), Path(CLIP))
         latents_path(Path(CLIP)).unlink(missing_ok=True)
 
-    def _events(self, job: Row[Any]) -> Any:
+    def _events(self, job: Row[Any]) -> tuple[Any, int]:
+        """The run of a job, and how many steps it has behind it."""
         output = Output(Path(CLIP), save_every=self.settings.save_every)
         saved = latents_path(output.path)
         if saved.is_file():
             try:
-                return self.pipeline.resume(load_latents(saved), output)
+                latents = load_latents(saved)
+                return self.pipeline.resume(latents, output), job.steps if latents.step is None else latents.step
             except InputError as error:
                 log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
                 saved.unlink()
-        return self.pipeline.run(from_dict(json.loads(job.request)), output)
+        return self.pipeline.run(from_dict(json.loads(job.request)), output), 0
 
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = 0.0
