@@ -1,10 +1,7 @@
 // What the other scripts share: texts, elements, requests. People's words become text nodes, never markup.
 window.framewake = (() => {
   const given = window.framewakeSettings;
-  // Gradio's own few words follow the browser; they are to follow the page.
   const tag = { en: "en", zh: "zh-CN" }[given.language];
-  Object.defineProperty(navigator, "language", { get: () => tag });
-  Object.defineProperty(navigator, "languages", { get: () => [tag] });
 
   function say(key, values = {}) {
     return (given.texts[key] ?? key).replace(/\$(\w+)/g, (whole, name) => values[name] ?? whole);
@@ -77,7 +74,10 @@ window.framewake = (() => {
     look();
   }
 
-  document.documentElement.lang = tag;
+  // Gradio writes the browser's language there, whenever it likes.
+  const keepTag = () => document.documentElement.lang === tag || (document.documentElement.lang = tag);
+  new MutationObserver(keepTag).observe(document.documentElement, { attributeFilter: ["lang"] });
+  keepTag();
 
   return { given, say, make, lasting, ago, ask, parse, tell, whenThere };
 })();

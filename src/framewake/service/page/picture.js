@@ -1,7 +1,7 @@
 // The picture: dropped, pasted or chosen; kept here until the video is handed in, shown with the crop outlined.
 (() => {
   const { given, say, make, ask, tell, whenThere } = window.framewake;
-  let place, file, address, crop;
+  let place, file, address, crop, size;
 
   function show() {
     const choose = make("input", {
@@ -73,11 +73,11 @@
       return;
     }
     if (address) URL.revokeObjectURL(address);
-    file = chosen;
-    address = found;
-    crop = null;
+    const foundSize = `${image.naturalWidth}x${image.naturalHeight}`;
+    if (foundSize !== size) crop = null; // for an equal size, no new one will come
+    [file, address, size] = [chosen, found, foundSize];
     show();
-    tell("fw-size", `${image.naturalWidth}x${image.naturalHeight}`);
+    tell("fw-size", size);
   }
 
   async function restore(clip) {

@@ -191,8 +191,13 @@
     try {
       const answer = parse(await (await ask(`/v1/videos?limit=${shown}`)).text());
       const health = await fetch("/health").then((found) => found.json());
+      // The stream of the one in focus is ahead of the list: progress must not jump back.
+      const ahead = known.get(stream?.id);
       known.clear();
-      answer.data.forEach((video, index) => known.set(video.id, { ...video, order: -index }));
+      answer.data.forEach((video, index) => {
+        const newest = video.id === ahead?.id && video.status === "in_progress" ? ahead : video;
+        known.set(video.id, { ...newest, order: -index });
+      });
       hasMore = answer.has_more && shown < 100;
       isLoaded = true;
       const isStuck = health.workers === 0 && answer.data.some((video) => ACTIVE.includes(video.status));
