@@ -125,10 +125,8 @@ def test_public_addresses():
 def island(toy, tmp_path_factory):
     """What was fetched on an island with its own addresses and names: see island.py."""
     separate = ["unshare", "--net", "--mount"]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*separate, "true"], check=False, capture_output=True).returncode
-    ):
+    is_there = all(shutil.which(name) for name in ("unshare", "ip", "mount"))
+    if not is_there or subprocess.run([*separate, "true"], check=False, capture_output=True).returncode:
         pytest.skip("this test makes a network of its own, which needs Linux and root")
     folder = tmp_path_factory.mktemp("island")
     program = Path(__file__).with_name("island.py")
