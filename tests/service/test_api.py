@@ -215,6 +215,6 @@ def test_every_setting_of_a_request_is_known_here():
     """A new setting is either a field of the API or one of these."""
     inside = {"precision", "vae_tiling", "rng", "ignores_lora_alpha", "allows_partial_loras", "image"}
     fields = {"prompt", "negative_prompt", "resolution", "frames", "steps", "seed", "is_stable", "flow_shift"}
-    fields |= {"embedded_guidance", "guidance_scale", "fps", "loras"}
+    fields |= {"embedded_guidance", "guidance_scale", "fps", "loras", "cache"}
     known = {field.name for field in dataclasses.fields(Request)}
     assert known - inside == fields
