@@ -9,7 +9,16 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
-from framewake.pipeline.forecast import Forecast, Rates, Setup, forecast, largest_file, measured_rates
+from framewake.pipeline.forecast import (
+    Forecast,
+    ProbedParts,
+    Setup,
+    forecast,
+    largest_file,
+    measured_rates,
+    rates_from_plain,
+    rates_to_plain,
+)
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Pipeline
@@ -32,10 +41,11 @@ class Device:
 
 
 def device_facts(pipeline: Pipeline) -> dict[str, Any]:
-    """What a worker tells. The speed is measured when it is not known yet, which takes about a second."""
+    """What a worker tells. The speed is measured when it is not known yet, which takes a few seconds."""
     engine = pipeline.engine
-    dtype = choose_precision("auto", engine).transformer
-    weights = largest_file(pipeline.checkpoint.layout.weights["dit"][0])
+    precision, checkpoint = choose_precision("auto", engine), pipeline.checkpoint
+    parts = ProbedParts((checkpoint.dit, checkpoint.vae), (precision.transformer, precision.vae))
+    weights = largest_file(checkpoint.layout.weights["dit"][0])
     return {
         "name": engine.name,
         "kind": engine.kind,
@@ -44,7 +54,7 @@ def device_facts(pipeline: Pipeline) -> dict[str, Any]:
         "memory": {name: int(value) for name, value in engine.memory().items()},
         "room": pipeline.parts.room(),
         "keeps_all": pipeline.parts.keeps_all,
-        "rates": list(measured_rates(engine, dtype, weights)[:3]),
+        "rates": rates_to_plain(measured_rates(engine, precision.transformer, weights, parts=parts)),
     }
 
 
@@ -67,6 +77,5 @@ class Forecaster:
             "dit": DiT(engine, self.checkpoint.dit),
         }
         setup = Setup(engine, self.checkpoint, models, choose_precision(plan.request.precision, engine))
-        products, attention, disk = facts["rates"]
-        rates = Rates(products, attention, disk, is_measured_now=False)
+        rates = rates_from_plain(facts["rates"])
         return forecast(setup, plan, room=facts["room"], keeps_all=facts["keeps_all"], rates=rates)

@@ -34,7 +34,7 @@ class DirectFile:
         """
         if not out.size:
             return
-        held = memoryview(out.reshape(-1)).cast("B")
+        held = out.reshape(-1).data.cast("B")
         at = 0
         while at < len(held):
             count = os.preadv(self._number, [held[at : at + READ]], start + at)

@@ -2,7 +2,14 @@
 
 from framewake.pipeline.forecast.choose import Forecast, Setup, forecast
 from framewake.pipeline.forecast.place import Placement, parse_memory
-from framewake.pipeline.forecast.probe import ProbedParts, Rates, largest_file, measured_rates
+from framewake.pipeline.forecast.probe import (
+    ProbedParts,
+    Rates,
+    largest_file,
+    measured_rates,
+    rates_from_plain,
+    rates_to_plain,
+)
 
 __all__ = [
     "Forecast",
@@ -14,4 +21,6 @@ __all__ = [
     "largest_file",
     "measured_rates",
     "parse_memory",
+    "rates_from_plain",
+    "rates_to_plain",
 ]

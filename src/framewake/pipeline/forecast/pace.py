@@ -8,6 +8,7 @@ at two sizes, and a line is laid through both.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -101,7 +102,7 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tup
         given = _inputs(engine, config, grid)
         for counts in ((0, 0), (1, 0), (0, 1)):
             model = DiT(engine, dataclasses.replace(config, double_blocks=counts[0], single_blocks=counts[1]))
-            seconds = watch.usual(lambda model=model, given=given: model(weights, **given))
+            seconds = watch.usual(functools.partial(model, weights, **given))
             found.setdefault(counts, []).append((float(tokens), seconds - sum(counts) * attention))
     outside = found[0, 0]
     blocks = [
@@ -134,9 +135,9 @@ def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype) -> tuple[Line, 
         pixels = (1, tile[1] * config.spatial_compression, tile[2] * config.spatial_compression)
         picture: Tensor = engine.full((1, config.in_channels, *pixels), 0.1)
         latents = engine.full((1, config.latent_channels, *tile), 0.1)
-        seconds = watch.usual(lambda picture=picture: model.encode(weights, picture))
+        seconds = watch.usual(functools.partial(model.encode, weights, picture))
         encode.append((encode_operations(config, pixels), seconds))
-        seconds = watch.usual(lambda latents=latents: model.decode(weights, latents))
+        seconds = watch.usual(functools.partial(model.decode, weights, latents))
         decode.append((decode_operations(config, tile), seconds))
         if 6 * seconds > DEAREST:
             break

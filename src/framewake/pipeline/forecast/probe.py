@@ -78,29 +78,40 @@ def measured_rates(
         pace = measured_pace(engine, parts.configs, parts.dtypes, pairs=rates.attention, clock=clock)
         rates = rates._replace(pace=pace)
     rates = rates._replace(busy=_busy(before) if engine.device == "cpu" else 0.0)
-    _write(place, known | {key: {"at": time.time(), "rates": _plain(rates)}})
+    _write(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
     return rates
 
 
-def _plain(rates: Rates) -> dict[str, Any]:
+def rates_to_plain(rates: Rates) -> dict[str, Any]:
+    """Rates as values for JSON."""
     pace = None if rates.pace is None else [*map(list, rates.pace[:-1]), rates.pace.start]
     return {**rates._asdict(), "pace": pace}
+
+
+def rates_from_plain(values: dict[str, Any]) -> Rates:
+    """Rates from what ``rates_to_plain`` made.
+
+    Raises: KeyError, TypeError, ValueError for anything else.
+    """
+    *lines, start = values["pace"] or [0.0]
+    pace = None
+    if lines:
+        outside, double, single, encode, decode = (Line(float(fixed), float(each)) for fixed, each in lines)
+        pace = Pace(outside, double, single, encode, decode, float(start))
+    products, attention, disk = (float(values[name]) for name in ("products", "attention", "disk"))
+    if min(products, attention, disk) <= 0:
+        raise ValueError("a rate is not positive")
+    return Rates(products, attention, disk, False, pace, float(values["busy"]))
 
 
 def _known(entry: Any, *, has_pace: bool) -> Rates | None:
     """Rates from the cache, None when they are damaged, too old, or from a busy machine."""
     try:
-        values, age = entry["rates"], time.time() - entry["at"]
-        busy = float(values["busy"])
-        if not 0 <= age < 86400 * (BUSY_DAYS if busy > BUSY else DAYS):
-            return None
-        *lines, start = values["pace"] or [0.0]
-        pace = Pace(*(Line(float(fixed), float(each)) for fixed, each in lines), float(start)) if lines else None
-        rates = Rates(float(values["products"]), float(values["attention"]), float(values["disk"]), False, pace, busy)
+        rates, age = rates_from_plain(entry["rates"]), time.time() - entry["at"]
     except (KeyError, TypeError, ValueError):
         return None
-    is_whole = min(rates[:3]) > 0 and (pace is not None or not has_pace)
-    return rates if is_whole else None
+    is_recent = 0 <= age < 86400 * (BUSY_DAYS if rates.busy > BUSY else DAYS)
+    return rates if is_recent and (rates.pace is not None or not has_pace) else None
 
 
 def _taken() -> tuple[float, float, float] | None:
