@@ -8,6 +8,7 @@ LLaVA's has as many tokens as the model's table; the rest of its tokens stand fo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -77,7 +78,13 @@ def targets(name: str, config: Any, seed: int = 1) -> list[Target]:
     """Everything that belongs into one part's file."""
     made = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}[name](None, config)
     shapes = made.shapes() | (made.unused_shapes() if name == "llava" else {})
-    return RandomWeights(seed).targets(shapes, KINDS[name])
+    return pool(seed).targets(shapes, KINDS[name])
+
+
+@functools.lru_cache(maxsize=1)
+def pool(seed: int) -> RandomWeights:
+    """The block of random numbers that every part is cut from."""
+    return RandomWeights(seed)
 
 
 def size_of(sizes: Sizes) -> int:
