@@ -58,4 +58,4 @@ def test_the_browser_says_which_language(accepted, language):
 
 def test_lengths_of_time():
     assert [lasting("en", seconds) for seconds in (0.2, 89, 600, 8000)] == ["1 s", "89 s", "10 min", "2 h 13 min"]
-    assert say("zh", "video.left", {"time": lasting("zh", 120)}) == "约剩 2 分钟"
+    assert say("zh", "video.left", values={"time": lasting("zh", 120)}) == "约剩 2 分钟"

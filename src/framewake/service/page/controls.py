@@ -50,7 +50,8 @@ def control(name: str, language: str, checkpoint: Settings) -> gr.components.Com
         step = 4 if name == "frames" else 1
         return gr.Slider(1, largest(name, value, checkpoint), value=value, step=step, **described)
     if name == "prompt":
-        return gr.Textbox(placeholder=say(language, "prompt.placeholder"), max_length=10_000, **described)
+        described |= {"label": say(language, "prompt.label"), "info": None}
+        return gr.Textbox(placeholder=say(language, "prompt.placeholder"), lines=8, max_length=10_000, **described)
     if name == "seed":  # text: a browser's numbers end at 2^53
         return gr.Textbox(placeholder=say(language, "setting.seed.random"), max_lines=1, **described)
     return plain_control(name, setting, language, described)

@@ -97,4 +97,4 @@ class Estimates:
         return f'<p class="fw-refused" role="alert"><b>{html.escape(self._say("plan.refused"))}</b> {text}</p>'
 
     def _say(self, key: str, values: Mapping[str, object] | None = None) -> str:
-        return say(self.language, key, values)
+        return say(self.language, key, values=values)

@@ -33,9 +33,9 @@ SCRIPTS = ("elements.js", "picture.js", "videos.js", "page.js")
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
-def own_html(text: str, **options: Any) -> gr.HTML:
+def own_html(text: str, *, name: str | None = None, is_visible: bool = True) -> gr.HTML:
     """Our own elements, without Gradio's style for written articles."""
-    return gr.HTML(text, apply_default_css=False, **options)
+    return gr.HTML(text, apply_default_css=False, elem_id=name, visible=is_visible)
 
 
 class Layout:
@@ -91,9 +91,9 @@ class Layout:
         )
 
     def _add_form(self) -> None:
-        own_html('<div id="fw-picture"></div>', visible=self.needs_picture)
+        own_html('<div id="fw-picture"></div>', is_visible=self.needs_picture)
         with gr.Row(elem_classes="fw-prompt"):
-            self._add("prompt", label=self._say("prompt.label"), info=None, lines=8)
+            self._add("prompt")
             own_html(self._advice())
         with gr.Row():
             self._add("resolution")
@@ -110,15 +110,12 @@ class Layout:
                 with gr.Row():
                     for name in ADVANCED[first : first + 2]:
                         self._add(name)
-        self.plan = own_html("", elem_id="fw-plan", elem_classes="fw-estimate")
+        self.plan = own_html("", name="fw-plan")
         self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
         own_html('<p id="fw-message" role="alert"></p>')
 
-    def _add(self, name: str, **changes: Any) -> None:
-        made: Any = control(name, self.language, self.checkpoint)
-        for key, value in changes.items():
-            setattr(made, key, value)
-        self.controls[name] = made
+    def _add(self, name: str) -> None:
+        self.controls[name] = control(name, self.language, self.checkpoint)
 
     def _advice(self) -> str:
         keys = ["advice.short", "advice.subject", "advice.setting", "advice.detail"]
@@ -220,7 +217,7 @@ class Layout:
         return [*values_of(request, self.checkpoint), *box, *self._weights(dict(there)), note]
 
     def _say(self, key: str, values: dict[str, object] | None = None) -> str:
-        return say(self.language, key, values)
+        return say(self.language, key, values=values)
 
     def _text(self, key: str) -> str:
         return html.escape(self._say(key))

@@ -271,7 +271,7 @@ def _of_settings() -> dict[str, str]:
 TEXTS: Mapping[str, Mapping[str, str]] = {"en": _of_settings() | _ENGLISH, "zh": _CHINESE}
 
 
-def say(language: str, key: str, values: Mapping[str, object] | None = None) -> str:
+def say(language: str, key: str, *, values: Mapping[str, object] | None = None) -> str:
     """One text with its values filled in."""
     text = TEXTS[language].get(key) or TEXTS["en"][key]
     return string.Template(text).substitute(values or {})
@@ -298,8 +298,8 @@ def _weight(text: str) -> float:
 def lasting(language: str, seconds: float) -> str:
     """A length of time as people say it."""
     if seconds < 90:
-        return say(language, "time.seconds", {"count": max(1, round(seconds))})
+        return say(language, "time.seconds", values={"count": max(1, round(seconds))})
     minutes = round(seconds / 60)
     if minutes < 90:
-        return say(language, "time.minutes", {"count": minutes})
-    return say(language, "time.hours", {"count": minutes // 60, "minutes": minutes % 60})
+        return say(language, "time.minutes", values={"count": minutes})
+    return say(language, "time.hours", values={"count": minutes // 60, "minutes": minutes % 60})
