@@ -96,7 +96,8 @@ def made(arguments: argparse.Namespace, sizes: Sizes, found: dict) -> Iterator[N
 def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
     """One clip, and its floors before and after it."""
     folder = arguments.folder
-    height, width = min(buckets(480), key=lambda size: (math.prod(size), size))
+    # The smallest bucket, and of the two the tall one: a wide picture never gets a bucket of its own shape.
+    height, width = min(buckets(480), key=lambda size: (math.prod(size), -size[0]))
     picture = folder / "picture.png"
     shade = np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
     Image.fromarray(shade).save(picture)

@@ -24,7 +24,7 @@ IN_CHUNK = 40  # of (chunk, width), most of them float32
 # Tensors of (one tile at full size, widest channels there) in the last stage of the decoder.
 TILE = 5
 # What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
-CONVOLUTION_FLOOR = {"torch": 200 << 20, "mindspore": 0}
+CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
 CONVOLUTION_START = {"torch": 0, "mindspore": 265 << 20}
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
