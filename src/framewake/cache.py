@@ -68,7 +68,7 @@ def parse_cache(text: str) -> CacheChoice | None:
         return None
     rule, colon, number = PRESETS.get(text, text).partition(":")
     if rule not in RULES or not colon:
-        hint = nearest(rule, (OFF, *PRESETS, *RULES))
+        hint = "" if rule in RULES else nearest(rule, (OFF, *PRESETS, *RULES))
         raise InputError(f"cache is {text!r}: {_HOW}.{hint}")
     if rule in THRESHOLD_RULES:
         return CacheChoice(rule, threshold=_threshold(number, text))
