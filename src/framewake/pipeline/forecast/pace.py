@@ -39,6 +39,7 @@ class Line(NamedTuple):
     each: float
 
     def at(self, amount: float) -> float:
+        """Seconds for an amount."""
         return self.fixed + self.each * amount
 
 

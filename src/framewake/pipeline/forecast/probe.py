@@ -65,7 +65,7 @@ def measured_rates(
     cache that cannot be read or written costs a new measurement, nothing else.
     """
     place = (cache or cache_folder()) / "probe.json"
-    key = device_key(engine, dtype, weights, parts)
+    key = device_key(engine, dtype, weights, parts=parts)
     known = _read(place)
     found = _known(known.get(key), has_pace=parts is not None)
     if found is not None:
@@ -147,7 +147,7 @@ def cache_folder() -> Path:
     return (Path(named) if named else Path.home() / ".cache") / "framewake"
 
 
-def device_key(engine: Engine, dtype: Dtype, weights: Path, parts: ProbedParts | None = None) -> str:
+def device_key(engine: Engine, dtype: Dtype, weights: Path, *, parts: ProbedParts | None = None) -> str:
     """A name for what was measured: engine and its version, device, type, processor, threads, disk, models."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
