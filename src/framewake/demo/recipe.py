@@ -10,6 +10,7 @@ import numpy as np
 
 from framewake.config import HUNYUAN_TILING
 from framewake.demo import models, pool, train_dit, train_vae
+from framewake.demo.lora import make_lora
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
@@ -34,6 +35,7 @@ STEPS = (
     "dit128",
     "decoder",
     "export",
+    "lora",
 )
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 ADOPT = "adopt"  # no step of the recipe: takes up training where the shipped checkpoint stands
@@ -80,8 +82,10 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
     elif step in DIT_STAGES:
         plan = DIT_STAGES[step]
         train_dit.train(engine, folder, step, plan if seconds is None else plan._replace(seconds=seconds))
-    else:
+    elif step == "export":
         export(folder, CHECKPOINT)
+    else:
+        make_lora(engine, folder, seconds=seconds)
 
 
 def adopt(engine: Engine, folder: Path, source: Path) -> None:
