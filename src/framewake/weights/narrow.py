@@ -12,7 +12,11 @@ from framewake.weights.storage import STORAGE, widen
 # Types of files that are a computing type as they lie there.
 STORED: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 BYTES: dict[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
-BITS = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(np.uint16)}
+BITS: dict[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+}
 _WHOLE = ("I16", "I8", "U8", "BOOL")  # no floating numbers
 CHUNK = 1 << 16  # numbers at a time: what is made on the way stays in the cache, and small
 
@@ -61,7 +65,7 @@ def fill(out: np.ndarray, raw: np.ndarray, stored: str, dtype: Dtype) -> None:
         if table is None:
             target[first : first + CHUNK] = narrowed(widen(piece, stored), dtype)
         else:
-            index = piece.view(np.uint16 if piece.itemsize == 2 else np.uint8)
+            index: np.ndarray = piece.view(np.uint16 if piece.itemsize == 2 else np.uint8)
             np.take(table, index, out=target[first : first + CHUNK], mode="clip")
 
 
