@@ -83,3 +83,16 @@ def test_statistics_of_half_precision_do_not_overflow(engine):
     ones = engine.full((4096,), 1.0, "float16")
     root = engine.numpy(engine.rms_norm(rows, ones))
     assert np.abs(root - layers.rms_norm(array.reshape(2, 4096).astype(np.float64), 1.0)).max() <= 4e-3
+
+
+@pytest.mark.parametrize("width", [32, 31])
+def test_group_norm_of_many_cells_far_from_zero(engine, width):
+    """Squares of half a million cells added up in float32, in the layout that convolutions leave, cost four digits."""
+    random = np.random.default_rng(4)
+    x = (random.standard_normal((1, 8, 17, 96, width)) * 0.3 + 2).astype(np.float32)
+    weight, bias = random.standard_normal((2, 8)).astype(np.float32)
+    same = np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1, 1)
+    copied = engine.conv3d(engine.asarray(x), engine.asarray(same), engine.zeros((8,)))
+    found = engine.numpy(engine.group_norm(copied, 2, engine.asarray(weight), engine.asarray(bias)))
+    expected = layers.group_norm(x.astype(np.float64), 2, weight, bias)
+    assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()

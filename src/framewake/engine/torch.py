@@ -189,7 +189,8 @@ class TorchEngine:
         return F.rms_norm(x.float(), x.shape[-1:], None, eps).to(x.dtype) * weight
 
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
-        return F.group_norm(x, groups, weight, bias, eps)
+        norm = torch_cpu.group_norm if self._device.type == "cpu" else F.group_norm
+        return norm(x, groups, weight, bias, eps)
 
     def silu(self, x):
         return F.silu(x)
