@@ -21,7 +21,7 @@ WATCH = """() => {
 def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     page = page_of()
     choose_picture(page)
-    fill_form(page, frames=9, steps=12, seed=41)
+    fill_form(page, frames=33, steps=40, seed=41)  # long enough to be watched on a fast machine
     page.wait_for_selector(".fw-plan dd:has-text('64 × 64')")
     page.wait_for_selector(".fw-plan dd:has-text('torch:cpu')")
     page.evaluate(WATCH)
@@ -33,7 +33,7 @@ def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     job = page.get_attribute(".fw-card", "data-id")
     if page.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.640028\"')"):
         page.wait_for_function("document.querySelector('#fw-player').duration > 0")
-        assert page.evaluate("document.querySelector('#fw-player').duration") == pytest.approx(9 / 12, abs=0.1)
+        assert page.evaluate("document.querySelector('#fw-player').duration") == pytest.approx(33 / 12, abs=0.1)
         page.wait_for_function("document.querySelector('#fw-player').currentTime > 0")
 
     page.reload()

@@ -35,6 +35,9 @@ class MindsporeCpu(MindsporeEngine):
         return x
 
     def stack(self, xs, axis):
+        kind = self.dtype(xs[0])
+        if kind == "bfloat16":  # no kernel stacks it
+            return self.cast(ops.stack([self.cast(x, "float32") for x in xs], axis), kind)
         return ops.stack(list(xs), axis)
 
     def pad(self, x, widths, mode="constant"):
