@@ -13,7 +13,11 @@ from framewake.sampling.cache.rules import Easy, FirstBlock, Tea, relative
 from framewake.sampling.cache.state import State, load_state
 from framewake.sampling.cache.step_cache import StepCache
 from framewake.sampling.flow import schedule
+from framewake.weights.files import TensorFile, write_tensors
+from framewake.weights.mapped import MappedTensors
+from framewake.weights.names import same
 from framewake.weights.store import Resident
+from framewake.weights.streamed import Streamed
 
 COUNT = 8
 IDLE = ["first-block:0", "tea:0", "easy:0", "fixed:1", "taylor1:1", "taylor2:1"]
@@ -79,6 +83,22 @@ def test_a_threshold_of_zero_changes_no_bit_in_chunks(engine):
     toy.dit.chunk_tokens = 5
     found, expected = sampled(toy, cached(engine, "first-block:0")), sampled(toy, None)
     assert np.array_equal(engine.numpy(found), engine.numpy(expected))
+
+
+@pytest.mark.parametrize("text", ["first-block:0", "easy:0", "fixed:3"])
+def test_streamed_weights_change_no_bit(engine, text, tmp_path):
+    toy = Toy(engine)
+    expected = engine.numpy(sampled(toy, cached(engine, text)))
+    if text.endswith(":0"):
+        assert np.array_equal(expected, engine.numpy(sampled(toy, None)))
+    file = tmp_path / "dit.safetensors"
+    write_tensors(file, {name: np.ascontiguousarray(engine.numpy(w)) for name, w in toy.tensors.items()})
+    shapes = toy.dit.shapes()
+    mapped = MappedTensors(TensorFile(file), same(shapes))
+    toy.weights = Streamed(engine, mapped, "float32", names=shapes, streams=toy.dit.streams())
+    found = engine.numpy(sampled(toy, cached(engine, text)))
+    toy.weights.close()
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("text", BUSY)
