@@ -19,8 +19,8 @@ LIMITED_RANGE = 1
 # thirty times. One thread costs seconds beside minutes of sampling.
 THREADS = 1
 # x264's AVX-512 code lets memory that it never wrote decide between equally good choices, so that equal frames gave two
-# different files by chance. Its older code does not; it costs a fifth of the encoding's time. The names exist on x86 only,
-# and every processor that runs today's numpy has this one.
+# different files by chance. Its older code does not, and costs a quarter more time. The name exists on x86 only, and
+# every processor that runs today's numpy has it.
 X86_CODE = {"x264-params": "asm=sse4.2"}
 
 _RED, _BLUE = 0.2126, 0.0722
