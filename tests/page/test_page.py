@@ -9,7 +9,10 @@ from steps import PICTURE, PROMPT, choose_picture, fill_form, hand_in, values, w
 
 WATCH = """() => {
   window.seen = [];
+  window.states = [];
   new MutationObserver(() => {
+    const state = document.querySelector('.fw-card')?.dataset.status;
+    if (state && window.states.at(-1) !== state) window.states.push(state);
     const bar = document.querySelector('.fw-bar');
     const value = bar && Number(bar.getAttribute('aria-valuenow'));
     if (bar && window.seen.at(-1) !== value) window.seen.push(value);
@@ -21,7 +24,7 @@ WATCH = """() => {
 def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     page = page_of()
     choose_picture(page)
-    fill_form(page, frames=33, steps=40, seed=41)  # long enough to be watched on a fast machine
+    fill_form(page, frames=33, steps=120, seed=41)  # seconds even on a fast machine: ten times what the page polls
     page.wait_for_selector(".fw-plan dd:has-text('64 × 64')")
     page.wait_for_selector(".fw-plan dd:has-text('torch:cpu')")
     page.evaluate(WATCH)
@@ -29,6 +32,7 @@ def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     page.wait_for_selector("#fw-player")
     seen = page.evaluate("window.seen")
     assert len(seen) > 3 and seen == sorted(seen), f"progress was {seen}"
+    assert page.evaluate("window.states") == ["queued", "in_progress", "completed"]
     assert page.evaluate("window.sawPreview"), "no preview was shown while it was made"
     job = page.get_attribute(".fw-card", "data-id")
     if page.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.640028\"')"):
@@ -47,6 +51,33 @@ def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     hand_in(page, server)  # the list of small pictures is shown from the second video on
     page.wait_for_selector(f".fw-list [data-id='{job}'] img")
     page.wait_for_function(f"document.querySelector(\".fw-list [data-id='{job}'] img\").naturalWidth > 0")
+
+
+def test_an_old_answer_hides_nothing_that_is_known_since(page_of, server):
+    page = page_of()
+    job = hand_in(page, server, num_inference_steps="200")
+    page.reload()
+    page.wait_for_selector(f"[data-id='{job}']")
+    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='in_progress']")
+    page.evaluate(WATCH)
+    held = []
+
+    def hold_first(route):
+        answer = route.fetch()
+        if held:
+            route.fulfill(response=answer)
+        else:
+            held.append((route, answer))
+
+    page.route("**/v1/videos?limit=*", hold_first)
+    wait_until_ready(page, job)  # told by the stream of events; the list of that time is still under way
+    assert [video["status"] for video in held[0][1].json()["data"] if video["id"] == job] == ["in_progress"]
+    held[0][0].fulfill(response=held[0][1])
+    page.evaluate("window.framewake.videos.refresh()")
+    assert page.evaluate("window.states") == ["in_progress", "completed"]
+    seen = page.evaluate("window.seen")
+    assert seen == sorted(seen), f"progress was {seen}"
 
 
 def test_a_running_video_is_cancelled(page_of, server):

@@ -7,7 +7,9 @@
   let shown = 12;
   let hasMore = false;
   let isLoaded = false;
-  let stream = null; // events of the one in focus while it is made
+  let stream = null; // events of the one in focus while it waits or is made
+  let moment = 0; // counts questions and what was learnt, so that an old answer never hides newer knowledge
+  let answered = 0; // the moment of the newest list that is shown
   let timer = null;
   let stage, list, banner, more;
 
@@ -98,14 +100,22 @@
   }
 
   function follow(video) {
-    const wanted = video?.status === "in_progress" ? video.id : null;
-    if (stream?.id === wanted) return;
+    // A browser opens six connections to a server for all its tabs together: hidden ones must not keep any.
+    const wanted = ACTIVE.includes(video?.status) && !document.hidden ? video.id : null;
+    if ((stream?.id ?? null) === wanted) return;
     stream?.source.close();
     stream = null;
     if (!wanted) return;
     const source = new EventSource(`/v1/videos/${wanted}/events`);
-    stream = { id: wanted, source };
-    source.addEventListener("status", (event) => accept([parse(event.data)]));
+    const own = { id: wanted, source, isBroken: false };
+    stream = own;
+    source.addEventListener("open", () => (own.isBroken = false));
+    source.addEventListener("error", () => {
+      own.isBroken = true;
+      // The browser connects again by itself, but not after an answer that is no stream.
+      if (source.readyState === EventSource.CLOSED && stream === own) stream = null;
+    });
+    source.addEventListener("status", (event) => accept(parse(event.data)));
     source.addEventListener("preview", (event) => {
       const image = stage.querySelector(`[data-id="${wanted}"] .fw-preview`);
       if (!image) return;
@@ -115,7 +125,7 @@
     source.addEventListener("end", (event) => {
       source.close();
       const video = parse(event.data);
-      if (video.id) accept([video]);
+      if (video.id) accept(video);
       refresh();
     });
   }
@@ -179,25 +189,38 @@
     more.hidden = !hasMore;
   }
 
-  function accept(videos) {
-    for (const video of videos) known.set(video.id, { ...known.get(video.id), ...video });
+  function accept(video) {
+    known.set(video.id, { ...known.get(video.id), ...video, moment: ++moment });
     render();
+  }
+
+  // A list says what was so when it was asked for: what has been learnt since then stays, and the stream of the one
+  // in focus is ahead of every list, so that progress never jumps back.
+  function replaceAll(videos, asked) {
+    const isNewer = (video) => video.moment > asked;
+    const kept = [...known.values()].filter(isNewer);
+    const ahead = stream && !stream.isBroken ? known.get(stream.id) : null;
+    known.clear();
+    videos.forEach((video, index) => {
+      const newest = video.id === ahead?.id && ACTIVE.includes(video.status) ? ahead : video;
+      known.set(video.id, { ...newest, order: -index, moment: asked });
+    });
+    for (const video of kept) known.set(video.id, { ...video, order: known.get(video.id)?.order ?? video.order });
   }
 
   // --- asking
 
   async function refresh() {
+    const asked = ++moment;
     clearTimeout(timer);
     try {
-      const answer = parse(await (await ask(`/v1/videos?limit=${shown}`)).text());
-      const health = await fetch("/health").then((found) => found.json());
-      // The stream of the one in focus is ahead of the list: progress must not jump back.
-      const ahead = known.get(stream?.id);
-      known.clear();
-      answer.data.forEach((video, index) => {
-        const newest = video.id === ahead?.id && video.status === "in_progress" ? ahead : video;
-        known.set(video.id, { ...newest, order: -index });
-      });
+      const [answer, health] = await Promise.all([
+        ask(`/v1/videos?limit=${shown}`).then(async (found) => parse(await found.text())),
+        fetch("/health").then((found) => found.json()),
+      ]);
+      if (asked < answered) return; // a later question was answered sooner
+      answered = asked;
+      replaceAll(answer.data, asked);
       hasMore = answer.has_more && shown < 100;
       isLoaded = true;
       const isStuck = health.workers === 0 && answer.data.some((video) => ACTIVE.includes(video.status));
@@ -209,6 +232,7 @@
       if (error.status === undefined) tellBanner(say("videos.lost"));
     }
     const isActive = [...known.values()].some((video) => ACTIVE.includes(video.status));
+    clearTimeout(timer); // of another question that was answered meanwhile: one timer is enough
     timer = setTimeout(refresh, banner.hidden && !isActive ? 8000 : 1500);
   }
 
@@ -241,8 +265,7 @@
     refresh,
     look(video) {
       focus = video.id;
-      known.set(video.id, { ...video, order: 1 });
-      render();
+      accept({ ...video, order: 1 });
       stage.scrollIntoView({ behavior: "smooth", block: window.innerWidth < 900 ? "start" : "nearest" });
       return refresh();
     },
@@ -258,6 +281,7 @@
       refresh();
     });
     place.replaceChildren(make("h2", {}, say("videos.title")), banner, stage, list, more);
+    document.addEventListener("visibilitychange", () => !document.hidden && refresh());
     refresh();
   });
 })();
