@@ -43,9 +43,9 @@ ADOPT = "adopt"  # no step of the recipe: takes up training where the shipped ch
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
     "dit128": train_dit.Plan(
-        5000,
+        11300,
         1.5e-3,
-        2e-4,
+        1.2e-4,
         {
             "128x128": (0.66, 16),
             "64x64": (0.1, 32),

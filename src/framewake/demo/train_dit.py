@@ -17,6 +17,7 @@ from framewake.demo.pool import Shard, read_shard
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import CLIP_LENGTH
 from framewake.demo.wide import WideAttention
+from framewake.demo.world import motion_of
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.clip_text import ClipText
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 180.0
 MOTION_WEIGHT = 15.0
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
+REPEATS = {"spin": 4}  # how often a clip stands in the pool: a turn changes few cells and is learned last
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
 
 
@@ -139,14 +141,14 @@ def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray
 
 
 def motion_weight(latents: np.ndarray) -> np.ndarray:
-    """More weight where a frame differs from the first one, mean 1: most of every picture never changes.
+    """More weight where a frame differs from the first one, mean 1 in each clip: most of every picture never changes.
 
     Picture and prompt decide the clip, so the weight shifts effort, not the answer.
     Shapes: (B, C, F, h, w) -> (B, 1, F - 1, h, w) float32.
     """
     change = np.mean((latents - latents[:, :, :1]) ** 2, axis=1, keepdims=True)[:, :, 1:]
     weight = 1 + MOTION_WEIGHT * np.minimum(change, 2)
-    return (weight / weight.mean()).astype(np.float32)
+    return (weight / weight.mean((1, 2, 3, 4), keepdims=True)).astype(np.float32)
 
 
 class Clips:
@@ -170,7 +172,8 @@ class Clips:
             for clip, prompts in enumerate(shard.prompts):
                 for number, prompt in enumerate(prompts):
                     length = int(self.texts.ids(prompt)[1].sum())
-                    self.by_length[size][length].append((len(self.shards[size]) - 1, clip, number))
+                    entry = (len(self.shards[size]) - 1, clip, number)
+                    self.by_length[size][length] += [entry] * REPEATS.get(motion_of(prompt), 1)
         return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
 
     def draw(self, rng: np.random.Generator, size: str, count: int) -> Batch:

@@ -200,6 +200,18 @@ def write_prompt(rng: np.random.Generator, scene: Scene) -> str:
     return text + ("." if rng.random() < 0.3 else "")
 
 
+def motion_of(prompt: str) -> str:
+    """The motion that one of the world's prompts asks for.
+
+    Raises: ValueError for a prompt without any.
+    """
+    text = prompt.lower().split(" while ")[0]
+    said = [(len(action), motion) for motion, actions in _ACTIONS.items() for action in actions if action in text]
+    if not said:
+        raise ValueError(f"{prompt!r} names no motion of the demonstration's world: one of {', '.join(MOTIONS)}.")
+    return max(said)[1]  # "moves up and left" holds "moves up"
+
+
 def corpus() -> list[str]:
     """Texts with every word of the world, for the tokenizers."""
     texts = [f"the {c} {k}" for c in COLOURS for k in (*SHAPES, "shape")]
