@@ -10,6 +10,7 @@ import pytest
 from framewake.demo import models, recipe, train_vae
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.state import load_state, save_state
+from framewake.demo.world import MOTIONS, motion_of, sample_scene
 from framewake.errors import InputError
 from framewake.models.vae import CausalVAE
 
@@ -42,15 +43,33 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     vae = CausalVAE(engine, SMALL)
     weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
     rng = np.random.default_rng(4)
-    pixels = engine.asarray(train_vae.sample_pixels(rng, 16, 5, 1))
+    drawn = train_vae.sample_pixels(rng, 16, 5, 1)
+    pixels, weight = engine.asarray(drawn), engine.asarray(train_vae.place_weight(drawn))
     noise = engine.asarray(rng.standard_normal((1, 4, 2, 2, 2)).astype(np.float32))
-    step = engine.grad(lambda w, x, n: train_vae.loss(engine, vae, w, x, n))
-    first, grads = step(weights, pixels, noise)
+    step = engine.grad(lambda w, *data: train_vae.loss(engine, vae, w, *data))
+    first, grads = step(weights, pixels, weight, noise)
     optimiser = Muon(engine, weights)
     for _ in range(3):
         weights = optimiser.step(weights, clip_norm(engine, grads, 1.0)[0], 1e-3, 1e-3)
-        last, grads = step(weights, pixels, noise)
+        last, grads = step(weights, pixels, weight, noise)
     assert float(engine.numpy(last)) < float(engine.numpy(first))
+
+
+def test_places_that_nothing_passes_weigh_less():
+    clip = train_vae.sample_pixels(np.random.default_rng(1), 64, 33, 2)
+    weight = train_vae.place_weight(clip)
+    still = np.ptp(clip, axis=2).max(1) == 0
+    assert weight.shape == (2, 1, 1, 64, 64) and np.allclose(weight.mean((1, 2, 3, 4)), 1)
+    assert (weight[:, 0, 0][still] < 1).all() and weight.max() > 2
+    assert (train_vae.place_weight(clip[:, :, :1]) == 1).all()
+
+
+def test_a_prompt_names_its_motion():
+    rng = np.random.default_rng(2)
+    for motion in MOTIONS * 8:
+        assert motion_of(sample_scene(rng, motion=motion, pairs=0.5).prompt) == motion
+    with pytest.raises(ValueError, match="names no motion"):
+        motion_of("a horse")
 
 
 def test_a_state_comes_back_as_it_was(engine, tmp_path):
