@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from toy_checkpoint import write_picture
 
-from framewake.errors import InputError
+from framewake.errors import InputError, ResourceError
 from framewake.pipeline import Output, Pipeline, Step
 from framewake.pipeline.latents import latents_path, load_latents
 
@@ -57,3 +57,21 @@ def test_another_picture_is_refused(pipeline, request_of, tmp_path):
     saved = load_latents(latents_path(tmp_path / "clip.mp4"))
     with pytest.raises(InputError, match="not the picture that the clip was begun with"):
         list(pipeline.resume(saved, Output(tmp_path / "clip.mp4")))
+
+
+def test_a_resumed_clip_keeps_to_the_memory_that_it_may_take(toy, engine, request_of, tmp_path):
+    stop_at(Pipeline.load(toy, engine=engine), request_of(steps=STEPS), tmp_path / "clip.mp4", 2)
+    saved = load_latents(latents_path(tmp_path / "clip.mp4"))
+    limited = Pipeline.load(toy, engine=engine, memory=1)
+    with pytest.raises(ResourceError, match="may take 0 MiB"):
+        list(limited.resume(saved, Output(tmp_path / "clip.mp4")))
+    assert limited.parts.held() == (), "refused too late"
+
+
+def test_a_run_leaves_nothing_behind_however_it_ends(toy, engine, request_of, tmp_path):
+    pipeline = Pipeline.load(toy, engine=engine)
+    pipeline.parts.keeps_all = False
+    stop_at(pipeline, request_of(steps=STEPS), tmp_path / "clip.mp4", 2)
+    assert pipeline.parts.held() == ()
+    list(pipeline.resume(load_latents(latents_path(tmp_path / "clip.mp4")), Output(tmp_path / "clip.mp4")))
+    assert pipeline.parts.held() == ()

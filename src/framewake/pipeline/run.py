@@ -136,27 +136,36 @@ class Pipeline:
         for job in jobs:
             plan = self.plan(job)
             clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
-        if clips:
-            # The weights stay where they are for all clips, so the largest clip decides.
-            largest = max(
-                clips, key=lambda clip: math.prod(clip.plan.shape) * (1 + (clip.plan.request.guidance_scale > 1))
-            )
-            found = self._forecast(largest.plan, largest.precision, is_timed=False)
-            self.parts.placements = found.placements
-            for text in found.notes:
-                yield Note(text)
+        yield from self._place(clips)
         yield from self._run(clips)
+
+    def _place(self, clips: Sequence[Clip]) -> Iterator[Note]:
+        """Decide where the weights go, before any are loaded; told where that is not as usual.
+
+        Raises: ResourceError when a clip cannot fit.
+        """
+        if not clips:
+            return
+        # The weights stay where they are for all clips, so the largest clip decides.
+        largest = max(clips, key=lambda clip: math.prod(clip.plan.shape) * (1 + (clip.plan.request.guidance_scale > 1)))
+        found = self._forecast(largest.plan, largest.precision, is_timed=False)
+        self.parts.placements = found.placements
+        yield from map(Note, found.notes)
 
     def _run(self, clips: Sequence[Clip]) -> Iterator[Event]:
         shared: Timings = {}
-        yield from self._staged("read image", shared, self._read(clips))
-        yield from self._staged("encode text", shared, self._encode_text(clips))
-        self.parts.release(*ENCODERS)
-        for clip in clips:
-            clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
-        for index, clip in enumerate(clips):
-            yield from self._make(clip, is_last=index == len(clips) - 1)
-            clip.picture = clip.text = None
+        try:
+            yield from self._staged("read image", shared, self._read(clips))
+            yield from self._staged("encode text", shared, self._encode_text(clips))
+            self.parts.release(*ENCODERS)
+            for clip in clips:
+                clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
+            for index, clip in enumerate(clips):
+                yield from self._make(clip, is_last=index == len(clips) - 1)
+                clip.picture = clip.text = None
+        finally:
+            # However it ended: the next run's forecast takes nothing to be there that it does not use.
+            self.parts.release(*self.parts.held())
 
     def resume(self, saved: SavedLatents, output: Output | None = None) -> Events:
         """Make the clip of latents that an earlier run has saved, from the step where it stopped.
@@ -184,6 +193,7 @@ class Pipeline:
             if saved.latents.shape != (1, *plan.latent) or not 0 < saved.step < plan.request.steps:
                 raise InputError("the saved latents do not fit their own settings: delete the file and start again.")
             clip = Clip(plan, precision, {}, start=saved)
+            yield from self._place([clip])
             yield from self._run([clip])
             return
         yield from self._finish(Finished(request, output, saved.latents, saved.metadata), precision, {})
