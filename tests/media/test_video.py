@@ -14,7 +14,7 @@ from PIL import Image
 from framewake.errors import InputError, NumericsError
 from framewake.media.animation import delays
 from framewake.media.mp4 import to_yuv420
-from framewake.media.video import read_metadata, read_video, to_uint8, write_video
+from framewake.media.video import read_metadata, read_video, to_uint8, write_video, writing_video
 
 METADATA = {
     "request": {"prompt": 'a "red" ball\nrolls, \u732b \U0001f600', "seed": 2**63},
@@ -45,6 +45,27 @@ def moving(count=9, height=48, width=64):
 
 def names(folder):
     return sorted(entry.name for entry in Path(folder).iterdir())
+
+
+# --- on the way
+
+
+def test_an_mp4_tells_how_far_it_is(tmp_path):
+    frames = moving(75)  # more than the encoder keeps back
+    shares = list(writing_video(tmp_path / "told.mp4", frames, fps=12, metadata=None))
+    assert shares == sorted(shares) and 0 < shares[0] < 0.01 and shares[-1] == 1
+    assert len(shares) > 75 and max(np.diff(shares)) < 0.02, "some frames came all at once"
+    write_video(tmp_path / "whole.mp4", frames, fps=12, metadata=None)
+    assert (tmp_path / "told.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("share", "begun"), [(0.1, 0), (0.9, 1)])  # the file is opened for the first frame out
+def test_an_mp4_that_is_stopped_leaves_nothing(tmp_path, share, begun):
+    work = writing_video(tmp_path / "x.mp4", moving(75), fps=12, metadata=None)
+    next(now for now in work if now > share)
+    assert len(names(tmp_path)) == begun and all(name.endswith(".part") for name in names(tmp_path))
+    work.close()
+    assert names(tmp_path) == []
 
 
 # --- values

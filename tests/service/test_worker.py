@@ -198,6 +198,25 @@ def test_decoding_ends_within_a_tile(desk, worker_of, picture, tiled, is_cancell
     assert (desk.storage.job(parts) / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
 
 
+def test_writing_ends_within_a_frame(desk, worker_of, picture):
+    whole, parts = submit(desk, picture), submit(desk, picture)
+    worker = worker_of(desk)
+    work_once(worker)
+
+    @sqlalchemy.event.listens_for(desk.store.database.engine, "after_cursor_execute")
+    def executed(_connection, _cursor, statement, parameters, _context, _many):
+        if statement.startswith("UPDATE jobs SET stage=") and parameters[0] == "write":
+            worker.stop.set()
+
+    work_once(worker)
+    folder = desk.storage.job(parts)
+    assert desk.store.get(parts).state == "queued"
+    assert {path.name for path in folder.iterdir()} == {PICTURE, LATENTS, PREVIEW}, "it was written all the same"
+    sqlalchemy.event.remove(desk.store.database.engine, "after_cursor_execute", executed)
+    work_once(worker_of(desk))
+    assert (folder / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
+
+
 def test_a_cancelled_job_goes_on_when_it_is_tried_again(desk, worker_of, picture):
     whole, parts = (submit(desk, picture, num_inference_steps=150) for _ in range(2))
     worker = worker_of(desk, Settings(save_every=1000))

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step, Tile
+from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
 
 LABELS = {
     "read image": "Reading the picture",
@@ -40,8 +40,9 @@ def record(event: Event) -> dict[str, Any]:
         case Step(index, count, seconds, seconds_left, _, is_skipped):
             times = {"seconds": round(seconds, 3), "seconds_left": round(seconds_left, 3)}
             return {"event": "step", "index": index, "count": count, **times, "is_skipped": is_skipped}
-        case Tile(index, count, seconds_left):
-            return {"event": "tile", "index": index, "count": count, "seconds_left": round(seconds_left, 3)}
+        case Tile() | Written():
+            values = {name: round(value, 3) for name, value in dataclasses.asdict(event).items()}
+            return {"event": type(event).__name__.lower(), **values}
         case Note(text):
             return {"event": "note", "text": text}
         case Result():
@@ -109,6 +110,9 @@ class Terminal:
             case Tile(index, count, seconds_left):
                 detail = f"tile {index} of {count}, {duration(seconds_left)} left" if count > 1 else ""
                 self._progress.update(self._task, completed=index, total=count, detail=detail)
+            case Written(share, seconds_left):
+                detail = f"{share:.0%}, {duration(seconds_left)} left"
+                self._progress.update(self._task, completed=share, total=1, detail=detail)
             case StageFinished(stage, seconds):
                 self._progress.update(self._task, total=1, completed=1, detail="")
                 self._progress.stop_task(self._task)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from framewake.media.output import (
     temporary_path,
 )
 
-__all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8", "write_video"]
+__all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8", "write_video", "writing_video"]
 
 KEY = "framewake"  # tells our JSON from any other comment
 MAX_CRF = 51
@@ -48,10 +48,28 @@ def write_video(
     metadata: Mapping[str, Any] | None,
     crf: int = 18,
 ) -> Path:
-    """Writes a video as its ending says and returns its path.
+    """Writes a video as its ending says and returns its path; ``writing_video`` at one go."""
+    work = writing_video(path, frames, fps=fps, metadata=metadata, crf=crf)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
 
-    The file appears under its name only when it is complete; one of that name is replaced.  An odd side
-    of an mp4 grows by one repeated row or column.  ``metadata`` None writes no settings.
+
+def writing_video(
+    path: str | os.PathLike[str],
+    frames: np.ndarray,
+    *,
+    fps: float,
+    metadata: Mapping[str, Any] | None,
+    crf: int = 18,
+) -> Generator[float, None, Path]:
+    """Writes a video as its ending says, tells what share of it is done where that is known, and returns its path.
+
+    The file appears under its name only when it is complete; one of that name is replaced.  Closed on the way, this
+    leaves nothing behind.  An odd side of an mp4 grows by one repeated row or column.  ``metadata`` None writes no
+    settings.
 
     Shapes: frames (F, H, W, 3) uint8.
     Units: ``crf`` is x264's quality from 0 to 51, lower is better; only mp4 uses it.
@@ -66,7 +84,7 @@ def write_video(
         record[KEY] = dict(metadata)
     # Raw size: what a clip of pure noise would take at most.
     with guarded(target, frames.nbytes), removed_at_end(temporary_path(target)) as part:
-        _write(kind, part, frames, record, crf)
+        yield from _write(kind, part, frames, record, crf)
         if kind == "frames" and target.is_dir():
             target.rmdir()
         os.replace(part, target)
@@ -92,7 +110,9 @@ def check_crf(crf: int) -> None:
         raise InputError(f"crf is {crf}: expected a number from 0 (best) to {MAX_CRF}; 18 looks like the original.")
 
 
-def _write(kind: OutputKind, part: Path, frames: np.ndarray, record: dict[str, Any], crf: int) -> None:
+def _write(
+    kind: OutputKind, part: Path, frames: np.ndarray, record: dict[str, Any], crf: int
+) -> Generator[float, None, None]:
     if kind == "frames":
         animation.write_folder(part, frames, record)
         return
@@ -103,7 +123,7 @@ def _write(kind: OutputKind, part: Path, frames: np.ndarray, record: dict[str, A
     elif kind == "webp":
         animation.write_webp(part, frames, fps=record["fps"], comment=comment)
     else:
-        mp4.write_mp4(part, frames, fps=record["fps"], comment=comment, crf=crf)
+        yield from mp4.write_mp4(part, frames, fps=record["fps"], comment=comment, crf=crf)
 
 
 def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:

@@ -1,6 +1,6 @@
 """Requests in, events and clips out."""
 
-from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step, Tile
+from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
 from framewake.pipeline.jobs import Job, Output
 from framewake.pipeline.run import Pipeline
 
@@ -15,4 +15,5 @@ __all__ = [
     "StageStarted",
     "Step",
     "Tile",
+    "Written",
 ]

@@ -1,8 +1,8 @@
 """What a run tells while it works: the only thing that command line, page and programs see of it.
 
 Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
-``Note``, ``Step`` and ``Tile``, then its ``StageFinished``; last of all one ``Result``. Several clips in one run share
-the first two stages, which come once; the other four come for each clip, each time with a ``Result``.
+``Note``, ``Step``, ``Tile`` and ``Written``, then its ``StageFinished``; last of all one ``Result``. Several clips in
+one run share the first two stages, which come once; the other four come for each clip, each time with a ``Result``.
 """
 
 from __future__ import annotations
@@ -64,6 +64,17 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A part of the file is written; kinds of files other than mp4 tell nothing of it.
+
+    Units: ``share`` is above 0 and at most 1; ``seconds_left`` is for the rest at the mean pace.
+    """
+
+    share: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class Note:
     """One sentence that a person should read; nothing went wrong."""
 
@@ -100,4 +111,4 @@ class Result:
     cached: Cached | None = None
 
 
-Event = StageStarted | StageFinished | Step | Tile | Note | Result
+Event = StageStarted | StageFinished | Step | Tile | Written | Note | Result

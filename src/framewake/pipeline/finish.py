@@ -13,9 +13,9 @@ import numpy as np
 
 from framewake.config import DiTConfig
 from framewake.errors import FramewakeError
-from framewake.media.video import to_uint8, write_video
+from framewake.media.video import to_uint8, writing_video
 from framewake.models.tiling import decoding
-from framewake.pipeline.events import Event, Tile
+from framewake.pipeline.events import Event, Tile, Written
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
@@ -74,9 +74,16 @@ def write(
     output: Output, frames: np.ndarray, request: Request, metadata: Mapping[str, Any]
 ) -> Generator[Event, None, Path]:
     """Write a clip; it appears under its name only when it is complete."""
-    yield from ()
     kept = dict(metadata) if output.has_metadata else None
-    return write_video(output.path, frames, fps=request.fps, metadata=kept, crf=output.crf)
+    work = writing_video(output.path, frames, fps=request.fps, metadata=kept, crf=output.crf)
+    begin = time.perf_counter()
+    with contextlib.closing(work):
+        while True:
+            try:
+                share = next(work)
+            except StopIteration as end:
+                return end.value
+            yield Written(share, (time.perf_counter() - begin) * (1 - share) / share)
 
 
 @contextlib.contextmanager

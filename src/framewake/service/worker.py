@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import DiskFullError, FramewakeError, InputError
 from framewake.media.output import clear_abandoned
-from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile
+from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile, Written
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.run import Pipeline
@@ -36,6 +36,7 @@ log = logging.getLogger("framewake.worker")
 BEAT_SECONDS = 2.0
 IDLE_SECONDS = 0.3
 PREVIEW_SECONDS = 0.5
+TELL_SECONDS = 0.2  # between two words to the database about a file that is being written
 PAUSE_SECONDS = 30.0  # before a job is tried again that found the disk full
 AWAY_SECONDS, WARN_SECONDS = 1.0, 60.0  # between two questions to a database that does not answer, and two warnings
 LORAS = "loras"  # a link in a job's folder, so that no path of the server gets into a clip
@@ -167,7 +168,7 @@ class Worker:
         return self.pipeline.run(from_dict(json.loads(job.request)), output), 0
 
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
-        shown = 0.0
+        shown = told = 0.0
         for event in events:
             if not isinstance(event, Result):  # with it, all is done
                 self._check()
@@ -186,6 +187,10 @@ class Worker:
                     self._report(lease, values)
                 case Tile(_, _, seconds_left):
                     self._report(lease, {"seconds_left": seconds_left})
+                case Written(_, seconds_left):
+                    if time.monotonic() - told > TELL_SECONDS:
+                        self._report(lease, {"seconds_left": seconds_left})
+                        told = time.monotonic()
                 case Result():
                     self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
 
