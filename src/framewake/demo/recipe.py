@@ -33,6 +33,7 @@ STEPS = (
     "dit64",
     "pool128",
     "dit128",
+    "spins",
     "decoder",
     "export",
     "lora",
@@ -40,22 +41,19 @@ STEPS = (
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 ADOPT = "adopt"  # no step of the recipe: takes up training where the shipped checkpoint stands
 
+_SIZES = {
+    "128x128": (0.66, 16),
+    "64x64": (0.1, 32),
+    "96x96": (0.08, 24),
+    "96x160": (0.04, 16),
+    "160x96": (0.04, 16),
+    "96x128": (0.04, 16),
+    "128x96": (0.04, 16),
+}
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
-    "dit128": train_dit.Plan(
-        11300,
-        1.5e-3,
-        1.2e-4,
-        {
-            "128x128": (0.66, 16),
-            "64x64": (0.1, 32),
-            "96x96": (0.08, 24),
-            "96x160": (0.04, 16),
-            "160x96": (0.04, 16),
-            "96x128": (0.04, 16),
-            "128x96": (0.04, 16),
-        },
-    ),
+    "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, spins=2),
+    "spins": train_dit.Plan(3900, 7e-4, 8e-5, _SIZES, spins=8),
 }
 # size -> shards
 POOLS = {

@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 SAVE_SECONDS = 180.0
 MOTION_WEIGHT = 15.0
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
-REPEATS = {"spin": 4}  # how often a clip stands in the pool: a turn changes few cells and is learned last
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
 
 
@@ -154,8 +153,8 @@ def motion_weight(latents: np.ndarray) -> np.ndarray:
 class Clips:
     """The pool as batches: the newest shards are picked up while training."""
 
-    def __init__(self, folder: Path, texts: Texts, scale: float) -> None:
-        self.folder, self.texts, self.scale = folder, texts, scale
+    def __init__(self, folder: Path, texts: Texts, scale: float, spins: int = 1) -> None:
+        self.folder, self.texts, self.scale, self.spins = folder, texts, scale, spins
         self.shards: dict[str, list[Shard]] = defaultdict(list)
         self.seen: set[Path] = set()
         # size -> number of prompt tokens -> (shard, clip, prompt)
@@ -173,7 +172,7 @@ class Clips:
                 for number, prompt in enumerate(prompts):
                     length = int(self.texts.ids(prompt)[1].sum())
                     entry = (len(self.shards[size]) - 1, clip, number)
-                    self.by_length[size][length] += [entry] * REPEATS.get(motion_of(prompt), 1)
+                    self.by_length[size][length] += [entry] * (self.spins if motion_of(prompt) == "spin" else 1)
         return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
 
     def draw(self, rng: np.random.Generator, size: str, count: int) -> Batch:
@@ -213,12 +212,16 @@ def sample_moments(rng: np.random.Generator, frames: int) -> tuple[int, ...]:
 
 
 class Plan(NamedTuple):
-    """One stage: how long, at which rates, and which sizes at which batch (size -> (odds, batch))."""
+    """One stage: how long, at which rates, and which sizes at which batch (size -> (odds, batch)).
+
+    ``spins`` is how often a clip that spins stands in the pool: a turn changes few cells and is learned last.
+    """
 
     seconds: float
     lr_start: float
     lr_end: float
     sizes: dict[str, tuple[float, int]]
+    spins: int = 1
 
 
 def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
@@ -231,7 +234,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     progress = dict(state.progress) if state else {}
     spent = progress.get(stage, 0.0)
     scale = float((folder / "scale.txt").read_text())
-    clips = Clips(folder / "pool", texts, scale)
+    clips = Clips(folder / "pool", texts, scale, plan.spins)
     optimiser = Muon(engine, weights, plain=("dit.final_layer", "dit.img_in", "llava.language_model.model.embed",
                                              "clip.text_model.embeddings"))  # fmt: skip
     step = engine.grad(model.loss)
