@@ -128,6 +128,14 @@ def test_a_damaged_file_is_refused(tmp_path, content):
         Tokenizer.from_folder(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", "[]", "3"])
+def test_damaged_names_are_refused(llama_folder, tmp_path, content):
+    (tmp_path / "tokenizer.json").write_bytes((llama_folder / "tokenizer.json").read_bytes())
+    (tmp_path / "special_tokens_map.json").write_text(content)
+    with pytest.raises(CheckpointError, match="special_tokens_map"):
+        Tokenizer.from_folder(tmp_path)
+
+
 def test_damaged_clip_files_are_refused(clip_folder, tmp_path):
     (tmp_path / "vocab.json").write_bytes((clip_folder / "vocab.json").read_bytes())
     (tmp_path / "merges.txt").write_text("not a pair of tokens\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from framewake.errors import CheckpointError
 from framewake.weights.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors, write_tensors
+from framewake.weights.views import Scaled
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
@@ -193,3 +195,28 @@ def test_unwritable(tmp_path):
         write_tensors(tmp_path / "x", {"a": np.zeros(2)})
     with pytest.raises(CheckpointError, match="cannot be written"):
         write_tensors(tmp_path / "no folder" / "x", ARRAYS)
+
+
+def test_nothing_is_left_of_a_file_whose_writing_was_stopped(tmp_path):
+    class Stopped(dict):
+        def values(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tensors(tmp_path / "x.safetensors", Stopped(ARRAYS))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_opening_takes_time_in_proportion_to_the_names(tmp_path):
+    """Quadratic work made half a minute, and more of more, of a file of a few megabytes."""
+    count = 20_000
+    names = [f"{number:06d}" for number in range(count)]
+    nothing = {f"{name}.{kind}": entry("F32", (0,), (0, 0)) for name in names for kind in ("weight", "scale_weight")}
+    raw_file(tmp_path / "m.safetensors", nothing)
+    (tmp_path / "m.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict.fromkeys(nothing, "m.safetensors")})
+    )
+    begin = time.process_time()
+    file = Scaled(open_tensors(tmp_path))
+    assert len(file.names()) == count
+    assert time.process_time() - begin < 5

@@ -12,7 +12,7 @@ from framewake.weights.files import TensorFile
 from framewake.weights.mapped import MappedTensors
 from framewake.weights.names import Rule, same
 from framewake.weights.narrow import CHUNK, narrowed
-from framewake.weights.pieces import Target
+from framewake.weights.pieces import Target, cast
 from framewake.weights.storage import STORAGE
 from framewake.weights.torch_file import TorchFile
 from framewake.weights.views import Scaled
@@ -32,6 +32,13 @@ def drawn(kind, seed=1):
             np.resize(draw.permutation(1 << (8 * size)), count).astype(f"u{size}").view(STORAGE[kind]).reshape(-1, 64)
         )
     return draw.standard_normal((ROWS, 64)).astype(STORAGE[kind])
+
+
+def test_a_number_alone_keeps_its_shape():
+    """CLIP's whole file has one, and was refused for it when it was converted to bfloat16."""
+    number = np.array(2.6592, np.float32)
+    assert narrowed(number, "bfloat16").shape == narrowed(number, "float16").shape == ()
+    assert cast(number, "F32", "BF16", "logit_scale") == 0x402A
 
 
 def written(path, arrays, kind):

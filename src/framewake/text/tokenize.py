@@ -143,9 +143,7 @@ def _read_whole(path: Path) -> tokenizers.Tokenizer:
         for token in content.get("added_tokens") or []:
             token["special"] = True
         return tokenizers.Tokenizer.from_str(json.dumps(content))
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again") from error
-    except Exception as error:
+    except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again") from error
 
 
@@ -174,9 +172,11 @@ def _read_names(folder: Path) -> dict[str, str | None]:
         if not path.is_file():
             continue
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            content: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
             raise CheckpointError(f"{path} is not readable JSON ({error}); copy it again") from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; copy it again")
         for name in ("bos_token", "eos_token", "pad_token"):
             value = content.get(name)
             if isinstance(value, dict):

@@ -159,9 +159,9 @@ class ShardedFiles:
                 raise CheckpointError(f"{self.path} points outside its folder: {shard!r}.")
         self._files = {shard: open_file(self.path.parent / shard) for shard in shards}
         self._places: dict[str, Tensors] = {name: self._files[shard] for name, shard in places.items()}
-        held = [(name, file) for file in self._files.values() for name in file.names()]
-        wrong = [name for name, file in held if self._places.get(name) is not file]
-        wrong += [name for name in places if name not in self._places[name].names()]
+        held = {shard: set(file.names()) for shard, file in self._files.items()}
+        wrong = sorted(name for shard, names in held.items() for name in names if places.get(name) != shard)
+        wrong += [name for name, shard in places.items() if name not in held[shard]]
         if wrong:
             raise CheckpointError(
                 f"{self.path} and its {len(shards)} files disagree about {len(wrong)} tensors, first {wrong[0]!r}. "
@@ -284,8 +284,9 @@ def write_tensors(
                 file.write(np.ascontiguousarray(values).tobytes())
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise CheckpointError(f"{path} cannot be written: {error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

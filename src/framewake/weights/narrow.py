@@ -34,14 +34,15 @@ def narrowed(values: np.ndarray, dtype: Dtype) -> np.ndarray:
 
 def to_bfloat16(values: np.ndarray) -> np.ndarray:
     """The bits of the nearest bfloat16 numbers. Shapes: any -> the same, uint16."""
-    values = np.ascontiguousarray(values, np.float32)
+    shape = np.shape(values)
+    values = np.ascontiguousarray(values, np.float32)  # which has an axis at least
     bits = values.view(np.uint32)
     rounded = (bits + ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)) >> np.uint32(16)
     found = rounded.astype(np.uint16)
     is_broken = np.isnan(values)
     if is_broken.any():  # rounding up could make infinity of it
         found[is_broken] = 0x7FC0
-    return found
+    return found.reshape(shape)
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -71,8 +71,9 @@ class Scaled:
             if ending is not None:
                 self._scales[name.removesuffix(ending) + ".weight"] = name
         self._names = tuple(name for name in names if not is_about_scales(name))
+        held = set(self._names)
         for weight, scale in self._scales.items():
-            if weight not in self._names:
+            if weight not in held:
                 raise CheckpointError(f"{self.path} has {scale!r} but no {weight!r}.")
             rows, found = file.shape(weight)[:1], file.shape(scale)
             if found not in ((), (1,), rows, (*rows, 1)):
