@@ -7,6 +7,20 @@ window.framewake = (() => {
     return (given.texts[key] ?? key).replace(/\$(\w+)/g, (whole, name) => values[name] ?? whole);
   }
 
+  // What the server says, in the language of the page; the patterns are those of told.py.
+  function translated(message) {
+    for (const [pattern, text] of given.told) {
+      const found = new RegExp(`^(?:${pattern})$`, "s").exec(message);
+      if (!found) continue;
+      return text.replace(/\{(?:(\w+):)?(\d)\}/g, (_, kind, number) => {
+        const value = found[Number(number)];
+        if (!kind) return value;
+        return kind === "told" ? translated(value) : (given.texts[`${kind}.${value}`] ?? value);
+      });
+    }
+    return message;
+  }
+
   function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
@@ -47,7 +61,8 @@ window.framewake = (() => {
     }
     if (answer.ok) return answer;
     const body = await answer.json().catch(() => null);
-    throw Object.assign(new Error(body?.error?.message ?? say("error.network")), { status: answer.status });
+    const told = body?.error?.message;
+    throw Object.assign(new Error(told ? translated(told) : say("error.network")), { status: answer.status });
   }
 
   // Seeds may be larger than a browser's numbers: they stay text.
@@ -79,5 +94,5 @@ window.framewake = (() => {
   new MutationObserver(keepTag).observe(document.documentElement, { attributeFilter: ["lang"] });
   keepTag();
 
-  return { given, say, make, lasting, ago, ask, parse, tell, whenThere };
+  return { given, say, translated, make, lasting, ago, ask, parse, tell, whenThere };
 })();

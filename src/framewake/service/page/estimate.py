@@ -15,6 +15,7 @@ from framewake.request import from_dict
 from framewake.service.desk import Desk
 from framewake.service.devices import Forecaster
 from framewake.service.page.texts import lasting, say
+from framewake.service.page.told import translated
 from framewake.service.refusals import public_error
 from framewake.shapes import crop_offset, resized_size
 
@@ -93,7 +94,7 @@ class Estimates:
         return f'<dl class="fw-plan">{rows}</dl>'
 
     def _refusal(self, error: FramewakeError) -> str:
-        text = html.escape(public_error(error)[1])
+        text = html.escape(translated(self.language, public_error(error)[1]))
         return f'<p class="fw-refused" role="alert"><b>{html.escape(self._say("plan.refused"))}</b> {text}</p>'
 
     def _say(self, key: str, values: Mapping[str, object] | None = None) -> str:

@@ -25,6 +25,7 @@ from framewake.service.page.controls import (
 )
 from framewake.service.page.estimate import Estimates
 from framewake.service.page.texts import LANGUAGES, TEXTS, say
+from framewake.service.page.told import PATTERNS, names_of, translated
 from framewake.service.refusals import public_error
 
 HERE = Path(__file__).parent
@@ -67,7 +68,8 @@ class Layout:
         """Scripts and their settings, for the page's head."""
         given = {
             "language": self.language,
-            "texts": dict(TEXTS[self.language]),
+            "texts": dict(TEXTS[self.language]) | names_of(self.language),
+            "told": PATTERNS[self.language],
             "mostBytes": self.desk.limits.upload_bytes,
             "needsPicture": self.needs_picture,
         }
@@ -180,7 +182,7 @@ class Layout:
         try:
             ticket["fields"] = fields_of(values[MOST_LORAS:], given)
         except FramewakeError as error:
-            ticket["error"] = public_error(error)[1]
+            ticket["error"] = translated(self.language, public_error(error)[1])
         return json.dumps(ticket, ensure_ascii=False)
 
     def _offer_loras(self) -> tuple[Any, Any]:
@@ -206,7 +208,8 @@ class Layout:
         except (FramewakeError, ValueError) as error:
             problem = error if isinstance(error, FramewakeError) else InputError("these settings cannot be read.")
             kept = [gr.skip()] * (len(NAMES) + 3 + MOST_LORAS)
-            return [*kept, json.dumps({"error": public_error(problem)[1], "number": secrets.token_hex(4)})]
+            told = translated(self.language, public_error(problem)[1])
+            return [*kept, json.dumps({"error": told, "number": secrets.token_hex(4)}, ensure_ascii=False)]
         there = {name: weight for name, weight in loras.items() if name in offered}
         notes = [self._say("restore.done")]
         missing = [name for name in loras if name not in offered]

@@ -1,6 +1,6 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
-  const { say, make, lasting, ago, ask, parse, whenThere } = window.framewake;
+  const { say, translated, make, lasting, ago, ask, parse, whenThere } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
   const known = new Map(); // id -> video
   let focus = null; // the one that is shown large
@@ -95,8 +95,9 @@
     if (video.status === "queued") {
       const position = video.queue_position ?? 1;
       told.textContent = position === 1 ? say("video.next") : say("video.position", { position });
-    } else if (video.status === "failed") told.textContent = video.error?.message ?? say("state.failed");
-    else told.textContent = say("video.cancelled");
+    } else if (video.status === "failed") {
+      told.textContent = video.error ? translated(video.error.message) : say("state.failed");
+    } else told.textContent = say("video.cancelled");
   }
 
   function follow(video) {

@@ -1,0 +1,135 @@
+"""What the server says when it refuses, in the language of the page: the API itself speaks English.
+
+A message is matched as a whole against patterns, which Python and the browser's scripts read alike. In a translation,
+``{1}`` is a part of the message as it stands, ``{setting:1}`` the name of a setting, ``{field:1}`` that of a field of
+the API, ``{state:1}`` a job's state and ``{told:1}`` a sentence that is translated in its turn.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+from framewake.service.fields import FIELD_OF
+from framewake.service.page.texts import TEXTS
+
+_RESEND = "请换一张 PNG、JPEG 或 WebP 图片。"
+_CHINESE: Sequence[tuple[str, str]] = (
+    # Settings
+    (r"(\w+) is (.+): expected a whole number from (\S+) to (\S+)\.", "{setting:1}为 {2}：应为 {3} 到 {4} 的整数。"),
+    (r"(\w+) is (.+): expected a number from (\S+) to (\S+)\.", "{setting:1}为 {2}：应为 {3} 到 {4} 的数。"),
+    (r"(\w+) is (.+): expected a whole number\.", "{setting:1}为 {2}：应为整数。"),
+    (r"(\w+) is (.+): expected a number\.", "{setting:1}为 {2}：应为数字。"),
+    (r"(\w+) is (.+): choose one of (.+?)\..*", "{setting:1}为 {2}：请从 {3} 中选择。"),
+    (r"(\w+) holds (?:characters that|a zero byte).*", "{setting:1}含有无效字符，请重新输入。"),
+    (r"resolution (.+) is unknown: choose one of (.+?)\..*", "分辨率 {1} 无效：请从 {2} 中选择。"),
+    (
+        r"(\d+) frames cannot be made: .*\(1, 5, 9, .*\)\. The nearest is (\d+)\.",
+        "无法生成 {1} 帧：帧数须为 4 的倍数加 1（1、5、9 …… 129），最接近的是 {2}。",
+    ),
+    (r"(\d+) frames? cannot be made.*take 5 or more\.", "此模型会丢弃前 4 帧，无法生成 {1} 帧：请至少取 5 帧。"),
+    (r"the prompt is empty: .*", "提示词为空：请用一句话说明视频中发生什么。"),
+    (r"cache is (.+?): .*", "步骤缓存为 {1}：应为 off、fast、faster，或规则加数值，如 easy:0.05、taylor1:2、fixed:2。"),
+    (r"the server has no LoRA (.+): it has none\..*", "服务器没有 LoRA {1}，也未提供其他 LoRA。"),
+    (r"the server has no LoRA (.+): it has (.+?)\..*", "服务器没有 LoRA {1}，现有：{2}。"),
+    (r"LoRA (.+): the span from step .* there are (\d+) steps\.", "LoRA {1} 的权重所在步数不存在：共 {2} 步。"),
+    (r"these settings cannot be read\.", "无法读取这些设置。"),
+    (r"setting (.+?) is unknown\..*", "未知的设置 {1}：可能来自其他版本。"),
+    (r"a request needs a prompt: .*", "设置中没有提示词。"),
+    # Fields, as the API checks them
+    (r"prompt: String should have at least 1 character", "提示词为空：请用一句话说明视频中发生什么。"),
+    (r"(\w+): String should have at most (\d+) characters?", "{field:1}过长：最多 {2} 个字符。"),
+    (r"(\w+): Input should be greater than or equal to (\S+)", "{field:1}过小：至少为 {2}。"),
+    (r"(\w+): Input should be less than or equal to (\S+)", "{field:1}过大：最多为 {2}。"),
+    (r"(\w+): Input should be a valid integer.*", "{field:1}应为整数。"),
+    (r"(\w+): Input should be a valid number.*", "{field:1}应为数字。"),
+    (r"lora\.\d+\.scale: Input should be (?:greater|less) than or equal to (\S+)", "LoRA 权重超出范围：界限为 {1}。"),
+    (r"lora: List should have at most (\d+) items.*", "LoRA 过多：最多 {1} 个。"),
+    # The picture
+    (r"this checkpoint animates a picture and none was named.*", "请先选择一张图片。"),
+    (r"this checkpoint makes videos from text alone.*", "此模型只根据文字生成视频，不需要图片。"),
+    (r".+: the picture is damaged or cut off \(.*\)\..*", f"图片已损坏或不完整。{_RESEND}"),
+    (r".+ is not a picture that can be read.*", f"无法读取该图片。{_RESEND}"),
+    (r".+ is too big \((.+)\): at most (\d+) megapixels are read\..*", "图片过大（{1}）：最多 {2} 百万像素，请缩小。"),
+    (r".+ is empty \(0 bytes\).*", f"图片文件为空。{_RESEND}"),
+    (
+        r".+ is (\d+) x (\d+) px: one side may be at most (\d+) times the other\. .*",
+        "图片为 {1} × {2} 像素：长边最多为短边的 {3} 倍，请先裁剪。",
+    ),
+    (r".+ has \d+ (?:frames|pages), but a video starts from one still picture.*", "文件含多张图片：请只保存其中一张。"),
+    (r".+ holds floating-point brightness.*", f"不支持浮点亮度的图片。{_RESEND}"),
+    (r".+: colours of kind .+ cannot be read\..*", f"不支持该图片的颜色格式。{_RESEND}"),
+    (r"the picture has (\d+) x (\d+) px; at most ([\d,]+) pixels.*", "图片为 {1} × {2} 像素：最多 {3} 像素，请缩小。"),
+    (r"the picture's size is .*", "无法识别图片的尺寸。"),
+    (r"the (?:picture|clip) has more than ([\d,]+) bytes\.", "文件过大：最多 {1} 字节。"),
+    (r"the request is too large: a picture may have ([\d,]+) bytes\.", "文件过大：图片最多 {1} 字节。"),
+    # A clip whose settings are wanted
+    (r".+ holds no settings of framewake.*", "该文件中没有 framewake 的设置：它由其他程序生成，或未保存设置。"),
+    (r".+: the video is damaged or of an unknown kind.*", "该视频已损坏或格式未知。"),
+    (r".+ holds no video.*", "该文件中没有视频。"),
+    (r"the clip's metadata holds no request.*", "该视频由其他版本生成，其中没有可用的设置。"),
+    # The queue
+    (r"more than (\d+) videos a minute: wait (\d+) s\.", "每分钟最多提交 {1} 个视频：请等待 {2} 秒。"),
+    (r"(\d+) videos are waiting already, (\d+) may: try later\.", "已有 {1} 个视频在等待，上限为 {2}：请稍后再试。"),
+    (r"the video is (\w+) already\.", "该视频{state:1}。"),
+    (r"the video is (\w+): only a failed or cancelled one.*", "该视频{state:1}：只有失败或已取消的视频可以重试。"),
+    (r"the video is (\w+): cancel it first\.", "该视频{state:1}：请先取消。"),
+    (r"the video is (\w+): there is no file yet\.", "该视频{state:1}：还没有文件。"),
+    (r"there is no such video\.", "没有这个视频。"),
+    (r"there is no .+ of this video\.", "该视频没有这个文件。"),
+    (r"the server's disk is full.*", "服务器磁盘已满：腾出空间之前不接受新的视频。"),
+    (r"the server's database does not answer now.*", "服务器的数据库暂时没有响应：请几秒后再试。"),
+    # Why a video failed or cannot be made
+    (
+        r"the .+ needs (.+) on (.+) at the least \((.+) for weights\) and may take (.+?)\. (.*)",
+        "在 {2} 上至少需要 {1}（其中权重 {3}），可用 {4}。{told:5}",
+    ),
+    (r"The largest that fits: (.+)\.", "可行的最大设置：{1}。"),
+    (r"Not even one frame of the smallest size fits.*", "最小尺寸的一帧也放不下：请换用其他设备或增加内存。"),
+    (
+        r"(.+) ran out of memory in the stage .*, (.+) are free now\..*",
+        "{1} 内存不足（可用 {2}）：请减少帧数。",
+    ),
+    (
+        r"(\w+) appeared in the latents at step (\d+) of (\d+) in (\w+)\. .*",
+        "第 {2} 步（共 {3} 步）出现 {1}（精度 {4}）：请将精度改为 float32，或恢复默认设置。",
+    ),
+    (r"the decoded frames hold NaN.*", "解码的画面含有 NaN：请将精度改为 float32。"),
+    (r"the server could not make this video; its log says why\.", "服务器未能生成该视频，原因见其日志。"),
+    (r"the worker died again and again over this video.*", "工作进程在该视频上反复崩溃，原因见服务器日志。"),
+    # The door
+    (r"this request comes from a page of another site\.", "该请求来自其他网站的页面。"),
+    (r"this server answers to localhost only\.", "此服务器只接受本机访问。"),
+    (r"a valid API key is needed.*", "需要有效的 API 密钥。"),
+    (r"the page sent something that is no setting\.", "页面发送了无效的设置。"),
+    # Whatever else: better understood by some than by nobody
+    (r"(.*)", "服务器的说明（英文）：{1}"),
+)
+PATTERNS: Mapping[str, Sequence[tuple[str, str]]] = {"en": (), "zh": _CHINESE}
+
+
+def names_of(language: str) -> dict[str, str]:
+    """How the page calls settings, fields of the API and states."""
+    texts = TEXTS[language]
+    named = {key: text for key, text in texts.items() if key.startswith(("setting.", "state.")) and key.count(".") == 1}
+    fields = {f"field.{field}": texts[f"setting.{name}"] for name, field in FIELD_OF.items()}
+    return named | fields | {"field.prompt": texts["setting.prompt"]}
+
+
+def translated(language: str, message: str) -> str:
+    """A message of the server in a language of the page; as it is where the language is the server's own."""
+    for pattern, text in PATTERNS[language]:
+        found = re.fullmatch(pattern, message, re.DOTALL)
+        if found is not None:
+            return re.sub(r"\{(?:(\w+):)?(\d)\}", functools.partial(_filled, language, found), text)
+    return message
+
+
+def _filled(language: str, found: re.Match[str], part: re.Match[str]) -> str:
+    kind, value = part[1], found[int(part[2])]
+    if kind is None:
+        return value
+    if kind == "told":
+        return translated(language, value)
+    return names_of(language).get(f"{kind}.{value}", value)
