@@ -16,6 +16,7 @@ import numpy as np
 from framewake.config import TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
+from framewake.models import vae_slabs
 from framewake.models.vae import LOGVAR_RANGE, CausalVAE
 
 OnTile = Callable[[int, int], None]
@@ -110,7 +111,13 @@ def decoding(
 ) -> Generator[tuple[int, int], None, np.ndarray]:
     """``tiled_decode`` tile by tile: yields how many tiles are done and how many there are, returns the pixels."""
     plan = tile_plan(_size(latents), tiling, vae.config, is_decode=True)
-    return (yield from _assemble(lambda tile: vae.decode(w, tile), latents, plan, vae.engine))
+    return (yield from _assemble(lambda tile: decode_tile(vae, w, tile), latents, plan, vae.engine))
+
+
+def decode_tile(vae: CausalVAE, w: Weights, latents: Tensor) -> Tensor:
+    """Pixels of one tile: a few frames at a time where that costs nothing, and where memory is short."""
+    numbers = vae.slab_numbers or vae_slabs.usual_numbers(vae.engine)
+    return vae.decode(w, latents) if numbers is None else vae_slabs.decode(vae, w, latents, numbers=numbers)
 
 
 def tiled_encode(
