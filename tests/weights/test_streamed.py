@@ -62,7 +62,7 @@ def stores(checkpoint, component, engine, dtype="float32"):
     return model, resident, streamed
 
 
-def velocity(engine, model, weights):
+def velocity(engine, model, weights, observe=None):
     config, batch = model.config, 1
     text = TextStates(
         engine.asarray(rule.input("states", (batch, 6, config.text_width), 6)),
@@ -77,6 +77,7 @@ def velocity(engine, model, weights):
             guidance=engine.full((batch,), 6016.0),
             text=text,
             rope=tuple(engine.asarray(t) for t in rope_table((2, 2, 2), config.rope_dims, config.rope_theta)),
+            observe=observe,
         )
     )
 
@@ -193,6 +194,35 @@ def test_at_most_two_blocks_are_alive(engine, checkpoint):
                 gc.collect()
                 most = max(most, len({id(ref()) for ref in alive if ref() is not None}))
     assert most == 2
+    streamed.close()
+
+
+class Watched:
+    """A streamed store that counts the blocks that are alive."""
+
+    def __init__(self, store):
+        self.store, self.alive, self.part = store, [], store.part
+
+    def blocks(self, name, count=None):
+        for block in self.store.blocks(name, count):
+            if name in ("double_blocks", "single_blocks"):
+                self.alive.append(weakref.ref(next(iter(block.values()))))
+            yield block
+
+    def count(self):
+        settled(self.store)
+        gc.collect()
+        return len([ref for ref in self.alive if ref() is not None]) + len(self.store._ahead)
+
+
+def test_the_transformer_holds_no_third_block(engine, checkpoint):
+    if engine.kind != "torch":
+        pytest.skip("MindSpore's tensors take no weak reference")
+    model, _, streamed = stores(checkpoint, "dit", engine)
+    watched, most = Watched(streamed), {}
+    velocity(engine, model, watched, lambda name, _: most.update({name: watched.count()}))
+    found = {name: count for name, count in most.items() if name.startswith(("double", "single"))}
+    assert len(found) == 7 and set(found.values()) == {2}, found
     streamed.close()
 
 

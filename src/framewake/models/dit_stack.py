@@ -72,9 +72,10 @@ class BlockStack:
         engine, around = self.engine, self.around
         image, text = started
         del started  # at full size each of these is most of a gigabyte
+        self._first = None  # and so is a block, of which streamed weights have room for two
         for number, w in enumerate(self._rest or (), start=1):
             image, text = self._through(number, w, image, text)
-        self._rest = self._first = None
+        self._rest = None
         x = engine.concat([image, text], 1)
         del image, text
         rope = with_plain_tokens(engine, around.rope[0], around.rope[1], around.layout.text_count)
