@@ -26,6 +26,16 @@ PROMPTS = ("the red circle moves right", "the red circle rises", "the red circle
 DESKTOP = {"viewport": {"width": 1280, "height": 1120}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 PATIENCE = 300_000  # milliseconds
+# Two signs that no font confuses, unless both are the box that stands for a missing one.
+DRAWN_ALIKE = """() => {
+  const drawn = (sign) => {
+    const context = document.createElement("canvas").getContext("2d");
+    context.font = "40px system-ui, sans-serif";
+    context.fillText(sign, 10, 60);
+    return context.canvas.toDataURL();
+  };
+  return drawn("中") === drawn("视");
+}"""
 
 
 def main() -> None:
@@ -36,9 +46,10 @@ def main() -> None:
     if find() is None:
         sys.exit(f"picture: {MISSING}")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**options())
+        check_chinese(browser)
         server = PageServer(Path(folder))
         server.start()
-        browser = playwright.chromium.launch(**options())
         try:
             for prompt in PROMPTS[1:]:
                 opened = open_page(browser, server.url, DESKTOP, "en")
@@ -51,6 +62,14 @@ def main() -> None:
         finally:
             browser.close()
             server.stop()
+
+
+def check_chinese(browser: Browser) -> None:
+    """Boxes instead of Chinese are no picture of the page."""
+    page = browser.new_page()
+    if page.evaluate(DRAWN_ALIKE):
+        sys.exit("picture: no font with Chinese signs is here: `apt-get install fonts-noto-cjk`, or another one")
+    page.close()
 
 
 def take_final(browser: Browser, url: str) -> None:
