@@ -23,7 +23,7 @@ def test_both_languages_have_the_same_texts_and_values():
 
 def test_the_chinese_is_chinese():
     same = {key for key, text in TEXTS["zh"].items() if not re.search(r"[\u4e00-\u9fff]", text)}
-    assert same <= {"title", "lora.title", "setting.loras"}
+    assert same <= {"title", "lora.title", "setting.loras", "video.loras"}
 
 
 def test_what_a_request_says_of_its_settings_is_not_written_again():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from steps import PROMPT, choose_picture
 from toy_checkpoint import write_picture, write_toy
 
 from framewake.errors import FramewakeError
@@ -111,7 +113,7 @@ def messages(desk, folder):
         said(lambda: picture_sides("wide")),
         *(said(lambda path=path: load_image(path)) for path in (cut, empty, long)),
         said(lambda: read_metadata(plain)),
-        said(lambda: read_metadata(cut.rename(folder / "cut.mp4"))),
+        said(lambda: read_metadata(shutil.copy(cut, folder / "cut.mp4"))),
         said(lambda: plan_job(Job(Request(**REQUEST)), desk.checkpoint)),
         said(lambda: check_numbers(np.full(1, np.nan), 3, 9, PRECISIONS["bfloat16"])),
         said(lambda: to_uint8(np.full(1, np.nan))),
@@ -141,6 +143,20 @@ def test_every_one_is_translated(messages):
         # Names of settings, fields and states never stay English.
         assert not re.search(r"num_|steps|frames|queued|prompt|flow_shift", text.replace("--frames", "")), text
         assert translated("en", message) == message
+
+
+def test_the_browser_translates_alike_and_shows_it(page_of, messages, folder):
+    page = page_of("/zh/")
+    found = page.evaluate("(messages) => messages.map(window.framewake.translated)", messages)
+    assert found == [translated("zh", message) for message in messages]
+    page.fill("#fw-prompt textarea", PROMPT)
+    page.fill("#fw-seed input, #fw-seed textarea", "many")
+    choose_picture(page, folder / "cut.png")
+    page.click("#fw-make")  # refused by a handler of the page's own
+    page.wait_for_selector("#fw-message:has-text(\"种子为 'many'：应为整数。\")")
+    page.fill("#fw-seed input, #fw-seed textarea", "")
+    page.click("#fw-make")  # refused by the API
+    page.wait_for_selector("#fw-message:has-text('图片已损坏或不完整。')")
 
 
 def test_what_is_not_known_stays_readable():

@@ -166,7 +166,8 @@ class Layout:
         )
         weights = [self.loras, self.weighted, *self.weights]
         page.load(self._offer_loras, None, [self.lora_box, self.loras], **QUICK)
-        self.loras.change(self._show_weights, weights, [self.weighted, *self.weights], **QUICK)
+        # Not at any change: settings of an earlier video bring their weights themselves.
+        self.loras.input(self._show_weights, weights, [self.weighted, *self.weights], **QUICK)
         self.make.click(self._write_ticket, [self.loras, *self.weights, *form], [self.ticket], **QUICK).success(
             None, [self.ticket], js="(ticket) => { window.framewake.send(ticket); }", **QUICK
         )

@@ -87,6 +87,7 @@ _ENGLISH = {
     "video.download": "Download",
     "video.remove": "Remove",
     "video.details": "$size · $frames frames · $steps steps · seed $seed",
+    "video.loras": " · LoRA $names",
     "video.preview": "Preview of the current step",
     "time.seconds": "$count s",
     "time.minutes": "$count min",
@@ -101,7 +102,7 @@ _ENGLISH = {
     "error.network": "The server did not answer. Nothing was lost; try again.",
     "error.title": "That did not work:",
     "login.title": "Key",
-    "login.hint": "This server asks for an API key. It stays on this device for 30 days.",
+    "login.hint": "This server asks for an API key. This device then stays logged in for 30 days.",
     "login.button": "Open",
     "login.wrong": "This key is not known here.",
 }
@@ -184,6 +185,7 @@ _CHINESE = {
     "video.download": "下载",
     "video.remove": "删除",
     "video.details": "$size · $frames 帧 · $steps 步 · 种子 $seed",
+    "video.loras": " · LoRA：$names",
     "video.preview": "当前步骤的预览",
     "time.seconds": "$count 秒",
     "time.minutes": "$count 分钟",
@@ -198,7 +200,7 @@ _CHINESE = {
     "error.network": "服务器没有响应。没有丢失任何内容，请重试。",
     "error.title": "操作未成功：",
     "login.title": "密钥",
-    "login.hint": "此服务器需要 API 密钥。密钥会在本设备上保留 30 天。",
+    "login.hint": "此服务器需要 API 密钥。之后本设备保持登录 30 天。",
     "login.button": "打开",
     "login.wrong": "此密钥无效。",
     # Settings of a request: name, help, and what is done when it is left empty.

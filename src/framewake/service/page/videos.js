@@ -54,11 +54,17 @@
           frames: video.num_frames,
           steps: video.num_inference_steps,
           seed: video.seed,
-        }),
+        }) + loras(video),
       ),
       make("div", { className: "fw-actions" }, ...actions(video)),
     );
     return make("article", { className: "fw-card", "data-id": video.id, "data-status": video.status }, ...parts);
+  }
+
+  // The API's own spelling: FILE.safetensors with its weight behind a colon.
+  function loras(video) {
+    const names = video.lora.map((text) => text.replace(".safetensors:", " ")).join(", ");
+    return names && say("video.loras", { names });
   }
 
   function actions(video) {
