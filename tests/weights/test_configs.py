@@ -79,6 +79,11 @@ def test_the_published_clip(wrap):
         (with_text(attention_bias=True), "biases in its layers"),
         (with_text(hidden_act="gelu"), "expected 'silu'"),
         (with_text(model_type="mistral"), "of type 'mistral', expected 'llama'"),
+        (with_text(num_attention_heads=0), "num_attention_heads is 0"),
+        (with_text(num_key_value_heads=[1]), r"num_key_value_heads is \[1\]"),
+        (LLAVA | {"text_config": [3]}, r"\[3\] in place of an object"),
+        (LLAVA | {"vision_config": 0}, "0 in place of an object"),
+        (LLAVA | {"vision_config": {"patch_size": 0}}, "patch_size is 0"),
     ],
 )
 def test_another_model_is_refused(content, message):

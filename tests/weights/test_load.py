@@ -189,6 +189,8 @@ def set_field(path, name, value):
     [
         ("transformer/config.json", "_class_name", "FluxTransformer2DModel", "another model"),
         ("transformer/config.json", "num_layers", "1", "num_layers"),
+        ("transformer/config.json", "num_attention_heads", 0, "num_attention_heads is 0; sizes begin at 1"),
+        ("vae/config.json", "block_out_channels", [], r"block_out_channels is \(\); sizes begin at 1"),
         ("transformer/config.json", "guidance_embeds", None, "guidance_embeds"),
         ("transformer/config.json", "rope_axes_dim", [4, 6, 8], "rope_axes_dim"),
         ("transformer/config.json", "image_condition_type", "magic", "magic"),

@@ -69,7 +69,8 @@ def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
     """
     _expect_type(raw, "llava")
     values = _filled(raw, _LLAVA_DEFAULTS)
-    text = values.get("text_config") or values.get("text") or {}
+    text = values.get("text_config", values.get("text", {}))
+    _expect_type(text, "llama")
     strategy = values["vision_feature_select_strategy"]
     if strategy not in _STRATEGIES:
         raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; expected 'default' or 'full'")
@@ -104,13 +105,14 @@ def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
     if values["hidden_act"] != "silu":
         raise CheckpointError(f"the language model's activation is {values['hidden_act']!r}; expected 'silu'")
     heads = values["num_attention_heads"]
+    values = _filled(values, {"num_key_value_heads": heads, "head_dim": values["hidden_size"] // heads})
     return LlamaConfig(
         hidden_size=values["hidden_size"],
         mlp_size=values["intermediate_size"],
         layers=values["num_hidden_layers"],
         heads=heads,
-        kv_heads=values.get("num_key_value_heads", heads),
-        head_dim=values.get("head_dim", values["hidden_size"] // heads),
+        kv_heads=values["num_key_value_heads"],
+        head_dim=values["head_dim"],
         vocab_size=values["vocab_size"],
         norm_eps=float(values["rms_norm_eps"]),
         rope_theta=float(rope["rope_theta"]),
@@ -119,7 +121,7 @@ def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
 
 def clip_vision_config(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
     """The vision tower's shape; ``None`` is the tower of a LLaVA file that does not describe one."""
-    _expect_type(raw or {}, "clip_vision_model")
+    _expect_type({} if raw is None else raw, "clip_vision_model")
     values = _LLAVA_VISION_DEFAULTS if raw is None else _filled(raw, _CLIP_VISION_DEFAULTS)
     return ClipVisionConfig(
         hidden_size=values["hidden_size"],
@@ -161,18 +163,21 @@ def _given(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(raw: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """What a file says over the defaults, each value of the kind of its default.
 
-    Raises: CheckpointError for a value of another kind.
+    Raises: CheckpointError for a value of another kind, and a size below 1.
     """
     values = {**defaults, **_given(raw)}
     for name, default in defaults.items():
         value = values[name]
         is_number = isinstance(default, float) and type(value) is int
-        if type(value) is not type(default) and not is_number:
+        is_size = type(default) is int and default > 0 and not name.endswith(("_id", "_index"))
+        if (type(value) is not type(default) and not is_number) or (is_size and value < 1):
             raise CheckpointError(f"config.json says {name} is {value!r}; expected a value like {default!r}")
     return values
 
 
 def _expect_type(raw: Mapping[str, Any], expected: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise CheckpointError(f"config.json has {raw!r} in place of an object that describes a {expected!r}")
     found = raw.get("model_type", expected)
     if found != expected:
         raise CheckpointError(

@@ -45,6 +45,7 @@ _DIT_FIELDS = {
     "rope_theta": float,
     "rope_axes_dim": tuple,
 }
+_MAY_BE_NONE = ("num_layers", "num_single_layers", "num_refiner_layers")
 _VAE_FIELDS = {
     "in_channels": int,
     "out_channels": int,
@@ -259,5 +260,8 @@ def _fields(content: Mapping[str, Any], kinds: Mapping[str, type], expected: str
         if type(value) is not kind:
             got = "missing" if name not in content else repr(value)
             raise CheckpointError(f"the config of {expected} needs {name} as {kind.__name__}; it is {got}.")
+        sizes: tuple[int, ...] = value if kind is tuple else (value,) if kind is int else (1,)
+        if min(sizes, default=0) < (0 if name in _MAY_BE_NONE else 1):
+            raise CheckpointError(f"the config of {expected} says {name} is {value!r}; sizes begin at 1.")
         values[name] = value
     return values
