@@ -260,7 +260,7 @@ def _fields(content: Mapping[str, Any], kinds: Mapping[str, type], expected: str
         if type(value) is not kind:
             got = "missing" if name not in content else repr(value)
             raise CheckpointError(f"the config of {expected} needs {name} as {kind.__name__}; it is {got}.")
-        sizes: tuple[int, ...] = value if kind is tuple else (value,) if kind is int else (1,)
+        sizes: Any = value if kind is tuple else (value,) if kind is int else (1,)
         if min(sizes, default=0) < (0 if name in _MAY_BE_NONE else 1):
             raise CheckpointError(f"the config of {expected} says {name} is {value!r}; sizes begin at 1.")
         values[name] = value
