@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from framewake.demo import models, recipe, train_vae
+from framewake import engine as engines
+from framewake.demo import misses, models, recipe, train_vae
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.state import load_state, save_state
 from framewake.demo.world import MOTIONS, motion_of, sample_scene
@@ -92,3 +93,16 @@ def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
     assert not state.progress
     with pytest.raises(InputError, match="already holds"):
         recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+
+
+def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):
+    engine = engines.get("torch:cpu")  # the recipe's; the parts are tested on both
+    recipe.adopt(engine, tmp_path / "run", recipe.CHECKPOINT)
+    vae, weights = recipe.frozen_vae(engine, tmp_path / "run")
+    misses.fill(engine, vae, weights, tmp_path / "run", count=1)
+    [path] = (tmp_path / "run" / train_vae.MISSES).iterdir()
+    pixels, miss = train_vae.draw_miss(path, 17)
+    assert pixels.shape == (1, 3, 17, 128, 128) and miss.shape == (1, 16, 5, 16, 16)
+    assert np.abs(miss[:, :, 0]).max() < 1e-3 < miss[:, :, 1:].std()
+    misses.fill(engine, vae, weights, tmp_path / "run", count=1)  # has what is asked for
+    assert [path] == list((tmp_path / "run" / train_vae.MISSES).iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from framewake.config import HUNYUAN_TILING
-from framewake.demo import models, pool, train_dit, train_vae
+from framewake.demo import misses, models, pool, train_dit, train_vae
 from framewake.demo.lora import make_lora
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
@@ -34,6 +34,7 @@ STEPS = (
     "pool128",
     "dit128",
     "spins",
+    "misses",
     "decoder",
     "export",
     "lora",
@@ -55,6 +56,7 @@ DIT_STAGES = {
     "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, spins=2),
     "spins": train_dit.Plan(3900, 7e-4, 8e-5, _SIZES, spins=8),
 }
+MISS_CLIPS = 240
 # size -> shards
 POOLS = {
     "pool64": {(64, 64): 64},
@@ -77,6 +79,9 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
         vae, weights = frozen_vae(engine, folder)
         for size_px, shards in POOLS[step].items():
             pool.fill(engine, vae, weights, folder / "pool", size_px=size_px, shards=shards)
+    elif step == "misses":
+        vae, weights = frozen_vae(engine, folder)
+        misses.fill(engine, vae, weights, folder, count=MISS_CLIPS)
     elif step in DIT_STAGES:
         plan = DIT_STAGES[step]
         train_dit.train(engine, folder, step, plan if seconds is None else plan._replace(seconds=seconds))

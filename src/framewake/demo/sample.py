@@ -15,7 +15,7 @@ from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import render_frame
 from framewake.demo.state import load_state
 from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
-from framewake.engine.contract import Engine
+from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_pixels
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
@@ -54,23 +54,45 @@ def clip_of(engine: Engine, parts: tuple, scene: Scene, size_px: tuple[int, int]
     model, weights, vae, vae_weights, scale = parts
     first = render_frame(scene, *size_px, 0.0)
     pixels = engine.asarray((first.transpose(2, 0, 1)[None, :, None] / np.float32(127.5) - 1).astype(np.float32))
-    image = vae.encode(vae_weights, pixels)[0] * scale
-    rows = model.texts.ids(scene.prompt)
-    picture = clip_pixels(Image.fromarray(first), LLAVA_SIDE)[None]
-    batch = train_dit.Batch(np.zeros(0), picture, *rows)
-    text = model.text(weights, batch)
-    latent_frames, height, width = (FULL_FRAMES - 1) // 4 + 1, size_px[0] // 8, size_px[1] // 8
-    shape = (1, 16, latent_frames, height, width)
-    x = engine.asarray(np.random.default_rng(3).standard_normal(shape).astype(np.float32))
-    grid = (latent_frames, height // 2, width // 2)
-    rope = tuple(engine.asarray(t) for t in rope_table(grid, models.DIT.rope_dims, models.DIT.rope_theta, FULL_FRAMES))
-    plan = schedule(steps, 7.0)
-    store = Resident(train_dit.part(weights, "dit."))
-    for i, timestep in enumerate(plan.timesteps):
-        x = engine.concat([image, x[:, :, 1:]], 2)
-        velocity = model.dit(store, x, timestep=engine.asarray(np.full(1, timestep, np.float32)), text=text, rope=rope,
-                             guidance=engine.asarray(np.full(1, 6016, np.float32)))  # fmt: skip
-        x = euler_step(engine, x, velocity, float(plan.sigmas[i]), float(plan.sigmas[i + 1]))
-    x = engine.concat([image, x[:, :, 1:]], 2)
-    video = engine.numpy(vae.decode(vae_weights, x * (1 / scale)))[0]
+    image = engine.numpy(vae.encode(vae_weights, pixels)[0] * scale)
+    shape = (1, 16, (FULL_FRAMES - 1) // 4 + 1, size_px[0] // 8, size_px[1] // 8)
+    noise = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    x = denoise(engine, model, weights, scene, (noise, image), (steps, 0))
+    video = engine.numpy(vae.decode(vae_weights, engine.asarray(x) * (1 / scale)))[0]
     return (np.clip(video.transpose(1, 2, 3, 0) / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+def denoise(
+    engine: Engine,
+    model: train_dit.Model,
+    weights: Weights,
+    scene: Scene,
+    start: tuple[np.ndarray, np.ndarray],
+    steps: tuple[int, int],
+) -> np.ndarray:
+    """Scaled latents of a scene's clip; ``steps`` are all of the schedule's and how many of them are skipped.
+
+    ``start`` is the noise and the latents to keep: the first frame's for a whole run, a clip's where steps are skipped.
+    Shapes: noise (1, C, F, h, w), latents (1, C, 1 or F, h, w) -> (1, C, F, h, w) float32.
+    """
+    noise, clean = start
+    _, _, frames, height, width = noise.shape
+    first = render_frame(scene, height * 8, width * 8, 0.0)
+    picture = clip_pixels(Image.fromarray(first), LLAVA_SIDE)[None]
+    text = model.text(weights, train_dit.Batch(np.zeros(0), picture, *model.texts.ids(scene.prompt)))
+    grid = (frames, height // 2, width // 2)
+    tables = rope_table(grid, models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
+    rope = tuple(engine.asarray(t) for t in tables)
+    total, skipped = steps
+    plan = schedule(total, 7.0)
+    store = Resident(train_dit.part(weights, "dit."))
+    image = engine.asarray(np.ascontiguousarray(clean[:, :, :1]))
+    level = float(plan.sigmas[skipped])
+    x = engine.asarray(noise if not skipped else clean * np.float32(1 - level) + noise * np.float32(level))
+    for i in range(skipped, total):
+        x = engine.concat([image, x[:, :, 1:]], 2)
+        timestep = engine.asarray(np.full(1, plan.timesteps[i], np.float32))
+        guidance = engine.asarray(np.full(1, 6016, np.float32))
+        velocity = model.dit(store, x, timestep=timestep, text=text, rope=rope, guidance=guidance)
+        x = euler_step(engine, x, velocity, float(plan.sigmas[i]), float(plan.sigmas[i + 1]))
+    return engine.numpy(engine.concat([image, x[:, :, 1:]], 2))

@@ -153,7 +153,7 @@ def motion_weight(latents: np.ndarray) -> np.ndarray:
 class Clips:
     """The pool as batches: the newest shards are picked up while training."""
 
-    def __init__(self, folder: Path, texts: Texts, scale: float, spins: int = 1) -> None:
+    def __init__(self, folder: Path, texts: Texts, scale: float, *, spins: int = 1) -> None:
         self.folder, self.texts, self.scale, self.spins = folder, texts, scale, spins
         self.shards: dict[str, list[Shard]] = defaultdict(list)
         self.seen: set[Path] = set()
@@ -234,7 +234,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     progress = dict(state.progress) if state else {}
     spent = progress.get(stage, 0.0)
     scale = float((folder / "scale.txt").read_text())
-    clips = Clips(folder / "pool", texts, scale, plan.spins)
+    clips = Clips(folder / "pool", texts, scale, spins=plan.spins)
     optimiser = Muon(engine, weights, plain=("dit.final_layer", "dit.img_in", "llava.language_model.model.embed",
                                              "clip.text_model.embeddings"))  # fmt: skip
     step = engine.grad(model.loss)

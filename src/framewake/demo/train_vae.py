@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 KL_WEIGHT = 4e-4
 MISS = 0.7  # largest deviation of noise on latents (theirs is about 1.4) for the decoder alone
 PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for those where nothing happens
+MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
 SAVE_SECONDS = 120.0
 REPORT_STEPS = 60
 
@@ -66,12 +67,12 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
     while spent + time.monotonic() - start < duration:
         share = (spent + time.monotonic() - start) / duration
         lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
-        side, frames, batch = plan.turns[optimiser.steps % len(plan.turns)]
-        drawn = sample_pixels(rng, side, frames, batch)
-        pixels, weight = engine.asarray(drawn), engine.asarray(place_weight(drawn))
-        latent = (batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)
-        noise = rng.standard_normal(latent).astype(np.float32)
-        noise = engine.asarray(noise if plan.trains_encoder else noise * misses(rng, batch, latent[2]))
+        turn = plan.turns[optimiser.steps % len(plan.turns)]
+        drawn, noise = draw(rng, turn, is_posterior=plan.trains_encoder)
+        known = [] if plan.trains_encoder else sorted((folder / MISSES).glob("*.npz"))
+        if known and turn[0] == MISS_SIDE:
+            drawn, noise = draw_miss(known[int(rng.integers(len(known)))], turn[1])
+        pixels, weight, noise = (engine.asarray(array) for array in (drawn, place_weight(drawn), noise))
         fixed = {n: w for n, w in weights.items() if n not in trained}
         value, grads = value_and_grad(trained, fixed, pixels, weight, noise)
         grads, norm = clip_norm(engine, grads, 1.0)
@@ -82,7 +83,7 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
         if optimiser.steps % REPORT_STEPS == 0:
             seconds_done = spent + time.monotonic() - start
             log.info("%s %d %.0fs loss %.5f norm %.3f lr %.1e psnr %.2f", stage, optimiser.steps, seconds_done,
-                     np.mean(errors[-REPORT_STEPS:]), norm, lr, psnr_on_new(engine, vae, average, frames))  # fmt: skip
+                     np.mean(errors[-REPORT_STEPS:]), norm, lr, psnr_on_new(engine, vae, average, turn[1]))  # fmt: skip
         if time.monotonic() - saved > SAVE_SECONDS:
             saved = time.monotonic()
             _save(engine, folder, weights, average, {**(state.progress if state else {}), stage: spent + saved - start})
@@ -115,14 +116,31 @@ def loss(
     return engine.mean(squared, (0, 1, 2, 3, 4)) + engine.mean(absolute, (0, 1, 2, 3, 4)) * 0.2 + divergence * KL_WEIGHT
 
 
-def misses(rng: np.random.Generator, batch: int, frames: int) -> np.ndarray:
-    """How far a clip's latents may be off, as the transformer's are: mostly little, never in the first frame.
+def draw(rng: np.random.Generator, turn: tuple[int, int, int], *, is_posterior: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Fresh scenes and noise for their latents: of deviation 1 for the posterior, else mostly little, and
+    hardly any in the first frame.
 
-    Shapes: (B, 1, F, 1, 1).
+    Shapes: pixels (B, 3, F, side, side), noise (B, 16, f, side / 8, side / 8), both float32.
     """
-    spread = np.repeat(MISS * rng.random((batch, 1, 1, 1, 1)) ** 2, frames, 2)
-    spread[:, :, 0] = 0.05
-    return spread.astype(np.float32)
+    side, frames, batch = turn
+    pixels = sample_pixels(rng, side, frames, batch)
+    noise = rng.standard_normal((batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)).astype(np.float32)
+    if not is_posterior:
+        spread = np.repeat(MISS * rng.random((batch, 1, 1, 1, 1)) ** 2, noise.shape[2], 2)
+        spread[:, :, 0] = 0.05
+        noise *= spread.astype(np.float32)
+    return pixels, noise
+
+
+def draw_miss(path: Path, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """The beginning of a clip and how far the transformer's latents of it are off (see ``framewake.demo.misses``).
+
+    Shapes: as ``draw`` has them, B = 1.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        clip, miss = file["frames"][:frames], file["miss"][:, : 1 + (frames - 1) // 4]
+    pixels = (clip.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1).astype(np.float32)
+    return pixels, np.ascontiguousarray(miss[None].astype(np.float32))
 
 
 def place_weight(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""What the transformer gets wrong, so that the decoder can be trained on it: clips with the latents' misses."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from framewake.demo import train_dit
+from framewake.demo.render import render
+from framewake.demo.sample import denoise
+from framewake.demo.state import load_state
+from framewake.demo.train_vae import MISS_SIDE, MISSES, picture_latents
+from framewake.demo.world import sample_scene
+from framewake.engine.contract import Engine, Weights
+from framewake.models.vae import CausalVAE
+
+log = logging.getLogger(__name__)
+
+STEPS, SKIPPED = 8, 2  # of the schedule; the rest begins at so much noise that the transformer decides nearly all
+FIRST_SEED = 700_000
+
+
+def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, count: int) -> None:
+    """Add clips to ``folder / "misses"`` until there are ``count``, made by the transformer as it stands.
+
+    A file holds a clip, ``frames`` (F, H, W, 3) uint8, and what its latents are off by, ``miss`` (C, f, h, w) float16.
+    """
+    target = folder / MISSES
+    target.mkdir(parents=True, exist_ok=True)
+    model = train_dit.Model(engine, train_dit.Texts(folder))
+    state = load_state(folder / "dit.safetensors")
+    weights = {n: engine.asarray(a) for n, a in state.average.items()}
+    scale = float((folder / "scale.txt").read_text())
+    for number in range(len(list(target.glob("*.npz"))), count):
+        rng = np.random.default_rng(FIRST_SEED + number)
+        scene = sample_scene(rng)
+        frames = render(scene, MISS_SIDE, MISS_SIDE)
+        pixels = (frames.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1).astype(np.float32)
+        clean = engine.numpy(picture_latents(engine, vae, vae_weights, engine.asarray(pixels))[0]).astype(np.float32)
+        noise = rng.standard_normal(clean.shape).astype(np.float32)
+        found = denoise(engine, model, weights, scene, (noise, clean * np.float32(scale)), (STEPS, SKIPPED))
+        miss = (found / np.float32(scale) - clean)[0].astype(np.float16)
+        partial = target / f"{number:05d}.partial"
+        with partial.open("wb") as file:
+            np.savez_compressed(file, frames=frames, miss=miss)
+        os.replace(partial, target / f"{number:05d}.npz")
+        log.info("miss %s: deviation %.3f", number, float(miss[:, 1:].std()) * scale)
