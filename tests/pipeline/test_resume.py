@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 from toy_checkpoint import write_picture
 
 from framewake.errors import InputError, ResourceError
 from framewake.pipeline import Output, Pipeline, Step
-from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, save_latents
 
 STEPS = 7
 
@@ -75,3 +78,19 @@ def test_a_run_leaves_nothing_behind_however_it_ends(toy, engine, request_of, tm
     assert pipeline.parts.held() == ()
     list(pipeline.resume(load_latents(latents_path(tmp_path / "clip.mp4")), Output(tmp_path / "clip.mp4")))
     assert pipeline.parts.held() == ()
+
+
+def test_damaged_latents_are_refused(tmp_path):
+    """Bytes changed at places that a seed chose: what a zip reader says of them has many names."""
+    file, draw = tmp_path / "clip.mp4.latents.npz", random.Random(1)
+    save_latents(file, SavedLatents(np.zeros((1, 2, 1, 2, 2), np.float32), {"request": {}}, 3, "ab"))
+    whole, refused = file.read_bytes(), 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        file.write_bytes(damaged)
+        try:
+            load_latents(file)
+        except InputError:
+            refused += 1
+    assert refused > 100

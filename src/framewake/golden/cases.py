@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from framewake.config import Condition, DiTConfig, TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import CheckpointError
 from framewake.golden import rule
+from framewake.pipeline.latents import DAMAGE
 from framewake.weights.files import read_json
 from framewake.weights.store import Resident
 
@@ -47,7 +47,7 @@ class Case(NamedTuple):
         try:
             with np.load(self.file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise CheckpointError(f"{self.file} cannot be read as arrays: {error}.") from error
         strange = sorted(set(arrays) ^ set(self.meanings))
         if strange:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ import numpy as np
 from framewake.errors import InputError
 
 FORMAT = "framewake latents 1"
+# What numpy's reader and the zip reader below it raise on a damaged file.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 CACHE = "cache_"  # how the names of a step cache's arrays begin
 
 
@@ -106,7 +109,7 @@ def load_latents(path: Path) -> SavedLatents:
             step = int(arrays["step"]) if "step" in arrays else None
             picture = str(arrays["picture"]) if "picture" in arrays else ""
             cache = {name: arrays[name] for name in arrays.files if name.startswith(CACHE)}
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, TypeError) as error:
         raise InputError(f"{path} does not hold saved latents ({error}). Name a .latents.npz file.") from error
     if not isinstance(metadata, dict) or metadata.pop("format", None) != FORMAT or latents.ndim != 5:
         raise InputError(f"{path} does not hold latents saved by this program: expected {FORMAT!r}.")
