@@ -10,7 +10,6 @@ from PIL import Image
 
 from framewake.errors import InputError
 from framewake.media.image import DAMAGE, FORMATS
-from framewake.media.video import read_video
 from framewake.service.refusals import TooLarge
 from framewake.service.storage import write_whole
 
@@ -26,9 +25,8 @@ def write_preview(path: Path, preview: np.ndarray) -> None:
     write_whole(path, _encoded(image, "PNG"))
 
 
-def write_thumbnail(path: Path, clip: Path) -> None:
-    """The middle frame of a clip."""
-    frames, _ = read_video(clip)
+def write_thumbnail(path: Path, frames: np.ndarray) -> None:
+    """The middle frame of a clip. Shapes: uint8 (F, H, W, 3)."""
     image = Image.fromarray(frames[len(frames) // 2])
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     write_whole(path, _encoded(image, "JPEG"))

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import DiskFullError, FramewakeError, InputError
 from framewake.media.output import clear_abandoned
+from framewake.media.video import read_video
 from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile, Written
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.latents import latents_path, load_latents
@@ -151,7 +152,7 @@ class Worker:
             with contextlib.closing(events):
                 self._follow(events, lease)
         if not Path(THUMBNAIL).is_file():
-            write_thumbnail(Path(THUMBNAIL), Path(CLIP))
+            write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
 
     def _events(self, job: Row[Any]) -> tuple[Any, int]:
@@ -193,6 +194,7 @@ class Worker:
                         told = time.monotonic()
                 case Result():
                     self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
+                    write_thumbnail(Path(THUMBNAIL), event.frames)  # reading a long clip again takes seconds
 
     def _check(self) -> None:
         """Whether to go on.
