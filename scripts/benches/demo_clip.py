@@ -84,12 +84,17 @@ def today() -> str:
 
 
 def note(rows: list[str], heading: str) -> None:
-    """Add rows below what a benchmark has written before."""
+    """Add rows of a table below its last one, and anything else at the end of the section."""
     before, found, after = NOTES.read_text().partition(heading)
     if not found:
         raise SystemExit(f"{NOTES} has no section '{heading}'")
     table, rule, rest = after.partition("\n## ")
-    NOTES.write_text(before + heading + table.rstrip() + "\n" + "\n".join(rows) + "\n" + (rule + rest if rule else ""))
+    lines = table.rstrip().split("\n")
+    is_row = [line.startswith("|") for line in lines]
+    # A paragraph may stand behind the table: what follows it would be no part of the table.
+    end = len(lines) - is_row[::-1].index(True) if rows[0].startswith("|") and any(is_row) else len(lines)
+    lines[end:end] = rows
+    NOTES.write_text(before + heading + "\n".join(lines) + "\n" + (rule + rest if rule else ""))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,15 @@ def test_the_same_name_gives_the_same_object(engine):
     assert engine.reason == "asked for"
 
 
+def test_importing_a_framework_makes_no_work_for_the_search_for_garbage(engine):
+    done = python(
+        "import gc\nfrom framewake import engine\n"
+        f"engine.get({engine.name!r})\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 50_000, len(gc.get_objects()) < 50_000)"
+    )
+    assert done.stdout.split() == ["True", "True", "True"], done.stderr
+
+
 def test_auto_says_why():
     chosen = engines.get("auto")
     assert chosen.name in [name if name.endswith("cpu") else f"{name}:0" for name in engines.installed()]
