@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
-from framewake.nn.attention import split_heads
 from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
 from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
@@ -59,25 +58,32 @@ class ChunkedDoubleBlock:
 
     def attended(self, w: Weights, image: Tensor, text: Tensor, parts, rope) -> Tensor:
         """What all tokens attended to. Shapes: -> (B, N + T, D)."""
-        engine = self.engine
-        qs, ks, vs = [], [], []
-        for chunk in self.image_chunks:
-            q, k, v = self.heads(w, "img", image, chunk, parts[0])
-            cos, sin = rope[0][chunk.start : chunk.stop], rope[1][chunk.start : chunk.stop]
-            qs, ks, vs = [*qs, engine.rotate(q, cos, sin)], [*ks, engine.rotate(k, cos, sin)], [*vs, v]
-        for chunk in self.text_chunks:
-            q, k, v = self.heads(w, "txt", text, chunk, parts[1])
-            qs, ks, vs = [*qs, q], [*ks, k], [*vs, v]
-        return _attention(engine, self.config, self.layout, (qs, ks, vs))
+        q = self.projected(w, 0, (image, text), parts, rope)
+        k = self.projected(w, 1, (image, text), parts, rope)
+        v = self.projected(w, 2, (image, text), parts, rope)
+        return _attention(self.engine, self.config, self.layout, q, k, v)
 
-    def heads(self, w: Weights, kind: str, x: Tensor, chunk: Chunk, parts) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value of one chunk, q and k normed."""
-        engine = self.engine
-        x = _normed(engine, x, chunk, parts[0], parts[1])
-        q, k, v = split_heads(engine, linear(engine, w, kind + "_attn_qkv", x), self.config.heads)
-        q = engine.rms_norm(q, w[kind + "_attn_q_norm.weight"])
-        k = engine.rms_norm(k, w[kind + "_attn_k_norm.weight"])
-        return q, k, v
+    def projected(self, w: Weights, place: int, tokens: tuple[Tensor, Tensor], parts, rope) -> Tensor:
+        """Queries (place 0), keys (1) or values (2) of all tokens. Shapes: -> (B, N + T, A, E)."""
+        pieces = []
+        for chunk in self.image_chunks:
+            piece = self.heads(w, ("img", place), tokens[0], chunk, parts[0])
+            if place < 2:
+                cos, sin = rope[0][chunk.start : chunk.stop], rope[1][chunk.start : chunk.stop]
+                piece = self.engine.rotate(piece, cos, sin)
+            pieces = [*pieces, piece]
+        for chunk in self.text_chunks:
+            pieces = [*pieces, self.heads(w, ("txt", place), tokens[1], chunk, parts[1])]
+        return pieces[0] if len(pieces) == 1 else self.engine.concat(pieces, 1)
+
+    def heads(self, w: Weights, which: tuple[str, int], x: Tensor, chunk: Chunk, parts) -> Tensor:
+        """Query, key or value of one chunk; query and key normed."""
+        kind, place = which
+        x = _normed(self.engine, x, chunk, parts[0], parts[1])
+        x = _third(self.engine, x, w[kind + "_attn_qkv.weight"], w[kind + "_attn_qkv.bias"], place, self.config.heads)
+        if place == 2:
+            return x
+        return self.engine.rms_norm(x, w[kind + ("_attn_q_norm.weight", "_attn_k_norm.weight")[place]])
 
     def added(self, w: Weights, kind: str, pair: tuple[Tensor, Tensor], chunks: Sequence[Chunk], parts) -> Tensor:
         """Tokens plus the projection of what they attended to, plus the MLP, each through its gate."""
@@ -121,18 +127,24 @@ class ChunkedSingleBlock:
 
     def attended(self, w: Weights, x: Tensor, parts, rope) -> Tensor:
         """What all tokens attended to. Shapes: -> (B, N + T, D)."""
+        q = self.projected(w, 0, x, parts, rope)
+        k = self.projected(w, 1, x, parts, rope)
+        v = self.projected(w, 2, x, parts, rope)
+        return _attention(self.engine, self.config, self.layout, q, k, v)
+
+    def projected(self, w: Weights, place: int, x: Tensor, parts, rope) -> Tensor:
+        """Queries (place 0), keys (1) or values (2) of all tokens. Shapes: -> (B, N + T, A, E)."""
         engine = self.engine
-        rows = 3 * x.shape[2]
-        weight, bias = w["linear1.weight"][:rows], w["linear1.bias"][:rows]
-        qs, ks, vs = [], [], []
+        pieces = []
         for chunk in self.chunks:
-            inner = engine.linear(_normed(engine, x, chunk, parts[0], parts[1]), weight, bias)
-            q, k, v = split_heads(engine, inner, self.config.heads)
-            cos, sin = rope[0][chunk.start : chunk.stop], rope[1][chunk.start : chunk.stop]
-            q = engine.rotate(engine.rms_norm(q, w["q_norm.weight"]), cos, sin)
-            k = engine.rotate(engine.rms_norm(k, w["k_norm.weight"]), cos, sin)
-            qs, ks, vs = [*qs, q], [*ks, k], [*vs, v]
-        return _attention(engine, self.config, self.layout, (qs, ks, vs))
+            piece = _normed(engine, x, chunk, parts[0], parts[1])
+            piece = _third(engine, piece, w["linear1.weight"], w["linear1.bias"], place, self.config.heads)
+            if place < 2:
+                cos, sin = rope[0][chunk.start : chunk.stop], rope[1][chunk.start : chunk.stop]
+                piece = engine.rms_norm(piece, w[("q_norm.weight", "k_norm.weight")[place]])
+                piece = engine.rotate(piece, cos, sin)
+            pieces = [*pieces, piece]
+        return pieces[0] if len(pieces) == 1 else engine.concat(pieces, 1)
 
 
 def _normed(engine: Engine, x: Tensor, chunk: Chunk, shifts, scales) -> Tensor:
@@ -141,8 +153,17 @@ def _normed(engine: Engine, x: Tensor, chunk: Chunk, shifts, scales) -> Tensor:
     return normed_and_modulated(engine, piece, counts, (shifts[chunk.group],), (scales[chunk.group],))
 
 
-def _attention(engine: Engine, config: DiTConfig, layout, pieces) -> Tensor:
-    """Attention over all tokens of query, key and value in pieces. Shapes: pieces (B, n, A, E) -> (B, N, D)."""
-    q, k, v = [part[0] if len(part) == 1 else engine.concat(part, 1) for part in pieces]
+def _third(engine: Engine, x: Tensor, weight: Tensor, bias: Tensor, place: int, heads: int) -> Tensor:
+    """Queries, keys or values alone, from their rows of a fused layer: a view of all three would keep all three.
+
+    Shapes: x (B, n, D), weight (3 D or more, D) -> (B, n, A, E).
+    """
+    batch, tokens, width = x.shape
+    rows = slice(place * width, (place + 1) * width)
+    return engine.reshape(engine.linear(x, weight[rows], bias[rows]), (batch, tokens, heads, width // heads))
+
+
+def _attention(engine: Engine, config: DiTConfig, layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over all tokens. Shapes: q, k, v (B, N, A, E) -> (B, N, D)."""
     out = engine.attention(q, k, v, scale=config.head_dim**-0.5, lengths=layout.lengths)
     return engine.reshape(out, (q.shape[0], q.shape[1], config.hidden_size))

@@ -14,7 +14,7 @@ import numpy as np
 from framewake.config import DiTConfig
 from framewake.errors import FramewakeError
 from framewake.media.video import to_uint8, writing_video
-from framewake.models.tiling import decoding
+from framewake.models.tiling import decode_tile, decoding
 from framewake.pipeline.events import Event, Tile, Written
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.parts import Parts
@@ -40,7 +40,7 @@ def decode(
         work = decoding(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling)
         pixels = yield from _told(work)
     else:
-        pixels = engine.numpy(vae.model.decode(vae.weights.part(""), engine.asarray(scaled)))
+        pixels = engine.numpy(decode_tile(vae.model, vae.weights.part(""), engine.asarray(scaled)))
     return to_frames(pixels)[dropped_frames(checkpoint.dit) :]
 
 

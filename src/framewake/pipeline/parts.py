@@ -98,6 +98,8 @@ class Parts:
         if name == "dit" and "dit" in self.placements:
             model.chunk_tokens = self.placements["dit"].chunk_tokens
             model.is_compiled = self._compiles() and model.chunk_tokens is None
+        if name == "vae" and "vae" in self.placements:
+            model.slab_numbers = self.placements["vae"].slab_numbers
         return Part(model, self._loaded[name][1])
 
     def _compiles(self) -> bool:

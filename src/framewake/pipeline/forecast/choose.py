@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from framewake.cache import parse_cache
+from framewake.config import TilingConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
+from framewake.models.vae_slabs import usual_numbers
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
@@ -22,6 +24,7 @@ from framewake.shapes import token_count
 from framewake.weights.load import Checkpoint
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
+SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
 # Memory of libraries that appears with the first work, and seconds that small operations add.
 START_BYTES = {"torch": 60 << 20, "mindspore": 80 << 20}
 BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
@@ -51,8 +54,11 @@ class Forecast:
     @property
     def notes(self) -> list[str]:
         """What a person should know who did not ask: only what is not as usual."""
-        kinds = {f"{PART[n]}: {said(p)}" for n, p in self.placements.items() if p.is_streamed or p.chunk_tokens}
-        return sorted(kinds)
+        return sorted(
+            f"{PART[name]}: {said(place)}"
+            for name, place in self.placements.items()
+            if place.is_streamed or place.chunk_tokens or place.slab_numbers
+        )
 
 
 class Setup(NamedTuple):
@@ -123,13 +129,11 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     """The first placement of each part that fits, fastest first; the smallest where none does."""
     checkpoint, precision = setup.checkpoint, setup.precision
     tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
-    tile = cost.tile_bytes(checkpoint.vae, tiling, plan.shape, precision.vae)
-    first = cost.tile_bytes(checkpoint.vae, None, (1, plan.shape.height, plan.shape.width), precision.vae)
     text = cost.text_bytes(checkpoint.llava, scene.text * scene.batch, precision.text)
     works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {
         "llava": (precision.text, [(None, text)]),
         "clip_text": (precision.text, [(None, 1 << 20)]),
-        "vae": (precision.vae, [(None, cost.decode_bytes(max(tile, first), setup.engine.kind, setup.engine.device))]),
+        "vae": (precision.vae, decoding_sizes(setup, plan, tiling)),
         "dit": (precision.transformer, [(None, cost.step_bytes(checkpoint.dit, scene))]),
     }
     works["dit"][1].extend(
@@ -146,7 +150,29 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         other = found[BESIDE[name]].weights if name in BESIDE else 0
         beside = [(chunk, work + other) for chunk, work in sizes]
         found[name] = fitting(held, beside, room, has_streams=bool(model.streams()))
-    return found
+    vae = found["vae"]
+    return found | {"vae": vae._replace(chunk_tokens=None, slab_numbers=vae.chunk_tokens)}
+
+
+def decoding_sizes(setup: Setup, plan: Plan, tiling: TilingConfig | None) -> list[tuple[int | None, int]]:
+    """Memory for the autoencoder: whole tiles, then a few frames of each at a time. On a CPU that is the only way.
+
+    Smaller tiles would be another picture, because normalisation sees a whole tile.
+    """
+    config, dtype, engine, size = setup.checkpoint.vae, setup.precision.vae, setup.engine, plan.shape
+    encode = cost.tile_bytes(config, None, (1, size.height, size.width), dtype)
+
+    def decode(numbers: int) -> int:
+        is_host = engine.device == "cpu"
+        return cost.slab_bytes(config, tiling, size, dtype, slab_numbers=numbers, is_host=is_host)
+
+    found: list[tuple[int | None, int]] = [(None, cost.tile_bytes(config, tiling, size, dtype))]
+    usual = usual_numbers(engine)
+    if usual is not None:
+        found = [(None, decode(usual))]
+    elif size.frames > 1:
+        found += [(numbers, decode(numbers)) for numbers in SLABS]
+    return [(numbers, cost.decode_bytes(max(work, encode), engine.kind, engine.device)) for numbers, work in found]
 
 
 def seconds(

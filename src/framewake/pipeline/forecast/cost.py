@@ -17,12 +17,16 @@ Shapes = Mapping[str, tuple[int, ...]]
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 # Tensors of (tokens, width) that are alive at the widest place of a block: behind the concatenation in a single
-# block; when chunked, at the concatenation of query, key or value.
+# block; when chunked, where the values are joined (the embedded image is still there), or beside a chunk's MLP.
 WHOLE = 24
 CHUNKED = 6
-IN_CHUNK = 40  # of (chunk, width), most of them float32
-# Tensors of (one tile at full size, widest channels there) in the last stage of the decoder.
+BESIDE_CHUNK = 5
+IN_CHUNK = 10  # of (chunk, width)
+# Tensors of (one tile at full size, widest channels there) in the last stage of the decoder: all at once, and a few
+# frames at a time, where the input is used up while the output is made; and of those few frames, in float32.
 TILE = 5
+SLABS = 1.15
+IN_SLAB = {"host": 8, "device": 3}  # a CPU's library of convolutions keeps copies
 # What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
 CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
 CONVOLUTION_START = {"torch": 0, "mindspore": 265 << 20}
@@ -85,8 +89,9 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
     if chunk is None:
         wide = WHOLE * scene.joined * row * size
     else:
-        wide = (CHUNKED * scene.joined * size + IN_CHUNK * min(chunk, scene.joined) * 4) * row
-    tables = 2 * scene.joined * config.head_dim * 4
+        inside = BESIDE_CHUNK * scene.joined + IN_CHUNK * min(chunk, scene.joined)
+        wide = max(CHUNKED * scene.joined, inside) * row * size
+    tables = (2 if chunk is None else 4) * scene.joined * config.head_dim * 4
     return wide + tables + scores_bytes(config.heads, scene) + scene.kept * scene.tokens * row * size
 
 
@@ -109,13 +114,37 @@ def step_operations(config: DiTConfig, scene: Scene) -> float:
 
 def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:
     """Memory that decoding needs for the tile it is at. ``size`` is frames, height and width of the clip in pixels."""
+    frames, numbers = _widest(config, tiling, size)
+    return TILE * frames * numbers * BYTES[dtype]
+
+
+def slab_bytes(
+    config: VAEConfig,
+    tiling: TilingConfig | None,
+    size: tuple[int, int, int],
+    dtype: str,
+    *,
+    slab_numbers: int,
+    is_host: bool,
+) -> int:
+    """Memory that the same tile needs a few frames at a time: slabs of so many numbers, or of one frame."""
+    frames, numbers = _widest(config, tiling, size)
+    # A convolution sees two frames more than it gives.
+    inside = min(max(slab_numbers, numbers) + 2 * numbers, frames * numbers)
+    return (
+        int(SLABS * frames * numbers * BYTES[dtype])
+        + IN_SLAB["host" if is_host else "device"] * inside * BYTES["float32"]
+    )
+
+
+def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int]) -> tuple[int, int]:
+    """Frames of the largest tile, and the numbers of one frame where the decoder is widest at full size."""
     frames, height, width = size
     if tiling is not None and tiling.is_temporal:
         frames = min(frames, tiling.sample_frames + 1)
     if tiling is not None and tiling.is_spatial:
         height, width = min(height, tiling.sample_size), min(width, tiling.sample_size)
-    channels = config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
-    return TILE * frames * height * width * channels * BYTES[dtype]
+    return frames, height * width * config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
 
 
 def decode_bytes(tile: int, kind: str, device: str) -> int:

@@ -19,13 +19,17 @@ PART = {
 
 
 class Placement(NamedTuple):
-    """Where a part's weights are and in which pieces it works. Units: bytes on the device."""
+    """Where a part's weights are and in which pieces it works. Units: bytes on the device.
+
+    ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many numbers.
+    """
 
     is_streamed: bool
     chunk_tokens: int | None
     weights: int
     work: int
     reason: str
+    slab_numbers: int | None = None
 
     @property
     def peak(self) -> int:
@@ -50,6 +54,8 @@ def said(place: Placement) -> str:
     how = "streamed" if place.is_streamed else "resident"
     if place.chunk_tokens is not None:
         how += f", {place.chunk_tokens} tokens at a time"
+    if place.slab_numbers is not None:
+        how += ", a few frames at a time"
     return f"{how} ({place.reason})"
 
 
