@@ -22,7 +22,9 @@ from framewake.weights.convert import LAYOUTS, convert
 from framewake.weights.files import open_tensors, write_tensors
 from framewake.weights.layouts import COMPONENTS, Files
 from framewake.weights.load import open_checkpoint
+from framewake.weights.quant import STORED
 from framewake.weights.storage import widen
+from framewake.weights.verify import verify
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 
@@ -71,6 +73,15 @@ def test_types(source, tmp_path, layout, dtype, largest):
     assert difference(folder, back) == 0
     kinds = {open_checkpoint(back)._file("dit").dtype(name) for name in open_checkpoint(back)._file("dit").names()}
     assert kinds == {converting.KINDS[dtype]}
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int8"])
+def test_verify_tells_what_is_stored(source, tmp_path, kind):
+    checkpoint = open_checkpoint(written(source, tmp_path / "x", layout="framewake", dtype=kind))
+    for found in verify(checkpoint, shapes(checkpoint)):
+        on_disk = sum(file.stat().st_size for file in found.files)
+        assert 0 < found.size < on_disk, "scaled numbers were counted in place of the stored ones"
+        assert (STORED[kind] in found.kinds) == (found.component in ("dit", "llava", "clip_text")), found
 
 
 def test_what_the_libraries_read(source, tmp_path):

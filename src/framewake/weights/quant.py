@@ -115,24 +115,3 @@ def to_float8(values: np.ndarray) -> np.ndarray:
     count = np.rint(magnitude / step)  # 0 to 16; 16 is the next exponent's 8
     bits = (exponent + 6).astype(np.int32) * 8 + count.astype(np.int32)
     return (bits + np.where(np.signbit(clipped), 128, 0)).astype(np.uint8)
-
-
-class Error(NamedTuple):
-    """How far eight bits are from bfloat16: largest difference over the largest value, and over all, in squares."""
-
-    largest: float
-    relative: float
-
-
-def error_of(values: np.ndarray, kind: Kind) -> Error:
-    """The error of a matrix in eight bits against the same in bfloat16. Shapes: values (O, I)."""
-    reference = from_bfloat16(to_bfloat16(values))
-    found = from_bfloat16(to_bfloat16(dequantise(quantise(values, kind), kind)))
-    difference, scale = found - reference, float(np.abs(reference).max(initial=0.0))
-    power = float(np.square(reference, dtype=np.float64).sum())
-    if scale == 0 or power == 0:
-        return Error(0.0, 0.0)
-    return Error(
-        float(np.abs(difference).max()) / scale,
-        float(np.sqrt(np.square(difference, dtype=np.float64).sum() / power)),
-    )

@@ -19,12 +19,14 @@ from framewake.weights.mapped import Shapes
 from framewake.weights.pieces import CHUNK_BYTES, FLOATS
 from framewake.weights.storage import STORAGE, Tensors, widen
 from framewake.weights.torch_file import TorchFile
+from framewake.weights.views import stored_kind
 
 
 class Finding(NamedTuple):
     """What is known of one part: ``problem`` is None when it can be used.
 
-    ``kinds`` counts tensors by type; ``hashes`` are SHA-256 by file, empty unless everything was read.
+    ``kinds`` counts tensors by the type that they are stored in; ``hashes`` are SHA-256 by file, empty unless
+    everything was read.
     Units: ``size`` in bytes of tensors.
     """
 
@@ -49,10 +51,9 @@ def verify(checkpoint: Checkpoint, shapes: Mapping[Component, Shapes], *, is_ful
             paths = checkpoint.layout.weights[component]
             files = tuple(file for path in paths for file in weight_files(path))
             tensors = checkpoint.check(component, shapes[component]).file
-            kinds = dict(Counter(tensors.dtype(name) for name in tensors.names()))
-            size = sum(
-                math.prod(tensors.shape(name)) * STORAGE[tensors.dtype(name)].itemsize for name in tensors.names()
-            )
+            stored = {name: stored_kind(tensors, name) for name in tensors.names()}
+            kinds = dict(Counter(stored.values()))
+            size = sum(math.prod(tensors.shape(name)) * STORAGE[kind].itemsize for name, kind in stored.items())
             hashes = {}
             if is_full:
                 hashes = {file.name: sha256(file) for file in files}

@@ -91,6 +91,10 @@ class Scaled:
         """A tensor's type; what has a scale is float32 once it is applied."""
         return "F32" if name in self._scales else self._file.dtype(name)
 
+    def stored(self, name: str) -> str:
+        """A tensor's type as its file names it, with a scale or without."""
+        return self._file.dtype(name)
+
     def raw(self, name: str) -> np.ndarray:
         """The bits of the type that ``dtype`` names."""
         return self.read(name) if name in self._scales else self._file.raw(name)
@@ -123,6 +127,11 @@ def is_about_scales(name: str) -> bool:
     return name.endswith(SCALES + IGNORED) or name in MARKERS
 
 
+def stored_kind(file: Tensors, name: str) -> str:
+    """A tensor's type as it lies on the disk, where ``dtype`` is the type of its values."""
+    return file.stored(name) if isinstance(file, Scaled | Joined) else file.dtype(name)
+
+
 class Joined:
     """Several files used like one.
 
@@ -149,6 +158,10 @@ class Joined:
     def dtype(self, name: str) -> str:
         """A tensor's type as its file names it."""
         return self._places[name].dtype(name)
+
+    def stored(self, name: str) -> str:
+        """A tensor's type as its file names it, with a scale or without."""
+        return stored_kind(self._places[name], name)
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bits."""
