@@ -89,7 +89,8 @@ def main() -> int:
     found["seconds"] = time.perf_counter() - begin
     if "streamed" in found and "resident" in found:
         ratio = found["streamed"]["seconds"] / found["resident"]["seconds"]
-        found |= {"ratio": ratio, "is_met": ratio <= SLOWER and found["streamed"]["peak"] <= case.memory}
+        peak = max(found[part]["peak"] for part in ("streamed", "decode") if part in found)
+        found |= {"ratio": ratio, "is_met": ratio <= SLOWER and peak <= case.memory}
         found["difference"] = bench.difference()
         say("streamed over resident", f"{ratio:.3f}; largest difference {found['difference']:.3g} of the largest value")
     record.write(NAME, found | {"rows": rows}, rows, has_notes=not (arguments.no_notes or arguments.toy))
@@ -211,6 +212,8 @@ def decode(bench: Bench) -> dict[str, Any]:
     made = HostTensors(bench.vae.shapes(), elements=bench.elements)
     weights = {name: engine.asarray(made.values(name, dtype), dtype) for name in bench.vae.shapes()}
     latents = np.random.default_rng(2).standard_normal((1, *bench.plan.latent), np.float32)
+    place = bench.placed("vae", bench.case.memory or engine.memory()["free"])
+    bench.vae.slab_numbers = place.slab_numbers
     device.forget_peak(engine)
     tiles = []
     begin = time.perf_counter()
@@ -218,12 +221,12 @@ def decode(bench: Bench) -> dict[str, Any]:
         bench.vae, weights, latents, HUNYUAN_TILING, on_tile=lambda done, total: tiles.append((done, total))
     )
     seconds = time.perf_counter() - begin
-    expected = bench.placed("vae", engine.memory()["free"]).peak
     is_finite = bool(np.isfinite(pixels).all())
     return {
         "seconds": seconds,
         "peak": device.peak_bytes(engine),
-        "expected": expected,
+        "expected": place.peak,
+        "slab_numbers": place.slab_numbers,
         "tiles": len(tiles),
         "is_finite": is_finite,
     }
