@@ -126,6 +126,15 @@ def test_text_to_video_keeps_its_language_model(tmp_path):
         assert (found.dit.condition, found.has_vision) == ("none", False)
 
 
+def test_a_language_model_that_is_not_described_is_refused_first(tmp_path):
+    tree = text_to_video(tmp_path / "a", write_wide_toy(tmp_path / "source", "none"))
+    checkpoint = open_checkpoint(tree)  # of the published width it would open without the file too
+    (tree / "text_encoder" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"text_encoder/config\.json is missing"):
+        list(convert(checkpoint, tmp_path / "x", shapes=shapes(checkpoint)))
+    assert not (tmp_path / "x").exists()
+
+
 def test_memory_stays_bounded(source, tmp_path, monkeypatch):
     """A tensor a hundred times as large as a part of it goes through in parts."""
     monkeypatch.setattr(pieces, "CHUNK_BYTES", 2**16)

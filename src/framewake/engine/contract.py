@@ -1,6 +1,6 @@
 """What a model may ask of a framework: the only place where an operation is documented.
 
-Every engine (``engine/torch.py``, ``engine/mindspore.py``) has exactly these methods with exactly
+Every engine (``engine/torch.py``, ``engine/mindspore/``) has exactly these methods with exactly
 these signatures; a test compares them.  Axis letters: ``B`` batch, ``C`` channels, ``F`` frames,
 ``H W`` grid, ``N M`` tokens, ``D`` width, ``A`` heads, ``E`` head width.
 

@@ -277,8 +277,8 @@ class TorchEngine:
             with torch.enable_grad():
                 value = function(leaves, *args)
             grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-            zero = {n: g if g is not None else torch.zeros_like(weights[n]) for n, g in zip(leaves, grads, strict=True)}
-            return value.detach(), zero
+            found = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(leaves, grads, strict=True)}
+            return value.detach(), found
 
         return value_and_grad
 

@@ -61,6 +61,9 @@ def convert(
     kind = _kind(dtype, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not an empty folder: name a new one.")
+    described = checkpoint.layout.configs["llava"]
+    if not checkpoint.has_vision and not described.is_file():
+        raise CheckpointError(f"{described} is missing: a language model alone needs its config.json here.")
     errors: dict[str, Tally] = {name: Tally() for name in COMPONENTS}
     plans = {
         name: _plan(checkpoint, name, shapes[name], kind=kind, layout=layout, tally=errors[name]) for name in COMPONENTS
@@ -149,8 +152,6 @@ def _describe(checkpoint: Checkpoint, component: Component, folder: Path, layout
         write = diffusers.original_vae_content if layout == "tencent" else diffusers.vae_content
         content = write(checkpoint.vae)
     elif component == "llava":
-        if not checkpoint.has_vision:
-            raise CheckpointError(f"{known} is missing: a language model alone needs its config.json here.")
         content = diffusers.llava_content(checkpoint.llava)
     else:
         content = diffusers.clip_text_content(checkpoint.clip_text)
