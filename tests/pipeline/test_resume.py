@@ -53,6 +53,16 @@ def test_latents_are_saved_on_the_way(pipeline, request_of, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+def test_a_clip_that_is_stopped_behind_its_last_step_is_not_lost(pipeline, request_of, tmp_path):
+    whole, parts = tmp_path / "whole.mp4", tmp_path / "parts.mp4"
+    list(pipeline.run(request_of(steps=3), whole))
+    stop_at(pipeline, request_of(steps=3), parts, 3)
+    saved = load_latents(latents_path(parts))
+    assert saved.step is None
+    assert not any(isinstance(event, Step) for event in pipeline.resume(saved, Output(parts)))
+    assert parts.read_bytes() == whole.read_bytes()
+
+
 def test_another_picture_is_refused(pipeline, request_of, tmp_path):
     picture = write_picture(tmp_path / "own.png")
     stop_at(pipeline, request_of(steps=STEPS, image=str(picture)), tmp_path / "clip.mp4", 2)

@@ -95,17 +95,16 @@ def denoise(
     velocity = velocity_function(
         parts, plan, condition, precision, weights=adapted.weights, run_blocks=caching.run_blocks
     )
-    is_replaced = parts.checkpoint.dit.condition == "token_replace"
     loop = guide.sample(
         engine,
         by_step(velocity, adapted, start=first),
         latents,
         steps,
-        first_frame=condition.image if is_replaced else None,
+        first_frame=condition.image if parts.checkpoint.dit.condition == "token_replace" else None,
         start=first,
     )
-    done, begun = first, time.perf_counter()
-    before = begun
+    done, is_whole = first, False
+    before = begun = time.perf_counter()
     try:
         for step in loop:
             index = step.index + 1
@@ -123,10 +122,11 @@ def denoise(
             left = (now - begun) / (index - first) * (request.steps - index)
             yield Step(index, request.steps, now - before, left, preview(clean), is_skipped)
             before = now
+        is_whole = True
     finally:
-        # Stopped, closed or failed: the last good step is not lost.
-        if keeper is not None and keeper.every > 0 and keeper.step < done < request.steps:
-            keeper.save(done, engine.numpy(latents), cache=caching.arrays())
+        # Stopped, closed or failed: the last good step is not lost, be it the last of all.
+        if keeper is not None and keeper.every > 0 and keeper.step < done and not is_whole:
+            keeper.save(done if done < request.steps else None, engine.numpy(latents), cache=caching.arrays())
     finished = engine.numpy(latents)
     check_numbers(finished, request.steps, request.steps, precision)
     return Denoised(finished, caching.report())
