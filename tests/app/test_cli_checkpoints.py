@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import shutil
+import socket
 import threading
 
 import numpy as np
@@ -148,10 +149,15 @@ def test_without_a_network_it_says_what_to_do(call):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The part of a hub's interface that a download asks for; ``files`` are served, ``hashes`` are told."""
+    """The part of a hub's interface that a download asks for; ``files`` are served, ``hashes`` are told.
+
+    ``sent`` is how many bytes of a body go out before the line is cut; ``begun`` are the places where bodies began.
+    """
 
     files: dict[str, bytes]
     hashes: dict[str, str]
+    sent: int | None = None
+    begun: list[tuple[str, int]]
 
     def do_HEAD(self):
         self.do_GET(has_body=False)
@@ -171,18 +177,33 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.answer(json.dumps({"id": "x/y", "sha": "0" * 40, "siblings": siblings}).encode(), has_body)
         elif "/resolve/" in path:
             name = path.partition("/resolve/")[2].partition("/")[2]
-            self.answer(self.files[name], has_body, {"ETag": f'"{self.hashes.get(name, "1" * 40)}"'})
+            self.answer_file(name, has_body)
         else:
             self.send_error(404)
 
-    def answer(self, data, has_body, more=None):
-        self.send_response(200)
+    def answer_file(self, name, has_body):
+        data, more = self.files[name], {"ETag": f'"{self.hashes.get(name, "1" * 40)}"', "Accept-Ranges": "bytes"}
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if has_body:
+            self.begun.append((name, start))
+        if has_body and self.sent is not None and name.endswith(".safetensors"):
+            rest = self.sent if start == 0 else 0
+            self.answer(data[start:], True, more, code=206 if start else 200, most=rest)
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if start:
+            more["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self.answer(data[start:], has_body, more, code=206 if start else 200)
+
+    def answer(self, data, has_body, more=None, *, code=200, most=None):
+        self.send_response(code)
         headers = {"Content-Length": str(len(data)), "X-Repo-Commit": "0" * 40, "Content-Type": "application/json"}
         for name, value in (headers | (more or {})).items():
             self.send_header(name, value)
         self.end_headers()
         if has_body:
-            self.wfile.write(data)
+            self.wfile.write(data[:most])
+            self.wfile.flush()
 
     def log_message(self, format, *arguments):
         """Tests are quiet."""
@@ -193,6 +214,7 @@ def mirror():
     pytest.importorskip("huggingface_hub")
     Hub.files = {"model_index.json": b"{}", "vae/x.safetensors": b"weights", "demo.mp4": b"not wanted"}
     Hub.hashes = {"vae/x.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    Hub.sent, Hub.begun = None, []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -211,6 +233,23 @@ def test_a_file_that_was_damaged_on_the_way(call, mirror, tmp_path):
     Hub.hashes = {"vae/x.safetensors": "2" * 64}
     answer = call("checkpoints", "download", "new", "--mirror", mirror)
     assert answer.code == 3 and "x.safetensors is not the file that the hub has" in answer.err
+
+
+def test_a_download_that_was_cut_goes_on_where_it_stopped(call, mirror, tmp_path, monkeypatch):
+    data = bytes(range(256)) * (1 << 16)  # 16 MiB: more than the client takes at a time
+    Hub.files = {"model_index.json": b"{}", "vae/x.safetensors": data}
+    Hub.hashes = {"vae/x.safetensors": hashlib.sha256(data).hexdigest()}
+    Hub.sent = 12 << 20
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own attempts
+    answer = call("checkpoints", "download", "new", "--mirror", mirror)
+    assert answer.code == 3 and "cannot be fetched" in answer.err
+    assert not (tmp_path / "new" / "vae" / "x.safetensors").exists(), "half a file under its name"
+    Hub.sent, Hub.begun = None, []
+    answer = call("checkpoints", "download", "new", "--mirror", mirror)
+    assert answer.code == 0, answer.err
+    assert (tmp_path / "new" / "vae" / "x.safetensors").read_bytes() == data
+    starts = [start for name, start in Hub.begun if name == "vae/x.safetensors"]
+    assert len(starts) == 1 and 0 < starts[0] <= 12 << 20, starts
 
 
 def test_every_published_name_is_said_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -96,9 +97,8 @@ def download(
     Raises: InputError without huggingface_hub, CheckpointError when a file cannot be had or is damaged.
     """
     try:
-        import httpx
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+        from huggingface_hub.utils import filter_repo_objects
     except ImportError as error:
         raise InputError("huggingface_hub is not installed: pip install 'framewake[download]'.") from error
     for repository in published.repositories:
@@ -106,15 +106,48 @@ def download(
         yield f"{repository.name} -> {target}"
         try:
             api = huggingface_hub.HfApi(endpoint=mirror)
+            found = list(api.list_repo_tree(repository.name, revision=revision, recursive=True))
+            files = [file for file in found if isinstance(file, huggingface_hub.hf_api.RepoFile)]
+            wanted = filter_repo_objects(files, allow_patterns=list(repository.patterns), key=lambda file: file.path)
+            for file in wanted:
+                if file.lfs is not None:
+                    url = huggingface_hub.hf_hub_url(repository.name, file.path, revision=revision, endpoint=mirror)
+                    _fetch(url, target / file.path, file.size, file.lfs.sha256)
             api.snapshot_download(
                 repository.name, revision=revision, local_dir=target, allow_patterns=list(repository.patterns)
             )
-            found = list(api.list_repo_tree(repository.name, revision=revision, recursive=True))
-        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        except (OSError, _network_error()) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{repository.name} cannot be fetched: {reason}") from error
-        files = [file for file in found if isinstance(file, huggingface_hub.hf_api.RepoFile)]
         yield _compared(target, [(file.path, file.size, file.lfs) for file in files])
+
+
+def _network_error() -> type[Exception]:
+    """What the hub's client raises for a lost line: which library it talks through depends on its version."""
+    from huggingface_hub.utils import get_session
+
+    library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    return library.HTTPError
+
+
+def _fetch(url: str, path: Path, size: int, digest: str) -> None:
+    """A large file, from where an earlier attempt was cut; it gets its name when it is complete.
+
+    The hub's own client begins such a file anew in every process since its second version.
+    """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{digest[:12]}.part")
+    with part.open("ab") as file:
+        if file.tell() > size:
+            file.truncate(0)
+        if file.tell() < size:
+            http_get(url, file, resume_size=file.tell(), headers=build_hf_headers(), expected_size=size)
+    part.replace(path)
 
 
 def _compared(folder: Path, listed: list[tuple[str, int, object]]) -> str:
