@@ -36,12 +36,15 @@ def decode(
     engine, checkpoint = parts.engine, parts.checkpoint
     vae = parts.get("vae", precision.vae)
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
+    engine.memory()  # on a CPU, asking returns what is free to the system: the decode's peak comes on top of the rest
     if request.vae_tiling:
         work = decoding(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling)
         pixels = yield from _told(work)
     else:
         pixels = engine.numpy(decode_tile(vae.model, vae.weights.part(""), engine.asarray(scaled)))
-    return to_frames(pixels)[dropped_frames(checkpoint.dit) :]
+    frames = to_frames(pixels)[dropped_frames(checkpoint.dit) :]
+    engine.memory()
+    return frames
 
 
 def _told(tiles: Generator[tuple[int, int], None, np.ndarray]) -> Generator[Event, None, np.ndarray]:
