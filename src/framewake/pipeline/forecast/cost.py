@@ -26,7 +26,7 @@ IN_CHUNK = 10  # of (chunk, width)
 # frames at a time, where the input is used up while the output is made; and of those few frames, in float32.
 TILE = 5
 SLABS = 1.15
-IN_SLAB = {"host": 8, "device": 3}  # a CPU's library of convolutions keeps copies
+IN_SLAB = {"host": 7, "device": 3}  # a CPU's library of convolutions keeps copies
 # What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
 CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
 CONVOLUTION_START = {"torch": 0, "mindspore": 265 << 20}
