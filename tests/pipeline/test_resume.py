@@ -45,7 +45,7 @@ def test_a_resumed_clip_is_the_same_file(pipeline, request_of, tmp_path, setting
 
 def test_latents_are_saved_on_the_way(pipeline, request_of, tmp_path):
     seen = {}
-    for event in pipeline.run(request_of(steps=STEPS), Output(tmp_path / "clip.mp4", save_every=2)):
+    for event in pipeline.run(request_of(steps=STEPS), Output(str(tmp_path / "clip.mp4"), save_every=2)):
         file = latents_path(tmp_path / "clip.mp4")
         if isinstance(event, Step):
             seen[event.index] = load_latents(file).step if file.exists() else None

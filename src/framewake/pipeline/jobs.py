@@ -37,6 +37,9 @@ class Output:
     has_metadata: bool = True
     save_every: int = 5
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))  # text is as good
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
