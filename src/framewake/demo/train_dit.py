@@ -153,8 +153,8 @@ def motion_weight(latents: np.ndarray) -> np.ndarray:
 class Clips:
     """The pool as batches: the newest shards are picked up while training."""
 
-    def __init__(self, folder: Path, texts: Texts, scale: float, *, spins: int = 1) -> None:
-        self.folder, self.texts, self.scale, self.spins = folder, texts, scale, spins
+    def __init__(self, folder: Path, texts: Texts, scale: float, *, spins: int = 1, pairs: int = 1) -> None:
+        self.folder, self.texts, self.scale, self.spins, self.pairs = folder, texts, scale, spins, pairs
         self.shards: dict[str, list[Shard]] = defaultdict(list)
         self.seen: set[Path] = set()
         # size -> number of prompt tokens -> (shard, clip, prompt)
@@ -169,10 +169,12 @@ class Clips:
             size, shard = path.parent.name, read_shard(path)
             self.shards[size].append(shard)
             for clip, prompts in enumerate(shard.prompts):
+                is_pair = any(" while " in prompt for prompt in prompts)  # nearly every pair has such a prompt
                 for number, prompt in enumerate(prompts):
                     length = int(self.texts.ids(prompt)[1].sum())
                     entry = (len(self.shards[size]) - 1, clip, number)
-                    self.by_length[size][length] += [entry] * (self.spins if motion_of(prompt) == "spin" else 1)
+                    times = (self.spins if motion_of(prompt) == "spin" else 1) * (self.pairs if is_pair else 1)
+                    self.by_length[size][length] += [entry] * times
         return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
 
     def draw(self, rng: np.random.Generator, size: str, count: int) -> Batch:
@@ -214,7 +216,8 @@ def sample_moments(rng: np.random.Generator, frames: int) -> tuple[int, ...]:
 class Plan(NamedTuple):
     """One stage: how long, at which rates, and which sizes at which batch (size -> (odds, batch)).
 
-    ``spins`` is how often a clip that spins stands in the pool: a turn changes few cells and is learned last.
+    ``spins`` and ``pairs`` are how often a clip that spins, and one of two shapes, stand in the pool: both are learned
+    late and only where they are many.
     """
 
     seconds: float
@@ -222,6 +225,7 @@ class Plan(NamedTuple):
     lr_end: float
     sizes: dict[str, tuple[float, int]]
     spins: int = 1
+    pairs: int = 1
 
 
 def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
@@ -234,7 +238,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     progress = dict(state.progress) if state else {}
     spent = progress.get(stage, 0.0)
     scale = float((folder / "scale.txt").read_text())
-    clips = Clips(folder / "pool", texts, scale, spins=plan.spins)
+    clips = Clips(folder / "pool", texts, scale, spins=plan.spins, pairs=plan.pairs)
     optimiser = Muon(engine, weights, plain=("dit.final_layer", "dit.img_in", "llava.language_model.model.embed",
                                              "clip.text_model.embeddings"))  # fmt: skip
     step = engine.grad(model.loss)
