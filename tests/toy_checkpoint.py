@@ -8,10 +8,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framewake.config import ClipTextConfig, ClipVisionConfig, DiTConfig, LlamaConfig, LlavaConfig, VAEConfig
+from framewake.config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ClipTextConfig,
+    ClipVisionConfig,
+    DiTConfig,
+    LlamaConfig,
+    LlavaConfig,
+    VAEConfig,
+)
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.golden import rule
-from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava

@@ -216,6 +216,10 @@ LLAVA_LLAMA3_8B = LlavaConfig(
     drops_class_token=True,
 )
 
+# How CLIP saw pictures in its training: mean and deviation of red, green and blue.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
 CLIP_L = ClipTextConfig(
     hidden_size=768,
     mlp_size=3072,

@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from toy_checkpoint import write_toy
 
 from framewake.errors import InputError, ResourceError
 from framewake.models.dit import DiT
@@ -92,6 +93,13 @@ def test_a_forecast_says_every_choice_with_its_reason(pipeline, request_of):
     ):
         assert word in text, (word, text)
     assert "5 frames" in text and "2 steps" in text
+
+
+def test_text_to_video_has_no_picture_among_its_text_tokens(tmp_path, request_of):
+    pipeline = Pipeline.load(write_toy(tmp_path, "none"), engine="torch:cpu")
+    limit = pipeline.reader.layout.prompt_limit
+    found = pipeline.forecast(Job(request_of(image=None)), is_timed=False)
+    assert found.lines[0].endswith(f"up to {limit} text tokens")
 
 
 def test_a_longer_clip_takes_more_of_everything(pipeline, request_of):

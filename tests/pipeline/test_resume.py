@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from toy_checkpoint import write_picture
 
 from framewake.errors import InputError, ResourceError
-from framewake.pipeline import Output, Pipeline, Step
+from framewake.pipeline import Job, Output, Pipeline, StageFinished, StageStarted, Step, Tile
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, save_latents
+from framewake.pipeline.precision import choose_precision
+from framewake.pipeline.run import Clip, has_room_for_both
 
 STEPS = 7
 
@@ -88,6 +91,52 @@ def test_a_run_leaves_nothing_behind_however_it_ends(toy, engine, request_of, tm
     assert pipeline.parts.held() == ()
     list(pipeline.resume(load_latents(latents_path(tmp_path / "clip.mp4")), Output(tmp_path / "clip.mp4")))
     assert pipeline.parts.held() == ()
+
+
+def finished_latents(toy, engine, request_of, path):
+    """What is saved of a clip that was stopped behind its last step."""
+    stop_at(Pipeline.load(toy, engine=engine), request_of(steps=2), path, 2)
+    return load_latents(latents_path(path))
+
+
+def test_finished_latents_ask_for_the_autoencoder_alone(toy, engine, request_of, tmp_path):
+    saved = finished_latents(toy, engine, request_of, tmp_path / "clip.mp4")
+    pipeline, held = Pipeline.load(toy, engine=engine), set()
+    pipeline.parts.keeps_all = False
+    for event in pipeline.resume(saved, Output(tmp_path / "clip.mp4")):
+        if isinstance(event, StageStarted | StageFinished | Tile):
+            held |= set(pipeline.parts.held())
+    assert held == {"vae"} and set(pipeline.parts.placements) == {"vae"}
+    assert pipeline.parts.held() == (), "the next run would not know that it is there"
+
+
+def test_finished_latents_keep_to_the_memory_that_they_may_take(toy, engine, request_of, tmp_path):
+    saved = finished_latents(toy, engine, request_of, tmp_path / "clip.mp4")
+    limited = Pipeline.load(toy, engine=engine, memory=1)
+    with pytest.raises(ResourceError, match=r"autoencoder needs .* and may take 0 MiB\. Nothing is lost"):
+        list(limited.resume(saved, Output(tmp_path / "clip.mp4")))
+    assert limited.parts.held() == ()
+    with pytest.raises(InputError, match="which is no clip"):
+        list(limited.resume(saved._replace(latents=saved.latents[:, :, :0]), Output(tmp_path / "clip.mp4")))
+
+
+def test_the_transformer_leaves_before_a_decode_that_needs_its_place(toy, engine, request_of):
+    """Several clips in one run: the weights stay for the next clip only where a decode fits beside them."""
+    pipeline = Pipeline.load(toy, engine=engine)
+    pipeline.parts.keeps_all = False
+    jobs = [Job(request_of(seed=seed)) for seed in (1, 2)]
+    found = pipeline.forecast(jobs[0], is_timed=False)
+    both = found.placements["dit"].weights + found.placements["vae"].peak
+    assert has_room_for_both(dataclasses.replace(found, room=both))
+    assert not has_room_for_both(dataclasses.replace(found, room=both - 1))
+    clips = [Clip(pipeline.plan(job), choose_precision("float32", engine), {}) for job in jobs]
+    for is_roomy, expected in ((True, [True, False]), (False, [False, False])):
+        held = [
+            "dit" in pipeline.parts.held()
+            for event in pipeline._run(clips, is_roomy=is_roomy)
+            if isinstance(event, StageStarted) and event.stage == "decode"
+        ]
+        assert held == expected
 
 
 def test_damaged_latents_are_refused(tmp_path):

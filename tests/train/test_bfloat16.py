@@ -64,6 +64,8 @@ def test_the_factors_stay_float32(able, trainer_of, tmp_path):
 def test_mindspore_on_a_cpu_refuses_it_before_any_work(engine, trainer_of, tmp_path):
     if engine.name != "mindspore:cpu":
         pytest.skip("this engine can")
-    with pytest.raises(InputError, match="no bfloat16 matrix product"):
+    with pytest.raises(InputError, match="no bfloat16 matrix product") as refusal:
         list(trainer_of(precision="bfloat16").run(engine))
+    # Training has no float16, so it must not be named as a way out.
+    assert "float32" in str(refusal.value) and "float16" not in str(refusal.value).replace("bfloat16", "")
     assert not list(tmp_path.iterdir())

@@ -18,6 +18,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from framewake.config import (
     CLIP_L,
+    CLIP_MEAN,
+    CLIP_STD,
     HUNYUAN_DIT,
     HUNYUAN_VAE,
     LLAVA_LLAMA3_8B,
@@ -34,7 +36,7 @@ from framewake.models.vae import CausalVAE
 from framewake.text.template import VIDEO_I2V
 from framewake.weights import diffusers
 from framewake.weights.export import FILES, write_descriptions
-from framewake.weights.load import CLIP_MEAN, CLIP_STD, ImageProcessor
+from framewake.weights.load import ImageProcessor
 from framewake.weights.pieces import Target
 from framewake.weights.settings import Settings
 from framewake.weights.writing import bytes_of, write_safetensors

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from framewake.config import CLIP_MEAN, CLIP_STD
 from framewake.errors import InputError
 from framewake.shapes import crop_offset, resized_size
 
@@ -35,9 +36,6 @@ DAMAGE = (
     struct.error,
     zlib.error,
 )
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:

@@ -29,7 +29,7 @@ class Caching:
         self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of skipped steps and of computed ones
         if choice is None:
             return
-        self.run_blocks = StepCache(engine, choice, request.steps, must=weight_changes(uses, request.steps))
+        self.run_blocks = StepCache(engine, choice, request.steps, anew=weight_changes(uses, request.steps))
         if start is not None:
             self.run_blocks.restore(start.cache, start.step)
             self._done = self.run_blocks.state

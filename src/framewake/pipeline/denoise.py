@@ -109,12 +109,14 @@ def denoise(
         for step in loop:
             index = step.index + 1
             clean = expected_frame(engine, step, float(steps.sigmas[index]))
-            looked_at = engine.numpy(step.latents) if index == first + 1 else clean
+            is_kept = keeper is not None and keeper.is_due(index) and index < request.steps
+            # All frames after the first step and before they are saved; between, the one that is on the host anyway.
+            looked_at = engine.numpy(step.latents) if index == first + 1 or is_kept else clean
             check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
             now = time.perf_counter()
             is_skipped = caching.finish_step(now - before)
-            if keeper is not None and keeper.is_due(done) and done < request.steps:
+            if is_kept:
                 failure = keeper.save(done, engine.numpy(latents), cache=caching.arrays())
                 if failure is not None:
                     yield Note(failure)

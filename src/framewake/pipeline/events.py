@@ -1,8 +1,9 @@
 """What a run tells while it works: the only thing that command line, page and programs see of it.
 
 Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
-``Note``, ``Step``, ``Tile`` and ``Written``, then its ``StageFinished``; last of all one ``Result``. Several clips in
-one run share the first two stages, which come once; the other four come for each clip, each time with a ``Result``.
+``Step``, ``Tile`` and ``Written``, then its ``StageFinished``; last of all one ``Result``. A ``Note`` may come
+anywhere before that. Several clips in one run share the first two stages, which come once; the other four come for each
+clip, each time with a ``Result``.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ PRECISIONS = {
     "float16": Precision("float16", "float16", "float16", "float16"),
     "float32": Precision("float32", "float32", "float32", "float32"),
 }
+NO_BFLOAT16 = "MindSpore has no bfloat16 matrix product on a CPU"
 
 
 def choose_precision(name: str, engine: Engine) -> Precision:
@@ -43,7 +44,7 @@ def choose_precision(name: str, engine: Engine) -> Precision:
         known = ("auto", *PRECISIONS)
         raise InputError(f"precision {name!r} is unknown: choose {', '.join(known)}.{nearest(name, known)}")
     if name == "bfloat16" and engine.name == "mindspore:cpu":
-        raise InputError("MindSpore has no bfloat16 matrix product on a CPU: take --precision float32 or float16.")
+        raise InputError(f"{NO_BFLOAT16}: take --precision float32 or float16.")
     if engine.device == "cpu" and name != "float32":
         # A CPU computes float16 a hundred times slower than float32 in convolutions and ten times slower than
         # bfloat16 in matrix products (measured, torch 2.13 on AMD EPYC).

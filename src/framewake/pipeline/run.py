@@ -24,6 +24,8 @@ from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
+from framewake.pipeline.forecast.choose import placements, scene_of
+from framewake.pipeline.forecast.place import PART, gib, said
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
 from framewake.pipeline.origin import differences, origin_of
@@ -31,6 +33,7 @@ from framewake.pipeline.parts import ENCODERS, Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
 from framewake.request import Request, from_dict
+from framewake.shapes import LatentShape, PixelShape
 from framewake.weights.load import Checkpoint, open_checkpoint
 
 Timings = dict[str, float]
@@ -136,23 +139,50 @@ class Pipeline:
         for job in jobs:
             plan = self.plan(job)
             clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
-        yield from self._place(clips)
-        yield from self._run(clips)
+        is_roomy = yield from self._place(clips)
+        yield from self._run(clips, is_roomy=is_roomy)
 
-    def _place(self, clips: Sequence[Clip]) -> Iterator[Note]:
+    def _place(self, clips: Sequence[Clip]) -> Generator[Note, None, bool]:
         """Decide where the weights go, before any are loaded; told where that is not as usual.
 
+        The generator's value: whether the transformer's weights may stay while a clip is decoded.
         Raises: ResourceError when a clip cannot fit.
         """
         if not clips:
-            return
+            return True
         # The weights stay where they are for all clips, so the largest clip decides.
         largest = max(clips, key=lambda clip: math.prod(clip.plan.shape) * (1 + (clip.plan.request.guidance_scale > 1)))
         found = self._forecast(largest.plan, largest.precision, is_timed=False)
         self.parts.placements = found.placements
         yield from map(Note, found.notes)
+        return self.parts.keeps_all or has_room_for_both(found)
 
-    def _run(self, clips: Sequence[Clip]) -> Iterator[Event]:
+    def _place_decoding(self, done: Finished, precision: Precision) -> Iterator[Note]:
+        """The same for latents that only have to be decoded: nothing but the autoencoder is needed.
+
+        Raises: ResourceError when it cannot fit, InputError for latents of an impossible size.
+        """
+        config, latent = self.checkpoint.vae, LatentShape(*done.latents.shape[1:])
+        if done.latents.size == 0 or done.latents.shape[0] != 1:
+            raise InputError(f"the saved latents are of size {done.latents.shape}, which is no clip: start anew.")
+        frames = (latent.frames - 1) * config.temporal_compression + 1
+        sides = latent.height * config.spatial_compression, latent.width * config.spatial_compression
+        plan = Plan(done.request, done.output, PixelShape(frames, *sides), latent)
+        setup = Setup(self.engine, self.checkpoint, self.parts.models, precision)
+        room = self.parts.room() + self.parts.held_bytes()
+        place = placements(setup, plan, scene_of(setup, plan), room)["vae"]
+        if place.peak > room:
+            raise ResourceError(
+                f"the {PART['vae']} needs {gib(place.peak)} on {self.engine.name} at the least ({gib(place.weights)} "
+                f"for weights) and may take {gib(room)}. Nothing is lost: free some memory, or take another device.",
+                bytes_needed=place.peak,
+                bytes_free=room,
+            )
+        self.parts.placements = {"vae": place}
+        if place.slab_numbers:
+            yield Note(f"{PART['vae']}: {said(place)}")
+
+    def _run(self, clips: Sequence[Clip], *, is_roomy: bool) -> Iterator[Event]:
         shared: Timings = {}
         try:
             yield from self._staged("read image", shared, self._read(clips))
@@ -161,7 +191,7 @@ class Pipeline:
             for clip in clips:
                 clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
             for index, clip in enumerate(clips):
-                yield from self._make(clip, is_last=index == len(clips) - 1)
+                yield from self._make(clip, keeps_transformer=is_roomy and index < len(clips) - 1)
                 clip.picture = clip.text = None
         finally:
             # However it ended: the next run's forecast takes nothing to be there that it does not use.
@@ -193,10 +223,15 @@ class Pipeline:
             if saved.latents.shape != (1, *plan.latent) or not 0 < saved.step < plan.request.steps:
                 raise InputError("the saved latents do not fit their own settings: delete the file and start again.")
             clip = Clip(plan, precision, {}, start=saved)
-            yield from self._place([clip])
-            yield from self._run([clip])
+            is_roomy = yield from self._place([clip])
+            yield from self._run([clip], is_roomy=is_roomy)
             return
-        yield from self._finish(Finished(request, output, saved.latents, saved.metadata), precision, {})
+        done = Finished(request, output, saved.latents, saved.metadata)
+        yield from self._place_decoding(done, precision)
+        try:
+            yield from self._finish(done, precision, {})
+        finally:
+            self.parts.release(*self.parts.held())
 
     # --- stages
 
@@ -229,7 +264,7 @@ class Pipeline:
             pixels = np.concatenate(semantic) if semantic else None
             clip.text = self.reader.states(self.parts, prompts, pixels, clip.precision.text)
 
-    def _make(self, clip: Clip, *, is_last: bool) -> Iterator[Event]:
+    def _make(self, clip: Clip, *, keeps_transformer: bool) -> Iterator[Event]:
         plan, timings = clip.plan, clip.timings
         image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
         condition = Condition(clip.text, image)
@@ -244,7 +279,7 @@ class Pipeline:
             self.parts, plan, condition, precision=clip.precision, preview=preview, keeper=keeper, start=clip.start
         )
         latents, cached = yield from self._staged("denoise", timings, steps)
-        if is_last:
+        if not keeps_transformer:
             self.parts.release("dit")
         if cached is not None:
             metadata = metadata | {"steps": {"computed": cached.computed, "skipped": cached.skipped}}
@@ -304,6 +339,11 @@ class Pipeline:
         timings[stage] = time.perf_counter() - begin
         yield StageFinished(stage, timings[stage])
         return value
+
+
+def has_room_for_both(found: Forecast) -> bool:
+    """Whether the transformer's weights leave room for a decode: each part was placed as if it were alone."""
+    return found.placements["dit"].weights + found.placements["vae"].peak <= found.room
 
 
 def out_of_memory(engine: Engine, stage: Stage) -> ResourceError:

@@ -18,7 +18,7 @@ from framewake.errors import CheckpointError, InputError, NumericsError
 from framewake.models.dit import DiT
 from framewake.pipeline.events import Note, Result
 from framewake.pipeline.jobs import Job, Output, plan_job
-from framewake.pipeline.precision import choose_precision
+from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request
 from framewake.train.batch import load_batch
@@ -77,7 +77,7 @@ class Trainer:
         Raises: FramewakeError of any kind.
         """
         settings = self.settings
-        precision = choose_precision(settings.precision, engine)
+        precision = training_precision(settings.precision, engine)
         cache = Cache(self.places.cache or self.places.data / ".framewake")
         cache.prepare()
         encoder = Encoder(self.checkpoint, settings, precision, engine.name)
@@ -179,6 +179,17 @@ class Trainer:
         if run.engine != engine.name:
             return run.state, [f"the first {run.state.step} updates were made on {run.engine}."]
         return run.state, []
+
+
+def training_precision(name: str, engine: Engine) -> Precision:
+    """The precision of a name, for training.
+
+    Raises: InputError for a type that the engine has no matrix product in; float16, which a clip could take in its
+    place, is no way out here.
+    """
+    if name == "bfloat16" and engine.name == "mindspore:cpu":
+        raise InputError(f"{NO_BFLOAT16}: train with --precision float32, or with --engine torch:cpu.")
+    return choose_precision(name, engine)
 
 
 class _Loop:

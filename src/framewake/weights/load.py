@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
+from framewake.config import CLIP_MEAN, CLIP_STD, ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights import configs, diffusers, inferred, names
@@ -52,8 +52,6 @@ _PREFIXES = {
     "clip_text": ((), ()),
 }
 _VISION = ("vision_tower.", "multi_modal_projector.")
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageProcessor(NamedTuple):

@@ -110,7 +110,8 @@ def forecast(  # a setup and a plan, and what is known beside them
 def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     """What one step works on."""
     checkpoint = setup.checkpoint
-    image = checkpoint.llava.vision.patches // max(checkpoint.dit.image_interleave, 1)
+    has_picture = checkpoint.dit.condition != "none"
+    image = checkpoint.llava.vision.patches // max(checkpoint.dit.image_interleave, 1) if has_picture else 0
     batch = 2 if plan.request.guidance_scale > 1 else 1
     text = checkpoint.settings.text_tokens + image
     tokens = token_count(plan.latent, checkpoint.dit.patch_size)

@@ -36,7 +36,9 @@ class Look(NamedTuple):
 
 
 class Rule(Protocol):
-    """Decides by what it sees."""
+    """Decides by what it sees. ``remembered`` are the tensors of spread tokens that a state has for it."""
+
+    remembered: tuple[str, ...]
 
     def look(self, stack: Any, image: Tensor, state: State) -> Look:
         """Before a step: may it be skipped?"""
@@ -47,6 +49,8 @@ class Rule(Protocol):
 
 class Scheduled:
     """Known beforehand: every so many steps, or a list."""
+
+    remembered = ()
 
     def __init__(self, computed: frozenset[int]) -> None:
         self.computed = computed
@@ -66,6 +70,8 @@ class FirstBlock:
 
     Source: ParaAttention's first-block cache.
     """
+
+    remembered = ("change",)
 
     def __init__(self, engine: Engine, threshold: float) -> None:
         self.engine = engine
@@ -91,6 +97,8 @@ class Tea:
 
     Source: Liu et al., "Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model" (TeaCache).
     """
+
+    remembered = ("signal",)
 
     def __init__(self, engine: Engine, threshold: float) -> None:
         self.engine = engine
@@ -120,6 +128,8 @@ class Easy:
     (EasyCache), there on latents and velocities, here on the tokens before and after the blocks.
     """
 
+    remembered = ("input", "computed_input", "output")
+
     def __init__(self, engine: Engine, threshold: float) -> None:
         self.engine = engine
         self.threshold = threshold
@@ -128,7 +138,7 @@ class Easy:
         """Adds this step's expected movement to what was expected since the last computed step."""
         engine, here = self.engine, spread(self.engine, image)
         total = state.numbers.get("total", (0.0,) * image.shape[0])
-        is_near = "rate" in state.numbers
+        is_near = state.numbers.keys() >= {"rate", "size"}
         if is_near:
             moved = _mean(engine, here - state.tensors["input"])
             parts = zip(total, moved, state.numbers["rate"], state.numbers["size"], strict=True)
@@ -165,9 +175,18 @@ def make_rule(engine: Engine, choice: CacheChoice, count: int) -> Rule:
 
 def spread(engine: Engine, x: Tensor) -> Tensor:
     """Evenly spread tokens in float32, as a tensor of their own. Shapes: (B, N, D) -> (B, at most 4096, D)."""
-    stride = -(-x.shape[1] // MOST_TOKENS)
     # The product makes a copy: a view would hold on to all tokens.
-    return engine.cast(x[:, ::stride], "float32") * 1.0
+    return engine.cast(x[:, :: _stride(x.shape[1])], "float32") * 1.0
+
+
+def spread_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that ``spread`` gives."""
+    batch, tokens, width = shape
+    return batch, -(-tokens // _stride(tokens)), width
+
+
+def _stride(tokens: int) -> int:
+    return -(-tokens // MOST_TOKENS)
 
 
 def relative(engine: Engine, x: Tensor, before: Tensor) -> tuple[float, ...]:

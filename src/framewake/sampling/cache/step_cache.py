@@ -10,7 +10,7 @@ import numpy as np
 from framewake.cache import FIRST_STEPS, LAST_STEPS, CacheChoice
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError
-from framewake.sampling.cache.rules import make_rule
+from framewake.sampling.cache.rules import make_rule, spread_shape
 from framewake.sampling.cache.state import State, load_state
 
 
@@ -18,15 +18,18 @@ class StepCache:
     """For one request: made with it and gone with it.
 
     Called once a step. ``state`` is the state after the last step: keep it, and a step that was begun and not
-    finished has left no trace. ``must`` are steps that are computed whatever the rule says.
+    finished has left no trace. ``anew`` are steps at which the blocks become another model: they are computed whatever
+    the rule says, and nothing from before them takes the place of a later one.
     """
 
-    def __init__(self, engine: Engine, choice: CacheChoice, count: int, *, must: Collection[int] = ()) -> None:
+    def __init__(self, engine: Engine, choice: CacheChoice, count: int, *, anew: Collection[int] = ()) -> None:
         self.engine = engine
         self.choice = choice
         self.state = State()
         self._rule = make_rule(engine, choice, count)
-        self._must = {0, *must}
+        self._anew = frozenset(anew)
+        self._must = {0, *anew}
+        self._is_checked = True
         if not choice.steps:
             self._must |= {*range(min(FIRST_STEPS, count)), *range(max(count - LAST_STEPS, 0), count)}
 
@@ -38,12 +41,16 @@ class StepCache:
         state = load_state(self.engine, arrays)
         if sorted((*state.computed, *state.skipped)) != list(range(steps_done)):
             raise InputError("the saved latents hold another run's step cache: delete the file and start anew.")
-        self.state = state
+        self.state, self._is_checked = state, False
 
     def __call__(self, stack: Any, image: Tensor) -> Tensor:
         """Image tokens after all blocks, computed or not. Shapes: (B, N, D) -> (B, N, D)."""
+        if not self._is_checked:
+            self._check(image)
         state = self.state
         number = len(state.computed) + len(state.skipped)
+        if number in self._anew:
+            state = State(state.computed, state.skipped)
         look = self._rule.look(stack, image, state)
         if look.is_near and number not in self._must:
             self.state = state._replace(
@@ -60,6 +67,24 @@ class StepCache:
         )
         return out
 
+    def _check(self, image: Tensor) -> None:
+        """Whether a restored state belongs to tokens of this shape; nobody knows it any sooner.
+
+        Raises: InputError when an array is missing, strange or of another size.
+        """
+        state, times = self.state, self.state.numbers.get("times", ())
+        expected = {f"past{age}": tuple(image.shape) for age in range(len(times))}
+        expected |= dict.fromkeys(self._rule.remembered, spread_shape(tuple(image.shape)))
+        found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
+        counts = {len(values) for name, values in state.numbers.items() if name != "times"}
+        if found != expected or not 1 <= len(times) <= self.choice.order + 1 or not counts <= {image.shape[0]}:
+            wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            raise InputError(
+                f"the saved latents hold a step cache of another size ({', '.join(wrong) or 'its numbers'}): "
+                "delete the file and start anew."
+            )
+        self._is_checked = True
+
     def _past(self, base: Tensor, out: Tensor, number: int, state: State) -> tuple[dict[str, Tensor], tuple]:
         """What later steps are made of: the change through the blocks, or the outputs of the last computed steps."""
         if self.choice.order == 0:
@@ -75,10 +100,8 @@ class StepCache:
         (for evenly spaced steps, Taylor's with backward differences).
         Source: Liu et al., "From Reusing to Forecasting: Accelerating Diffusion Models with TaylorSeers".
         """
-        newest, kind = state.tensors["past0"], self.engine.dtype(base)
-        if tuple(newest.shape) != tuple(base.shape):
-            raise InputError("the saved latents hold a step cache of another size: delete the file and start anew.")
-        newest = self.engine.cast(newest, kind)
+        kind = self.engine.dtype(base)
+        newest = self.engine.cast(state.tensors["past0"], kind)
         if self.choice.order == 0:
             return base + newest
         times, out = state.numbers["times"], newest

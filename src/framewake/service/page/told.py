@@ -86,6 +86,7 @@ _CHINESE: Sequence[tuple[str, str]] = (
         "在 {2} 上至少需要 {1}（其中权重 {3}），可用 {4}。{told:5}",
     ),
     (r"The largest that fits: (.+)\.", "可行的最大设置：{1}。"),
+    (r"Nothing is lost: free some memory.*", "进度已保留：请释放内存或换用其他设备。"),
     (r"Not even one frame of the smallest size fits.*", "最小尺寸的一帧也放不下：请换用其他设备或增加内存。"),
     (
         r"(.+) ran out of memory in the stage .*, (.+) are free now\..*",
