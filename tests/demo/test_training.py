@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from framewake import engine as engines
-from framewake.demo import misses, models, recipe, train_vae
+from framewake.demo import foresight, misses, models, pool, recipe, train_vae, transformer
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.state import load_state, save_state
-from framewake.demo.world import MOTIONS, motion_of, sample_scene
+from framewake.demo.world import MOTIONS, Scene, Shape, acting, motion_of, sample_scene
 from framewake.errors import InputError
 from framewake.models.vae import CausalVAE
 
@@ -65,6 +65,74 @@ def test_places_that_nothing_passes_weigh_less():
     assert (train_vae.place_weight(clip[:, :, :1]) == 1).all()
 
 
+def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():
+    latents = np.random.default_rng(3).standard_normal((1, 16, 1, 8, 8)).astype(np.float32).repeat(9, 2).repeat(3, 0)
+    latents[1, :, 3:, 2:4, 2:4] += 2.0  # 0.188 of mean change
+    latents[2, :, 3:] += 2.0  # 3.0
+    weight = transformer.clip_weight(latents)
+    assert weight.shape == (3, 1, 1, 1, 1)
+    np.testing.assert_allclose(weight[:, 0, 0, 0, 0], [0.2 / 0.03, 0.2 / 0.1875, 0.2 / 3.0], rtol=1e-5)
+
+
+def test_changes_stand_where_the_acting_shape_is_and_goes():
+    ground = ((255, 255, 255), (255, 255, 255))
+    shape = Shape("square", "red", (255, 0, 0), 0.25, 0.25, 0.25, 0.0)
+    other = Shape("circle", "blue", (0, 0, 255), 0.75, 0.75, 0.25, 0.0)
+    scene = Scene((shape, other), "right", ground, 0.0, 1.0, 1.0, "the red square moves right")
+    changes = foresight.changes_of(scene).reshape(8, 8, 8)
+    assert changes[4:].max() == 0  # the other shape's half
+    assert changes[1:3, 1:3, 7].min() > 0.1 and changes[1:3, 4:6, 7].min() > 0.1  # left and reached in the end
+    assert changes[1:3, 5:, 0].max() == 0  # not reached yet
+    still = acting(scene, 0, "still")
+    assert foresight.changes_of(still).max() == 0
+    swapped = foresight.changes_of(acting(scene, 1, "left")).reshape(8, 8, 8)
+    assert swapped[:4].max() == 0 < swapped[5:7, 5:7, 7].min()
+
+
+def test_a_shape_acts_only_where_there_is_room():
+    ground = ((255, 255, 255), (255, 255, 255))
+    shape = Shape("circle", "red", (255, 0, 0), 0.2, 0.5, 0.3, 0.0)
+    other = Shape("star", "black", (0, 0, 0), 0.8, 0.5, 0.2, 0.0)
+    scene = Scene((shape, other), "still", ground, 0.0, 1.0, 1.0, "")
+    assert [acting(scene, 0, motion) is None for motion in ("left", "right", "up", "spin", "grow", "bounce")] == [
+        True,  # out of the frame
+        True,  # into the star
+        True,  # out of the frame
+        True,  # a circle that spins looks like one that does not
+        True,  # out of the frame
+        False,
+    ]
+    spinning = acting(scene, 1, "spin")
+    assert spinning.shapes == (other, shape) and spinning.motion == "spin"
+
+
+def test_foresight_teaches_the_double_blocks_and_the_text_encoders_only(tmp_path):
+    engine = engines.get("torch:cpu")  # the recipe's
+    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+    scale = float((tmp_path / "scale.txt").read_text())
+    model = transformer.Model(engine, transformer.Texts(tmp_path))
+    frames = foresight.FirstFrames(engine, pool.frozen_vae(engine, tmp_path), model.texts, scale)
+    glances = frames.draw(np.random.default_rng(0), 16)
+    assert glances.batch.latents.shape == (16, 16, 1, 16, 16) and glances.changes.shape == (16, 64, 8)
+    state = load_state(tmp_path / "dit.safetensors")
+    before = {n: engine.asarray(a) for n, a in (foresight.first_head() | state.weights).items()}
+    teacher = foresight.Foresight(model, Muon(engine, before, plain=(foresight.HEAD,)))
+    weights, values = before, []
+    for _ in range(5):
+        weights = teacher.step(weights, glances, 1e-3)
+        values.append(teacher.value)
+    assert values[-1] < 0.8 * values[0]
+    moved = {n for n in before if np.abs(engine.numpy(weights[n] - before[n])).max() > 0}
+    assert not [n for n in moved if ".single_blocks." in n or ".final_layer." in n]
+    for part in (
+        "dit.double_blocks.1.img_mlp.fc2",
+        "dit.double_blocks.0.txt_attn_qkv",
+        "llava.language_model",
+        "clip.",
+    ):
+        assert [n for n in moved if n.startswith(part)], part
+
+
 def test_a_prompt_names_its_motion():
     rng = np.random.default_rng(2)
     for motion in MOTIONS * 8:
@@ -98,7 +166,7 @@ def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
 def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):
     engine = engines.get("torch:cpu")  # the recipe's; the parts are tested on both
     recipe.adopt(engine, tmp_path / "run", recipe.CHECKPOINT)
-    vae, weights = recipe.frozen_vae(engine, tmp_path / "run")
+    vae, weights = pool.frozen_vae(engine, tmp_path / "run")
     misses.fill(engine, vae, weights, tmp_path / "run", count=1)
     [path] = (tmp_path / "run" / train_vae.MISSES).iterdir()
     pixels, miss = train_vae.draw_miss(path, 17)

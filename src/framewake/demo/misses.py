@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framewake.demo import train_dit
+from framewake.demo import transformer
 from framewake.demo.render import render
 from framewake.demo.sample import denoise
 from framewake.demo.state import load_state
@@ -30,7 +30,7 @@ def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, 
     """
     target = folder / MISSES
     target.mkdir(parents=True, exist_ok=True)
-    model = train_dit.Model(engine, train_dit.Texts(folder))
+    model = transformer.Model(engine, transformer.Texts(folder))
     state = load_state(folder / "dit.safetensors")
     weights = {n: engine.asarray(a) for n, a in state.average.items()}
     scale = float((folder / "scale.txt").read_text())

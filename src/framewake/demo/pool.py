@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from framewake.demo import models
 from framewake.demo.render import render_frame
+from framewake.demo.state import load_state
 from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene, write_prompt
-from framewake.engine.contract import Engine, Weights
+from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
 
@@ -27,7 +29,6 @@ SHARD_CLIPS = 64
 PROMPTS_PER_CLIP = 6
 LLAVA_SIDE = 64
 HARD = ("spin", "spin", "bounce")  # drawn more often than the others
-PAIRS = 0.6  # telling two shapes apart is learned last
 LATENT_STEPS = (FULL_FRAMES - 1) // 4
 
 
@@ -44,9 +45,19 @@ class Shard:
 
 
 def fill(
-    engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, *, size_px: tuple[int, int], shards: int
+    engine: Engine,
+    vae: CausalVAE,
+    weights: Weights,
+    folder: Path,
+    *,
+    size_px: tuple[int, int],
+    shards: int,
+    pairs: float,
 ) -> None:
-    """Add shards of freshly drawn scenes; their numbers are their seeds, so that none is made twice."""
+    """Add shards of freshly drawn scenes; their numbers are their seeds, so that none is made twice.
+
+    ``pairs`` is the share of scenes with two shapes, 0 to 1.
+    """
     height, width = size_px
     target = folder / f"{height}x{width}"
     target.mkdir(parents=True, exist_ok=True)
@@ -54,7 +65,7 @@ def fill(
     for number in range(done, done + shards):
         rng = np.random.default_rng([height, width, number])
         motions = [str(rng.choice(MOTIONS + HARD)) for _ in range(SHARD_CLIPS)]
-        scenes = [sample_scene(rng, width / height, motion=motion, pairs=PAIRS) for motion in motions]
+        scenes = [sample_scene(rng, width / height, motion=motion, pairs=pairs) for motion in motions]
         latents, pictures = [], []
         for scene in scenes:
             frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])
@@ -80,3 +91,10 @@ def read_shard(path: Path) -> Shard:
     with np.load(path, allow_pickle=False) as file:
         prompts = json.loads(str(file["prompts"]))
         return Shard(file["latents"], file["pictures"], prompts)
+
+
+def frozen_vae(engine: Engine, folder: Path):
+    """The autoencoder and its weights for encoding, bfloat16 where that is quicker."""
+    state = load_state(folder / "vae.safetensors")
+    kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
+    return CausalVAE(engine, models.VAE), {n: engine.cast(engine.asarray(v), kind) for n, v in state.average.items()}

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from framewake.config import HUNYUAN_TILING
-from framewake.demo import misses, models, pool, train_dit, train_vae
+from framewake.demo import misses, models, pool, train_dit, train_vae, transformer
 from framewake.demo.lora import make_lora
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
-from framewake.engine.contract import Dtype, Engine, Weights
+from framewake.engine.contract import Engine, Weights
 from framewake.errors import InputError
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.vae import CausalVAE
@@ -34,6 +34,7 @@ STEPS = (
     "pool128",
     "dit128",
     "spins",
+    "poolpairs",
     "pairs",
     "misses",
     "decoder",
@@ -56,13 +57,17 @@ DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
     "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, spins=2),
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, spins=8),
-    "pairs": train_dit.Plan(3000, 7e-4, 8e-5, _SIZES, spins=2, pairs=6),
+    "pairs": train_dit.Plan(3000, 7e-4, 8e-5, _SIZES, spins=2, pairs=2, foresight=2),
 }
 MISS_CLIPS = 240
-# size -> shards
+# share of scenes with two shapes, and size -> shards
 POOLS = {
-    "pool64": {(64, 64): 64},
-    "pool128": {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16},
+    "pool64": (0.6, {(64, 64): 64}),
+    "pool128": (
+        0.6,
+        {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16},
+    ),
+    "poolpairs": (1.0, {(128, 128): 64}),  # telling two shapes apart is learned last, and needs many pictures
 }
 
 
@@ -78,11 +83,12 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
     elif step == "freeze":
         freeze(engine, folder)
     elif step in POOLS:
-        vae, weights = frozen_vae(engine, folder)
-        for size_px, shards in POOLS[step].items():
-            pool.fill(engine, vae, weights, folder / "pool", size_px=size_px, shards=shards)
+        vae, weights = pool.frozen_vae(engine, folder)
+        pairs, sizes = POOLS[step]
+        for size_px, shards in sizes.items():
+            pool.fill(engine, vae, weights, folder / "pool", size_px=size_px, shards=shards, pairs=pairs)
     elif step == "misses":
-        vae, weights = frozen_vae(engine, folder)
+        vae, weights = pool.frozen_vae(engine, folder)
         misses.fill(engine, vae, weights, folder, count=MISS_CLIPS)
     elif step in DIT_STAGES:
         plan = DIT_STAGES[step]
@@ -112,7 +118,7 @@ def adopt(engine: Engine, folder: Path, source: Path) -> None:
     parts["clip"] = checkpoint.tensors("clip_text")
     for prefix, tensors in parts.items():
         found |= {f"{prefix}.{name}": value for name, value in read_all(tensors).items()}
-    wanted = train_dit.Model(engine, train_dit.Texts(folder)).start(1)
+    wanted = transformer.Model(engine, transformer.Texts(folder)).start(1)
     weights = as_tensors(engine, {name: found[name] for name in wanted})
     save_state(folder / "dit.safetensors", engine, weights=weights, average=weights, progress={})
 
@@ -139,30 +145,23 @@ def freeze(engine: Engine, folder: Path) -> None:
     log.info("scaling factor %s", scale)
 
 
-def frozen_vae(engine: Engine, folder: Path):
-    """The autoencoder and its weights for encoding, bfloat16 where that is quicker."""
-    state = load_state(folder / "vae.safetensors")
-    kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
-    return CausalVAE(engine, models.VAE), {n: engine.cast(engine.asarray(v), kind) for n, v in state.average.items()}
-
-
 def export(folder: Path, target: Path) -> None:
     """Write the shipped checkpoint from the moving averages of both runs."""
     vae_state, dit_state = load_state(folder / "vae.safetensors"), load_state(folder / "dit.safetensors")
-    texts = train_dit.Texts(folder)
+    texts = transformer.Texts(folder)
     scale = float((folder / "scale.txt").read_text())
     average = dit_state.average
     # Layers that no computation reads complete the published layout.
     from framewake.models.llava import Llava
 
-    llava = train_dit.part(average, "llava.")
+    llava = transformer.part(average, "llava.")
     unused = Llava(None, texts.llava_config).unused_shapes()
     llava |= {n: np.zeros(s, np.float32) if len(s) > 1 else np.ones(s, np.float32) for n, s in unused.items()}
     parts = Parts(
-        dit=(models.DIT, train_dit.part(average, "dit.")),
+        dit=(models.DIT, transformer.part(average, "dit.")),
         vae=(replace(models.VAE, scaling_factor=scale), vae_state.average),
         llava=(texts.llava_config, llava),
-        clip_text=(texts.clip_config, train_dit.part(average, "clip.")),
+        clip_text=(texts.clip_config, transformer.part(average, "clip.")),
     )
     settings = Settings(
         name="framewake demonstration",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framewake.demo import models, train_dit
+from framewake.demo import models, transformer
 from framewake.demo.follow import judge
 from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import render_frame
@@ -28,8 +28,8 @@ UNSEEN = 900_000  # seeds from here on are never trained on
 
 def look(engine: Engine, folder: Path, *, size_px: tuple[int, int], per_motion: int, steps: int = 12) -> None:
     """Sample scenes of every motion, judge them, and write a contact sheet ``look.png`` into the folder."""
-    texts = train_dit.Texts(folder)
-    model = train_dit.Model(engine, texts)
+    texts = transformer.Texts(folder)
+    model = transformer.Model(engine, texts)
     state, vae_state = load_state(folder / "dit.safetensors"), load_state(folder / "vae.safetensors")
     weights = {n: engine.asarray(a) for n, a in state.average.items()}
     vae, vae_weights = CausalVAE(engine, models.VAE), {n: engine.asarray(a) for n, a in vae_state.average.items()}
@@ -64,7 +64,7 @@ def clip_of(engine: Engine, parts: tuple, scene: Scene, size_px: tuple[int, int]
 
 def denoise(
     engine: Engine,
-    model: train_dit.Model,
+    model: transformer.Model,
     weights: Weights,
     scene: Scene,
     start: tuple[np.ndarray, np.ndarray],
@@ -79,13 +79,13 @@ def denoise(
     _, _, frames, height, width = noise.shape
     first = render_frame(scene, height * 8, width * 8, 0.0)
     picture = clip_pixels(Image.fromarray(first), LLAVA_SIDE)[None]
-    text = model.text(weights, train_dit.Batch(np.zeros(0), picture, *model.texts.ids(scene.prompt)))
+    text = model.text(weights, transformer.Batch(np.zeros(0), picture, *model.texts.ids(scene.prompt)))
     grid = (frames, height // 2, width // 2)
     tables = rope_table(grid, models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
     rope = tuple(engine.asarray(t) for t in tables)
     total, skipped = steps
     plan = schedule(total, 7.0)
-    store = Resident(train_dit.part(weights, "dit."))
+    store = Resident(transformer.part(weights, "dit."))
     image = engine.asarray(np.ascontiguousarray(clean[:, :, :1]))
     level = float(plan.sigmas[skipped])
     x = engine.asarray(noise if not skipped else clean * np.float32(1 - level) + noise * np.float32(level))

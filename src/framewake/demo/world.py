@@ -177,6 +177,20 @@ def sample_scene(
             return Scene(scene.shapes, motion, background, gradient_angle, width, height, prompt)
 
 
+def acting(scene: Scene, index: int, motion: str) -> Scene | None:
+    """The same picture with one of its shapes doing something else, without a prompt; None where there is no room."""
+    shape = scene.shapes[index]
+    others = tuple(other for number, other in enumerate(scene.shapes) if number != index)
+    changed = Scene((shape, *others), motion, scene.background, scene.gradient_angle, scene.width, scene.height, "")
+    final = pose(changed, 0, 1.0)
+    half, lift = final.size / 2, BOUNCE_HEIGHT if motion == "bounce" else 0.0
+    wanted = DIRECTIONS.get(motion, (0.0, 0.0))
+    is_whole = math.dist((final.x - shape.x, final.y - shape.y), (wanted[0] * TRAVEL, wanted[1] * TRAVEL)) < 1e-6
+    is_inside = half <= final.x <= scene.width - half and half + lift <= final.y <= scene.height - half
+    is_seen = motion != "spin" or shape.kind != "circle"
+    return changed if is_whole and is_inside and is_seen and _is_clear(changed) else None
+
+
 def write_prompt(rng: np.random.Generator, scene: Scene) -> str:
     """One of many ways to say what happens in a scene."""
     actor, others = scene.shapes[0], scene.shapes[1:]

@@ -1,0 +1,159 @@
+"""Learning from first frames alone what a prompt will change in them.
+
+Which of two shapes a prompt names is read off the first frame and the text. The velocity teaches it on a long way
+round, through the tokens of later frames: ten thousand steps went by in which both shapes moved. Here the tokens of
+the first frame, alone with the text, say after the double blocks what will change in their place and when. A picture
+costs a tenth of a clip, and each serves for both of its shapes and for all motions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from framewake.demo import models
+from framewake.demo.optimiser import Muon, clip_norm
+from framewake.demo.pool import LATENT_STEPS, LLAVA_SIDE
+from framewake.demo.render import coverage, render_frame
+from framewake.demo.transformer import Batch, Model, Texts, part, rope_of
+from framewake.demo.world import MOTIONS, Scene, acting, pose, sample_scene, write_prompt
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.media.image import clip_pixels
+from framewake.models.dit import DiT
+from framewake.models.vae import CausalVAE
+from framewake.weights.store import Resident
+
+HEAD = "foresight."  # a linear layer that is trained beside the models and not exported
+SIDE, TOKEN = 128, 16  # pixels
+PAIRS = 0.85  # the share of pictures with two shapes
+BATCH = 64
+NEW_PICTURES, MOST_PICTURES = 16, 8192  # at each draw, and in all
+SHARE = 4.0  # of this loss, which is small, beside the velocity's
+
+
+class Glances(NamedTuple):
+    """First frames, prompts, and what changes where. Shapes: changes (B, tokens, later latent frames) float32."""
+
+    batch: Batch
+    changes: np.ndarray
+
+
+def first_head() -> dict[str, np.ndarray]:
+    """The head's first weights: from a token's width to the later latent frames. Not zero, which would teach nothing
+    but the head.
+    """
+    weight = np.random.default_rng(2).standard_normal((LATENT_STEPS, models.DIT.hidden_size)) * 0.01
+    return {HEAD + "weight": weight.astype(np.float32), HEAD + "bias": np.zeros(LATENT_STEPS, np.float32)}
+
+
+class Foresight:
+    """Steps on first frames, with the optimiser that also takes those on clips."""
+
+    def __init__(self, model: Model, optimiser: Muon) -> None:
+        self.model, self.optimiser = model, optimiser
+        self.blocks = DiT(model.engine, replace(models.DIT, single_blocks=0))
+        self.value = 0.0  # of the last step
+        self._gradient = model.engine.grad(self.loss)
+        self._reached: list[str] = []
+
+    def step(self, weights: Weights, glances: Glances, lr: float) -> Weights:
+        """New weights of what this loss reaches: text encoders, embedders, double blocks and head."""
+        engine = self.model.engine
+        value, grads = self._gradient(weights, glances)
+        self.value = float(engine.numpy(value))
+        # An update is as large for a gradient of zero as for any other.
+        self._reached = self._reached or [n for n, g in grads.items() if engine.numpy(g).any()]
+        grads, _ = clip_norm(engine, {n: grads[n] for n in self._reached}, 1.0)
+        return weights | self.optimiser.step({n: weights[n] for n in self._reached}, grads, lr, lr)
+
+    def loss(self, weights: Weights, glances: Glances) -> Tensor:
+        """Squared error of what the head says, before any noise is seen."""
+        engine, batch = self.model.engine, glances.batch
+        half, text = self.model.half(weights, batch)
+        first = engine.cast(engine.asarray(batch.latents), engine.dtype(text.states))
+        count, _, _, height, width = batch.latents.shape
+        rope = rope_of((0,), (height // 2, width // 2))
+        seen: list[Tensor] = []
+
+        def catch(stack, image):
+            seen.append(stack(image))
+            return seen[0]
+
+        self.blocks(
+            Resident(part(half, "dit.")),
+            first,
+            timestep=engine.asarray(np.full(count, 1000, np.float32)),
+            guidance=engine.asarray(np.full(count, 6000, np.float32)),
+            text=text,
+            rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
+            run_blocks=catch,
+        )
+        tokens = engine.layer_norm(engine.cast(seen[0], "float32"))
+        said = engine.linear(tokens, weights[HEAD + "weight"], weights[HEAD + "bias"])
+        miss = said - engine.asarray(glances.changes)
+        return engine.mean(miss * miss, (0, 1, 2)) * SHARE
+
+
+class FirstFrames:
+    """Pictures of the world, encoded as they are needed and kept."""
+
+    def __init__(self, engine: Engine, encoder: tuple[CausalVAE, Weights], texts: Texts, scale: float) -> None:
+        self.engine, self.texts, self.scale = engine, texts, scale
+        self.vae, self.vae_weights = encoder
+        self.scenes: list[Scene] = []
+        self.latents: list[np.ndarray] = []
+        self.pictures: list[np.ndarray] = []
+        self.waiting: dict[int, list[tuple[int, Scene]]] = defaultdict(list)  # by number of tokens
+
+    def draw(self, rng: np.random.Generator, count: int = BATCH) -> Glances:
+        """Pictures with prompts of one length: most of these were drawn before, with other prompts."""
+        while len(self.scenes) < count:
+            self._add(rng)
+        if len(self.scenes) < MOST_PICTURES:
+            self._add(rng)
+        while True:
+            number = int(rng.integers(len(self.scenes)))
+            shape = int(rng.integers(len(self.scenes[number].shapes)))
+            scene = acting(self.scenes[number], shape, str(rng.choice(MOTIONS)))
+            if scene is None:
+                continue
+            scene = replace(scene, prompt=write_prompt(rng, scene))
+            length = int(self.texts.ids(scene.prompt)[1].sum())
+            self.waiting[length].append((number, scene))
+            if len(self.waiting[length]) == count:
+                break
+        same = self.waiting.pop(length)
+        rows = [self.texts.ids(scene.prompt) for _, scene in same]
+        ids = (np.concatenate(column) for column in zip(*rows, strict=True))
+        latents = np.stack([self.latents[number] for number, _ in same])
+        pictures = np.stack([self.pictures[number] for number, _ in same])
+        return Glances(Batch(latents, pictures, *ids), np.stack([changes_of(scene) for _, scene in same]))
+
+    def _add(self, rng: np.random.Generator) -> None:
+        scenes = [sample_scene(rng, pairs=PAIRS) for _ in range(NEW_PICTURES)]
+        frames = np.stack([render_frame(scene, SIDE, SIDE, 0.0) for scene in scenes])
+        pixels = (frames.transpose(0, 3, 1, 2)[:, :, None] / np.float32(127.5) - 1).astype(np.float32)
+        means = self.engine.numpy(self.vae.encode(self.vae_weights, self.engine.asarray(pixels))[0])
+        self.scenes += scenes
+        self.latents += list(means.astype(np.float32) * np.float32(self.scale))
+        self.pictures += [clip_pixels(Image.fromarray(frame), LLAVA_SIDE) for frame in frames]
+
+
+def changes_of(scene: Scene) -> np.ndarray:
+    """How much of each token's place in the first frame looks different at every fourth later frame, 0 to 1.
+
+    Shapes: (tokens, later latent frames) float32.
+    """
+    covered = np.zeros((LATENT_STEPS + 1, SIDE, SIDE), np.float32)
+    for number in range(LATENT_STEPS + 1):
+        moment = pose(scene, 0, number / LATENT_STEPS)
+        rows, columns, share = coverage(scene.shapes[0].kind, moment, SIDE, (SIDE, SIDE))
+        covered[number, rows, columns] = share * moment.opacity
+    change = np.abs(covered[1:] - covered[0])
+    cells = SIDE // TOKEN
+    tokens = change.reshape(LATENT_STEPS, cells, TOKEN, cells, TOKEN).mean((2, 4))
+    return np.ascontiguousarray(tokens.reshape(LATENT_STEPS, -1).T)

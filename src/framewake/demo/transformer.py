@@ -1,0 +1,147 @@
+"""The demonstration's transformer with its tiny LLaVA and CLIP, as one thing to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from framewake.demo import models
+from framewake.demo.tokenizers import CLIP_LENGTH
+from framewake.demo.wide import WideAttention
+from framewake.engine.contract import Dtype, Engine, Tensor, Weights
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT, TextStates
+from framewake.models.llava import Llava
+from framewake.nn.rope import rope_table
+from framewake.text.crop import TextLayout
+from framewake.text.encode import derive_layout, encode_clip, encode_in_template
+from framewake.text.template import VIDEO_I2V
+from framewake.text.tokenize import Tokenizer
+from framewake.weights.store import Resident
+
+TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
+
+
+class Batch(NamedTuple):
+    """One step's data; all prompts have the same number of tokens.
+
+    ``moments`` are the latent frames that are trained on, 0 first: a few of a clip's teach nearly as much as all
+    of them and cost less.
+    Shapes: latents (B, C, F, h, w), pictures (B, 3, S, S), ids on the host.
+    """
+
+    latents: np.ndarray
+    pictures: np.ndarray
+    llava_ids: np.ndarray
+    llava_mask: np.ndarray
+    clip_ids: np.ndarray
+    clip_mask: np.ndarray
+    moments: tuple[int, ...] = ()
+
+
+class Texts:
+    """The two tokenizers, and prompts as ids, remembered."""
+
+    def __init__(self, folder: Path) -> None:
+        self.llava = Tokenizer.from_folder(folder / "tokenizer")
+        self.clip = Tokenizer.from_folder(folder / "tokenizer_2")
+        image, pad = self.llava.token_id("<image>"), self.llava.named_id("pad_token")
+        self.llava_config = models.llava(self.llava.vocab_size, image, pad)
+        self.clip_config = models.clip_text(self.clip.vocab_size)
+        patches = self.llava_config.vision.patches
+        self.layout: TextLayout = derive_layout(self.llava, VIDEO_I2V, image_token_id=image, image_tokens=patches)
+        self._known: dict[str, tuple] = {}
+
+    def ids(self, prompt: str):
+        """(LLaVA ids, mask, CLIP ids, mask) of a prompt, each of one row."""
+        if prompt not in self._known:
+            text = encode_in_template(self.llava, VIDEO_I2V, prompt, layout=self.layout)
+            pooled = encode_clip(self.clip, prompt, CLIP_LENGTH)
+            self._known[prompt] = (text.ids, text.mask, pooled.ids, pooled.mask)
+        return self._known[prompt]
+
+
+class Model:
+    """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each."""
+
+    def __init__(self, engine: Engine, texts: Texts) -> None:
+        engine = WideAttention(engine)
+        self.engine, self.texts = engine, texts
+        self.dit = DiT(engine, models.DIT)
+        self.llava = Llava(engine, texts.llava_config)
+        self.clip = ClipText(engine, texts.clip_config)
+
+    def start(self, seed: int) -> dict[str, np.ndarray]:
+        """First weights."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for prefix, model in (("dit", self.dit), ("llava", self.llava), ("clip", self.clip)):
+            shapes |= {f"{prefix}.{name}": shape for name, shape in model.shapes().items()}
+        return models.start_transformer(shapes, seed)
+
+    def text(self, weights: Weights, batch: Batch) -> TextStates:
+        """States of a batch whose prompts have the same number of tokens."""
+        engine, layout = self.engine, self.texts.layout
+        store = Resident(part(weights, "llava."))
+        hidden = self.llava(store, batch.llava_ids, batch.llava_mask, engine.asarray(batch.pictures))
+        first, last = layout.text_ranges(batch.llava_ids[0], int(batch.llava_mask[0].sum()))
+        pieces = [layout.picture(hidden, models.DIT.image_interleave)]
+        pieces += [hidden[:, layout.merged(r.start) : layout.merged(r.stop)] for r in (first, last) if len(r)]
+        states = engine.concat(pieces, 1)
+        pooled, _ = self.clip(Resident(part(weights, "clip.")), batch.clip_ids, batch.clip_mask)
+        return TextStates(states, (int(states.shape[1]),) * len(batch.llava_ids), pooled)
+
+    def half(self, weights: Weights, batch: Batch) -> tuple[Weights, TextStates]:
+        """Weights and a batch's text in the type that the transformer is trained in; the text is made in float32."""
+        engine = self.engine
+        kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
+        text = self.text(weights, batch)
+        text = text._replace(states=engine.cast(text.states, kind), pooled=engine.cast(text.pooled, kind))
+        return {n: engine.cast(w, kind) for n, w in weights.items()}, text
+
+    def loss(self, weights: Weights, batch: Batch, noise: Tensor, sigma: np.ndarray, guidance: np.ndarray) -> Tensor:
+        """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3)."""
+        engine = self.engine
+        half, text = self.half(weights, batch)
+        kind = engine.dtype(text.states)
+        clean = engine.asarray(batch.latents)
+        share = engine.asarray(sigma.reshape(-1, 1, 1, 1, 1))
+        noisy = clean * (1.0 - share) + noise * share
+        noisy = engine.concat([clean[:, :, :1], noisy[:, :, 1:]], 2)
+        rope = rope_of(batch.moments, (int(clean.shape[3]) // 2, int(clean.shape[4]) // 2))
+        velocity = self.dit(
+            Resident(part(half, "dit.")),
+            engine.cast(noisy, kind),
+            timestep=engine.asarray(sigma * np.float32(1000)),
+            guidance=engine.asarray(guidance * np.float32(1000)),
+            text=text,
+            rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
+        )
+        error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
+        weight = engine.asarray(clip_weight(batch.latents))
+        return engine.mean(error * error * weight, (0, 1, 2, 3, 4))
+
+
+def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The rotary tables of some latent frames of a clip. Shapes: two (frames * grid, head width) float32."""
+    frames, cells = max(moments) + 1, grid[0] * grid[1]
+    tables = rope_table((frames, *grid), models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
+    cos, sin = (t.reshape(frames, cells, -1)[list(moments)].reshape(len(moments) * cells, -1) for t in tables)
+    return cos, sin
+
+
+def clip_weight(latents: np.ndarray) -> np.ndarray:
+    """More weight for clips in which little changes: one small motion counts about as much as one large one.
+
+    The same everywhere in a clip: a weight that follows the truth's own motion would let a shape move that should
+    not, because what falsely moves stands where the truth is still.
+    Shapes: (B, C, F, h, w) -> (B, 1, 1, 1, 1) float32.
+    """
+    change = np.mean((latents[:, :, 1:] - latents[:, :, :1]) ** 2, axis=(1, 2, 3, 4), keepdims=True)
+    return (TYPICAL_CHANGE / np.maximum(change, LEAST_CHANGE)).astype(np.float32)
+
+
+def part(weights: Weights, prefix: str) -> Weights:
+    """The weights of one model, without its prefix."""
+    return {name[len(prefix) :]: w for name, w in weights.items() if name.startswith(prefix)}
