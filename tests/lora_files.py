@@ -9,9 +9,9 @@ from toy_checkpoint import DIT
 
 from framewake.golden import rule
 from framewake.models.dit import DiT
-from framewake.weights.files import write_tensors
 from framewake.weights.lora.targets import Targets, is_adaptable
 from framewake.weights.names import diffusers_dit
+from framewake.weights.writing import write_tensors
 
 SHAPES = DiT(None, DIT).shapes()
 TARGETS = Targets.of(DIT, SHAPES)

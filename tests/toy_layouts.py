@@ -12,9 +12,10 @@ import torch
 from toy_checkpoint import DIT, SETTINGS, VAE, write_toy
 
 from framewake.weights import diffusers
-from framewake.weights.files import open_tensors, write_tensors
+from framewake.weights.files import open_tensors
 from framewake.weights.load import Checkpoint, open_checkpoint
 from framewake.weights.settings import write_settings
+from framewake.weights.writing import write_tensors
 
 MODEL = "hunyuan-video-i2v-720p"
 

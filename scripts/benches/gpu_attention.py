@@ -44,8 +44,7 @@ def main() -> int:
     engine = engines.get(given.engine)
     place = torch.device(engine.device)
     tokens, heads = given.tokens or (TOY_TOKENS if given.toy else TOKENS), TOY_HEADS if given.toy else HEADS
-    found: dict[str, Any] = {"device": device.device_name(engine), "engine": engine.name, "tokens": tokens}
-    found["ceiling"] = device.matrix_ceiling(engine, "bfloat16", is_toy=given.toy)
+    found: dict[str, Any] = device.facts(engine, is_toy=given.toy) | {"tokens": tokens}
     generator = torch.Generator(place).manual_seed(1)
     shape = (1, tokens, heads, WIDTH)  # as the transformer has it; kernels see heads first
     q, k, v = (torch.randn(shape, device=place, generator=generator, dtype=torch.bfloat16) for _ in range(3))
@@ -155,13 +154,13 @@ def error(out: torch.Tensor, tensors: tuple[torch.Tensor, ...]) -> float:
 
 def row(name: str, found: dict[str, Any], entry: dict[str, Any]) -> str:
     """A line of docs/measurements.md."""
-    cells = [record.setting()["date"], f"{found['device']}, torch {torch.__version__}", name, str(found["tokens"])]
+    cells = [f"{found['device']}, torch {torch.__version__}", name, str(found["tokens"])]
     if "refused" in entry:
         cells += ["", "", "", entry["refused"]]
     else:
         share = f"{entry['share']:.0%} of {found['ceiling'] / 1e12:.0f}"
         cells += [f"{entry['seconds'] * 1e3:.1f}", f"{entry['rate'] / 1e12:.0f}", share, f"error {entry['error']:.2%}"]
-    return "| " + " | ".join(cells) + " |"
+    return record.line(cells)
 
 
 if __name__ == "__main__":

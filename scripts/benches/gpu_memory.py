@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from measuring import device, record
 from measuring.random_weights import ELEMENTS, HostTensors
+from measuring.record import say
 
 from framewake import engine as engines
 from framewake.config import CLIP_L, HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B, DiTConfig, VAEConfig
@@ -76,9 +77,7 @@ def main() -> int:
         shape = PixelShape(arguments.frames, 720, 1280)
         case = Case(HUNYUAN_DIT, HUNYUAN_VAE, shape, parse_memory(arguments.memory) or 0, 400)
     begin = time.perf_counter()
-    found: dict[str, Any] = {"device": device.device_name(engine), "engine": engine.name, "shape": list(case.shape)}
-    found["ceiling"] = device.matrix_ceiling(engine, "bfloat16", is_toy=arguments.toy)
-    say("ceiling", f"{found['ceiling'] / 1e12:.4g} Tflop/s in bfloat16")
+    found: dict[str, Any] = device.facts(engine, is_toy=arguments.toy) | {"shape": list(case.shape)}
     rows = []
     bench = Bench(engine, case, found, elements=1 << 18 if arguments.toy else ELEMENTS)
     for part in arguments.parts:
@@ -240,7 +239,6 @@ def row(part: str, found: dict[str, Any]) -> str:
     here, shape = found[part], found["shape"]
     share = f"{here['share']:.0%} of {found['ceiling'] / 1e12:.0f} Tflop/s" if "share" in here else ""
     cells = [
-        record.setting()["date"],
         f"{found['engine']} {found['device']}",
         part,
         f"{shape[2]}x{shape[1]}x{shape[0]}",
@@ -249,13 +247,7 @@ def row(part: str, found: dict[str, Any]) -> str:
         f"{here['expected'] / 1e9:.2f}",
         share,
     ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def say(name: str, text: str) -> None:
-    """A line for whoever watches."""
-    sys.stdout.write(f"{name}: {text}\n")
-    sys.stdout.flush()
+    return record.line(cells)
 
 
 if __name__ == "__main__":

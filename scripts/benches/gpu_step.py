@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from measuring import device, record
+from measuring.record import say
 
 from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT, DiTConfig
@@ -187,9 +188,7 @@ def main() -> int:
     engine = engines.get(given.engine)
     sizes = TOY_SIZES if given.toy else SIZES
     sizes = {name: sizes[name] for name in given.sizes or sizes}
-    found: dict[str, Any] = {"device": device.device_name(engine), "engine": engine.name, "sizes": {}}
-    found["ceiling"] = device.matrix_ceiling(engine, "bfloat16", is_toy=given.toy)
-    say("ceiling", f"{found['ceiling'] / 1e12:.4g} Tflop/s in bfloat16")
+    found: dict[str, Any] = device.facts(engine, is_toy=given.toy) | {"sizes": {}}
     frames = given.frames or (9 if given.toy else 129)
     bench = Bench(engine, TOY if given.toy else HUNYUAN_DIT, frames, compiles=not given.no_compile)
     engine.synchronize()
@@ -285,7 +284,6 @@ def row(name: str, found: dict[str, Any], entry: dict[str, Any], frames: int) ->
     """A line of docs/measurements.md."""
     error = f"{entry['error']['norm']:.2%}, {entry['error']['largest']:.2%}" if "error" in entry else ""
     cells = [
-        record.setting()["date"],
         f"{found['engine']} {found['device']}, torch {torch.__version__}",
         f"{name} x {frames}",
         f"{entry['tokens']}",
@@ -296,13 +294,7 @@ def row(name: str, found: dict[str, Any], entry: dict[str, Any], frames: int) ->
         f"{'yes' if entry['is_compiled'] else 'no'}, {entry['first']:.0f} s",
         error,
     ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def say(name: str, text: str) -> None:
-    """A line for whoever watches."""
-    sys.stdout.write(f"{name}: {text}\n")
-    sys.stdout.flush()
+    return record.line(cells)
 
 
 if __name__ == "__main__":

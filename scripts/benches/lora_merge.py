@@ -21,10 +21,10 @@ from demo_clip import machine, note, today
 from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT
 from framewake.pipeline.adapters import targets_for
-from framewake.weights.files import write_tensors
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
 from framewake.weights.store import Resident
+from framewake.weights.writing import write_tensors
 
 HEADING = "## lora-merge"
 BLOCK = "single_blocks.0"

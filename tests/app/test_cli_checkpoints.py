@@ -14,7 +14,8 @@ import pytest
 from toy_layouts import MODEL, save_comfy, save_torch, write_tencent, write_wide_toy
 
 from framewake.weights import download as hub
-from framewake.weights.files import open_tensors, write_tensors
+from framewake.weights.files import open_tensors
+from framewake.weights.writing import write_tensors
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,11 @@ from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.jobs import find_checkpoint
 from framewake.request import Request
 from framewake.sampling.noise import draw
-from framewake.weights.files import write_tensors
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.keys import OFFICIAL
 from framewake.weights.names import diffusers_dit
+from framewake.weights.writing import write_tensors
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

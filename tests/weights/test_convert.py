@@ -19,12 +19,13 @@ from framewake.models.vae import CausalVAE
 from framewake.weights import convert as converting
 from framewake.weights import pieces
 from framewake.weights.convert import LAYOUTS, convert
-from framewake.weights.files import open_tensors, write_tensors
+from framewake.weights.files import open_tensors
 from framewake.weights.layouts import COMPONENTS, Files
 from framewake.weights.load import open_checkpoint
 from framewake.weights.quant import STORED
 from framewake.weights.storage import widen
 from framewake.weights.verify import verify
+from framewake.weights.writing import write_tensors
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 

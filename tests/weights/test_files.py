@@ -10,8 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors, write_tensors
+from framewake.weights.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors
+from framewake.weights.pieces import Target
 from framewake.weights.views import Scaled
+from framewake.weights.writing import write_safetensors, write_tensors
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
@@ -198,12 +200,12 @@ def test_unwritable(tmp_path):
 
 
 def test_nothing_is_left_of_a_file_whose_writing_was_stopped(tmp_path):
-    class Stopped(dict):
-        def values(self):
-            raise KeyboardInterrupt
+    def stopped():
+        yield np.zeros(2, np.float32)
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_tensors(tmp_path / "x.safetensors", Stopped(ARRAYS))
+        write_safetensors(tmp_path / "x.safetensors", [Target("a", "F32", (4,), stopped)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,11 +17,12 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.weights.export import write_component
-from framewake.weights.files import open_tensors, write_tensors
+from framewake.weights.files import open_tensors
 from framewake.weights.load import open_checkpoint
 from framewake.weights.mapped import MappedTensors
 from framewake.weights.names import clip_text, llava
 from framewake.weights.settings import Settings, read_settings, write_settings
+from framewake.weights.writing import write_tensors
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 

@@ -23,13 +23,13 @@ from lora_files import (
 
 from framewake.config import HUNYUAN_DIT
 from framewake.models.dit import DiT
-from framewake.weights.files import write_tensors
 from framewake.weights.lora.file import fit, open_lora
 from framewake.weights.lora.keys import OFFICIAL
 from framewake.weights.lora.report import report
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
 from framewake.weights.store import Resident
+from framewake.weights.writing import write_tensors
 
 DATA = Path(__file__).parents[1] / "data"
 FILES = {

@@ -17,13 +17,14 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.nn.rope import rope_table
-from framewake.weights.files import TensorFile, write_tensors
+from framewake.weights.files import TensorFile
 from framewake.weights.load import open_checkpoint
 from framewake.weights.mapped import MappedTensors
 from framewake.weights.names import same
 from framewake.weights.narrow import from_bfloat16, narrowed, to_bfloat16
 from framewake.weights.store import Resident
 from framewake.weights.streamed import Streamed
+from framewake.weights.writing import write_tensors
 
 MODELS = {"dit": DiT, "llava": Llava, "clip_text": ClipText}
 

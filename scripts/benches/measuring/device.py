@@ -6,8 +6,10 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from framewake.engine.contract import Dtype, Engine
+from measuring import record
 
 # Rows, inputs, outputs. The ceiling is the best rate over them: no library is equally good at all shapes.
 MATRICES = {
@@ -27,6 +29,13 @@ def matrix_ceiling(engine: Engine, dtype: Dtype, *, seconds: float = 1.0, is_toy
         runs = timed(engine, lambda x=x, weight=weight: engine.linear(x, weight), seconds=seconds)
         best = max(best, 2.0 * rows * inputs * outputs / min(runs))
     return best
+
+
+def facts(engine: Engine, *, is_toy: bool) -> dict[str, Any]:
+    """Device and engine by name, and the ceiling in bfloat16, which is said."""
+    ceiling = matrix_ceiling(engine, "bfloat16", is_toy=is_toy)
+    record.say("ceiling", f"{ceiling / 1e12:.4g} Tflop/s in bfloat16")
+    return {"device": device_name(engine), "engine": engine.name, "ceiling": ceiling}
 
 
 def timed(engine: Engine, work: Callable[[], object], *, seconds: float = 1.0, least: int = 3) -> list[float]:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from demo_clip import ROOT, machine, note, today
@@ -39,12 +40,23 @@ def setting() -> dict[str, Any]:
     return {"date": today(), "machine": machine(), "versions": versions(), "threads": threads}
 
 
+def line(cells: Sequence[str]) -> str:
+    """A row of docs/measurements.md, the day first."""
+    return f"| {' | '.join([today(), *cells])} |"
+
+
+def say(name: str, text: str) -> None:
+    """A line for whoever watches."""
+    sys.stdout.write(f"{name}: {text}\n")
+    sys.stdout.flush()
+
+
 def write(name: str, content: dict[str, Any], rows: list[str], *, has_notes: bool) -> None:
     """Show the rows, keep everything as JSON, and add the rows to the section of this benchmark."""
     place = ROOT / "results" / f"bench-{name}.json"
     place.parent.mkdir(exist_ok=True)
     place.write_text(json.dumps(setting() | content, indent=2) + "\n")
-    sys.stdout.write("\n".join(rows) + "\n")
+    sys.stdout.write("".join(f"{row}\n" for row in rows))
     sys.stdout.flush()
     if has_notes:
         note(rows, f"## {name}\n")

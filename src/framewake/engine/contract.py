@@ -168,6 +168,28 @@ class Engine(Protocol):
         Shapes: x (B, C, ...), weight and bias (C,). Precision: statistics in float32.
         """
 
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (the squares' mean, around that mean) of each channel.
+
+        Shapes: x (B, C, ...) -> two (B, C) in float32.
+        """
+
+    def window(
+        self,
+        x: Tensor,
+        gain: Tensor,
+        shift: Tensor,
+        before: Tensor | None = None,
+        activation: Literal["silu"] | None = None,
+    ) -> Tensor:
+        """What a causal convolution of three taps reads: x times gain plus shift, through an activation, with edges.
+
+        Edges are repeated by one cell. In front stand the frames ``before``, which have theirs; without, the first
+        frame twice.
+        Shapes: x (B, C, F, H, W), gain and shift (B, C) in float32, before (B, C, 2, H + 2, W + 2)
+        -> (B, C, F + 2, H + 2, W + 2). Precision: float32 inside, x's type outside.
+        """
+
     def silu(self, x: Tensor) -> Tensor:
         """x * sigmoid(x)."""
 

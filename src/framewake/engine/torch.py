@@ -192,6 +192,13 @@ class TorchEngine:
         norm = torch_cpu.group_norm if self._device.type == "cpu" else F.group_norm
         return norm(x, groups, weight, bias, eps)
 
+    def moments(self, x):
+        return (torch_cpu.moments if self._device.type == "cpu" else torch_cpu.plain_moments)(x)
+
+    def window(self, x, gain, shift, before=None, activation=None):
+        window = torch_cpu.window if self._device.type == "cpu" else torch_cpu.plain_window
+        return window(x, gain, shift, before, activation)
+
     def silu(self, x):
         return F.silu(x)
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 LEAST_ROWS = 128  # fewer are not worth oneDNN's preparation of the weight
+NARROW = 4  # channels
+ROW = 512  # numbers, of the rows in which clips are normalised
 _LAST = torch.channels_last_3d
 
 _PLAIN = {None: lambda x: x, "silu": F.silu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
@@ -35,11 +37,38 @@ def conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, str
     x = x.contiguous(memory_format=_LAST)
     if max(weight.shape[2:]) == 1 and max(stride) == 1:  # ten times as fast as a convolution
         return F.linear(x.permute(0, 2, 3, 4, 1), weight.flatten(1), bias).permute(0, 4, 1, 2, 3)
+    if _is_narrow(x, weight, stride):
+        return _four_cells(x, weight, bias)
     weight = weight.contiguous(memory_format=_LAST)
+    return _convolution(x, weight, bias, stride)
+
+
+def _convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: tuple) -> torch.Tensor:
     if x.dtype == torch.float32 and torch.backends.mkldnn.is_available() and not torch.compiler.is_compiling():
         # By itself torch takes a kernel of half the speed and many times the memory for small sizes.
         return torch.mkldnn_convolution(x, weight, bias, (0, 0, 0), stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride)
+
+
+def _is_narrow(x: torch.Tensor, weight: torch.Tensor, stride: tuple) -> bool:
+    """Whether so few channels come out that most of a vector would be empty, and cells can be taken four at a time."""
+    height, width = x.shape[3] - weight.shape[3] + 1, x.shape[4] - weight.shape[4] + 1
+    is_plain = max(stride) == 1 and min(weight.shape[3:]) > 1 and not _is_traced(x, weight)
+    return is_plain and weight.shape[0] <= NARROW and height > 0 and width > 0 and height % 2 == width % 2 == 0
+
+
+def _four_cells(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Four neighbouring cells as four times the channels of one convolution of stride 2 with the taps of all of them.
+
+    A vector has 16 places, of which 3 colours fill 3 and 12 fill 12: 16 taps instead of 4 times 9, half the time.
+    """
+    count = weight.shape[0]
+    taps = [F.pad(weight, (column, 1 - column, row, 1 - row)) for row in range(2) for column in range(2)]
+    taps = torch.cat(taps).contiguous(memory_format=_LAST)
+    y = _convolution(x, taps, None if bias is None else bias.repeat(4), (1, 2, 2))
+    batch, _, frames, height, width = y.shape
+    cells = y.permute(0, 2, 3, 4, 1).reshape(batch, frames, height, width, 2, 2, count).transpose(3, 4)
+    return cells.reshape(batch, frames, 2 * height, 2 * width, count).permute(0, 4, 1, 2, 3)
 
 
 def group_norm(x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
@@ -63,6 +92,78 @@ def group_norm(x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.T
     shift = bias - middle.repeat_interleave(channels // groups, 1) * gain
     gain, shift = (t.float()[:, None, None, None] for t in (gain, shift))
     return torch.addcmul(shift, rows, gain).permute(0, 4, 1, 2, 3)
+
+
+def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel of one clip with channels innermost, in the pass that batch norm makes.
+
+    Precision: several cells beside each other are summed on their own and joined in float64.
+    """
+    if not _is_one_clip(x):
+        return plain_moments(x)
+    flat, places = _side_by_side(x)
+    spare = torch.zeros(2, flat.shape[1])
+    mean, variance = torch.batch_norm_update_stats(flat, spare[0], spare[1], 1.0)
+    mean, variance = (t.view(places, x.shape[1]).double() for t in (mean, variance))
+    middle = mean.mean(0)
+    spread = (variance + (mean - middle) ** 2).mean(0)
+    return middle.float()[None], spread.float()[None]
+
+
+def plain_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel by torch's own operation."""
+    variance, mean = torch.var_mean(x.float(), dim=tuple(range(2, x.ndim)), correction=0)
+    return mean, variance
+
+
+def window(
+    x: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, before: torch.Tensor | None, activation: str | None
+) -> torch.Tensor:
+    """The engine's ``window`` of one clip with channels innermost, each value written once, where it is read."""
+    if not _is_one_clip(x, gain, shift, before):
+        return plain_window(x, gain, shift, before, activation)
+    _, channels, frames, height, width = x.shape
+    flat, places = _side_by_side(x)
+    gain, shift = gain[0].repeat(places), shift[0].repeat(places)
+    wide = flat.float()
+    wide = torch.addcmul(shift, wide, gain, out=None if wide is flat else wide).view(frames, height, width, channels)
+    out = torch.empty((frames + 2, height + 2, width + 2, channels), dtype=x.dtype)
+    new = out[2:]
+    inner = new[:, 1:-1, 1:-1]
+    if activation is not None and x.dtype == torch.float32:
+        torch.ops.aten.silu.out(wide, out=inner)
+    else:
+        inner.copy_(wide if activation is None else F.silu(wide, inplace=True))
+    new[:, 0, 1:-1], new[:, -1, 1:-1] = new[:, 1, 1:-1], new[:, -2, 1:-1]
+    new[:, :, 0], new[:, :, -1] = new[:, :, 1], new[:, :, -2]
+    out[:2] = out[2] if before is None else before[0].permute(1, 2, 3, 0)
+    return out.permute(3, 0, 1, 2)[None]
+
+
+def plain_window(
+    x: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, before: torch.Tensor | None, activation: str | None
+) -> torch.Tensor:
+    """The engine's ``window``, one operation after another."""
+    gain, shift = gain[:, :, None, None, None], shift[:, :, None, None, None]
+    y = activated(torch.addcmul(shift, x.float(), gain), activation).to(x.dtype)
+    y = F.pad(y, (1, 1, 1, 1, 2 if before is None else 0, 0), mode="replicate")
+    return y if before is None else torch.cat([before, y], 2)
+
+
+def _is_one_clip(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
+    """Whether x is a single clip with channels innermost and without gaps, and nothing is traced."""
+    if x.ndim != 5 or len(x) != 1 or x.numel() == 0 or _is_traced(x, *others):
+        return False
+    return x.permute(0, 2, 3, 4, 1).is_contiguous()
+
+
+def _side_by_side(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """One clip as rows of several cells each, and how many: a row of few channels is too short for a loop."""
+    channels, places = x.shape[1], 1
+    cells = x.numel() // channels
+    while 2 * places * channels <= ROW and cells % (2 * places) == 0:
+        places *= 2
+    return x.permute(0, 2, 3, 4, 1).reshape(cells // places, places * channels), places
 
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

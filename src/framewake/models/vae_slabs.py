@@ -15,6 +15,7 @@ from framewake.nn.convolution import CausalConv3d
 NUMBERS = 1 << 20  # of a slab: 4 MiB in float32
 
 Slabs = list[Tensor]
+Moments = list[tuple[Tensor, Tensor, int]]
 
 
 def usual_numbers(engine: Engine) -> int | None:
@@ -34,9 +35,9 @@ def decode(vae: CausalVAE, w: Weights, latents: Tensor, *, numbers: int = NUMBER
     slabs = cut(decoder.mid(w, decoder.conv_in(w, x)), numbers)
     for block in (block for level in decoder.levels for block in level):
         slabs = _resnet(w, block, slabs) if isinstance(block, Resnet) else _upsample(w, block, slabs, numbers)
-    norm, convolve = _Norm(decoder.norm_out, w, slabs), _Carried(decoder.conv_out, w)
+    convolve = _Carried(w, decoder.norm_out, decoder.conv_out, [moments_of(engine, x) for x in slabs])
     for index, x in enumerate(slabs):
-        slabs[index] = convolve(norm(x))
+        slabs[index] = convolve(x)
     return engine.concat(slabs, 2)
 
 
@@ -52,85 +53,70 @@ def _numbers(x: Tensor) -> int:
     return batch * channels * frames * height * width
 
 
-class _Norm:
-    """A group norm, and the SiLU after it, of one slab with the statistics of all.
+class _Carried:
+    """A group norm, with the SiLU after it, and a causal convolution of one slab after another.
 
-    Precision: float32 inside, x's type outside.
+    The norm has the statistics of all slabs, ``moments`` those of each.
+    Precision: the norm in float32.
     """
 
-    def __init__(self, norm: GroupNorm, w: Weights, slabs: Slabs) -> None:
+    def __init__(self, w: Weights, norm: GroupNorm, conv: CausalConv3d, moments: Moments) -> None:
         self.engine = norm.engine
-        self.norm = norm
-        engine, channels, groups = norm.engine, norm.channels, norm.groups
-        mean, spread = _moments(engine, slabs)
-        batch = mean.shape[0]
-        inside = (batch, groups, channels // groups)
-        mean, spread = engine.reshape(mean, inside), engine.reshape(spread, inside)
-        middle = engine.mean(mean, (2,), keepdims=True)
-        away = mean - middle
-        inverse = engine.rsqrt(engine.mean(spread + away * away, (2,), keepdims=True) + NORM_EPS)
-        gain = engine.broadcast_to(inverse, inside) * engine.reshape(_wide(engine, w[norm.weight]), (1, *inside[1:]))
-        shift = engine.reshape(_wide(engine, w[norm.bias]), (1, *inside[1:])) - middle * gain
-        self.gain = engine.reshape(gain, (batch, channels, 1, 1, 1))
-        self.shift = engine.reshape(shift, (batch, channels, 1, 1, 1))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = _wide(self.engine, x) * self.gain + self.shift
-        if self.norm.has_silu:
-            y = self.engine.silu(y)
-        return self.engine.cast(y, self.engine.dtype(x))
-
-
-def _moments(engine: Engine, slabs: Slabs) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel over all slabs. Shapes: two (B, C, 1, 1, 1) in float32."""
-    cells = (2, 3, 4)
-    found = []
-    for x in slabs:
-        wide = _wide(engine, x)
-        mean = engine.mean(wide, cells, keepdims=True)
-        away = wide - mean
-        found.append((mean, engine.mean(away * away, cells, keepdims=True), x.shape[2]))
-    frames = sum(count for _, _, count in found)
-    middle = sum(mean * (count / frames) for mean, _, count in found)
-    spread = sum((variance + (mean - middle) * (mean - middle)) * (count / frames) for mean, variance, count in found)
-    return middle, spread
-
-
-def _wide(engine: Engine, x: Tensor) -> Tensor:
-    return engine.cast(x, "float32")
-
-
-class _Carried:
-    """A causal convolution of one slab after another."""
-
-    def __init__(self, conv: CausalConv3d, w: Weights) -> None:
-        self.conv = conv
+        self.gain, self.shift = _affine(w, norm, moments)
         self.weight, self.bias = w[conv.weight], w[conv.bias]
         self.before: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = _with_frames_before(self.conv.engine, x, self.before, self.conv.kernel)
-        self.before = x[:, :, 1 - self.conv.kernel :]
-        return self.conv.engine.conv3d(x, self.weight, self.bias)
+        x = self.engine.window(x, self.gain, self.shift, self.before, "silu")
+        self.before = x[:, :, -2:]
+        return self.engine.conv3d(x, self.weight, self.bias)
 
 
-def _with_frames_before(engine: Engine, x: Tensor, before: Tensor | None, taps: int) -> Tensor:
-    """A slab with its edges repeated, behind the last frames of the slab before, or of its first one repeated."""
-    x = engine.pad(x, [(taps - 1 if before is None else 0, 0), (1, 1), (1, 1)], mode="replicate")
-    return x if before is None else engine.concat([before, x], 2)
+def _affine(w: Weights, norm: GroupNorm, moments: Moments) -> tuple[Tensor, Tensor]:
+    """What each channel is multiplied with, and what is added. Shapes: two (B, C) in float32."""
+    engine, channels, groups = norm.engine, norm.channels, norm.groups
+    mean, spread = joined(moments)
+    batch = mean.shape[0]
+    inside = (batch, groups, channels // groups)
+    mean, spread = engine.reshape(mean, inside), engine.reshape(spread, inside)
+    middle = engine.mean(mean, (2,), keepdims=True)
+    away = mean - middle
+    inverse = engine.rsqrt(engine.mean(spread + away * away, (2,), keepdims=True) + NORM_EPS)
+    weight, bias = (
+        engine.reshape(engine.cast(w[name], "float32"), (1, *inside[1:])) for name in (norm.weight, norm.bias)
+    )
+    gain = engine.broadcast_to(inverse, inside) * weight
+    shift = bias - middle * gain
+    return engine.reshape(gain, (batch, channels)), engine.reshape(shift, (batch, channels))
+
+
+def joined(moments: Moments) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel over all slabs. Shapes: two (B, C) in float32."""
+    frames = sum(count for _, _, count in moments)
+    middle = sum(mean * (count / frames) for mean, _, count in moments)
+    spread = sum((variance + (mean - middle) * (mean - middle)) * (count / frames) for mean, variance, count in moments)
+    return middle, spread
+
+
+def moments_of(engine: Engine, x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean, variance and frames of one slab."""
+    return (*engine.moments(x), x.shape[2])
 
 
 def _resnet(w: Weights, block: Resnet, slabs: Slabs) -> Slabs:
     """A resnet; its slabs are used up."""
-    norm, convolve = _Norm(block.norm1, w, slabs), _Carried(block.conv1, w)
+    engine = block.norm1.engine
+    convolve = _Carried(w, block.norm1, block.conv1, [moments_of(engine, x) for x in slabs])
     hidden: Slabs = []
+    moments = []
     for index, x in enumerate(slabs):
-        hidden.append(convolve(norm(x)))
+        hidden.append(convolve(x))
+        moments.append(moments_of(engine, hidden[-1]))  # while it still is in the processor's cache
         if block.has_shortcut:
             slabs[index] = block.shortcut(w, x)
-    norm, convolve = _Norm(block.norm2, w, hidden), _Carried(block.conv2, w)
+    convolve = _Carried(w, block.norm2, block.conv2, moments)
     for index, x in enumerate(slabs):
-        slabs[index] = x + convolve(norm(hidden[index]))
+        slabs[index] = x + convolve(hidden[index])
         hidden[index] = None
     return slabs
 
@@ -144,7 +130,8 @@ def _upsample(w: Weights, block: Upsample, slabs: Slabs, numbers: int) -> Slabs:
     slabs.reverse()
     while slabs:
         for piece in cut(slabs.pop(), numbers // (factors[0] * factors[1] * factors[2])):
-            x = _with_frames_before(engine, piece, before, taps)
+            x = engine.pad(piece, [(taps - 1 if before is None else 0, 0), (1, 1), (1, 1)], mode="replicate")
+            x = x if before is None else engine.concat([before, x], 2)
             y = block.interleaved(engine.conv3d(x, weight, bias), factors)
             grown.append(y[:, :, 1:] if before is None and factors[0] == 2 else y)
             before = x[:, :, 1 - taps :]

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from framewake.errors import CheckpointError, InputError
-from framewake.weights.files import TensorFile, write_tensors
+from framewake.weights.files import TensorFile
 from framewake.weights.layouts import Component
 from framewake.weights.load import Checkpoint
+from framewake.weights.writing import write_tensors
 
 VERSION = 1  # of what the arrays mean
 

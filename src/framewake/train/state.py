@@ -13,7 +13,8 @@ from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
 from framewake.train.optimiser import State
 from framewake.train.settings import Training, training_from
-from framewake.weights.files import TensorFile, write_tensors
+from framewake.weights.files import TensorFile
+from framewake.weights.writing import write_tensors
 
 KEY = "framewake_training"
 ENDING = ".training.safetensors"

@@ -11,13 +11,13 @@ from framewake.engine.contract import Engine
 from framewake.train.factors import DOWN, UP
 from framewake.train.optimiser import State
 from framewake.train.settings import Training
-from framewake.weights.files import write_tensors
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.keys import OFFICIAL
 from framewake.weights.lora.targets import Targets
 from framewake.weights.names import diffusers_dit
 from framewake.weights.narrow import STORED, narrowed
+from framewake.weights.writing import write_tensors
 
 KINDS: dict[str, str] = {dtype: kind for kind, dtype in STORED.items()}
 

@@ -77,6 +77,7 @@ def convert(
         )
     for component, plan in plans.items():
         path = folder / _place(checkpoint, component, layout)
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".pt":
             write_torch(path, plan, key="module" if component == "dit" else None)
         else:

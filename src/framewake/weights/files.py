@@ -1,4 +1,4 @@
-"""Safetensors files read lazily and without any framework, and written without one; any tensor file by its path.
+"""Safetensors files read lazily and without any framework; any tensor file by its path.
 
 Nothing in a file is executed, and nothing in its header is believed before it is checked: a file
 that fails a check raises ``CheckpointError`` and no other error.
@@ -10,7 +10,6 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +23,6 @@ from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
 from framewake.weights.torch_file import TorchFile
 
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
-
-_WRITTEN = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64"}
 
 
 class Entry(NamedTuple):
@@ -246,47 +243,6 @@ def _first_bytes(path: Path) -> bytes:
             return file.read(4)
     except OSError:  # told by the reader
         return b""
-
-
-def write_tensors(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, np.ndarray],
-    *,
-    metadata: Mapping[str, str] | None = None,
-    kinds: Mapping[str, str] | None = None,
-) -> None:
-    """Write float32, float16 and int64 arrays as one safetensors file, whole or not at all.
-
-    ``kinds`` names the stored type of arrays that hold bits, as ``TensorFile.raw`` gives them, such as "BF16".
-    Raises: CheckpointError when the file cannot be written.
-    """
-    path, header, offset, kinds = Path(path), {}, 0, kinds or {}
-    for name, values in tensors.items():
-        kind = kinds.get(name, _WRITTEN.get(values.dtype))
-        if kind is None or STORAGE[kind] != values.dtype:
-            raise CheckpointError(f"{name!r} has type {values.dtype}; only float32, float16 and int64 are written.")
-        stop = offset + values.nbytes
-        header[name] = {
-            "dtype": kind,
-            "shape": list(values.shape),
-            "data_offsets": [offset, stop],
-        }
-        offset = stop
-    # Other readers refuse a file that does not say which layout its tensors have; "pt" is row-major.
-    about = {"format": "pt", **(metadata or {})}
-    text = json.dumps({"__metadata__": about, **header}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for values in tensors.values():
-                file.write(np.ascontiguousarray(values).tobytes())
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

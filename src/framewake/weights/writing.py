@@ -1,4 +1,4 @@
-"""Writes tensor files one part of a tensor at a time, so that a file may be larger than memory."""
+"""Writes tensor files without a framework, one part of a tensor at a time: a file may be larger than memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.weights.pickle_values import DTYPES
@@ -31,6 +33,7 @@ TORCH_KINDS = {
     "BOOL": "BoolStorage",
 }
 SAFETENSORS_KINDS = tuple(DTYPES.values())
+_KINDS = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64"}
 
 
 def bytes_of(targets: Sequence[Target]) -> int:
@@ -38,12 +41,34 @@ def bytes_of(targets: Sequence[Target]) -> int:
     return sum(math.prod(target.shape) * STORAGE[target.kind].itemsize for target in targets)
 
 
-def write_safetensors(path: Path, targets: Sequence[Target]) -> None:
+def write_tensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+) -> None:
+    """Write float32, float16 and int64 arrays as one safetensors file, whole or not at all.
+
+    ``kinds`` names the stored type of arrays that hold bits, as ``TensorFile.raw`` gives them, such as "BF16".
+    Raises: CheckpointError when the file cannot be written.
+    """
+    targets = []
+    for name, values in tensors.items():
+        kind = (kinds or {}).get(name, _KINDS.get(values.dtype))
+        if kind is None or STORAGE[kind] != values.dtype:
+            raise CheckpointError(f"{name!r} has type {values.dtype}; only float32, float16 and int64 are written.")
+        targets.append(Target(name, kind, values.shape, lambda values=values: iter([np.ascontiguousarray(values)])))
+    write_safetensors(Path(path), targets, metadata=metadata)
+
+
+def write_safetensors(path: Path, targets: Sequence[Target], *, metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, whole or not at all.
 
     Raises: CheckpointError when it cannot be written.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    # Other readers refuse a file that does not say which layout its tensors have; "pt" is row-major.
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     at = 0
     for target in targets:
         stop = at + bytes_of([target])
@@ -125,7 +150,6 @@ def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Let a file appear under its name when it is complete."""
     unfinished = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, "wb") as file:
             write(file)
         os.replace(unfinished, path)

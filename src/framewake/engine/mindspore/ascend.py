@@ -185,6 +185,18 @@ class MindsporeEngine:
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
         return F.group_norm(x, groups, weight, bias, eps)
 
+    def moments(self, x):
+        flat = self.cast(mint.reshape(x, (x.shape[0], x.shape[1], -1)), "float32")
+        mean = mint.mean(flat, dim=2, keepdim=True)
+        return mean[:, :, 0], mint.mean(mint.square(flat - mean), dim=2)
+
+    def window(self, x, gain, shift, before=None, activation=None):
+        each = (x.shape[0], x.shape[1], 1, 1, 1)
+        y = self.cast(x, "float32") * mint.reshape(gain, each) + mint.reshape(shift, each)
+        y = self.cast(self._activated(y, activation), self.dtype(x))
+        y = self._repeat_edges(y, [(2 if before is None else 0, 0), (1, 1), (1, 1)])
+        return y if before is None else mint.cat([before, y], dim=2)
+
     def silu(self, x):
         return F.silu(x)
 

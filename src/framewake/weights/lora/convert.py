@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import write_tensors
 from framewake.weights.lora.alpha import METADATA_KEY
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.keys import OFFICIAL, Format
 from framewake.weights.lora.pieces import Piece, joined, pieces_of, split
 from framewake.weights.lora.targets import Place, diffusers_modules
 from framewake.weights.names import Rule
+from framewake.weights.writing import write_tensors
 
 # How a format writes a module and the two factors.
 _WRITTEN: dict[str, tuple[str, str, str]] = {

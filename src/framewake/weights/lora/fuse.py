@@ -11,12 +11,13 @@ import numpy as np
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError
 from framewake.weights import diffusers, names
-from framewake.weights.files import ShardedFiles, TensorFile, Tensors, open_tensors, write_tensors
+from framewake.weights.files import ShardedFiles, TensorFile, Tensors, open_tensors
 from framewake.weights.load import Checkpoint
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.view import Merger
 from framewake.weights.mapped import MappedTensors
 from framewake.weights.narrow import STORED, narrowed
+from framewake.weights.writing import write_tensors
 
 
 def fuse(
