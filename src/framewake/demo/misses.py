@@ -12,7 +12,7 @@ from framewake.demo import transformer
 from framewake.demo.render import render
 from framewake.demo.sample import denoise
 from framewake.demo.state import load_state
-from framewake.demo.train_vae import MISS_SIDE, MISSES, picture_latents
+from framewake.demo.train_vae import DRAWN, MISS_SIDE, MISSES, picture_latents
 from framewake.demo.world import sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.models.vae import CausalVAE
@@ -36,7 +36,7 @@ def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, 
     scale = float((folder / "scale.txt").read_text())
     for number in range(len(list(target.glob("*.npz"))), count):
         rng = np.random.default_rng(FIRST_SEED + number)
-        scene = sample_scene(rng)
+        scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
         frames = render(scene, MISS_SIDE, MISS_SIDE)
         pixels = (frames.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1).astype(np.float32)
         clean = engine.numpy(picture_latents(engine, vae, vae_weights, engine.asarray(pixels))[0]).astype(np.float32)

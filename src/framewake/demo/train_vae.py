@@ -17,7 +17,7 @@ from framewake.demo import models
 from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.render import render, render_frame
 from framewake.demo.state import load_state, save_state
-from framewake.demo.world import FULL_FRAMES, sample_scene
+from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
 
@@ -27,6 +27,7 @@ KL_WEIGHT = 4e-4
 MISS = 0.7  # largest deviation of noise on latents (theirs is about 1.4) for the decoder alone
 PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for those where nothing happens
 MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
+DRAWN = (*MOTIONS, "bounce", "bounce")  # what moves fastest tears most easily
 SAVE_SECONDS = 120.0
 REPORT_STEPS = 60
 
@@ -186,7 +187,7 @@ def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) 
     """Random scenes as pixels (B, 3, F, side, side) float32 in [-1, 1]; clips begin anywhere in a motion."""
     clips = []
     for _ in range(batch):
-        scene = sample_scene(rng)
+        scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
         if frames == 1:
             clip = render_frame(scene, side, side, rng.random())[None]
         else:
