@@ -41,6 +41,13 @@ assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)
         assert (__version__ if arguments == ["--version"] else "Examples") in done.stdout
 
 
+@pytest.mark.parametrize("group", ["checkpoints", "lora", "jobs"])
+def test_a_group_alone_shows_its_help_as_it_is(call, group):
+    answer = call(group)
+    assert answer.code == 0 and answer.err == ""
+    assert answer.out.startswith(f"Usage: framewake {group}") and "\nCommands:\n" in answer.out
+
+
 def test_help_names_every_setting(call):
     from framewake.request import settings
 

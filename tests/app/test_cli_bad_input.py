@@ -69,7 +69,9 @@ def test_bad_pictures(call, pictures, name, word):
     [
         (["--frames", "6"], ["nearest is 5"]),
         (["--frames", "0"], ["frames"]),
-        (["--frames", "many"], ["--frames"]),
+        (["--frames", "many"], ["frames is 'many'", "whole number from 1 to"]),
+        (["--frames", "9.5"], ["frames is '9.5'", "whole number"]),
+        (["--flow-shift", "wide"], ["flow_shift is 'wide'", "number from"]),
         (["--resolution", "72p"], ["720p", "Did you mean"]),
         (["--steps", "0"], ["steps"]),
         (["--seed", "-1"], ["seed"]),

@@ -41,7 +41,7 @@ def verify(
     as_json: AsJson = False,
     single: Parts = None,
 ) -> None:
-    """Check names, shapes and places of all tensors, from headers alone.
+    """Check all tensors' names and shapes, from headers.
 
     \b
     Examples:
@@ -143,7 +143,7 @@ def list_all(
         str | None, typer.Argument(metavar="[DIR]", help="Look for checkpoints here.", show_default=False)
     ] = None,
 ) -> None:
-    """List checkpoints in a folder, and those that can be downloaded.
+    """List checkpoints here, and those to download.
 
     \b
     Examples:

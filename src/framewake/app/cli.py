@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = app(args=given, prog_name="framewake", standalone_mode=False)
     except usage_error as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: help, as the program alone gives it
+            sys.stdout.write(f"{error.format_message()}\n")
+            sys.exit(0)
         fail(error.format_message(), error.exit_code, "UsageError", given)
     except FramewakeError as error:
         fail(str(error), exit_code(error), type(error).__name__, given)

@@ -66,7 +66,9 @@ app.command("animate")(with_parameters(animate))
 
 
 def plan(given: Mapping[str, Any]) -> None:
-    """Tell what a clip will take, without making it: memory, time, and where the weights will be.
+    """Tell what a clip will take, and make none.
+
+    That is memory, time, and where the weights will be.
 
     \b
     Examples:
@@ -131,7 +133,9 @@ def quality(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
-    """Tell how far a clip is from another of the same size: PSNR, SSIM and a perceptual difference.
+    """Tell how far a clip is from another.
+
+    Both have the same size; PSNR, SSIM and a perceptual difference are told.
 
     \b
     Examples:

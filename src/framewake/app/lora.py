@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Look into LoRA files, convert them, merge them into a checkpoint, train new ones.",
+    help="Look into, convert, merge and train LoRAs.",
 )
 
 _CHECKPOINT = typer.Option(
@@ -42,7 +42,9 @@ def info(
     allows_partial: Annotated[bool, _PARTIAL] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
-    """Tell what a LoRA is: format, ranks, alpha, what it matches and, with a checkpoint, how much it changes.
+    """Tell what a LoRA is and what it matches.
+
+    That is its format, its ranks, alpha and, with a checkpoint, how much it changes.
 
     \b
     Examples:
@@ -112,7 +114,9 @@ def merge(
     ] = False,
     allows_partial: Annotated[bool, _PARTIAL] = False,
 ) -> None:
-    """Write a checkpoint with LoRAs merged in for good (diffusers layout, types as they are).
+    """Write a checkpoint with LoRAs merged in for good.
+
+    The checkpoint has to be in the diffusers layout; types stay as they are.
 
     \b
     Examples:

@@ -162,8 +162,25 @@ def option(key: str, setting: Setting) -> inspect.Parameter:
         text += f" Default: {setting.unset}."
     if key.endswith("_option"):
         text = f"The same as {key.removesuffix('_option').upper()}."
-    described = typer.Option(setting.flag, metavar=metavar, help=text, show_default=False)
+    parser = {"integer": whole, "number": number}.get(setting.kind)
+    described = typer.Option(setting.flag, metavar=metavar, help=text, show_default=False, parser=parser)
     return parameter(key, _TYPES[setting.kind] | None, None, described)
+
+
+def whole(text: str) -> Any:
+    """A whole number; other text as it is, which the setting's own check refuses in its words."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def number(text: str) -> Any:
+    """The same for any number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def with_parameters(

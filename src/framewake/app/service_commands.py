@@ -29,9 +29,13 @@ Url = Annotated[
     ),
 ]
 Loras = Annotated[str | None, typer.Option("--loras", metavar="DIR", help="LoRA files that users may ask for by name.")]
-SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between saved states of a running video.")]
+SaveEvery = Annotated[
+    int, typer.Option("--save-every", metavar="N", min=1, help="Steps between saved states of a running video.")
+]
 Server = Annotated[str | None, typer.Option("--server", metavar="URL", help="A running server instead of a folder.")]
-Key = Annotated[str | None, typer.Option("--api-key", envvar="FRAMEWAKE_API_KEY", help="Key for the server.")]
+Key = Annotated[
+    str | None, typer.Option("--api-key", metavar="KEY", envvar="FRAMEWAKE_API_KEY", help="Key for the server.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Job = Annotated[str, typer.Argument(metavar="ID", help="A video's id, such as video_0123...")]
 
@@ -48,17 +52,20 @@ def add_commands(app: typer.Typer) -> None:
 
 def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     *,
-    host: Annotated[str, typer.Option("--host", help="Where to listen; another than this machine needs a key.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 7860,
+    host: Annotated[
+        str, typer.Option("--host", metavar="NAME", help="Where to listen; another than this machine needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")
+    ] = 7860,
     checkpoint: Checkpoint = None,
     engine: Engine = "auto",
     data: Data = FOLDER,
     database: Url = None,
     loras: Loras = None,
     api_key: Annotated[
-        list[str] | None, typer.Option("--api-key", envvar="FRAMEWAKE_API_KEY", help="A key that clients must send.")
+        list[str] | None,
+        typer.Option("--api-key", metavar="KEY", envvar="FRAMEWAKE_API_KEY", help="A key that clients must send."),
     ] = None,
     api_key_file: Annotated[
         str | None, typer.Option("--api-key-file", metavar="FILE", help="Keys, one a line; others cannot see them.")
@@ -69,11 +76,17 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     allow_private_callbacks: Annotated[
         bool, typer.Option("--allow-private-callbacks", help="Call webhooks on this and neighbouring machines too.")
     ] = False,
-    max_upload_mb: Annotated[int, typer.Option("--max-upload-mb", min=1, help="Largest picture file.")] = 20,
-    max_megapixels: Annotated[int, typer.Option("--max-megapixels", min=1, max=100, help="Largest picture.")] = 40,
-    max_queued: Annotated[int, typer.Option("--max-queued", min=1, help="Videos of one key that may wait.")] = 1000,
+    max_upload_mb: Annotated[
+        int, typer.Option("--max-upload-mb", metavar="N", min=1, help="Largest picture file.")
+    ] = 20,
+    max_megapixels: Annotated[
+        int, typer.Option("--max-megapixels", metavar="N", min=1, max=100, help="Largest picture.")
+    ] = 40,
+    max_queued: Annotated[
+        int, typer.Option("--max-queued", metavar="N", min=1, help="Videos of one key that may wait.")
+    ] = 1000,
     max_per_minute: Annotated[
-        int, typer.Option("--max-per-minute", min=1, help="Videos that one key may hand in each minute.")
+        int, typer.Option("--max-per-minute", metavar="N", min=1, help="Videos that one key may hand in each minute.")
     ] = 600,
     save_every: SaveEvery = 5,
     no_worker: Annotated[
@@ -132,7 +145,7 @@ def list_jobs(
     database: Url = None,
     server: Server = None,
     api_key: Key = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Newest videos to list.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="Newest videos to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the newest videos."""
