@@ -15,6 +15,7 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
 from framewake.pipeline.forecast import cost, measured_rates, parse_memory
+from framewake.pipeline.forecast.pace import Line, Pace
 from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
 from framewake.pipeline.precision import choose_precision
@@ -118,6 +119,58 @@ def test_a_longer_clip_takes_more_of_everything(pipeline, request_of):
     assert works == sorted(works) and works[0] < works[2]
 
 
+def test_stages_add_up_to_the_run_and_each_pays_for_its_own_start(pipeline, request_of):
+    from framewake.pipeline.forecast import Setup, forecast
+
+    setup = Setup(
+        pipeline.engine, pipeline.checkpoint, pipeline.parts.models, choose_precision("float32", pipeline.engine)
+    )
+    plan = pipeline.plan(Job(request_of()))
+
+    def told(rates):
+        return forecast(setup, plan, room=64 * GIB, rates=rates)
+
+    pace = Pace(*(Line(0.0, 1e-9) for _ in Pace._fields))
+    plain = told(RATES._replace(pace=pace, is_measured_now=False))
+    assert plain.seconds == pytest.approx(sum(plain.stages.values()))
+    starts = Pace(*(line._replace(first=0.5 * 2**place) for place, line in enumerate(pace)))
+    cold = told(RATES._replace(pace=starts, is_measured_now=False))
+    added = {stage: cold.stages[stage] - seconds for stage, seconds in plain.stages.items()}
+    assert added == pytest.approx({"encode text": 0.0, "encode image": 4.0, "denoise": 3.5, "decode": 8.0})
+    assert told(RATES._replace(pace=starts)).seconds == pytest.approx(plain.seconds), "paid while measuring"
+    # A byte a second: what the decoder takes for the first time is said beside all the rest.
+    fresh = told(RATES._replace(pace=pace, is_measured_now=False, fresh=1.0))
+    assert fresh.stages["decode"] - plain.stages["decode"] >= fresh.placements["vae"].work
+    assert fresh.stages["denoise"] - plain.stages["denoise"] >= fresh.placements["dit"].weights
+
+
+def test_streamed_weights_are_read_in_the_steps_and_not_before_them_too(pipeline, request_of):
+    from framewake.pipeline.forecast import Setup
+    from framewake.pipeline.forecast.choose import placements, scene_of
+    from framewake.pipeline.forecast.duration import duration
+
+    setup = Setup(
+        pipeline.engine, pipeline.checkpoint, pipeline.parts.models, choose_precision("float32", pipeline.engine)
+    )
+    plan = pipeline.plan(Job(request_of()))
+    scene, slow = scene_of(setup, plan), RATES._replace(disk=1.0)  # the disk is all that takes time
+    resident = placements(setup, plan, scene, 64 * GIB)
+    streamed = resident | {"dit": resident["dit"]._replace(is_streamed=True)}
+    seconds = [duration(setup, plan, scene, slow, places).stages["denoise"] for places in (resident, streamed)]
+    read = cost.weights(setup.models["dit"].shapes(), (), "bfloat16").whole
+    assert seconds == pytest.approx([read, plan.request.steps * read], rel=1e-3)
+
+
+def test_rates_come_back_from_the_cache_as_they_were():
+    from framewake.pipeline.forecast import rates_from_plain, rates_to_plain
+
+    pace = Pace(*(Line(float(place), 2.0, 0.5) for place in range(5)))
+    rates = Rates(1e12, 2e12, 3e9, False, pace, 0.25, 4e9)
+    assert rates_from_plain(json.loads(json.dumps(rates_to_plain(rates)))) == rates
+    with pytest.raises((TypeError, ValueError)):
+        rates_from_plain(rates_to_plain(rates) | {"pace": [[0.0, 1.0, 0.0]] * 4})
+
+
 def test_what_cannot_fit_is_said_with_what_does(toy, engine, request_of):
     used = engine.memory()["used"]
     limited = Pipeline.load(toy, engine=engine, memory=used + (400 << 20))
@@ -150,7 +203,7 @@ def made(pipeline, request, placements):
     pipeline.parts.keeps_all = False
     pipeline.parts.placements = placements
     frames, streamed = None, False
-    for event in pipeline._run([clip]):
+    for event in pipeline._run([clip], is_roomy=True):
         held = pipeline.parts._loaded.values()
         streamed = streamed or any(isinstance(store, Streamed) for _, store in held)
         frames = event.frames if isinstance(event, Result) else frames

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,10 +11,10 @@ from framewake.config import TilingConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
 from framewake.models.vae_slabs import usual_numbers
+from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
-from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
-from framewake.pipeline.forecast.pace import Pace
+from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said
 from framewake.pipeline.forecast.probe import BUSY, Rates
 from framewake.pipeline.jobs import Plan
@@ -25,11 +24,9 @@ from framewake.weights.load import Checkpoint
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
-# Memory of libraries that appears with the first work, and seconds that small operations add.
+# Memory of libraries that appears with the first work.
 START_BYTES = {"torch": 60 << 20, "mindspore": 80 << 20}
 BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
-PRODUCT_SHARE = {"torch": 0.7, "mindspore": 0.5}  # of the probe's rate that whole blocks reach
-WRITTEN = 1e7  # pixels a second from decoded numbers to a file
 # On a CPU, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a time: 18 % for the
 # 13B model (2.6 s instead of 3.2 s a block).
 CACHED_BYTES = 32 << 20
@@ -40,16 +37,17 @@ CACHED_TOKENS = 448
 class Forecast:
     """What a run will take.
 
-    Units: bytes and seconds. On a CPU, device and host are one memory and the peak is the process's.
+    Units: bytes and seconds, ``stages`` too. On a CPU, device and host are one memory and the peak is the process's.
     """
 
     placements: dict[str, Placement]
     device_peak: int
     host_peak: int
     room: int
-    step_seconds: float | None
-    seconds: float | None
     lines: tuple[str, ...]
+    step_seconds: float | None = None
+    seconds: float | None = None
+    stages: Mapping[Stage, float] = dataclasses.field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
@@ -100,10 +98,12 @@ def forecast(  # a setup and a plan, and what is known beside them
     clip = cost.host_bytes(size)
     is_host = setup.engine.device == "cpu"
     timed = scene if text is None else scene._replace(text=text)
-    step, total = (None, None) if rates is None else seconds(setup, plan, timed, rates, found)
+    takes = None if rates is None else duration(setup, plan, timed, rates, found)
     device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
     host = device_peak if is_host else clip + found["dit"].weights
-    made = Forecast(found, device_peak, host, room, step, total, ())
+    made = Forecast(found, device_peak, host, room, ())
+    if takes is not None:
+        made = dataclasses.replace(made, step_seconds=takes.step, seconds=takes.total, stages=takes.stages)
     return dataclasses.replace(made, lines=tuple(described(setup, plan, scene, made, rates)))
 
 
@@ -176,46 +176,6 @@ def decoding_sizes(setup: Setup, plan: Plan, tiling: TilingConfig | None) -> lis
     return [(numbers, cost.decode_bytes(max(work, encode), engine.kind, engine.device)) for numbers, work in found]
 
 
-def seconds(
-    setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: dict[str, Placement]
-) -> tuple[float, float]:
-    """Seconds of a step, and of the whole run."""
-    checkpoint, config = setup.checkpoint, setup.checkpoint.dit
-    products, pace = rates.products * PRODUCT_SHARE[setup.engine.kind], rates.pace
-    blocks = config.single_blocks + config.double_blocks
-    pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
-    if pace is None:
-        step = (cost.step_operations(config, scene) - pairs) / products
-    else:
-        tokens = scene.batch * scene.joined
-        step = pace.outside.at(tokens)
-        step += config.double_blocks * pace.double.at(tokens) + config.single_blocks * pace.single.at(tokens)
-    step += pairs / rates.attention
-    whole = {n: cost.weights(m.shapes(), m.streams(), "bfloat16").whole for n, m in setup.models.items()}
-    if found["dit"].is_streamed:
-        step = max(step, whole["dit"] / rates.disk)
-    loading = sum(whole.values()) / rates.disk
-    text = cost.text_operations(checkpoint.llava, whole["llava"] // 2, scene.text * scene.batch) / products
-    if pace is not None:
-        layers = checkpoint.llava.text.layers + checkpoint.llava.vision.layers + checkpoint.clip_text.layers
-        text += layers * pace.single.fixed + (0.0 if rates.is_measured_now else pace.start)
-    written = 0.0 if plan.output is None else math.prod(plan.shape) / WRITTEN
-    total = step * computed_steps(plan) + loading + text + _pictures(setup, plan, pace, products) + written
-    return step, total
-
-
-def _pictures(setup: Setup, plan: Plan, pace: Pace | None, products: float) -> float:
-    """Seconds for encoding the picture and decoding the clip."""
-    config, latent = setup.checkpoint.vae, plan.latent
-    tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
-    tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
-    decode = sum(decode_operations(config, tile) for tile in tiles)
-    encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
-    if pace is None:
-        return (decode + encode) / products
-    return pace.encode.at(encode) + len(tiles) * pace.decode.fixed + pace.decode.each * decode
-
-
 def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates: Rates | None) -> list[str]:
     """The forecast in lines for a person: every choice with its reason."""
     engine, precision, shape = setup.engine, setup.precision, plan.shape
@@ -249,14 +209,6 @@ def fused(engine: Engine) -> str:
     """The fused attention kernel; an engine that has several tells which, as soon as it has measured them."""
     reason = getattr(engine, "attention_reason", "")
     return f"fused kernel ({reason})" if reason else "fused kernel, the fastest of this device"
-
-
-def computed_steps(plan: Plan) -> int:
-    """Steps that are computed, at the most."""
-    steps = plan.request.steps or 1
-    choice = parse_cache(plan.request.cache)
-    known = None if choice is None else choice.schedule(steps)
-    return steps if known is None else len(known)
 
 
 def caching(plan: Plan) -> list[str]:

@@ -30,14 +30,16 @@ SECONDS = 0.08  # of measuring, for each figure
 DEAREST = 4.0  # seconds that the larger tile may take, as far as the smaller one tells
 TEXT = 16
 GRIDS = {"cpu": ((2, 8, 8), (2, 32, 32)), "device": ((2, 16, 16), (8, 64, 64))}  # latents: 32, 512; 128, 8192 tokens
+BLOCKS = {(0, 0): "outside", (1, 0): "double", (0, 1): "single"}  # how many of each: what is measured then
 TILES = ((2, 8, 8), (2, 16, 16))  # latents: one of them alone would call the fixed part of its time work
 
 
 class Line(NamedTuple):
-    """Seconds = fixed + each * amount."""
+    """Seconds = fixed + each * amount, and ``first`` once: what first calls took longer than later ones."""
 
     fixed: float
     each: float
+    first: float = 0.0
 
     def at(self, amount: float) -> float:
         """Seconds for an amount."""
@@ -47,7 +49,7 @@ class Line(NamedTuple):
 class Pace(NamedTuple):
     """Seconds of parts: of blocks by tokens without their attention, of the autoencoder by operations.
 
-    ``outside`` is a step without its blocks; ``start`` is what the first calls took longer than later ones.
+    ``outside`` is a step without its blocks.
     """
 
     outside: Line
@@ -55,33 +57,46 @@ class Pace(NamedTuple):
     single: Line
     encode: Line
     decode: Line
-    start: float
+
+
+class Measure(NamedTuple):
+    """How parts are measured: with which clock, and what is known by then.
+
+    Units: ``pairs`` operations of attention a second, ``fresh`` bytes a second of memory used for the first time.
+    """
+
+    clock: Clock
+    pairs: float
+    fresh: float
 
 
 def measured_pace(
-    engine: Engine, configs: tuple[DiTConfig, VAEConfig], dtypes: tuple[Dtype, Dtype], *, pairs: float, clock: Clock
+    engine: Engine, configs: tuple[DiTConfig, VAEConfig], dtypes: tuple[Dtype, Dtype], *, measure: Measure
 ) -> Pace:
-    """The pace of a device. ``pairs`` is how many operations of attention it does a second."""
-    watch = _Watch(engine, clock)
-    blocks = _blocks(watch, configs[0], dtypes[0], pairs)
-    encode, decode = _autoencoder(watch, configs[1], dtypes[1])
-    return Pace(*blocks, encode, decode, watch.start)
+    """The pace of a device."""
+    watch = _Watch(engine, measure)
+    blocks = _blocks(watch, configs[0], dtypes[0], measure.pairs)
+    return Pace(*blocks, *_autoencoder(watch, configs[1], dtypes[1]))
 
 
 class _Watch:
-    """Runs work a few times; adds up how much longer each first time took."""
+    """Runs work a few times; adds up by name how much longer each first time took."""
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        self.engine, self.clock = engine, clock
-        self.start = 0.0
+    def __init__(self, engine: Engine, measure: Measure) -> None:
+        self.engine, self.clock, self.fresh = engine, measure.clock, measure.fresh
+        self.firsts: dict[str, float] = {}
 
-    def usual(self, work: Callable[[], object]) -> float:
+    def usual(self, name: str, work: Callable[[], object]) -> float:
         """Seconds of a run, the median of some behind a first one."""
-        first, found, end = self._once(work), [self._once(work)], self.clock() + SECONDS
+        before = fresh_bytes()
+        first = self._once(work)
+        # Memory that is used for the first time is a cost of its own: how much of it a run uses is known.
+        handed_out = (fresh_bytes() - before) / self.fresh if self.fresh else 0.0
+        found, end = [self._once(work)], self.clock() + SECONDS
         while self.clock() < end:
             found.append(self._once(work))
         usual = statistics.median(found)
-        self.start += max(first - usual, 0.0)
+        self.firsts[name] = self.firsts.get(name, 0.0) + max(first - usual - handed_out, 0.0)
         return usual
 
     def _once(self, work: Callable[[], object]) -> float:
@@ -89,6 +104,15 @@ class _Watch:
         work()
         self.engine.synchronize()
         return self.clock() - begin
+
+
+def fresh_bytes() -> int:
+    """Bytes that the system has handed out to this process so far, page by page; 0 where it does not tell."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize()
 
 
 def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tuple[Line, Line, Line]:
@@ -102,16 +126,20 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tup
         tokens = grid[0] * grid[1] * grid[2] // int(np.prod(config.patch_size)) + TEXT
         attention = 4.0 * tokens**2 * config.hidden_size / pairs
         given = _inputs(engine, config, grid)
-        for counts in ((0, 0), (1, 0), (0, 1)):
+        for counts, name in BLOCKS.items():
             model = DiT(engine, dataclasses.replace(config, double_blocks=counts[0], single_blocks=counts[1]))
-            seconds = watch.usual(functools.partial(model, weights, **given))
+            seconds = watch.usual(name, functools.partial(model, weights, **given))
             found.setdefault(counts, []).append((float(tokens), seconds - sum(counts) * attention))
     outside = found[0, 0]
     blocks = [
         [(tokens, seconds - outside[place][1]) for place, (tokens, seconds) in enumerate(found[counts])]
         for counts in ((1, 0), (0, 1))
     ]
-    return _line(outside), _line(blocks[0]), _line(blocks[1])
+    lines = (_line(outside), _line(blocks[0]), _line(blocks[1]))
+    outside_line, double, single = (
+        line._replace(first=watch.firsts[name]) for line, name in zip(lines, BLOCKS.values(), strict=True)
+    )
+    return outside_line, double, single
 
 
 def _inputs(engine: Engine, config: DiTConfig, grid: tuple[int, int, int]) -> dict[str, Any]:
@@ -137,13 +165,14 @@ def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype) -> tuple[Line, 
         pixels = (1, tile[1] * config.spatial_compression, tile[2] * config.spatial_compression)
         picture: Tensor = engine.full((1, config.in_channels, *pixels), 0.1)
         latents = engine.full((1, config.latent_channels, *tile), 0.1)
-        seconds = watch.usual(functools.partial(model.encode, weights, picture))
+        seconds = watch.usual("encode", functools.partial(model.encode, weights, picture))
         encode.append((encode_operations(config, pixels), seconds))
-        seconds = watch.usual(functools.partial(decode_tile, model, weights, latents))
+        seconds = watch.usual("decode", functools.partial(decode_tile, model, weights, latents))
         decode.append((decode_operations(config, tile), seconds))
         if 4 * seconds > DEAREST:
             break
-    return _line(encode[-2:]), _line(decode[-2:])
+    firsts = watch.firsts
+    return _line(encode[-2:])._replace(first=firsts["encode"]), _line(decode[-2:])._replace(first=firsts["decode"])
 
 
 def _line(points: list[tuple[float, float]]) -> Line:

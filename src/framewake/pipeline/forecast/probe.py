@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import mmap
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +18,15 @@ import numpy as np
 
 from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
-from framewake.pipeline.forecast.pace import Clock, Line, Pace, measured_pace
+from framewake.pipeline.forecast.pace import Clock, Line, Measure, Pace, fresh_bytes, measured_pace
 
 SIDE = 768  # of the matrices: large enough to reach the rate of the model's own, small enough for a CPU
 SECONDS = 0.15  # of measuring, for each figure
 READ_BYTES = 64 << 20
+FRESH_BYTES = 16 << 20  # of memory that is used for the first time, a few times over
+LEAST = 1e-9  # seconds: a coarse clock may see none at all
 MEASURABLE = 0.2  # seconds: the system counts processor time in hundredths
-FORMAT = 3
+FORMAT = 4
 DAYS = 30  # after which a device is measured again: drivers, clocks and neighbours change
 BUSY_DAYS = 1 / 24  # the same for figures from a busy machine
 BUSY = 0.15  # share of the processors that other programs may take while something is measured on a CPU
@@ -31,6 +35,7 @@ BUSY = 0.15  # share of the processors that other programs may take while someth
 class Rates(NamedTuple):
     """Units: operations a second in a matrix product and in attention, bytes a second from disk to host.
 
+    ``fresh``: bytes a second of memory that is used for the first time, 0 where that is not known or does not matter.
     ``pace``: how long the checkpoint's own parts take. ``busy`` is the share of the processors that other programs
     took meanwhile: the figures are too low then, and are soon measured again.
     """
@@ -41,6 +46,7 @@ class Rates(NamedTuple):
     is_measured_now: bool = True
     pace: Pace | None = None
     busy: float = 0.0
+    fresh: float = 0.0
 
 
 class ProbedParts(NamedTuple):
@@ -71,12 +77,15 @@ def measured_rates(
     if found is not None:
         return found
     before = _taken()
+    width = None if parts is None else parts.configs[0].head_dim
     rates = Rates(
-        _product_rate(engine, dtype, clock), _attention_rate(engine, dtype, clock), _disk_rate(weights, clock)
+        _product_rate(engine, dtype, clock), _attention_rate(engine, dtype, clock, width), _disk_rate(weights, clock)
     )
+    if engine.device == "cpu":
+        rates = rates._replace(fresh=_fresh_rate(clock))
     if parts is not None:
-        pace = measured_pace(engine, parts.configs, parts.dtypes, pairs=rates.attention, clock=clock)
-        rates = rates._replace(pace=pace)
+        measure = Measure(clock, rates.attention, rates.fresh)
+        rates = rates._replace(pace=measured_pace(engine, parts.configs, parts.dtypes, measure=measure))
     rates = rates._replace(busy=_busy(before) if engine.device == "cpu" else 0.0)
     _write(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
     return rates
@@ -84,7 +93,7 @@ def measured_rates(
 
 def rates_to_plain(rates: Rates) -> dict[str, Any]:
     """Rates as values for JSON."""
-    pace = None if rates.pace is None else [*map(list, rates.pace[:-1]), rates.pace.start]
+    pace = None if rates.pace is None else [list(line) for line in rates.pace]
     return {**rates._asdict(), "pace": pace}
 
 
@@ -93,15 +102,15 @@ def rates_from_plain(values: dict[str, Any]) -> Rates:
 
     Raises: KeyError, TypeError, ValueError for anything else.
     """
-    *lines, start = values["pace"] or [0.0]
     pace = None
-    if lines:
-        outside, double, single, encode, decode = (Line(float(fixed), float(each)) for fixed, each in lines)
-        pace = Pace(outside, double, single, encode, decode, float(start))
+    if values["pace"]:
+        lines = (Line(*map(float, line)) for line in values["pace"])
+        outside, double, single, encode, decode = lines
+        pace = Pace(outside, double, single, encode, decode)
     products, attention, disk = (float(values[name]) for name in ("products", "attention", "disk"))
     if min(products, attention, disk) <= 0:
         raise ValueError("a rate is not positive")
-    return Rates(products, attention, disk, False, pace, float(values["busy"]))
+    return Rates(products, attention, disk, False, pace, float(values["busy"]), float(values["fresh"]))
 
 
 def _known(entry: Any, *, has_pace: bool) -> Rates | None:
@@ -177,29 +186,31 @@ def _write(place: Path, entries: dict[str, Any]) -> None:
         return
 
 
-def _best_seconds(engine: Engine, work: Callable[[], object], clock: Clock) -> float:
-    """Seconds of the fastest of several runs."""
+def _usual_seconds(engine: Engine, work: Callable[[], object], clock: Clock) -> float:
+    """Seconds of a run, the median of several: what a clip pays, other than the best one."""
     work()
     engine.synchronize()
-    best, end = float("inf"), clock() + SECONDS
-    while clock() < end:
+    found: list[float] = []
+    end = clock() + SECONDS
+    while not found or clock() < end:
         begin = clock()
         work()
         engine.synchronize()
-        best = min(best, clock() - begin)
-    return best
+        found.append(clock() - begin)
+    return max(statistics.median(found), LEAST)
 
 
 def _product_rate(engine: Engine, dtype: Dtype, clock: Clock) -> float:
     side = SIDE if engine.device == "cpu" else 8 * SIDE
     x = engine.full((side, side), 0.5, dtype)
-    return 2.0 * side**3 / _best_seconds(engine, lambda: engine.linear(x, x), clock)
+    return 2.0 * side**3 / _usual_seconds(engine, lambda: engine.linear(x, x), clock)
 
 
-def _attention_rate(engine: Engine, dtype: Dtype, clock: Clock) -> float:
-    tokens, heads, width = (512, 2, 64) if engine.device == "cpu" else (8192, 24, 128)
+def _attention_rate(engine: Engine, dtype: Dtype, clock: Clock, width: int | None) -> float:
+    tokens, heads, usual = (512, 2, 64) if engine.device == "cpu" else (8192, 24, 128)
+    width = width or usual
     x = engine.full((1, tokens, heads, width), 0.5, dtype)
-    work = _best_seconds(engine, lambda: engine.attention(x, x, x, scale=0.1), clock)
+    work = _usual_seconds(engine, lambda: engine.attention(x, x, x, scale=0.1), clock)
     return 4.0 * tokens**2 * heads * width / work
 
 
@@ -212,3 +223,18 @@ def _disk_rate(weights: Path, clock: Clock) -> float:
         while count < READ_BYTES and (piece := file.read(8 << 20)):
             count += len(np.frombuffer(piece, np.uint8).copy())
     return max(count, 1) / max(clock() - begin, 1e-6)
+
+
+def _fresh_rate(clock: Clock) -> float:
+    """Bytes a second of memory that the system hands out page by page, emptied, when it is first written to."""
+    found = []
+    for _ in range(3):
+        held = mmap.mmap(-1, FRESH_BYTES)
+        pages: np.ndarray = np.frombuffer(held, np.uint8)[:: mmap.PAGESIZE]
+        before, begin = fresh_bytes(), clock()
+        pages[:] = 1
+        seconds, count = clock() - begin, fresh_bytes() - before
+        found.append((count or FRESH_BYTES) / max(seconds, LEAST))
+        del pages
+        held.close()
+    return statistics.median(found)

@@ -1,0 +1,121 @@
+"""Seconds of a run, stage by stage, from what was measured of a device."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from framewake.cache import parse_cache
+from framewake.pipeline.events import Stage
+from framewake.pipeline.forecast import cost
+from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
+from framewake.pipeline.forecast.place import Placement
+from framewake.pipeline.forecast.probe import Rates
+from framewake.pipeline.jobs import Plan
+
+if TYPE_CHECKING:
+    from framewake.pipeline.forecast.choose import Setup
+
+PRODUCT_SHARE = {"torch": 0.7, "mindspore": 0.5}  # of the probe's rate that whole blocks reach
+WRITTEN = 1e7  # pixels a second from decoded numbers to a file
+
+
+class Duration(NamedTuple):
+    """Seconds of a usual step, and of each stage with what it loads and what its first calls take longer."""
+
+    step: float
+    stages: dict[Stage, float]
+
+    @property
+    def total(self) -> float:
+        """Seconds of the run."""
+        return sum(self.stages.values())
+
+
+def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: dict[str, Placement]) -> Duration:
+    """How long a run takes on an idle machine. Opening the picture is not in it: milliseconds."""
+    whole = {n: cost.weights(m.shapes(), m.streams(), "bfloat16").whole for n, m in setup.models.items()}
+    read = {name: size / rates.disk for name, size in whole.items()}
+    fresh = fresh_seconds(setup, plan, rates, found)
+    step = _step(setup, scene, rates)
+    if found["dit"].is_streamed:
+        step, read["dit"] = max(step, read["dit"]), 0.0
+    text = _text(setup, scene, rates, whole["llava"] // 2)
+    encode, decode = _pictures(setup, plan, rates)
+    start = _starts(rates)
+    stages: dict[Stage, float] = {
+        "encode text": text + read["llava"] + read["clip_text"] + fresh["encode text"],
+        "encode image": encode + read["vae"] + start["encode image"] + fresh["encode image"],
+        "denoise": step * computed_steps(plan) + read["dit"] + start["denoise"] + fresh["denoise"],
+        "decode": decode + start["decode"] + fresh["decode"],
+    }
+    if plan.output is not None:
+        stages["write"] = math.prod(plan.shape) / WRITTEN
+    return Duration(step, stages)
+
+
+def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Placement]) -> dict[str, float]:
+    """Seconds until the system has handed out a stage's memory: each stage gives back what it does not keep."""
+    work = {
+        "encode text": found["clip_text"].weights + found["llava"].peak,
+        "encode image": found["vae"].weights,
+        "denoise": found["dit"].peak - found["vae"].weights,  # which the work counts as being there beside it
+        "decode": found["vae"].work + cost.host_bytes(plan.shape),
+    }
+    is_free = setup.engine.device != "cpu" or not rates.fresh
+    return {stage: 0.0 if is_free else size / rates.fresh for stage, size in work.items()}
+
+
+def computed_steps(plan: Plan) -> int:
+    """Steps that are computed, at the most."""
+    steps = plan.request.steps or 1
+    choice = parse_cache(plan.request.cache)
+    known = None if choice is None else choice.schedule(steps)
+    return steps if known is None else len(known)
+
+
+def _step(setup: Setup, scene: cost.Scene, rates: Rates) -> float:
+    """Seconds of a step that waits for no weights."""
+    config, pace = setup.checkpoint.dit, rates.pace
+    blocks = config.single_blocks + config.double_blocks
+    pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
+    if pace is None:
+        step = (cost.step_operations(config, scene) - pairs) / (rates.products * PRODUCT_SHARE[setup.engine.kind])
+    else:
+        tokens = scene.batch * scene.joined
+        step = pace.outside.at(tokens)
+        step += config.double_blocks * pace.double.at(tokens) + config.single_blocks * pace.single.at(tokens)
+    return step + pairs / rates.attention
+
+
+def _text(setup: Setup, scene: cost.Scene, rates: Rates, parameters: int) -> float:
+    """Seconds for both text encoders."""
+    checkpoint = setup.checkpoint
+    products = rates.products * PRODUCT_SHARE[setup.engine.kind]
+    text = cost.text_operations(checkpoint.llava, parameters, scene.text * scene.batch) / products
+    if rates.pace is None:
+        return text
+    layers = checkpoint.llava.text.layers + checkpoint.llava.vision.layers + checkpoint.clip_text.layers
+    return text + layers * rates.pace.single.fixed
+
+
+def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:
+    """Seconds for encoding the picture and for decoding the clip."""
+    config, latent, pace = setup.checkpoint.vae, plan.latent, rates.pace
+    tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
+    tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
+    decode = sum(decode_operations(config, tile) for tile in tiles)
+    encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
+    if pace is None:
+        products = rates.products * PRODUCT_SHARE[setup.engine.kind]
+        return encode / products, decode / products
+    return pace.encode.at(encode), len(tiles) * pace.decode.fixed + pace.decode.each * decode
+
+
+def _starts(rates: Rates) -> dict[str, float]:
+    """What first calls take longer than later ones; nothing where this process has made them while measuring."""
+    pace = rates.pace
+    if pace is None or rates.is_measured_now:
+        return {"encode image": 0.0, "denoise": 0.0, "decode": 0.0}
+    steps = pace.outside.first + pace.double.first + pace.single.first
+    return {"encode image": pace.encode.first, "denoise": steps, "decode": pace.decode.first}
