@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -38,11 +40,13 @@ def test_only_the_engine_in_use_is_named():
 
 def test_describe_is_readable():
     lines = describe(metadata())
-    assert "prompt:             a \u732b jumps" in lines
-    assert "seed:               7" in lines
-    assert "is stable:          yes" in lines
-    assert "size:               96 x 64 px" in lines
-    assert "engine:             torch:cpu" in lines
+    starts = {re.match(r"[^:]+: +", line).end() for line in lines}
+    assert len(starts) == 1, f"the values do not stand below each other: {lines}"
+    assert "prompt:               a \u732b jumps" in lines
+    assert "seed:                 7" in lines
+    assert "is stable:            yes" in lines
+    assert "size:                 96 x 64 px" in lines
+    assert "engine:               torch:cpu" in lines
     assert not any(line.startswith("negative prompt") for line in lines)
 
 

@@ -274,7 +274,7 @@ def test_what_is_no_video_is_refused(tmp_path):
     for path, words in (
         ("no.mp4", "there is no such video"),
         ("notes", "no video"),
-        ("still.png", "ending .png"),
+        ("still.png", "no video: expected"),
         ("", "has no metadata.json"),
     ):
         with pytest.raises(InputError, match=words):

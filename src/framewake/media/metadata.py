@@ -40,6 +40,9 @@ def package_versions(engine: str) -> dict[str, str]:
     return found
 
 
+COLUMN = max(map(len, settings())) + 1  # as wide as the longest name with its colon
+
+
 def describe(metadata: Mapping[str, Any]) -> list[str]:
     """The metadata as lines for a person, tolerant of parts that are missing or strange."""
     request = _part(metadata, "request")
@@ -66,7 +69,7 @@ def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _line(name: str, text: str) -> str:
-    return f"{_shown(name) + ':':<19} {text}"
+    return f"{_shown(name) + ':':<{COLUMN}} {text}"
 
 
 def _shown(value: Any) -> str:

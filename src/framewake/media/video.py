@@ -13,10 +13,10 @@ import numpy as np
 from framewake.errors import InputError, NumericsError
 from framewake.media import animation, mp4
 from framewake.media.output import (
+    ENDINGS,
     OutputKind,
     check_output,
     guarded,
-    output_kind,
     removed_at_end,
     temporary_path,
 )
@@ -158,8 +158,8 @@ def _existing(path: str | os.PathLike[str]) -> tuple[Path, OutputKind]:
         raise InputError(f"{file}: there is no such video. Check the path.")
     if file.is_dir():
         return file, "frames"
-    kind = output_kind(path)
-    if kind == "frames":
+    kind = ENDINGS.get(file.suffix.lower())
+    if kind is None:
         raise InputError(f"{file} is no video: expected a file ending in .mp4, .gif or .webp, or a folder of frames.")
     return file, kind
 

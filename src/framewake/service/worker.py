@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from framewake.media.output import clear_abandoned
 from framewake.media.video import read_video
 from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile, Written
 from framewake.pipeline.jobs import Output
-from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.latents import SavedLatents, latents_path, load_latents
 from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict
 from framewake.service.devices import device_facts
@@ -162,11 +162,24 @@ class Worker:
         if saved.is_file():
             try:
                 latents = load_latents(saved)
-                return self.pipeline.resume(latents, output), job.steps if latents.step is None else latents.step
+                done = job.steps if latents.step is None else latents.step
+                return self._resumed(job, latents, output), done
             except InputError as error:
-                log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
-                saved.unlink()
+                self._forget(job, error)
         return self.pipeline.run(from_dict(json.loads(job.request)), output), 0
+
+    def _resumed(self, job: Row[Any], latents: SavedLatents, output: Output) -> Generator[Event, None, None]:
+        """A run from saved latents, from its beginning where they turn out to be of no use on the way."""
+        try:
+            yield from self.pipeline.resume(latents, output)
+        except InputError as error:
+            self._forget(job, error)
+            yield from self.pipeline.run(from_dict(json.loads(job.request)), output)
+
+    def _forget(self, job: Row[Any], error: InputError) -> None:
+        # Nobody who asks for a video can delete a file here, and trying again would meet the same one.
+        log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
+        latents_path(Path(CLIP)).unlink(missing_ok=True)
 
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = told = 0.0
