@@ -74,19 +74,15 @@ def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():
     np.testing.assert_allclose(weight[:, 0, 0, 0, 0], [0.2 / 0.03, 0.2 / 0.1875, 0.2 / 3.0], rtol=1e-5)
 
 
-def test_changes_stand_where_the_acting_shape_is_and_goes():
+def test_what_is_covered_is_the_acting_shapes_place():
     ground = ((255, 255, 255), (255, 255, 255))
     shape = Shape("square", "red", (255, 0, 0), 0.25, 0.25, 0.25, 0.0)
     other = Shape("circle", "blue", (0, 0, 255), 0.75, 0.75, 0.25, 0.0)
     scene = Scene((shape, other), "right", ground, 0.0, 1.0, 1.0, "the red square moves right")
-    changes = foresight.changes_of(scene).reshape(8, 8, 8)
-    assert changes[4:].max() == 0  # the other shape's half
-    assert changes[1:3, 1:3, 7].min() > 0.1 and changes[1:3, 4:6, 7].min() > 0.1  # left and reached in the end
-    assert changes[1:3, 5:, 0].max() == 0  # not reached yet
-    still = acting(scene, 0, "still")
-    assert foresight.changes_of(still).max() == 0
-    swapped = foresight.changes_of(acting(scene, 1, "left")).reshape(8, 8, 8)
-    assert swapped[:4].max() == 0 < swapped[5:7, 5:7, 7].min()
+    covered = foresight.covered_by_named(scene).reshape(8, 8)
+    assert covered[1:3, 1:3].min() > 0.4 and covered.sum() == covered[1:3, 1:3].sum()
+    swapped = foresight.covered_by_named(acting(scene, 1, "left")).reshape(8, 8)
+    assert swapped[5:7, 5:7].min() > 0.4 and swapped.sum() == swapped[5:7, 5:7].sum()
 
 
 def test_a_shape_acts_only_where_there_is_room():
@@ -113,7 +109,7 @@ def test_foresight_teaches_the_double_blocks_and_the_text_encoders_only(tmp_path
     model = transformer.Model(engine, transformer.Texts(tmp_path))
     frames = foresight.FirstFrames(engine, pool.frozen_vae(engine, tmp_path), model.texts, scale)
     glances = frames.draw(np.random.default_rng(0), 16)
-    assert glances.batch.latents.shape == (16, 16, 1, 16, 16) and glances.changes.shape == (16, 64, 8)
+    assert glances.batch.latents.shape == (16, 16, 1, 16, 16) and glances.covered.shape == (16, 64, 1)
     state = load_state(tmp_path / "dit.safetensors")
     before = {n: engine.asarray(a) for n, a in (foresight.first_head() | state.weights).items()}
     teacher = foresight.Foresight(model, Muon(engine, before, plain=(foresight.HEAD,)))

@@ -1,9 +1,9 @@
-"""Learning from first frames alone what a prompt will change in them.
+"""Learning from first frames alone which of two shapes a prompt names.
 
-Which of two shapes a prompt names is read off the first frame and the text. The velocity teaches it on a long way
-round, through the tokens of later frames: ten thousand steps went by in which both shapes moved. Here the tokens of
-the first frame, alone with the text, say after the double blocks what will change in their place and when. A picture
-costs a tenth of a clip, and each serves for both of its shapes and for all motions.
+It is read off the first frame and the text. The velocity teaches it on a long way round, through the tokens of later
+frames: ten thousand steps went by in which both shapes moved. Here the tokens of the first frame, alone with the text,
+say after the double blocks how much of their place the named shape covers. A picture costs a tenth of a clip and
+serves for both of its shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 
 from framewake.demo import models
 from framewake.demo.optimiser import Muon, clip_norm
-from framewake.demo.pool import LATENT_STEPS, LLAVA_SIDE
+from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import coverage, render_frame
 from framewake.demo.transformer import Batch, Model, Texts, part, rope_of
 from framewake.demo.world import MOTIONS, Scene, acting, pose, sample_scene, write_prompt
@@ -32,22 +32,19 @@ SIDE, TOKEN = 128, 16  # pixels
 PAIRS = 0.85  # the share of pictures with two shapes
 BATCH = 64
 NEW_PICTURES, MOST_PICTURES = 16, 8192  # at each draw, and in all
-SHARE = 4.0  # of this loss, which is small, beside the velocity's
 
 
 class Glances(NamedTuple):
-    """First frames, prompts, and what changes where. Shapes: changes (B, tokens, later latent frames) float32."""
+    """First frames, prompts, and where the named shapes are. Shapes: covered (B, tokens, 1) float32, 0 to 1."""
 
     batch: Batch
-    changes: np.ndarray
+    covered: np.ndarray
 
 
 def first_head() -> dict[str, np.ndarray]:
-    """The head's first weights: from a token's width to the later latent frames. Not zero, which would teach nothing
-    but the head.
-    """
-    weight = np.random.default_rng(2).standard_normal((LATENT_STEPS, models.DIT.hidden_size)) * 0.01
-    return {HEAD + "weight": weight.astype(np.float32), HEAD + "bias": np.zeros(LATENT_STEPS, np.float32)}
+    """The head's first weights. Not zero, which would teach nothing but the head."""
+    weight = np.random.default_rng(2).standard_normal((1, models.DIT.hidden_size)) * 0.01
+    return {HEAD + "weight": weight.astype(np.float32), HEAD + "bias": np.zeros(1, np.float32)}
 
 
 class Foresight:
@@ -94,8 +91,8 @@ class Foresight:
         )
         tokens = engine.layer_norm(engine.cast(seen[0], "float32"))
         said = engine.linear(tokens, weights[HEAD + "weight"], weights[HEAD + "bias"])
-        miss = said - engine.asarray(glances.changes)
-        return engine.mean(miss * miss, (0, 1, 2)) * SHARE
+        miss = said - engine.asarray(glances.covered)
+        return engine.mean(miss * miss, (0, 1, 2))
 
 
 class FirstFrames:
@@ -131,7 +128,7 @@ class FirstFrames:
         ids = (np.concatenate(column) for column in zip(*rows, strict=True))
         latents = np.stack([self.latents[number] for number, _ in same])
         pictures = np.stack([self.pictures[number] for number, _ in same])
-        return Glances(Batch(latents, pictures, *ids), np.stack([changes_of(scene) for _, scene in same]))
+        return Glances(Batch(latents, pictures, *ids), np.stack([covered_by_named(scene) for _, scene in same]))
 
     def _add(self, rng: np.random.Generator) -> None:
         scenes = [sample_scene(rng, pairs=PAIRS) for _ in range(NEW_PICTURES)]
@@ -143,17 +140,10 @@ class FirstFrames:
         self.pictures += [clip_pixels(Image.fromarray(frame), LLAVA_SIDE) for frame in frames]
 
 
-def changes_of(scene: Scene) -> np.ndarray:
-    """How much of each token's place in the first frame looks different at every fourth later frame, 0 to 1.
-
-    Shapes: (tokens, later latent frames) float32.
-    """
-    covered = np.zeros((LATENT_STEPS + 1, SIDE, SIDE), np.float32)
-    for number in range(LATENT_STEPS + 1):
-        moment = pose(scene, 0, number / LATENT_STEPS)
-        rows, columns, share = coverage(scene.shapes[0].kind, moment, SIDE, (SIDE, SIDE))
-        covered[number, rows, columns] = share * moment.opacity
-    change = np.abs(covered[1:] - covered[0])
+def covered_by_named(scene: Scene) -> np.ndarray:
+    """How much of each token's place the acting shape covers at first. Shapes: (tokens, 1) float32, 0 to 1."""
+    covered = np.zeros((SIDE, SIDE), np.float32)
+    rows, columns, share = coverage(scene.shapes[0].kind, pose(scene, 0, 0.0), SIDE, (SIDE, SIDE))
+    covered[rows, columns] = share
     cells = SIDE // TOKEN
-    tokens = change.reshape(LATENT_STEPS, cells, TOKEN, cells, TOKEN).mean((2, 4))
-    return np.ascontiguousarray(tokens.reshape(LATENT_STEPS, -1).T)
+    return covered.reshape(cells, TOKEN, cells, TOKEN).mean((1, 3)).reshape(-1, 1)
