@@ -42,6 +42,14 @@ def group_norm(x, groups, weight, bias, eps=1e-6):
     return normed.reshape(x.shape) * weight.reshape(each) + bias.reshape(each)
 
 
+def window(x, gain, shift, before=None, *, has_silu=False):
+    """What a causal convolution of three taps reads; ``before`` has its edges already."""
+    y = x * gain[:, :, None, None, None] + shift[:, :, None, None, None]
+    y = y * sigmoid(y) if has_silu else y
+    y = np.pad(y, [(0, 0), (0, 0), (2 if before is None else 0, 0), (1, 1), (1, 1)], "edge")
+    return y if before is None else np.concatenate([before, y], 2)
+
+
 def convolution(x, weight, bias, stride):
     """Any number of spatial axes. Shapes: x (B, C, ...), weight (O, C, ...)."""
     axes = tuple(range(2, x.ndim))

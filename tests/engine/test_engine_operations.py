@@ -22,6 +22,11 @@ class Case(NamedTuple):
     tolerance: float = 1e-6  # of the largest magnitude
 
 
+def channels_first(engine, x):
+    """(B, F, H, W, C) as (B, C, F, H, W), with channels innermost in memory where views are."""
+    return engine.permute(x, (0, 4, 1, 2, 3))
+
+
 MASK = np.array([True, False, True, True])
 IDS = np.array([[3, 1], [0, 3]])
 
@@ -181,6 +186,45 @@ LAYERS = [
         lambda e, x, w, b: e.group_norm(x + 5.0, 3, w, b, 1e-5),
         lambda x, w, b: layers.group_norm(x + 5, 3, w, b, 1e-5),
         2e-6,
+    ),
+    Case("moments", [(2, 4, 3, 5)], lambda e, x: e.moments(x + 3.0)[0], lambda x: x.mean((2, 3)) + 3, 2e-6),
+    Case("moments", [(2, 4, 3, 5)], lambda e, x: e.moments(x)[1], lambda x: x.var((2, 3))),
+    *[
+        Case(
+            "moments",
+            [(1, *cells, channels)],
+            lambda e, x, part=part: e.moments(channels_first(e, x) + 3.0)[part],
+            lambda x, part=part: ((x + 3).mean((1, 2, 3)), x.var((1, 2, 3)))[part],
+            4e-6,
+        )
+        for cells, channels in (((2, 24, 64), 4), ((3, 5, 7), 6))
+        for part in range(2)
+    ],
+    Case(
+        "window",
+        [(2, 3, 2, 4, 5), (2, 3), (2, 3), (2, 3, 2, 6, 7)],
+        lambda e, x, g, s, b: e.window(x, g, s, b),
+        layers.window,
+    ),
+    Case(
+        "window",
+        [(1, 2, 4, 6, 3), (1, 3), (1, 3)],
+        lambda e, x, g, s: e.window(channels_first(e, x), g, s, activation="silu"),
+        lambda x, g, s: layers.window(x.transpose(0, 4, 1, 2, 3), g, s, has_silu=True),
+        2e-6,
+    ),
+    Case(
+        "window",
+        [(1, 3, 5, 4, 8), (1, 8), (1, 8), (1, 8, 2, 7, 6)],
+        lambda e, x, g, s, b: e.window(channels_first(e, x), g, s, b, "silu"),
+        lambda x, g, s, b: layers.window(x.transpose(0, 4, 1, 2, 3), g, s, b, has_silu=True),
+        2e-6,
+    ),
+    Case(
+        "conv3d",  # three channels come out, of an even number of cells
+        [(2, 4, 4, 8, 10), (3, 4, 3, 3, 3), (3,)],
+        lambda e, x, w, b: e.conv3d(x, w, b),
+        lambda x, w, b: layers.convolution(x, w, b, (1, 1, 1)),
     ),
     Case("silu", [(5, 7)], lambda e, x: e.silu(x * 3.0), lambda x: 3 * x * layers.sigmoid(3 * x), 2e-6),
     Case("gelu", [(5, 7)], lambda e, x: e.gelu(x), layers.gelu),

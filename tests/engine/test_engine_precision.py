@@ -32,6 +32,13 @@ def layer_calls(engine):
             e.conv3d,
             lambda x, w, b: layers.convolution(x, w, b, (1, 1, 1)),
         ),
+        "window": (
+            [(1, 3, 2, 4, 8), (1, 8), (1, 8), (1, 8, 2, 4, 6)],
+            lambda x, g, s, b: e.window(
+                e.permute(x, (0, 4, 1, 2, 3)), e.cast(g, "float32"), e.cast(s, "float32"), b, "silu"
+            ),
+            lambda x, g, s, b: layers.window(x.transpose(0, 4, 1, 2, 3), g, s, b, has_silu=True),
+        ),
         "silu": ([(5, 7)], e.silu, lambda x: x * layers.sigmoid(x)),
         "gelu": ([(5, 7)], lambda x: e.gelu(x, "tanh"), layers.gelu_tanh),
         "softmax": ([(5, 7)], e.softmax, layers.softmax),
@@ -96,3 +103,15 @@ def test_group_norm_of_many_cells_far_from_zero(engine, width):
     found = engine.numpy(engine.group_norm(copied, 2, engine.asarray(weight), engine.asarray(bias)))
     expected = layers.group_norm(x.astype(np.float64), 2, weight, bias)
     assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_moments_of_many_cells_far_from_zero(engine, dtype):
+    """Half a million cells a channel, as a slab has at the most, and a mean ten times the spread."""
+    random = np.random.default_rng(5)
+    x = engine.asarray((random.standard_normal((1, 8, 256, 256, 8)) * 0.3 + 3).astype(np.float32), dtype)
+    found = engine.moments(engine.permute(x, (0, 4, 1, 2, 3)))
+    wide = engine.numpy(x).astype(np.float64)
+    for part, expected in zip(found, (wide.mean((1, 2, 3)), wide.var((1, 2, 3))), strict=True):
+        assert engine.dtype(part) == "float32"
+        assert np.abs(engine.numpy(part) / expected - 1).max() <= 1e-5
