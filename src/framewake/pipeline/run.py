@@ -25,7 +25,7 @@ from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements, scene_of
-from framewake.pipeline.forecast.place import PART, gib, said
+from framewake.pipeline.forecast.place import PART, said, shortage
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
 from framewake.pipeline.origin import differences, origin_of
@@ -173,8 +173,8 @@ class Pipeline:
         place = placements(setup, plan, scene_of(setup, plan), room)["vae"]
         if place.peak > room:
             raise ResourceError(
-                f"the {PART['vae']} needs {gib(place.peak)} on {self.engine.name} at the least ({gib(place.weights)} "
-                f"for weights) and may take {gib(room)}. Nothing is lost: free some memory, or take another device.",
+                f"{shortage(self.engine, 'vae', place, room=room)} Nothing is lost: free some memory, or take another "
+                "device.",
                 bytes_needed=place.peak,
                 bytes_free=room,
             )

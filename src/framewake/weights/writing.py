@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -58,8 +59,12 @@ def write_tensors(
         kind = (kinds or {}).get(name, _KINDS.get(values.dtype))
         if kind is None or STORAGE[kind] != values.dtype:
             raise CheckpointError(f"{name!r} has type {values.dtype}; only float32, float16 and int64 are written.")
-        targets.append(Target(name, kind, values.shape, lambda values=values: iter([np.ascontiguousarray(values)])))
+        targets.append(Target(name, kind, values.shape, functools.partial(_at_once, values)))
     write_safetensors(Path(path), targets, metadata=metadata)
+
+
+def _at_once(values: np.ndarray) -> Iterator[np.ndarray]:
+    yield np.ascontiguousarray(values)
 
 
 def write_safetensors(path: Path, targets: Sequence[Target], *, metadata: Mapping[str, str] | None = None) -> None:

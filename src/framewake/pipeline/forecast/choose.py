@@ -15,7 +15,7 @@ from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
-from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said
+from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said, shortage
 from framewake.pipeline.forecast.probe import BUSY, Rates
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
@@ -233,8 +233,7 @@ def too_little(setup: Setup, plan: Plan, name: str, place: Placement, *, room: i
         return all(each.peak <= room for each in found.values())
 
     return ResourceError(
-        f"the {PART[name]} needs {gib(place.peak)} on {setup.engine.name} at the least "
-        f"({gib(place.weights)} for weights) and may take {gib(room)}. {advice(setup.checkpoint, plan, fits)}",
+        f"{shortage(setup.engine, name, place, room=room)} {advice(setup.checkpoint, plan, fits)}",
         bytes_needed=place.peak,
         bytes_free=room,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from framewake.engine.contract import Engine
 from framewake.errors import InputError
 from framewake.pipeline.forecast.cost import Weights
 
@@ -57,6 +58,14 @@ def said(place: Placement) -> str:
     if place.slab_numbers is not None:
         how += ", a few frames at a time"
     return f"{how} ({place.reason})"
+
+
+def shortage(engine: Engine, name: str, place: Placement, *, room: int) -> str:
+    """The sentence that refuses a part; what the process holds before it begins is in no part's need."""
+    return (
+        f"the {PART[name]} needs {gib(place.peak)} on {engine.name} at the least ({gib(place.weights)} for weights) "
+        f"and may take {gib(room)} beside the {gib(engine.memory()['used'])} that this process holds."
+    )
 
 
 def gib(count: float) -> str:

@@ -50,7 +50,7 @@ class Rule(Protocol):
 class Scheduled:
     """Known beforehand: every so many steps, or a list."""
 
-    remembered = ()
+    remembered: tuple[str, ...] = ()
 
     def __init__(self, computed: frozenset[int]) -> None:
         self.computed = computed
@@ -71,7 +71,7 @@ class FirstBlock:
     Source: ParaAttention's first-block cache.
     """
 
-    remembered = ("change",)
+    remembered: tuple[str, ...] = ("change",)
 
     def __init__(self, engine: Engine, threshold: float) -> None:
         self.engine = engine
@@ -98,7 +98,7 @@ class Tea:
     Source: Liu et al., "Timestep Embedding Tells: It's Time to Cache for Video Diffusion Model" (TeaCache).
     """
 
-    remembered = ("signal",)
+    remembered: tuple[str, ...] = ("signal",)
 
     def __init__(self, engine: Engine, threshold: float) -> None:
         self.engine = engine
@@ -128,7 +128,7 @@ class Easy:
     (EasyCache), there on latents and velocities, here on the tokens before and after the blocks.
     """
 
-    remembered = ("input", "computed_input", "output")
+    remembered: tuple[str, ...] = ("input", "computed_input", "output")
 
     def __init__(self, engine: Engine, threshold: float) -> None:
         self.engine = engine

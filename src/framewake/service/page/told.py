@@ -82,8 +82,9 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (r"the server's database does not answer now.*", "服务器的数据库暂时没有响应：请几秒后再试。"),
     # Why a video failed or cannot be made
     (
-        r"the .+ needs (.+) on (.+) at the least \((.+) for weights\) and may take (.+?)\. (.*)",
-        "在 {2} 上至少需要 {1}（其中权重 {3}），可用 {4}。{told:5}",
+        r"the .+ needs (.+) on (.+) at the least \((.+) for weights\) and may take (.+?) beside the (.+?) that "
+        r".*?\. (.*)",
+        "在 {2} 上至少需要 {1}（其中权重 {3}），进程已占用 {5}，还可用 {4}。{told:6}",
     ),
     (r"The largest that fits: (.+)\.", "可行的最大设置：{1}。"),
     (r"Nothing is lost: free some memory.*", "进度已保留：请释放内存或换用其他设备。"),
