@@ -83,7 +83,7 @@ def denoise(
     """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
 
     ``keeper`` saves on the way and when the generator is closed; ``start`` is what it saved of an earlier run.
-    Raises: NumericsError when NaN or infinity appears.
+    Raises: NumericsError for NaN or infinity: in any frame after the first step and before a save, else in the middle.
     Source: specification, section 6.3.
     """
     engine, request = parts.engine, plan.request
@@ -103,19 +103,17 @@ def denoise(
         first_frame=condition.image if parts.checkpoint.dit.condition == "token_replace" else None,
         start=first,
     )
-    done, is_whole = first, False
-    before = begun = time.perf_counter()
+    done, is_whole, begun = first, False, time.perf_counter()
+    before = begun
     try:
         for step in loop:
             index = step.index + 1
             clean = expected_frame(engine, step, float(steps.sigmas[index]))
             is_kept = keeper is not None and keeper.is_due(index) and index < request.steps
-            # All frames after the first step and before they are saved; between, the one that is on the host anyway.
             looked_at = engine.numpy(step.latents) if index == first + 1 or is_kept else clean
             check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
-            now = time.perf_counter()
-            is_skipped = caching.finish_step(now - before)
+            is_skipped = caching.finish_step(time.perf_counter() - before)
             if is_kept:
                 failure = keeper.save(done, engine.numpy(latents), cache=caching.arrays())
                 if failure is not None:
