@@ -111,6 +111,15 @@ def test_info(call, picture):
     assert json.loads(call("info", "clip.mp4", "--json").out) == read_metadata("clip.mp4")
 
 
+@pytest.mark.parametrize("command", ["animate", "plan"])
+def test_a_batch_with_a_wrong_line_is_refused_by_its_number(call, picture, tmp_path, command):
+    lines = [{"prompt": "x", "image": str(picture)}, {"prompt": "y", "image": "gone.png"}]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    answer = call(command, "--batch", "many.jsonl", *SMALL)
+    assert answer.code == 2 and answer.err.startswith("framewake: clip 2 of 2: gone.png: there is no such file")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".mp4") == []
+
+
 def test_a_batch(call, picture, tmp_path):
     lines = [{"prompt": PROMPT, "seed": 1}, {"prompt": "a blue square spins", "seed": 2, "steps": 1}]
     (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import signal
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict
 from framewake.weights.layouts import parse_files
-from framewake.weights.load import open_checkpoint
+from framewake.weights.load import Checkpoint, open_checkpoint
 
 CRF = 18
 USAGE = 'framewake animate IMAGE "PROMPT"'
@@ -49,8 +49,7 @@ def animate(given: Mapping[str, Any]) -> None:
     made_with = like.get("checkpoint", checkpoint.settings.name)
     if made_with != checkpoint.settings.name:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")
-    for job in jobs:
-        plan_job(job, checkpoint)  # everything that can be refused is refused before a framework starts
+    check_jobs(jobs, checkpoint)
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
     if len(jobs) == 1:
         notes.append(plan_note(pipeline.forecast(jobs[0])))
@@ -78,6 +77,20 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
         path = output_path(given, request, taken)
         jobs.append(Job(request, Output(path, crf, has_metadata=not given["no_metadata"])))
     return jobs
+
+
+def check_jobs(jobs: Sequence[Job], checkpoint: Checkpoint) -> None:
+    """Everything that can be refused is refused here, before a framework starts; of several, the number is said.
+
+    Raises: InputError, CheckpointError.
+    """
+    for number, job in enumerate(jobs, 1):
+        try:
+            plan_job(job, checkpoint)
+        except FramewakeError as error:
+            if len(jobs) > 1:
+                error.args = (f"clip {number} of {len(jobs)}: {error}",)
+            raise
 
 
 def plan_note(found: Forecast) -> str:

@@ -150,10 +150,12 @@ def list_all(
       framewake checkpoints list
       framewake checkpoints list /models
     """
-    from framewake.errors import CheckpointError
+    from framewake.errors import CheckpointError, InputError
     from framewake.weights.download import PUBLISHED
     from framewake.weights.load import open_checkpoint
 
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError(f"{folder} is no folder: name one that holds checkpoints, or none.")
     places = [] if folder is None else [Path(folder), *sorted(Path(folder).glob("*/"))]
     for place in places:
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from framewake.app.original_flags import FLAGS, parser
-from framewake.errors import FramewakeError, InputError, exit_code
+from framewake.errors import Cancelled, FramewakeError, InputError, exit_code
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job
 from framewake.request import Request, draw_seed, validate
 from framewake.weights.layouts import Files, transformer_file
@@ -173,4 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except FramewakeError as error:
         sys.stderr.write(f"sample_image2video.py: {' '.join(str(error).split())}\n")
         sys.exit(exit_code(error))
+    except KeyboardInterrupt:  # before the work that says how to go on
+        sys.stderr.write("sample_image2video.py: stopped.\n")
+        sys.exit(exit_code(Cancelled()))
     sys.exit(0)

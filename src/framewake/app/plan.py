@@ -7,11 +7,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from framewake.app.animate import asked_engine, jobs_of, plan_note
+from framewake.app.animate import asked_engine, check_jobs, jobs_of, plan_note
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.forecast import parse_memory
-from framewake.pipeline.jobs import find_checkpoint, plan_job
+from framewake.pipeline.jobs import find_checkpoint
 from framewake.pipeline.run import Pipeline
 from framewake.weights.layouts import parse_files
 from framewake.weights.load import open_checkpoint
@@ -26,8 +26,7 @@ def plan(given: Mapping[str, Any]) -> None:
         raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
     jobs = jobs_of(given, {} if given["like"] is None else read_metadata(given["like"]))
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
-    for job in jobs:
-        plan_job(job, checkpoint)
+    check_jobs(jobs, checkpoint)
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
     for job in jobs:
         found = pipeline.forecast(job)

@@ -55,9 +55,7 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     host: Annotated[
         str, typer.Option("--host", metavar="NAME", help="Where to listen; another than this machine needs a key.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")
-    ] = 7860,
+    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")] = 7860,
     checkpoint: Checkpoint = None,
     engine: Engine = "auto",
     data: Data = FOLDER,
