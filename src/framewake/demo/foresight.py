@@ -19,7 +19,7 @@ from framewake.demo import models
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import coverage, render_frame
-from framewake.demo.transformer import Batch, Model, Texts, part, rope_of
+from framewake.demo.transformer import Batch, Model, Texts, draw_sigma, part, rope_of
 from framewake.demo.world import MOTIONS, Scene, acting, pose, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import clip_pixels
@@ -35,10 +35,16 @@ NEW_PICTURES, MOST_PICTURES = 16, 8192  # at each draw, and in all
 
 
 class Glances(NamedTuple):
-    """First frames, prompts, and where the named shapes are. Shapes: covered (B, tokens, 1) float32, 0 to 1."""
+    """First frames, prompts, and where the named shapes are.
+
+    ``sigma`` is drawn as for clips, although no noise is seen: text tokens are told it, and with one and the same the
+    model learns to look for names at that moment only.
+    Shapes: covered (B, tokens, 1) float32, 0 to 1; sigma (B,) float32.
+    """
 
     batch: Batch
     covered: np.ndarray
+    sigma: np.ndarray
 
 
 def first_head() -> dict[str, np.ndarray]:
@@ -83,7 +89,7 @@ class Foresight:
         self.blocks(
             Resident(part(half, "dit.")),
             first,
-            timestep=engine.asarray(np.full(count, 1000, np.float32)),
+            timestep=engine.asarray(glances.sigma * np.float32(1000)),
             guidance=engine.asarray(np.full(count, 6000, np.float32)),
             text=text,
             rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
@@ -128,7 +134,8 @@ class FirstFrames:
         ids = (np.concatenate(column) for column in zip(*rows, strict=True))
         latents = np.stack([self.latents[number] for number, _ in same])
         pictures = np.stack([self.pictures[number] for number, _ in same])
-        return Glances(Batch(latents, pictures, *ids), np.stack([covered_by_named(scene) for _, scene in same]))
+        covered = np.stack([covered_by_named(scene) for _, scene in same])
+        return Glances(Batch(latents, pictures, *ids), covered, draw_sigma(rng, count))
 
     def _add(self, rng: np.random.Generator) -> None:
         scenes = [sample_scene(rng, pairs=PAIRS) for _ in range(NEW_PICTURES)]

@@ -15,7 +15,7 @@ from framewake.demo.foresight import HEAD, FirstFrames, Foresight, first_head
 from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, frozen_vae, read_shard
 from framewake.demo.state import load_state, save_state
-from framewake.demo.transformer import Batch, Model, Texts
+from framewake.demo.transformer import Batch, Model, Texts, draw_sigma
 from framewake.demo.world import motion_of
 from framewake.engine.contract import Engine, Tensor
 from framewake.media.image import CLIP_MEAN, CLIP_STD
@@ -23,7 +23,6 @@ from framewake.media.image import CLIP_MEAN, CLIP_STD
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 180.0
-SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
 
 
@@ -160,8 +159,7 @@ def _sample(rng: np.random.Generator, clips: Clips, plan: Plan):
     batch = clips.draw(rng, size, plan.sizes[size][1])
     count = len(batch.latents)
     noise = rng.standard_normal(batch.latents.shape).astype(np.float32)
-    u = 1 / (1 + np.exp(-rng.standard_normal(count)))
-    sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
+    sigma = draw_sigma(rng, count)
     guidance = rng.uniform(1, 10, count).astype(np.float32)
     return batch, noise, sigma, guidance
 

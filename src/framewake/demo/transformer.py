@@ -21,6 +21,7 @@ from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
 from framewake.weights.store import Resident
 
+SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
 
 
@@ -129,6 +130,12 @@ def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray
     tables = rope_table((frames, *grid), models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
     cos, sin = (t.reshape(frames, cells, -1)[list(moments)].reshape(len(moments) * cells, -1) for t in tables)
     return cos, sin
+
+
+def draw_sigma(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Noise levels to train at. Shapes: (count,) float32 in (0, 1)."""
+    u = 1 / (1 + np.exp(-rng.standard_normal(count)))
+    return (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
 
 
 def clip_weight(latents: np.ndarray) -> np.ndarray:
