@@ -47,6 +47,12 @@ def refused(answer, code, *words):
         assert word in answer.err, answer.err
 
 
+def test_a_worker_makes_no_queue_of_its_own(call, tmp_path):
+    pytest.importorskip("sqlalchemy")
+    refused(call("worker", "--storage", tmp_path / "gone"), 2, "gone is no folder", "framewake serve")
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [

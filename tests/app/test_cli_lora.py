@@ -73,6 +73,7 @@ def test_info_without_a_checkpoint_means_the_published_model(call, lora, monkeyp
     monkeypatch.delenv("FRAMEWAKE_CHECKPOINT")
     answer = call("lora", "info", lora)
     assert answer.code == 3 and "a model of another size" in answer.err
+    assert "the published model's: name another with --checkpoint" in answer.err
 
 
 def test_convert_and_merge(call, lora, toy, picture):

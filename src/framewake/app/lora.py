@@ -16,6 +16,7 @@ from framewake.app.train_options import train_parameters
 if TYPE_CHECKING:
     from framewake.config import DiTConfig
     from framewake.weights.load import Checkpoint
+    from framewake.weights.lora.file import Lora
     from framewake.weights.lora.targets import Targets
 
 app = typer.Typer(
@@ -51,11 +52,10 @@ def info(
       framewake lora info style.safetensors
       framewake lora info style.safetensors --checkpoint /models/HunyuanVideo-I2V
     """
-    from framewake.weights.lora.file import open_lora
     from framewake.weights.lora.report import report
 
     opened, targets, _ = _opened(checkpoint)
-    lora = open_lora(file, targets, allows_partial=allows_partial)
+    lora = _lora(file, targets, allows_partial=allows_partial, is_guess=opened is None)
     norm_of = None
     if opened is not None:
         tensors = opened.tensors("dit")
@@ -88,15 +88,14 @@ def convert(
     """
     from framewake.errors import InputError, nearest
     from framewake.weights.lora.convert import convert as write
-    from framewake.weights.lora.file import open_lora
     from framewake.weights.lora.keys import FORMATS
     from framewake.weights.names import diffusers_dit
 
     known = next((name for name in FORMATS if name == style), None)
     if known is None:
         raise InputError(f"--format {style!r} is unknown: choose {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
-    _, targets, config = _opened(checkpoint)
-    lora = open_lora(source, targets, allows_partial=allows_partial)
+    opened, targets, config = _opened(checkpoint)
+    lora = _lora(source, targets, allows_partial=allows_partial, is_guess=opened is None)
     count = write(lora, target, known, diffusers_dit(config), targets.shapes)
     sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format.\n")
 
@@ -175,6 +174,22 @@ def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
         if use.spans[0].stop is not None:
             raise InputError(f"LoRA {text!r}: a merged weight is the same at every step; give one number.")
     return [use.path for use in uses], [use.weight(0) for use in uses], folder
+
+
+def _lora(path: str, targets: Targets, *, allows_partial: bool, is_guess: bool) -> Lora:
+    """A LoRA against a transformer; ``is_guess``: nobody named one, so it is the published one.
+
+    Raises: CheckpointError.
+    """
+    from framewake.errors import CheckpointError
+    from framewake.weights.lora.file import open_lora
+
+    try:
+        return open_lora(path, targets, allows_partial=allows_partial)
+    except CheckpointError as error:
+        if is_guess and "this transformer" in str(error):  # which nobody has named
+            error.args = (f"{error} This transformer is the published model's: name another with --checkpoint.",)
+        raise
 
 
 def _opened(checkpoint: str | None) -> tuple[Checkpoint | None, Targets, DiTConfig]:

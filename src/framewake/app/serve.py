@@ -103,6 +103,8 @@ def work(given: Mapping[str, Any]) -> None:
     from framewake.service.worker import Settings, Worker
     from framewake.weights.load import open_checkpoint
 
+    if not Path(given["storage"]).is_dir():  # made anew, it would be a queue that nobody hands anything in to
+        raise InputError(f"--storage {given['storage']} is no folder: name the data folder of framewake serve.")
     start_logging()
     storage = Storage(Path(given["storage"]))
     database = Database(given["database"] or default_url(storage.folder))
