@@ -218,6 +218,13 @@ def test_loras_count_from_the_batchs_folder(tmp_path):
     assert only.loras == (str(tmp_path / "a.safetensors:0.5"), "/x/b.safetensors")
 
 
+def test_loras_that_are_the_same_anywhere_stay_as_they_are(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "own").touch()
+    (only,) = read_batch(write(tmp_path, '{"prompt": "one", "loras": ["demo/trails:0.8", "~/b", "demo/own:1"]}'))
+    assert only.loras == ("demo/trails:0.8", "~/b", str(tmp_path / "demo" / "own:1"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from framewake.errors import InputError
+from framewake.lora import parse_lora
 from framewake.request import Request, from_dict
 
 
@@ -50,8 +51,15 @@ def _request(line: str, folder: Path, common: Mapping[str, Any]) -> Request:
     if isinstance(values.get("image"), str) and values["image"]:
         values["image"] = str(folder / values["image"])
     if isinstance(values.get("loras"), list):
-        values["loras"] = [str(folder / text) if isinstance(text, str) and text else text for text in values["loras"]]
+        values["loras"] = [_placed(folder, text) if isinstance(text, str) else text for text in values["loras"]]
     return from_dict({**common, **values})
+
+
+def _placed(folder: Path, text: str) -> str:
+    """A LoRA as seen from elsewhere than the file's folder; "~/..." and the one that ships are the same anywhere."""
+    if not text or (text.startswith(("~", "demo/")) and not (folder / parse_lora(text).path).exists()):
+        return text
+    return str(folder / text)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
