@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from framewake.weights.storage import Tensors
 BLOCKS_LISTED = 8
 NAMES_LISTED = 4
 Shapes = Mapping[str, tuple[int, ...]]
+Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
 
 class MappedTensors:
@@ -50,13 +51,14 @@ class MappedTensors:
         """Our tensor's values; bfloat16 and float8 widened to float32."""
         return self._rules[name].join(self.file.read)
 
-    def values(self, name: str, dtype: Dtype) -> np.ndarray:
+    def values(self, name: str, dtype: Dtype, empty: Empty = np.empty) -> np.ndarray:
         """Our tensor's values in a type, as ``engine.asarray`` takes them without further work.
 
+        ``empty`` gives the memory for them.
         Shapes: the tensor's own; bfloat16 as bits in uint16.
         """
         rule = self._rules[name]
-        out = np.empty(self.shape(name), BITS[dtype])
+        out = empty(self.shape(name), BITS[dtype])
         for their, rows in rule.places(out):
             self.file.fill(their, rows, dtype)
         return rule.swap(out)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.errors import CheckpointError
+from framewake.weights.mapped import Empty
+from framewake.weights.room import Room
 from framewake.weights.store import Resident
 
 Wait = Callable[[], None]
@@ -20,8 +22,8 @@ Key = tuple[str, int]  # name of a block list, number of the block
 class Readable(Protocol):
     """Where tensors come from; ``weights/mapped.py`` has the class."""
 
-    def values(self, name: str, dtype: Dtype) -> np.ndarray:
-        """A tensor's values in a type, as ``engine.asarray`` takes them."""
+    def values(self, name: str, dtype: Dtype, empty: Empty = np.empty) -> np.ndarray:
+        """A tensor's values in a type, as ``engine.asarray`` takes them; ``empty`` gives memory for them."""
 
 
 class Streamed:
@@ -45,11 +47,14 @@ class Streamed:
         self._resident = Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in resident})
         self._order = [(name, number) for name in streams for number in sorted(n for s, n in blocks if s == name)]
         self._names = blocks
+        # Torch holds on to an array for as long as it computes with it. Of MindSpore, which computes behind the
+        # caller's back, that is not documented.
+        self._room = Room() if engine.kind == "torch" else None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="framewake-reader")
         self._ahead: dict[Key, Future[Weights]] = {}
         # The device may still compute with a block when the model has let it go: it is held until the next is there.
         self._held: Weights = {}
-        self._closing = weakref.finalize(self, _stop, self._reader, self._ahead)
+        self._closing = weakref.finalize(self, _stop, self._reader, self._ahead, self._room)
 
     def part(self, prefix: str) -> Weights:
         """The tensors below ``prefix``, as far as they are not streamed.
@@ -96,7 +101,8 @@ class Streamed:
         # What was asked of the device so far is all that can still use the block before the present one, whose
         # place on the device the new one may take.
         wait = self._engine.mark()
-        return self._reader.submit(_load, self._engine, self._tensors, self._dtype, self._names[key], wait)
+        source = _Source(self._tensors, self._dtype, self._room)
+        return self._reader.submit(_load, self._engine, source, self._names[key], wait)
 
     def _drop_ahead(self) -> None:
         for future in self._ahead.values():
@@ -119,17 +125,35 @@ def split_names(names: Iterable[str], streams: Sequence[str]) -> tuple[list[str]
     return resident, blocks
 
 
-def _load(engine: Engine, tensors: Readable, dtype: Dtype, names: dict[str, str], wait: Wait) -> Weights:
+class _Source(NamedTuple):
+    """Where blocks are read from, in which type, and into what."""
+
+    tensors: Readable
+    dtype: Dtype
+    room: Room | None
+
+    def read(self, names: dict[str, str]) -> dict[str, np.ndarray]:
+        """Name inside a block -> values."""
+        empty = np.empty if self.room is None else self.room.empty
+        values = {name: self.tensors.values(full, self.dtype, empty) for name, full in names.items()}
+        if self.room is not None:
+            self.room.announce(sum(array.nbytes for array in values.values()))
+        return values
+
+
+def _load(engine: Engine, source: _Source, names: dict[str, str], wait: Wait) -> Weights:
     """One block onto the device. Runs in the reader's thread, and holds on to nothing."""
     try:
-        values = {name: tensors.values(full, dtype) for name, full in names.items()}
+        values = source.read(names)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{next(iter(names.values()))} and its neighbours cannot be read: {error}.") from error
     wait()
     with engine.copy_stream():
-        return {name: engine.asarray(array, dtype) for name, array in values.items()}
+        return {name: engine.asarray(array, source.dtype) for name, array in values.items()}
 
 
-def _stop(reader: ThreadPoolExecutor, ahead: dict[Key, Future[Weights]]) -> None:
+def _stop(reader: ThreadPoolExecutor, ahead: dict[Key, Future[Weights]], room: Room | None) -> None:
     ahead.clear()
     reader.shutdown(wait=True, cancel_futures=True)
+    if room is not None:
+        room.close()
