@@ -1,7 +1,8 @@
 """A whole clip of the demonstration, here and with diffusers' pipeline, each run a process of its own.
 
 Cold is the time from the start of the process to its end; warm is a second clip in the same process; peak is the
-largest resident set. Same checkpoint, picture, prompt, steps and encoder of the file.
+largest resident set. Same checkpoint, picture, prompt, steps and encoder of the file. The floor is the clip's
+operations over the matrix rate (or its weights' bytes over the bandwidth) measured in the same run, in float32.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 from measuring import clocks, record
+from measuring.clip_floor import clip_floor
 
 NAME = "clip"
 CHILDREN = {
@@ -37,8 +39,10 @@ def main() -> int:
         for number in range(arguments.rounds):
             for name in arguments.programs if number % 2 == 0 else reversed(arguments.programs):
                 found[name].append(one_run(name, arguments.steps, arguments.frames))
-    rows = [row(name, found, watch.words()) for name in arguments.programs]
-    record.write(NAME, {"runs": found, "machine_was": watch.words()}, rows, has_notes=not arguments.no_notes)
+        floor, limits = clip_floor(arguments.steps, arguments.frames)
+    rows = [row(name, found, floor=floor, words=watch.words()) for name in arguments.programs]
+    content = {"runs": found, "floor_seconds": floor, "ceilings": limits._asdict(), "machine_was": watch.words()}
+    record.write(NAME, content, rows, has_notes=not arguments.no_notes)
     return 0
 
 
@@ -65,13 +69,14 @@ def one_run(name: str, steps: int, frames: int) -> dict:
     return found
 
 
-def row(name: str, found: dict[str, list[dict]], words: str) -> str:
+def row(name: str, found: dict[str, list[dict]], *, floor: float, words: str) -> str:
     """A row of the table; ratios are against diffusers where it ran, round by round."""
     runs, others = found[name], found.get("diffusers")
     texts = []
     for key, form in (("cold", "{:.1f}"), ("warm", "{:.1f}"), ("processor", "{:.1f}"), ("first_step", "{:.1f}")):
         texts.append(middle([run[key] for run in runs], form) + against(runs, others, key))
     texts.append(middle([run["peak"] / 2**20 for run in runs], "{:.0f}") + against(runs, others, "peak"))
+    texts.append(f"{floor:.2f} | {floor / statistics.median([run['warm'] for run in runs]):.0%}")
     version = record.versions()[name.partition(":")[0]]
     return f"| {record.today()} | {name} {version} | {' | '.join(texts)} | {len(runs)} | {words} | {record.machine()} |"
 
