@@ -22,6 +22,7 @@ from framewake.text.tokenize import Tokenizer
 from framewake.weights.store import Resident
 
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
+NOISE_ALONE = 0.15  # share of noise levels that are 1
 TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
 
 
@@ -133,9 +134,10 @@ def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray
 
 
 def draw_sigma(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Noise levels to train at. Shapes: (count,) float32 in (0, 1)."""
+    """Noise levels to train at, noise alone among them: every run begins there. Shapes: (count,) float32, 0 to 1."""
     u = 1 / (1 + np.exp(-rng.standard_normal(count)))
-    return (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
+    sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
+    return np.where(rng.random(count) < NOISE_ALONE, np.float32(1), sigma)
 
 
 def clip_weight(latents: np.ndarray) -> np.ndarray:
