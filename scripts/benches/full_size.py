@@ -3,8 +3,11 @@
 Makes the checkpoint (42 GB), runs `framewake animate` on it in a process of its own, and compares each step with two
 floors measured in the same run: all bytes of the transformer over the disk's bandwidth, all operations over the best
 rate of a matrix product. Memory is the process's own, without pages of mapped files (measuring/watched.py says how).
-With --convert the transformer is converted too, and the memory for that is measured. Adds a line to
-docs/measurements.md.
+With --convert the transformer is converted too, and the memory for that is measured; --only-convert does nothing else.
+Adds a line to docs/measurements.md.
+
+With --keep the checkpoint stays, whatever happens, and one that is there is used: nothing has to be written twice
+because a later part was stopped.
 """
 
 from __future__ import annotations
@@ -51,9 +54,16 @@ def main() -> int:
     options.add_argument("--steps", type=int, default=2)
     options.add_argument("--memory", default="4GB", help="what animate may use")
     options.add_argument("--convert", metavar="TYPE", help="convert the transformer afterwards")
+    options.add_argument("--only-convert", metavar="TYPE", help="convert it, and measure nothing else")
     arguments = options.parse_args()
     sizes = SMALL if arguments.small else FULL
     found: dict = {"command": sys.argv[1:], "prompt": PROMPT}
+    if arguments.only_convert:
+        with made(arguments, sizes, found), clocks.Watch() as others:
+            found["convert"] = converted(arguments.folder, arguments.only_convert)
+        record.write(f"{NAME}-convert", found | {"machine_was": others.words()}, [], has_notes=False)
+        say(f"{found['convert']}; the machine was {others.words()}")
+        return found["convert"]["code"]
     with made(arguments, sizes, found):
         with clocks.Watch() as others:
             found |= measured(arguments, sizes)
@@ -72,8 +82,13 @@ def made(arguments: argparse.Namespace, sizes: Sizes, found: dict) -> Iterator[N
     folder, needed = arguments.folder, size_of(sizes)
     found["checkpoint_bytes"] = needed
     if arguments.keep and (folder / "model_index.json").exists():
+        # A conversion leaves a small text encoder behind, which is all that it needs.
+        if not arguments.only_convert and open_checkpoint(folder).llava != sizes.llava:
+            write_part(folder, "llava", sizes.llava)
         yield
         return
+    if arguments.keep and is_unfinished(folder):
+        shutil.rmtree(folder)
     if folder.exists() and any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty: name another --folder, or --keep to use the checkpoint in it.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +106,11 @@ def made(arguments: argparse.Namespace, sizes: Sizes, found: dict) -> Iterator[N
     finally:
         if not arguments.keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a checkpoint was being written here: its description comes last."""
+    return (folder / "transformer").is_dir() and not (folder / "model_index.json").exists()
 
 
 def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
@@ -167,8 +187,10 @@ def read_rate(file: Path) -> float:
 
 def converted(folder: Path, kind: str) -> dict:
     """The transformer in another type; a small text encoder takes the large one's place, for room on the disk."""
-    write_part(folder, "llava", FEW_LAYERS)
+    if open_checkpoint(folder).llava != FEW_LAYERS:
+        write_part(folder, "llava", FEW_LAYERS)
     target = folder.with_name(folder.name + "-converted")
+    shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
     command = [str(Path(sys.executable).with_name("framewake")), "checkpoints", "convert", str(folder), str(target)]
     try:
         run = watch([*command, "--dtype", kind, "--layout", "framewake"], say=say)

@@ -52,15 +52,24 @@ def quantise(values: np.ndarray, kind: Kind) -> Quantised:
     Raises: CheckpointError for NaN or infinity.
     """
     values = np.ascontiguousarray(values, np.float32)
+    scales = row_scales(values, kind)
+    if kind == "fp8":
+        return Quantised(to_float8(values / scales[:, None]), scales)
+    return Quantised(np.clip(np.rint(values / scales[:, None]), -LARGEST_INT8, LARGEST_INT8).astype(np.int8), scales)
+
+
+def row_scales(values: np.ndarray, kind: Kind) -> np.ndarray:
+    """The scale of each row alone. Shapes: values (O, I) -> float32 (O,).
+
+    Raises: CheckpointError for NaN or infinity.
+    """
     largest = np.abs(values).max(axis=1, initial=0.0)
     if not np.isfinite(largest).all():
         raise CheckpointError("a weight has NaN or infinity in it and cannot be stored in eight bits.")
     if kind == "fp8":
         exponents = np.ceil(np.log2(np.where(largest > 0, largest, 1.0) / LARGEST_FP8))
-        scales = np.exp2(np.clip(exponents, -100, 100)).astype(np.float32)
-        return Quantised(to_float8(values / scales[:, None]), scales)
-    scales = (np.where(largest > 0, largest, 1.0) / LARGEST_INT8).astype(np.float32)
-    return Quantised(np.clip(np.rint(values / scales[:, None]), -LARGEST_INT8, LARGEST_INT8).astype(np.int8), scales)
+        return np.exp2(np.clip(exponents, -100, 100)).astype(np.float32)
+    return (np.where(largest > 0, largest, 1.0) / LARGEST_INT8).astype(np.float32)
 
 
 class Tally:
@@ -94,7 +103,7 @@ def quantised_targets(wide: Iterable[Target], kind: Kind, *, tally: Tally) -> It
 
         def scales(target: Target = target) -> Iterator[np.ndarray]:
             for rows in target.chunks():
-                yield quantise(rows, kind).scales
+                yield row_scales(np.ascontiguousarray(rows, np.float32), kind)
 
         yield Target(target.name, STORED[kind], target.shape, chunks)
         yield Target(target.name.removesuffix(".weight") + SCALE, "F32", target.shape[:1], scales)

@@ -38,7 +38,7 @@ class Room:
             return np.empty(shape, kind)
         memory = self._take(size)
         # Arrays refer to the array that owns the memory, tensors to an array: this object lives as long as any of them.
-        loan = (ctypes.c_char * size).from_buffer(memory)
+        loan = (ctypes.c_char * size).from_buffer(memory.data)
         weakref.finalize(loan, self._give, size, memory).atexit = False
         return np.frombuffer(memoryview(loan), kind).reshape(shape)
 
