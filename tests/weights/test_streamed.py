@@ -126,12 +126,12 @@ class Slow:
     def __init__(self, tensors):
         self.tensors, self.read, self.fault, self.threads = tensors, [], None, set()
 
-    def values(self, name, dtype, empty=np.empty):
+    def values(self, name, dtype, *, empty=np.empty):
         self.read.append(name)
         self.threads.add(threading.current_thread().name)
         if self.fault is not None and self.fault in name:
             raise OSError("the disk was pulled out")
-        return self.tensors.values(name, dtype, empty)
+        return self.tensors.values(name, dtype, empty=empty)
 
 
 @pytest.fixture

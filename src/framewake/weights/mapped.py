@@ -51,7 +51,7 @@ class MappedTensors:
         """Our tensor's values; bfloat16 and float8 widened to float32."""
         return self._rules[name].join(self.file.read)
 
-    def values(self, name: str, dtype: Dtype, empty: Empty = np.empty) -> np.ndarray:
+    def values(self, name: str, dtype: Dtype, *, empty: Empty = np.empty) -> np.ndarray:
         """Our tensor's values in a type, as ``engine.asarray`` takes them without further work.
 
         ``empty`` gives the memory for them.

@@ -22,7 +22,7 @@ Key = tuple[str, int]  # name of a block list, number of the block
 class Readable(Protocol):
     """Where tensors come from; ``weights/mapped.py`` has the class."""
 
-    def values(self, name: str, dtype: Dtype, empty: Empty = np.empty) -> np.ndarray:
+    def values(self, name: str, dtype: Dtype, *, empty: Empty = np.empty) -> np.ndarray:
         """A tensor's values in a type, as ``engine.asarray`` takes them; ``empty`` gives memory for them."""
 
 
@@ -135,7 +135,7 @@ class _Source(NamedTuple):
     def read(self, names: dict[str, str]) -> dict[str, np.ndarray]:
         """Name inside a block -> values."""
         empty = np.empty if self.room is None else self.room.empty
-        values = {name: self.tensors.values(full, self.dtype, empty) for name, full in names.items()}
+        values = {name: self.tensors.values(full, self.dtype, empty=empty) for name, full in names.items()}
         if self.room is not None:
             self.room.announce(sum(array.nbytes for array in values.values()))
         return values
