@@ -109,18 +109,6 @@ class MindsporeCpu(MindsporeEngine):
         wide = self.cast(x, "float32")
         return self.cast(wide * mint.sigmoid((wide * wide * _GELU_CUBIC + _GELU_LINEAR) * wide), self.dtype(x))
 
-    def rotate(self, x, cos, sin):
-        # Tables as wide as all heads and a product with the quarter turn: broadcasting and stacking take twice as long,
-        # and a sum with zeros is exact.
-        batch, tokens, heads, width = x.shape
-        rows = self.cast(mint.reshape(x, (-1, width)), "float32").contiguous()
-        pairs = mint.reshape(ops.eye(width, width, ms.float32), (width, width // 2, 2))
-        turn = mint.reshape(mint.cat([0.0 - pairs[..., 1:], pairs[..., :1]], dim=2), (width, width))
-        turned = mint.reshape(ops.MatMul()(rows, turn), (batch, tokens, heads * width))
-        wide = mint.reshape(rows, (batch, tokens, heads * width))
-        cos, sin = mint.cat([cos] * heads, dim=1)[None], mint.cat([sin] * heads, dim=1)[None]
-        return self.cast(mint.reshape(wide * cos + turned * sin, tuple(x.shape)), self.dtype(x))
-
     def _attend(self, q, k, v, scale, mask):
         return self._composed(q, k, v, scale, mask)
 
