@@ -57,7 +57,7 @@ DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
     "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, spins=2),
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, spins=8),
-    "pairs": train_dit.Plan(3000, 7e-4, 8e-5, _SIZES, spins=2, pairs=2, foresight=2),
+    "pairs": train_dit.Plan(6500, 1e-3, 8e-5, _SIZES, spins=2, pairs=2, foresight=2),
 }
 MISS_CLIPS = 240
 # share of scenes with two shapes, and size -> shards
