@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from framewake.engine.contract import Dtype
+from framewake.weights.mapped import Empty
 from framewake.weights.narrow import from_bfloat16, narrowed, to_bfloat16
 from framewake.weights.pieces import Target
 
@@ -85,8 +86,8 @@ class HostTensors:
         """Bytes of all tensors."""
         return sum(array.nbytes for array in self.arrays.values())
 
-    def values(self, name: str, dtype: Dtype) -> np.ndarray:
-        """A tensor as ``engine.asarray`` takes it; in bfloat16 not copied."""
+    def values(self, name: str, dtype: Dtype, *, empty: Empty = np.empty) -> np.ndarray:
+        """A tensor as ``engine.asarray`` takes it; in bfloat16 not copied, so that ``empty`` is not needed."""
         array = self.arrays[name]
         return array if dtype == "bfloat16" else narrowed(from_bfloat16(array), dtype)
 
