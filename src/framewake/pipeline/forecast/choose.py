@@ -25,7 +25,7 @@ from framewake.weights.load import Checkpoint
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
 # Memory of libraries that appears with the first work.
-START_BYTES = {"torch": 30 << 20, "mindspore": 80 << 20}
+START_BYTES = {"torch": 30 << 20, "mindspore": 40 << 20}
 BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
 # On a CPU, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a time: 18 % for the
 # 13B model (2.6 s instead of 3.2 s a block).
