@@ -105,14 +105,40 @@ def test_importing_torch_leaves_gradients_on():
     assert done.stdout.split() == ["True", "False"], done.stderr
 
 
+ONEDNN = """
+import os
+import numpy as np
+from framewake import engine
+x, w = np.ones((1, 4, 5, 8, 8), np.float32), np.ones((4, 4, 3, 3, 3), np.float32)
+for name in {names}:
+    made = engine.get(name)
+    made.numpy(made.conv3d(made.asarray(x), made.asarray(w)))
+print(os.environ["GLOG_v"] if "mindspore:cpu" in {names} else None, os.environ.get("ONEDNN_MAX_CPU_ISA"))
+"""
+
+
+def instructions(*names: str, **variables: str) -> tuple[list[str], str]:
+    """What each engine's oneDNN says of the instructions that it uses, and the environment afterwards."""
+    done = python(ONEDNN.format(names=names), ONEDNN_VERBOSE="1", **variables)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    return [line.partition("isa:")[2] for line in lines if "info,cpu,isa:" in line], lines[-1]
+
+
 def test_mindspore_settings_are_made_unless_the_user_made_them():
     needs("mindspore")
-    code = (
-        "import os, framewake.engine.mindspore; print(os.environ['GLOG_v'], os.environ['ONEDNN_MAX_CPU_ISA'],"
-        "framewake.engine.get('mindspore:cpu').name)"
-    )
-    assert python(code).stdout.split() == ["3", "AVX2", "mindspore:cpu"]
-    assert python(code, ONEDNN_MAX_CPU_ISA="SSE41").stdout.split() == ["3", "SSE41", "mindspore:cpu"]
+    used, left = instructions("mindspore:cpu")
+    assert used == ["Intel AVX2"] and left == "3 None"
+    used, left = instructions("mindspore:cpu", ONEDNN_MAX_CPU_ISA="SSE41")
+    assert used == ["Intel SSE4.1"] and left == "3 SSE41"
+
+
+def test_mindspore_leaves_torch_its_instructions():
+    needs("mindspore")
+    needs("torch")
+    alone, _ = instructions("torch:cpu")
+    both, _ = instructions("mindspore:cpu", "torch:cpu")
+    assert both == ["Intel AVX2", *alone]
 
 
 def test_mindspore_refuses_numpy_2():

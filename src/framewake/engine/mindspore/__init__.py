@@ -21,13 +21,13 @@ if int(np.__version__.split(".")[0]) >= 2:
     )
 
 os.environ.setdefault("GLOG_v", "3")  # errors only; read once, at import
-# oneDNN's reference kernels for convolutions, which it takes on AVX512 machines, are 50 times slower.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 import mindspore as ms
 
 from framewake.engine.mindspore.ascend import MindsporeEngine
 from framewake.engine.mindspore.cpu import MindsporeCpu
+
+_ISA = "ONEDNN_MAX_CPU_ISA"  # read once, at oneDNN's first operation
 
 
 def devices() -> list[str]:
@@ -49,6 +49,7 @@ def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
             ms.set_device("CPU")
             # Without it errors surface at a later call, and waiting threads take the cores away from the work.
             ms.runtime.launch_blocking()
+            _start_onednn()
         else:
             ms.set_device("Ascend", int(number))
             ms.mint.zeros((1,)).asnumpy()  # a device tells its memory only after the first operation
@@ -59,3 +60,20 @@ def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
         ) from error
     kind = MindsporeCpu if (branch or target) == "cpu" else MindsporeEngine
     return kind(device, reason)
+
+
+def _start_onednn() -> None:
+    """Let MindSpore's oneDNN read its setting, which is then taken away again.
+
+    On AVX512 machines it would take reference kernels for convolutions, which are 50 times slower.  torch has a oneDNN
+    of its own: were the setting left behind, torch would compute otherwise, and slower, wherever it starts later, in
+    this process or in one that this process starts.
+    """
+    if _ISA in os.environ:  # the user's
+        return
+    os.environ[_ISA] = "AVX2"
+    try:
+        ones = ms.Tensor(np.ones((64, 64), np.float32))
+        ms.ops.matmul(ones, ones).asnumpy()
+    finally:
+        del os.environ[_ISA]
