@@ -43,6 +43,7 @@ def main() -> int:
     pipeline = Pipeline.load(arguments.checkpoint, engine=arguments.engine)
     side = RESOLUTION_BASES[arguments.resolution]
     found: dict[str, list[Verdict]] = defaultdict(list)
+    by_count: dict[str, list[Verdict]] = defaultdict(list)
     records = []
     started = time.perf_counter()
     for number in range(arguments.scenes):
@@ -50,14 +51,16 @@ def main() -> int:
         frames = make_clip(pipeline, scene, (side, number), arguments)
         verdict = judge(scene, frames)
         found[scene.motion].append(verdict)
-        records.append({"number": number, "prompt": scene.prompt, "motion": scene.motion} | vars(verdict))
+        by_count["one shape" if len(scene.shapes) == 1 else "two shapes"].append(verdict)
+        about = {"number": number, "prompt": scene.prompt, "motion": scene.motion, "shapes": len(scene.shapes)}
+        records.append(about | vars(verdict))
         sys.stdout.write(f"{number} {scene.motion}: {scene.prompt!r} {verdict.reason or 'followed'}\n")
         sys.stdout.flush()
     seconds = time.perf_counter() - started
     RECORD.parent.mkdir(exist_ok=True)
     about = {"machine": machine(), "date": today(), "engine": arguments.engine, "resolution": arguments.resolution}
     RECORD.write_text(json.dumps(about | {"seconds": round(seconds, 1), "scenes": records}, indent=2) + "\n")
-    rows = table(found)
+    rows = table(found, by_count)
     sys.stdout.write("\n".join(rows) + "\n")
     if not arguments.no_notes:
         title = f"{today()}, {arguments.engine}, {arguments.resolution} ({side} px), {arguments.scenes} scenes:"
@@ -77,13 +80,17 @@ def make_clip(pipeline: Pipeline, scene: Scene, size_and_seed: tuple[int, int], 
         return next(event.frames for event in pipeline.run(request) if isinstance(event, Result))
 
 
-def table(found: dict[str, list[Verdict]]) -> list[str]:
-    """One row a motion and one for all."""
+def table(found: dict[str, list[Verdict]], by_count: dict[str, list[Verdict]]) -> list[str]:
+    """One row a motion, one for each number of shapes, and one for all."""
     rows = [
         "| motion | followed | first frame PSNR, lowest and median | colour error, worst and median | whole |",
         "|---|---|---|---|---|",
     ]
-    for name, verdicts in [*found.items(), ("all", [v for group in found.values() for v in group])]:
+    for name, verdicts in [
+        *found.items(),
+        *sorted(by_count.items()),
+        ("all", [v for group in found.values() for v in group]),
+    ]:
         psnr = [v.first_frame_psnr for v in verdicts]
         colour = [v.colour_error for v in verdicts]
         followed, whole = sum(v.follows for v in verdicts), sum(v.is_whole for v in verdicts)
