@@ -39,6 +39,7 @@ from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.request import Request
 from framewake.shapes import PixelShape, latent_shape, token_grid
+from framewake.text.crop import TextLength
 from framewake.weights.settings import Settings
 from framewake.weights.store import Resident
 from framewake.weights.streamed import Streamed
@@ -118,12 +119,12 @@ class Bench:
             "clip_text": ClipText(engine, CLIP_L),
         }
         self.precision = choose_precision("bfloat16" if engine.name != "mindspore:cpu" else "float32", engine)
-        self.setup = Setup(engine, checkpoint, models, self.precision)
+        self.setup = Setup(engine, checkpoint, models, self.precision, TextLength(934, case.text))
 
     @property
     def scene(self) -> Scene:
         """What a step works on."""
-        return scene_of(self.setup, self.plan)._replace(text=self.case.text)
+        return scene_of(self.setup, self.plan)
 
     def host(self) -> HostTensors:
         """The transformer's weights in the host's memory."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import weakref
 
+import numpy as np
 import pytest
 
-from framewake.config import HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE
+from framewake.config import HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B
 from framewake.models import vae_slabs
 from framewake.models.dit import DiT, TextStates
+from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.forecast import cost
 from framewake.weights.store import Resident
@@ -77,6 +79,21 @@ def test_a_step_at_720p_in_chunks(shapeless):
     held = cost.weights(DiT(shapeless, HUNYUAN_DIT).shapes(), ("double_blocks", "single_blocks"), "bfloat16")
     assert abs(expected / found - 1) <= 0.1, (expected, found)
     assert found + held.streamed <= LIMIT
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_longest_prompt_with_its_picture(shapeless, batch):
+    full, length = LLAVA_LLAMA3_8B, 103 + 256  # template and prompt, of which one id is the picture's
+    vision, text = dataclasses.replace(full.vision, layers=3), dataclasses.replace(full.text, layers=4)
+    model = Llava(shapeless, dataclasses.replace(full, vision=vision, text=text))
+    kept = {name: torch.empty(shape, dtype=torch.float16, device="meta") for name, shape in model.shapes().items()}
+    ids = np.full((batch, length), 7)
+    ids[:, 5] = full.image_token_id
+    pixels = shapeless.zeros((batch, 3, 336, 336), "float16")
+    found = counted(lambda: model(Resident(kept), ids, np.ones_like(ids), pixels), kept.values())
+    scene = cost.Scene(batch, 0, 0, "bfloat16", False, read=length - 1 + model.image_tokens)
+    expected = cost.text_bytes(full, scene, "float16", is_composed=False)
+    assert abs(expected / found - 1) <= 0.1, (expected, found)
 
 
 @pytest.mark.parametrize("numbers", [None, 1 << 26, 1 << 20])

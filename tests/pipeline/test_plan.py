@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from toy_checkpoint import write_toy
 
+from framewake.config import DiTConfig
 from framewake.errors import InputError, ResourceError
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
-from framewake.pipeline.forecast import cost, measured_rates, parse_memory
+from framewake.pipeline.forecast import cost, forecast, measured_rates, parse_memory
+from framewake.pipeline.forecast.choose import placements, scene_of
+from framewake.pipeline.forecast.duration import PRODUCT_SHARE, duration
 from framewake.pipeline.forecast.pace import Line, Pace
 from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
@@ -103,11 +107,53 @@ def test_text_to_video_has_no_picture_among_its_text_tokens(tmp_path, request_of
     assert found.lines[0].endswith(f"up to {limit} text tokens")
 
 
-def test_a_longer_clip_takes_more_of_everything(pipeline, request_of):
-    from framewake.pipeline.forecast import Setup, forecast
+class Thinned(DiTConfig):
+    """A transformer that wants every so many of the picture's tokens."""
 
-    precision = choose_precision("float32", pipeline.engine)
-    setup = Setup(pipeline.engine, pipeline.checkpoint, pipeline.parts.models, precision)
+    image_interleave = 6
+
+
+@pytest.mark.parametrize(
+    ("condition", "is_thinned"), [("token_replace", False), ("token_replace", True), ("none", False)]
+)
+def test_text_tokens_are_those_that_the_models_work_on(tmp_path, engine, condition, is_thinned):
+    """What is counted for a prompt, short or too long, is what the encoder computes and the transformer gets."""
+    pipeline = Pipeline.load(write_toy(tmp_path, condition), engine=engine)
+    reader, checkpoint = pipeline.reader, pipeline.checkpoint
+    if is_thinned:  # above 5 the original thins out nothing
+        checkpoint.dit = Thinned(**dataclasses.asdict(checkpoint.dit))
+    semantic = None if condition == "none" else np.zeros((1, 3, 28, 28), np.float32)
+    llava = pipeline.parts.get("llava", "float32")
+    pixels = None if semantic is None else engine.asarray(semantic)
+    lengths = []
+    for prompt in ("the red circle moves left", "red " * 400):
+        tokens = reader.tokens(prompt)
+        hidden = llava.model(llava.weights, *tokens.llava[:2], pixels)
+        states = reader.states(pipeline.parts, [tokens], semantic, "float32")
+        lengths.append(reader.lengths(prompt))
+        assert lengths[-1] == (hidden.shape[1], states.lengths[0])
+        assert reader.length(prompt) == states.lengths[0]
+    assert lengths[1] == reader.limit() and lengths[0] < lengths[1]
+
+
+def test_a_longer_prompt_takes_longer_and_no_more_memory(pipeline, request_of):
+    slow = RATES._replace(products=1e9)
+    plan, setup = pipeline.plan(Job(request_of())), pipeline._setup(choose_precision("float32", pipeline.engine))
+    limit, short = pipeline.reader.limit(), pipeline.reader.lengths("the red circle moves left")
+    found = [forecast(setup, plan, room=64 * GIB, rates=slow, text=text) for text in (None, limit, short)]
+    assert found[0] == found[1] and found[0].placements == found[2].placements
+    saved = cost.text_operations(pipeline.checkpoint.llava, parameters(pipeline, "llava"), limit.read - short.read)
+    less = found[0].stages["encode text"] - found[2].stages["encode text"]
+    assert less == pytest.approx(saved / 1e9 / PRODUCT_SHARE[pipeline.engine.kind])
+
+
+def parameters(pipeline, name):
+    """How many numbers a model has."""
+    return sum(math.prod(shape) for shape in pipeline.parts.models[name].shapes().values())
+
+
+def test_a_longer_clip_takes_more_of_everything(pipeline, request_of):
+    setup = pipeline._setup(choose_precision("float32", pipeline.engine))
     found = [
         forecast(setup, pipeline.plan(Job(request_of(frames=frames))), room=64 * GIB, rates=RATES)
         for frames in (5, 33, 129)
@@ -120,11 +166,7 @@ def test_a_longer_clip_takes_more_of_everything(pipeline, request_of):
 
 
 def test_stages_add_up_to_the_run_and_each_pays_for_its_own_start(pipeline, request_of):
-    from framewake.pipeline.forecast import Setup, forecast
-
-    setup = Setup(
-        pipeline.engine, pipeline.checkpoint, pipeline.parts.models, choose_precision("float32", pipeline.engine)
-    )
+    setup = pipeline._setup(choose_precision("float32", pipeline.engine))
     plan = pipeline.plan(Job(request_of()))
 
     def told(rates):
@@ -145,13 +187,7 @@ def test_stages_add_up_to_the_run_and_each_pays_for_its_own_start(pipeline, requ
 
 
 def test_streamed_weights_are_read_in_the_steps_and_not_before_them_too(pipeline, request_of):
-    from framewake.pipeline.forecast import Setup
-    from framewake.pipeline.forecast.choose import placements, scene_of
-    from framewake.pipeline.forecast.duration import duration
-
-    setup = Setup(
-        pipeline.engine, pipeline.checkpoint, pipeline.parts.models, choose_precision("float32", pipeline.engine)
-    )
+    setup = pipeline._setup(choose_precision("float32", pipeline.engine))
     plan = pipeline.plan(Job(request_of()))
     scene, slow = scene_of(setup, plan), RATES._replace(disk=1.0)  # the disk is all that takes time
     resident = placements(setup, plan, scene, 64 * GIB)

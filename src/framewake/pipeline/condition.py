@@ -12,6 +12,7 @@ from framewake.media.image import normalise
 from framewake.models.dit import TextStates
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
+from framewake.text.crop import TextLength
 from framewake.text.encode import TokenizedText, derive_layout, encode_clip, encode_in_template
 from framewake.text.template import NEGATIVE_PROMPT_T2V, VIDEO, VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
@@ -77,11 +78,18 @@ class TextReader:
             encode_clip(self.tokenizer_2, prompt, self.checkpoint.clip_text.max_positions),
         )
 
-    def length(self, prompt: str) -> int:
-        """How many text tokens the transformer sees for a prompt: those of the picture, and its own."""
+    def limit(self) -> TextLength:
+        """Text tokens of the longest prompt, with those of the picture."""
+        return self.layout.limit(self.checkpoint.dit.image_interleave)
+
+    def lengths(self, prompt: str) -> TextLength:
+        """Text tokens of a prompt, with those of the picture."""
         ids, mask = self.tokens(prompt).llava[:2]
-        picture = -(-self.layout.image_tokens // self.checkpoint.dit.image_interleave)
-        return picture + sum(len(part) for part in self.layout.text_ranges(ids[0], int(mask.sum())))
+        return self.layout.length(ids[0], int(mask.sum()), self.checkpoint.dit.image_interleave)
+
+    def length(self, prompt: str) -> int:
+        """How many text tokens the transformer sees for a prompt."""
+        return self.lengths(prompt).kept
 
     def states(self, parts: Parts, prompts: Sequence[Tokens], semantic: np.ndarray | None, dtype: Dtype) -> TextStates:
         """What the transformer takes, one sample per prompt.

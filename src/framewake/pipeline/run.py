@@ -110,7 +110,7 @@ class Pipeline:
     def _forecast(self, plan: Plan, precision: Precision, *, is_timed: bool) -> Forecast:
         parts, dtype = self.parts, precision.transformer
         file = self.checkpoint.layout.weights["dit"][0]
-        setup = Setup(self.engine, self.checkpoint, parts.models, precision)
+        setup = self._setup(precision)
         room = parts.room() + parts.held_bytes()
         found = forecast(setup, plan, room=room, keeps_all=parts.keeps_all)
         if not is_timed:
@@ -118,8 +118,11 @@ class Pipeline:
         # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
         probed = ProbedParts((self.checkpoint.dit, self.checkpoint.vae), (dtype, precision.vae))
         rates = measured_rates(self.engine, dtype, largest_file(file), parts=probed)
-        text = self.reader.length(plan.request.prompt)
+        text = self.reader.lengths(plan.request.prompt)
         return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates, text=text)
+
+    def _setup(self, precision: Precision) -> Setup:
+        return Setup(self.engine, self.checkpoint, self.parts.models, precision, self.reader.limit())
 
     def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Events:
         """Make one clip, told as events; closing the iterator stops the work within a step.
@@ -168,7 +171,7 @@ class Pipeline:
         frames = (latent.frames - 1) * config.temporal_compression + 1
         sides = latent.height * config.spatial_compression, latent.width * config.spatial_compression
         plan = Plan(done.request, done.output, PixelShape(frames, *sides), latent)
-        setup = Setup(self.engine, self.checkpoint, self.parts.models, precision)
+        setup = self._setup(precision)
         room = self.parts.room() + self.parts.held_bytes()
         place = placements(setup, plan, scene_of(setup, plan), room)["vae"]
         if place.peak > room:

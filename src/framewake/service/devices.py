@@ -22,6 +22,7 @@ from framewake.pipeline.forecast import (
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Pipeline
+from framewake.text.crop import TextLength
 from framewake.weights.load import Checkpoint
 
 
@@ -54,6 +55,7 @@ def device_facts(pipeline: Pipeline) -> dict[str, Any]:
         "memory": {name: int(value) for name, value in engine.memory().items()},
         "room": pipeline.parts.room(),
         "keeps_all": pipeline.parts.keeps_all,
+        "text": pipeline.reader.limit(),
         "rates": rates_to_plain(measured_rates(engine, precision.transformer, weights, parts=parts)),
     }
 
@@ -76,6 +78,7 @@ class Forecaster:
             "vae": CausalVAE(engine, self.checkpoint.vae),
             "dit": DiT(engine, self.checkpoint.dit),
         }
-        setup = Setup(engine, self.checkpoint, models, choose_precision(plan.request.precision, engine))
+        precision = choose_precision(plan.request.precision, engine)
+        setup = Setup(engine, self.checkpoint, models, precision, TextLength(*facts["text"]))
         rates = rates_from_plain(facts["rates"])
         return forecast(setup, plan, room=facts["room"], keeps_all=facts["keeps_all"], rates=rates)

@@ -17,6 +17,13 @@ from framewake.engine.contract import Engine, Tensor
 LARGEST_INTERLEAVE = 5
 
 
+class TextLength(NamedTuple):
+    """Tokens of a text with its picture: the large text encoder reads some, the diffusion transformer gets fewer."""
+
+    read: int
+    kept: int
+
+
 class TextParts(NamedTuple):
     """States of picture and prompt. Shapes: states (B, T, D); valid ones are the first ``lengths[i]`` of row i."""
 
@@ -46,6 +53,21 @@ class TextLayout:
     def prompt_limit(self) -> int:
         """How many tokens of a prompt reach the diffusion transformer at most."""
         return self.max_length - self.crop_start - self.dropped
+
+    def limit(self, interleave: int) -> TextLength:
+        """The tokens of the longest prompt."""
+        return TextLength(self.merged(self.max_length), len(self.picture_range(interleave)) + self.prompt_limit)
+
+    def length(self, ids: np.ndarray, valid: int, interleave: int) -> TextLength:
+        """The tokens of one row. Shapes: ids (max_length,), of which ``valid`` are no padding."""
+        kept = sum(len(part) for part in (self.picture_range(interleave), *self.text_ranges(ids, valid)))
+        return TextLength(self.merged(valid), kept)
+
+    def picture_range(self, interleave: int) -> range:
+        """Merged positions of the picture that are kept: every ``interleave``-th, all where it is above 5."""
+        step = interleave if 0 < interleave <= LARGEST_INTERLEAVE else 1
+        start = self.image_at or 0
+        return range(start, start + self.image_tokens, step)
 
     def text_ranges(self, ids: np.ndarray, valid: int) -> tuple[range, range]:
         """Id positions that are kept of one row: the prompt, and everything from the last blank line on.
@@ -86,9 +108,8 @@ class TextLayout:
 
     def picture(self, row: Tensor, interleave: int) -> Tensor:
         """The picture's positions, thinned out. Shapes: (1, V, D) -> (1, image tokens / interleave, D)."""
-        step = interleave if 0 < interleave <= LARGEST_INTERLEAVE else 1
-        start = self.image_at or 0
-        return row[:, start : start + self.image_tokens : step]
+        kept = self.picture_range(interleave)
+        return row[:, kept.start : kept.stop : kept.step]
 
     def merged(self, position: int) -> int:
         """Where an id after the picture stands among the hidden states."""

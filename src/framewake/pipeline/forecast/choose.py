@@ -20,6 +20,7 @@ from framewake.pipeline.forecast.probe import BUSY, Rates
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
 from framewake.shapes import token_count
+from framewake.text.crop import TextLength
 from framewake.weights.load import Checkpoint
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
@@ -60,12 +61,13 @@ class Forecast:
 
 
 class Setup(NamedTuple):
-    """What a forecast is made for."""
+    """What a forecast is made for; ``text`` is the longest prompt's."""
 
     engine: Engine
     checkpoint: Checkpoint
     models: Mapping[Any, Any]
     precision: Precision
+    text: TextLength
 
 
 def forecast(  # a setup and a plan, and what is known beside them
@@ -75,11 +77,11 @@ def forecast(  # a setup and a plan, and what is known beside them
     room: int,
     keeps_all: bool = False,
     rates: Rates | None = None,
-    text: int | None = None,
+    text: TextLength | None = None,
 ) -> Forecast:
     """Placement, memory and, where rates are known, time of a run.
 
-    ``room`` is how many bytes the run may add on the device; ``text`` is the prompt's tokens, where they are counted:
+    ``room`` is how many bytes the run may add on the device; ``text`` is the prompt's, where it is counted:
     memory is said for the longest prompt, time for this one.
     Raises: ResourceError when nothing fits, with the largest setting that does.
     """
@@ -97,7 +99,7 @@ def forecast(  # a setup and a plan, and what is known beside them
         device = max(place.peak for place in found.values())
     clip = cost.host_bytes(size)
     is_host = setup.engine.device == "cpu"
-    timed = scene if text is None else scene._replace(text=text)
+    timed = scene if text is None else scene._replace(text=text.kept, read=text.read)
     takes = None if rates is None else duration(setup, plan, timed, rates, found)
     device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
     host = device_peak if is_host else clip + found["dit"].weights
@@ -109,28 +111,25 @@ def forecast(  # a setup and a plan, and what is known beside them
 
 def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     """What one step works on."""
-    checkpoint = setup.checkpoint
-    has_picture = checkpoint.dit.condition != "none"
-    image = checkpoint.llava.vision.patches // max(checkpoint.dit.image_interleave, 1) if has_picture else 0
     batch = 2 if plan.request.guidance_scale > 1 else 1
-    text = checkpoint.settings.text_tokens + image
-    tokens = token_count(plan.latent, checkpoint.dit.patch_size)
+    tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
     choice = parse_cache(plan.request.cache)
-    kept = 0 if choice is None else choice.kept_tensors
-    is_made = is_composed(setup.engine, setup.precision)
-    return cost.Scene(batch, tokens, text, setup.precision.transformer, is_made, kept)
+    cached = 0 if choice is None else choice.kept_tensors
+    dtype, (read, kept) = setup.precision.transformer, setup.text
+    return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read)
 
 
-def is_composed(engine: Engine, precision: Precision) -> bool:
+def is_composed(engine: Engine, dtype: Dtype) -> bool:
     """Whether attention is put together from matrix products, because no fused kernel takes it."""
-    return engine.kind == "mindspore" and (engine.device == "cpu" or precision.transformer == "float32")
+    return engine.kind == "mindspore" and (engine.device == "cpu" or dtype == "float32")
 
 
 def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[str, Placement]:
     """The first placement of each part that fits, fastest first; the smallest where none does."""
     checkpoint, precision = setup.checkpoint, setup.precision
     tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
-    text = cost.text_bytes(checkpoint.llava, scene.text * scene.batch, precision.text)
+    has_scores = is_composed(setup.engine, precision.text)
+    text = cost.text_bytes(checkpoint.llava, scene, precision.text, is_composed=has_scores)
     works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {
         "llava": (precision.text, [(None, text)]),
         "clip_text": (precision.text, [(None, 1 << 20)]),

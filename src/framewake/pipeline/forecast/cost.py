@@ -66,7 +66,8 @@ def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
 class Scene(NamedTuple):
     """What one step of the transformer works on: samples at once, tokens of image and text, type, attention path.
 
-    ``kept`` tensors of all image tokens stay from step to step.
+    ``kept`` tensors of all image tokens stay from step to step. The large text encoder works on ``read`` tokens, of
+    which ``text`` are left: a template is around the prompt, and the picture is not thinned out yet.
     """
 
     batch: int
@@ -75,6 +76,7 @@ class Scene(NamedTuple):
     dtype: str
     is_composed: bool
     kept: int = 0
+    read: int = 0
 
     @property
     def joined(self) -> int:
@@ -92,15 +94,13 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
         inside = BESIDE_CHUNK * scene.joined + IN_CHUNK * min(chunk, scene.joined)
         wide = max(CHUNKED * scene.joined, inside) * row * size
     tables = (2 if chunk is None else 4) * scene.joined * config.head_dim * 4
-    return wide + tables + scores_bytes(config.heads, scene) + scene.kept * scene.tokens * row * size
+    scores = scores_bytes(scene.batch * config.heads, scene.joined, scene.dtype) if scene.is_composed else 0
+    return wide + tables + scores + scene.kept * scene.tokens * row * size
 
 
-def scores_bytes(heads: int, scene: Scene) -> int:
-    """Memory for attention's scores; a fused kernel keeps none."""
-    if not scene.is_composed:
-        return 0
-    count = scene.batch * heads * scene.joined**2
-    return COMPOSED_COPIES * min(count, max(COMPOSED_SCORES, scene.batch * heads * scene.joined)) * BYTES[scene.dtype]
+def scores_bytes(heads: int, tokens: int, dtype: str) -> int:
+    """Memory for the scores of attention that is put together from products; a fused kernel keeps none."""
+    return COMPOSED_COPIES * min(heads * tokens**2, max(COMPOSED_SCORES, heads * tokens)) * BYTES[dtype]
 
 
 def step_operations(config: DiTConfig, scene: Scene) -> float:
@@ -159,11 +159,11 @@ def host_bytes(size: tuple[int, int, int]) -> int:
     return math.prod(size) * 3 * (4 + 2)
 
 
-def text_bytes(config: LlavaConfig, tokens: int, dtype: str) -> int:
-    """Memory that the large text encoder needs beside its weights."""
+def text_bytes(config: LlavaConfig, scene: Scene, dtype: str, *, is_composed: bool) -> int:
+    """Memory that the large text encoder needs beside its weights; ``dtype`` and ``is_composed`` are its own."""
     text = config.text
-    states = (6 * text.hidden_size + 3 * text.mlp_size) * tokens * BYTES[dtype]
-    return states + 2 * text.heads * tokens**2 * 4
+    states = (6 * text.hidden_size + 3 * text.mlp_size) * scene.batch * scene.read * BYTES[dtype]
+    return states + (scores_bytes(scene.batch * text.heads, scene.read, dtype) if is_composed else 0)
 
 
 def text_operations(config: LlavaConfig, parameters: int, tokens: int) -> float:

@@ -94,7 +94,7 @@ def _text(setup: Setup, scene: cost.Scene, rates: Rates, parameters: int) -> flo
     """Seconds for both text encoders."""
     checkpoint = setup.checkpoint
     products = rates.products * PRODUCT_SHARE[setup.engine.kind]
-    text = cost.text_operations(checkpoint.llava, parameters, scene.text * scene.batch) / products
+    text = cost.text_operations(checkpoint.llava, parameters, scene.read * scene.batch) / products
     if rates.pace is None:
         return text
     layers = checkpoint.llava.text.layers + checkpoint.llava.vision.layers + checkpoint.clip_text.layers
