@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from framewake.errors import CheckpointError
+from framewake.weights.direct import BLOCK, LEAST, READ, lies_as_file
 from framewake.weights.files import TensorFile
 from framewake.weights.mapped import MappedTensors
 from framewake.weights.names import Rule, same
 from framewake.weights.narrow import CHUNK, narrowed
 from framewake.weights.pieces import Target, cast
+from framewake.weights.room import Room
 from framewake.weights.storage import STORAGE
 from framewake.weights.torch_file import TorchFile
 from framewake.weights.views import Scaled
@@ -106,3 +108,30 @@ def test_a_file_that_is_replaced_meanwhile_is_still_the_old_one(tmp_path):
     file = written(path, {"x": old}, "F32")
     written(path, {"x": old + 1}, "F32")
     assert np.array_equal(MappedTensors(file, same(file.names())).values("x", "float32"), old)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_memory_that_lies_as_the_file_is_filled_with_the_same_bytes(tmp_path, suffix):
+    """Around the file cache: only whole blocks can be read that way, so ends of every kind are there."""
+    draw = np.random.default_rng(3)
+    sizes = {"a": 3, "b": LEAST // 2 + 5, "c": LEAST // 2, "d": READ // 2 + BLOCK + 1, "e": 7, "f": LEAST // 2 + 2048}
+    arrays = {name: draw.integers(0, 1 << 16, count, dtype=np.uint16) for name, count in sizes.items()}
+    file = written(tmp_path / f"x{suffix}", arrays, "BF16")
+    tensors, room = MappedTensors(file, same(file.names())), Room(lies_as_file=True)
+    room.announce(array.nbytes for array in arrays.values())
+    for _ in range(2):  # the second time into memory that was used
+        for name, expected in arrays.items():
+            found = tensors.values(name, "bfloat16", empty=room.empty)
+            assert lies_as_file(found, file.start(name)) == (expected.nbytes >= LEAST)
+            assert np.array_equal(found, expected)
+            found[:] = 0
+    room.close()
+
+
+def test_a_large_file_that_is_cut_off_meanwhile_is_told(tmp_path):
+    path = tmp_path / "a.safetensors"
+    file = written(path, {"x": np.ones(LEAST, np.uint16)}, "BF16")
+    os.truncate(path, path.stat().st_size - LEAST - 9)
+    room = Room(lies_as_file=True)
+    with pytest.raises(CheckpointError, match="cut off"):
+        MappedTensors(file, same(file.names())).values("x", "bfloat16", empty=room.empty)

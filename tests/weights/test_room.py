@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from framewake import engine as engines
+from framewake.weights.direct import BLOCK, LEAST
 from framewake.weights.room import Room
 
 SHAPE = (64, 1024)
@@ -21,7 +22,7 @@ def place(array):
 @pytest.fixture
 def room():
     room = Room()
-    room.announce(SIZE)
+    room.announce([SIZE])
     yield room
     room.close()
 
@@ -66,7 +67,7 @@ def test_no_more_than_two_blocks_are_kept(room):
     small = room.empty((3,), np.float32)
     assert room.held() <= 2 * SIZE
     del small
-    room.announce(8 * SIZE)
+    room.announce([8 * SIZE])
     held = [room.empty(SHAPE, np.float32) for _ in range(5)]
     del held
     room.empty((5,), np.float32)
@@ -75,7 +76,7 @@ def test_no_more_than_two_blocks_are_kept(room):
 
 def test_closing_gives_back_what_is_free_now_and_the_rest_later():
     room = Room()
-    room.announce(SIZE)
+    room.announce([SIZE])
     kept, gone = room.empty(SHAPE, np.float32), room.empty(SHAPE, np.float32)
     del gone
     room.close()
@@ -88,3 +89,17 @@ def test_closing_gives_back_what_is_free_now_and_the_rest_later():
 
 def test_nothing_needs_no_memory(room):
     assert room.empty((0, 7), np.float32).shape == (0, 7) and room.held() == 0
+
+
+def test_memory_begins_where_the_bytes_of_a_file_do():
+    room = Room(lies_as_file=True)
+    room.announce([LEAST, LEAST, 40])
+    for start in (0, 8, BLOCK - 2, 5 * BLOCK + 96):
+        large, small = room.empty((LEAST // 4,), np.float32, start), room.empty((10,), np.float32, start)
+        assert place(large) % BLOCK == start % BLOCK
+        large[:], small[:] = start, 1
+        assert large.sum(dtype=np.float64) == start * large.size and small.sum() == 10
+        assert room.held() == LEAST + BLOCK + 40, "the same memory, at another place"
+        del large, small
+    room.close()
+    assert room.held() == 0

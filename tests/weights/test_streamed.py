@@ -17,6 +17,7 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.nn.rope import rope_table
+from framewake.weights.direct import LEAST
 from framewake.weights.files import TensorFile
 from framewake.weights.load import open_checkpoint
 from framewake.weights.mapped import MappedTensors
@@ -120,13 +121,28 @@ def test_blocks_hold_the_same_bits_in_every_type(engine, checkpoint, dtype):
     streamed.close()
 
 
+def test_reading_around_the_file_cache_changes_no_bit(engine, tmp_path):
+    """Tensors large enough for it, at odd places of the file, and memory that is used again for each block."""
+    draw = np.random.default_rng(4)
+    made = {f"{name}.{i}.{key}": size for name in "ab" for i in range(3) for key, size in (("w", LEAST + 77), ("v", 3))}
+    write_tensors(path := tmp_path / "a.safetensors", {n: draw.standard_normal(size, "f4") for n, size in made.items()})
+    tensors = MappedTensors(TensorFile(path), same(made))
+    resident = Resident({name: engine.asarray(tensors.values(name, "float32"), "float32") for name in made})
+    streamed = Streamed(engine, tensors, "float32", names=made, streams=("a", "b"), is_cached=False)
+    for name in ("a", "b", "a", "b"):
+        for ours, theirs in zip(resident.blocks(name), streamed.blocks(name), strict=True):
+            assert set(theirs) == {"w", "v"}
+            assert all(np.array_equal(engine.numpy(theirs[key]), engine.numpy(ours[key])) for key in ours)
+    streamed.close()
+
+
 class Slow:
     """Real tensors whose reader tells what it reads, and stops at a name when asked to."""
 
     def __init__(self, tensors):
         self.tensors, self.read, self.fault, self.threads = tensors, [], None, set()
 
-    def values(self, name, dtype, *, empty=np.empty):
+    def values(self, name, dtype, *, empty=None):
         self.read.append(name)
         self.threads.add(threading.current_thread().name)
         if self.fault is not None and self.fault in name:

@@ -86,7 +86,7 @@ class HostTensors:
         """Bytes of all tensors."""
         return sum(array.nbytes for array in self.arrays.values())
 
-    def values(self, name: str, dtype: Dtype, *, empty: Empty = np.empty) -> np.ndarray:
+    def values(self, name: str, dtype: Dtype, *, empty: Empty | None = None) -> np.ndarray:
         """A tensor as ``engine.asarray`` takes it; in bfloat16 not copied, so that ``empty`` is not needed."""
         array = self.arrays[name]
         return array if dtype == "bfloat16" else narrowed(from_bfloat16(array), dtype)

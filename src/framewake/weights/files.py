@@ -77,9 +77,13 @@ class TensorFile:
         """The values into an array of a computing type; what is stored in it is read without mapping."""
         entry = self._entries[name]
         if CAN_READ and STORED.get(entry.dtype) == dtype:
-            self._direct.fill(out, self._data_start + entry.start)
+            self._direct.fill(out, self.start(name))
         else:
             fill(out, self.raw(name), entry.dtype, dtype)
+
+    def start(self, name: str) -> int:
+        """The byte of the file at which a tensor's bits begin."""
+        return self._data_start + self._entries[name].start
 
     def _nothing(self, entry: Entry) -> np.ndarray:
         return np.empty(entry.shape, STORAGE[entry.dtype])
@@ -188,6 +192,10 @@ class ShardedFiles:
     def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
         """The values into an array; see ``TensorFile.fill``."""
         self._places[name].fill(name, out, dtype)
+
+    def start(self, name: str) -> int:
+        """The byte of its file at which a tensor's bits begin."""
+        return self._places[name].start(name)
 
     def shards(self) -> list[TensorFile]:
         """The safetensors files themselves."""

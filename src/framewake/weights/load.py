@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from framewake.config import CLIP_MEAN, CLIP_STD, ClipTextConfig, DiTConfig, Lla
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights import configs, diffusers, inferred, names
+from framewake.weights.direct import is_kept
 from framewake.weights.files import open_tensors, read_json
 from framewake.weights.layouts import Component, Files, Layout, find_layout
 from framewake.weights.mapped import MappedTensors, Shapes
+from framewake.weights.narrow import BYTES
 from framewake.weights.settings import Settings, read_settings
 from framewake.weights.storage import Tensors
 from framewake.weights.store import Resident
@@ -121,7 +124,8 @@ class Checkpoint:
         tensors = self.check(component, shapes)
         wanted = self.needed(component, shapes)
         if streams:
-            return Streamed(engine, tensors, dtype, names=wanted, streams=streams)
+            size = BYTES[dtype] * sum(map(math.prod, wanted.values()))
+            return Streamed(engine, tensors, dtype, names=wanted, streams=streams, is_cached=is_kept(size))
         return Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in wanted})
 
     def _file(self, component: Component) -> Tensors:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +18,13 @@ from framewake.weights.storage import Tensors
 BLOCKS_LISTED = 8
 NAMES_LISTED = 4
 Shapes = Mapping[str, tuple[int, ...]]
-Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
+
+class Empty(Protocol):
+    """Where values are read into."""
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype, start: int) -> np.ndarray:
+        """Memory for a tensor whose bits begin at a byte of a file."""
 
 
 class MappedTensors:
@@ -51,14 +58,15 @@ class MappedTensors:
         """Our tensor's values; bfloat16 and float8 widened to float32."""
         return self._rules[name].join(self.file.read)
 
-    def values(self, name: str, dtype: Dtype, *, empty: Empty = np.empty) -> np.ndarray:
+    def values(self, name: str, dtype: Dtype, *, empty: Empty | None = None) -> np.ndarray:
         """Our tensor's values in a type, as ``engine.asarray`` takes them without further work.
 
-        ``empty`` gives the memory for them.
+        ``empty`` gives the memory for them; without it that is new.
         Shapes: the tensor's own; bfloat16 as bits in uint16.
         """
         rule = self._rules[name]
-        out = empty(self.shape(name), BITS[dtype])
+        shape, kind = self.shape(name), BITS[dtype]
+        out = np.empty(shape, kind) if empty is None else empty(shape, kind, self.file.start(rule.theirs[0]))
         for their, rows in rule.places(out):
             self.file.fill(their, rows, dtype)
         return rule.swap(out)

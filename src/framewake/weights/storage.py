@@ -59,6 +59,9 @@ class Tensors(Protocol):
     def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
         """The values into a contiguous array of a computing type; bfloat16 as bits in uint16."""
 
+    def start(self, name: str) -> int:
+        """The byte of its file at which a tensor's bits begin."""
+
 
 def widen(raw: np.ndarray, dtype: str) -> np.ndarray:
     """Stored bits as numbers that numpy has: bfloat16 and float8 become float32."""

@@ -22,7 +22,7 @@ Key = tuple[str, int]  # name of a block list, number of the block
 class Readable(Protocol):
     """Where tensors come from; ``weights/mapped.py`` has the class."""
 
-    def values(self, name: str, dtype: Dtype, *, empty: Empty = np.empty) -> np.ndarray:
+    def values(self, name: str, dtype: Dtype, *, empty: Empty | None = None) -> np.ndarray:
         """A tensor's values in a type, as ``engine.asarray`` takes them; ``empty`` gives memory for them."""
 
 
@@ -34,11 +34,19 @@ class Streamed:
     are asked for in another order are right too, only not read ahead. At most two blocks are on the device.
     The values, and so the results, are those of ``Resident``.
 
-    ``streams`` are the names of block lists in the order in which the model uses them.
+    ``streams`` are the names of block lists in the order in which the model uses them. With ``is_cached`` the system
+    may keep what was read for the next step; without, it is read around the file cache where that can be done.
     """
 
     def __init__(
-        self, engine: Engine, tensors: Readable, dtype: Dtype, *, names: Iterable[str], streams: Sequence[str]
+        self,
+        engine: Engine,
+        tensors: Readable,
+        dtype: Dtype,
+        *,
+        names: Iterable[str],
+        streams: Sequence[str],
+        is_cached: bool = True,
     ) -> None:
         self._engine = engine
         self._tensors = tensors
@@ -49,7 +57,7 @@ class Streamed:
         self._names = blocks
         # Torch holds on to an array for as long as it computes with it. Of MindSpore, which computes behind the
         # caller's back, that is not documented.
-        self._room = Room() if engine.kind == "torch" else None
+        self._room = Room(lies_as_file=not is_cached) if engine.kind == "torch" else None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="framewake-reader")
         self._ahead: dict[Key, Future[Weights]] = {}
         # The device may still compute with a block when the model has let it go: it is held until the next is there.
@@ -134,10 +142,10 @@ class _Source(NamedTuple):
 
     def read(self, names: dict[str, str]) -> dict[str, np.ndarray]:
         """Name inside a block -> values."""
-        empty = np.empty if self.room is None else self.room.empty
+        empty = None if self.room is None else self.room.empty
         values = {name: self.tensors.values(full, self.dtype, empty=empty) for name, full in names.items()}
         if self.room is not None:
-            self.room.announce(sum(array.nbytes for array in values.values()))
+            self.room.announce(array.nbytes for array in values.values())
         return values
 
 

@@ -88,11 +88,16 @@ class TorchFile:
         """The values into an array of a computing type."""
         raw = self.raw(name)
         if CAN_READ and raw.flags.c_contiguous and STORED.get(self.dtype(name)) == dtype:
-            place = self._places[name]
-            start = self._zip.members[self._member(place)].start + place.offset * raw.itemsize
-            self._direct.fill(out, start)
+            self._direct.fill(out, self.start(name))
         else:
             fill(out, raw, self.dtype(name), dtype)
+
+    def start(self, name: str) -> int:
+        """The byte of the file at which a tensor's bits begin."""
+        place = self._places[name]
+        if not math.prod(place.shape):
+            return 0
+        return self._zip.members[self._member(place)].start + place.offset * STORAGE[place.dtype].itemsize
 
     def check_sums(self) -> None:
         """Compare every member with the check sum that was written with it; this reads the whole file.

@@ -54,6 +54,10 @@ class Stripped:
         """The values into an array of a computing type."""
         self._file.fill(self._prefix + name, out, dtype)
 
+    def start(self, name: str) -> int:
+        """The byte of its file at which a tensor's bits begin."""
+        return self._file.start(self._prefix + name)
+
 
 class Scaled:
     """Weights with their scales applied when they are read; the scales themselves are no tensors here.
@@ -121,6 +125,10 @@ class Scaled:
             values = widen(flat[first : first + step], stored) * factor
             rows[first : first + step] = narrowed(values, dtype)
 
+    def start(self, name: str) -> int:
+        """The byte of its file at which a tensor's bits begin."""
+        return self._file.start(name)
+
 
 def is_about_scales(name: str) -> bool:
     """Whether a tensor only says how others are scaled."""
@@ -174,3 +182,7 @@ class Joined:
     def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
         """The values into an array of a computing type."""
         self._places[name].fill(name, out, dtype)
+
+    def start(self, name: str) -> int:
+        """The byte of its file at which a tensor's bits begin."""
+        return self._places[name].start(name)
