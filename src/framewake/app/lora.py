@@ -167,7 +167,7 @@ def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
     from framewake.lora import parse_lora
 
     if len(places) < 2:
-        raise InputError("a LoRA and a new folder are needed: framewake lora merge CHECKPOINT LORA[:WEIGHT]... OUT")
+        raise InputError("a LoRA and a new folder are needed: `framewake lora merge CHECKPOINT LORA[:WEIGHT]... OUT`.")
     *texts, folder = places
     uses = [parse_lora(text) for text in texts]
     for use, text in zip(uses, texts, strict=True):

@@ -45,7 +45,7 @@ def get(name: str = "auto") -> Engine:
     matched = re.fullmatch(r"(torch):(cpu|cuda(?::\d+)?(?:\+fp8)?)|(mindspore):(cpu|ascend(?::\d+)?)", name)
     if matched is None:
         known = [*_NAMES, "auto"]
-        raise EngineError(f"Unknown engine {name!r}; known: {', '.join(known)}.{nearest(name, known)}")
+        raise EngineError(f"engine {name!r} is unknown: choose one of {', '.join(known)}.{nearest(name, known)}")
     device, plus, bits = name.partition("+")
     full = (device if device.endswith("cpu") or device[-1].isdigit() else f"{device}:0") + plus + bits
     if full not in _engines:
@@ -82,12 +82,12 @@ def _choose() -> Engine:
         return _make(module, "cpu", "auto: no Ascend or CUDA device found, and torch is the faster one on a CPU")
     if "mindspore:cpu" in usable:
         return _make(_framework("mindspore"), "cpu", "auto: no Ascend device found, and torch is not installed")
-    raise EngineError(f"No framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
+    raise EngineError(f"no framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
 
 
 def _framework(kind: str) -> ModuleType:
     if importlib.util.find_spec(kind) is None:
-        raise EngineError(f"The framework {kind} is not installed. Run: {_INSTALL[kind]}")
+        raise EngineError(f"the framework {kind} is not installed. Run: {_INSTALL[kind]}")
     try:
         return _imported(f"framewake.engine.{kind}")
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
@@ -116,5 +116,5 @@ def _make(module: ModuleType, device: str, reason: str) -> Engine:
     if device.partition("+")[0] not in found:
         kind = module.__name__.rpartition(".")[2]
         there = ", ".join(f"{kind}:{item}" for item in found)
-        raise EngineError(f"There is no device {device!r} for {kind} here; there is: {there}.")
+        raise EngineError(f"there is no device {device!r} for {kind} here: choose one of {there}.")
     return module.make(device, reason)

@@ -49,7 +49,7 @@ def host_memory() -> dict[str, int]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     except (ImportError, OSError, ValueError, KeyError) as error:
         raise EngineError(
-            f"This system ({sys.platform}) does not tell how much memory is free ({error}). "
+            f"this system ({sys.platform}) does not tell how much memory is free ({error}). "
             "Expected Linux or macOS; leave memory limits unset here."
         ) from error
     # Neither the present size nor, on macOS, the free memory is told without a further package: the peak is an

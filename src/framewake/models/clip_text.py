@@ -38,7 +38,7 @@ class ClipText:
         if valid > config.max_positions:
             raise InputError(
                 f"{valid} text tokens were given to the CLIP text encoder, which takes at most "
-                f"{config.max_positions}; shorten the prompt"
+                f"{config.max_positions}; shorten the prompt."
             )
         table = weights.part(f"{PREFIX}.embeddings")
         x = engine.embedding(table["token_embedding.weight"], engine.asarray(ids))

@@ -235,17 +235,17 @@ class DiT:
         config = self.config
         batch, channels, *sizes = latents.shape
         if channels != config.in_channels:
-            raise InputError(f"the latents have {channels} channels, this transformer takes {config.in_channels}")
+            raise InputError(f"the latents have {channels} channels, this transformer takes {config.in_channels}.")
         if any(size % step for size, step in zip(sizes, config.patch_size, strict=True)):
-            raise InputError(f"latent size {tuple(sizes)} is not a multiple of the patch {config.patch_size}")
+            raise InputError(f"latent size {tuple(sizes)} is not a multiple of the patch {config.patch_size}.")
         if config.has_guidance and guidance is None:
-            raise InputError("this transformer was trained with embedded guidance: hand in a scale (6.0 is usual)")
+            raise InputError("this transformer was trained with embedded guidance: hand in a scale (6.0 is usual).")
         frames, height, width = (size // step for size, step in zip(sizes, config.patch_size, strict=True))
         if tuple(rope[0].shape) != (frames * height * width, config.head_dim):
             expected = (frames * height * width, config.head_dim)
-            raise InputError(f"the rotary table has shape {tuple(rope[0].shape)}, these latents need {expected}")
+            raise InputError(f"the rotary table has shape {tuple(rope[0].shape)}, these latents need {expected}.")
         if text.states.shape[0] != batch:
-            raise InputError(f"{text.states.shape[0]} texts for {batch} latents: hand in one text per sample")
+            raise InputError(f"{text.states.shape[0]} texts for {batch} latents: hand in one text per sample.")
         return frames, height, width
 
     def _layout(self, grid: tuple[int, int, int], text: TextStates, text_lengths) -> Layout:
@@ -322,7 +322,7 @@ def trimmed(text: TextStates) -> tuple[TextStates, tuple[int, ...] | None]:
     """
     batch, tokens, _ = text.states.shape
     if len(text.lengths) != batch or min(text.lengths) < 1 or max(text.lengths) > tokens:
-        raise InputError(f"text lengths {text.lengths} do not fit {batch} samples of 1 to {tokens} tokens")
+        raise InputError(f"text lengths {text.lengths} do not fit {batch} samples of 1 to {tokens} tokens.")
     longest = max(text.lengths)
     text = text._replace(states=text.states[:, :longest] if longest < tokens else text.states)
     return text, None if min(text.lengths) == longest else text.lengths

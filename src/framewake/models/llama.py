@@ -92,7 +92,7 @@ class Llama:
         if highest >= self.config.vocab_size:
             raise InputError(
                 f"token id {highest} is outside the language model's vocabulary of {self.config.vocab_size}; "
-                "tokenizer and checkpoint do not belong together"
+                "tokenizer and checkpoint do not belong together."
             )
         table = weights.part(f"{self.prefix}.embed_tokens")["weight"]
         return self.engine.embedding(table, self.engine.asarray(ids))
@@ -122,7 +122,7 @@ class Llama:
     def layers_run(self, skip_layers: int) -> int:
         """How many layers come before the hidden state that is asked for."""
         if not 0 <= skip_layers <= self.config.layers:
-            raise InputError(f"skip_layers is {skip_layers}; the language model has {self.config.layers} layers")
+            raise InputError(f"skip_layers is {skip_layers}; the language model has {self.config.layers} layers.")
         return self.config.layers - skip_layers
 
     def shapes(self, skip_layers: int = 2) -> dict[str, tuple[int, ...]]:

@@ -71,7 +71,7 @@ class Llava:
         ids, mask = np.asarray(ids), np.asarray(mask)
         lengths = mask.sum(axis=1)
         if not np.array_equal(mask != 0, np.arange(mask.shape[1]) < lengths[:, None]):
-            raise InputError("the attention mask has padding before or between tokens; pad on the right")
+            raise InputError("the attention mask has padding before or between tokens; pad on the right.")
         return ids[:, : int(lengths.max())], lengths
 
     def image_index(self, ids: np.ndarray, *, has_image: bool) -> int:
@@ -79,12 +79,12 @@ class Llava:
         rows, columns = np.nonzero(ids == self.config.image_token_id)
         if not has_image:
             if len(rows):
-                raise InputError("the text contains the image id but no picture was given; use a template without it")
+                raise InputError("the text contains the image id but no picture was given; use a template without it.")
             return -1
         if len(rows) != len(ids) or len(set(rows)) != len(ids) or len(set(columns)) != 1:
             raise InputError(
                 f"expected the image id {self.config.image_token_id} once per row and at one place in all rows; "
-                f"found it {len(rows)} times in {len(ids)} rows"
+                f"found it {len(rows)} times in {len(ids)} rows."
             )
         return int(columns[0])
 

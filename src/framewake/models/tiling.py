@@ -86,7 +86,7 @@ def tile_plan(size: tuple[int, int, int], tiling: TilingConfig, config: VAEConfi
     expected = (time_step.frames(frames), step.cells(height), step.cells(width))
     if got != expected:
         raise InputError(
-            f"Tiles of {tiling.sample_size} px and {tiling.sample_frames} frames with overlap {tiling.overlap} do not"
+            f"tiles of {tiling.sample_size} px and {tiling.sample_frames} frames with overlap {tiling.overlap} do not"
             f" join: they would give {got} instead of {expected} (frames, height, width). Choose tile sizes that the"
             f" overlap divides in whole latent cells ({config.spatial_compression} px,"
             f" {config.temporal_compression} frames), or switch tiling off."
@@ -183,7 +183,7 @@ def _stride(tile: int, overlap: float) -> int:
     stride = int(tile * (1 - overlap))
     if overlap < 0 or stride < 1:
         raise InputError(
-            f"Tiles of {tile} cells with overlap {overlap} leave gaps or never advance."
+            f"tiles of {tile} cells with overlap {overlap} leave gaps or never advance."
             " Choose an overlap from 0 to below 1 that leaves at least one cell."
         )
     return stride

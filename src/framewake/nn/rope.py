@@ -25,7 +25,7 @@ def rope_table(
     Source: specification, section 4.6.
     """
     if min(grid) < 1 or any(d % 2 for d in dims):
-        raise InputError(f"rope_table got grid {tuple(grid)} and dims {tuple(dims)}; sizes start at 1, dims are even")
+        raise InputError(f"rope_table got grid {tuple(grid)} and dims {tuple(dims)}; sizes start at 1, dims are even.")
     cos, sin = np.empty((2, *grid, sum(dims)), dtype=np.float32)
     start = 0
     for axis, dim in enumerate(dims):

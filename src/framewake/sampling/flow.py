@@ -30,7 +30,7 @@ def schedule(steps: int, shift: float, *, is_reverse: bool = True) -> Schedule:
     Source: specification, section 5.2.
     """
     if steps < 1 or not shift > 0:
-        raise InputError(f"got {steps} steps and shift {shift}; there must be a step and the shift is above 0")
+        raise InputError(f"got {steps} steps and shift {shift}; there must be a step and the shift is above 0.")
     evenly = _from_one_to_zero(steps)
     sigmas = np.float32(shift) * evenly / (np.float32(1) + np.float32(shift - 1) * evenly)
     if not is_reverse:
@@ -65,7 +65,7 @@ def rounded_guidance(scale: float, precision: Dtype) -> float:
     Source: specification, sections 3.6 and 16.
     """
     if not np.isfinite(scale):
-        raise InputError(f"embedded guidance {scale} is not a finite number; 6.0 is usual")
+        raise InputError(f"embedded guidance {scale} is not a finite number; 6.0 is usual.")
     if precision == "bfloat16":
         return float(_bfloat16(_bfloat16(np.float32(scale)) * np.float32(1000)))
     kind = np.dtype(precision).type

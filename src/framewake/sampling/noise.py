@@ -20,7 +20,7 @@ def draw(shape: Sequence[int], seed: int) -> np.ndarray:
     Raises: InputError for a seed below 0 or above 2**128 - 1.
     """
     if not 0 <= seed < 2**128:
-        raise InputError(f"seed {seed} is out of range; use a whole number from 0 to 2**128 - 1")
+        raise InputError(f"seed {seed} is out of range; use a whole number from 0 to 2**128 - 1.")
     generator = np.random.Generator(np.random.Philox(key=seed))
     return generator.standard_normal(tuple(shape), dtype=np.float32)
 

@@ -32,7 +32,7 @@ def encode_clip(tokenizer: Tokenizer, prompt: str, max_length: int) -> Tokenized
     """
     begin, end = tokenizer.named_id("bos_token"), tokenizer.named_id("eos_token")
     if begin is None or end is None:
-        raise CheckpointError("the CLIP tokenizer names no start or end token; its tokenizer_config.json is incomplete")
+        raise CheckpointError("the CLIP tokenizer names no start or end token: its tokenizer_config.json lacks them.")
     pad = tokenizer.named_id("pad_token")
     tokens = tokenizer.plain(prompt.strip())
     kept = range(min(len(tokens.ids), max_length - 2))
@@ -76,12 +76,12 @@ def derive_layout(
     if found != int(template.has_image):
         raise CheckpointError(
             f"the tokenizer turns template {template.name!r} into {found} image ids {image_token_id}, expected "
-            f"{int(template.has_image)}; tokenizer and model config do not belong together"
+            f"{int(template.has_image)}; tokenizer and model config do not belong together."
         )
     if template.has_image and before[-1] != after[-1]:
         raise CheckpointError(
             f"the tokenizer has no single id for a blank line (template {template.name!r} ends with {after[-1]}, "
-            f"its user header with {before[-1]}); use the tokenizer files of the checkpoint"
+            f"its user header with {before[-1]}); use the tokenizer files of the checkpoint."
         )
     return TextLayout(
         crop_start=len(before),

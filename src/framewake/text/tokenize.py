@@ -66,7 +66,7 @@ class Tokenizer:
         else:
             raise CheckpointError(
                 f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt; "
-                "copy the tokenizer files of the checkpoint into that folder"
+                "copy the tokenizer files of the checkpoint into that folder."
             )
         return cls(tokenizer, _read_names(folder))
 
@@ -92,7 +92,7 @@ class Tokenizer:
         broken = re.search("[\ud800-\udfff]", text)
         if broken:
             raise InputError(
-                f"character {broken.start()} is not valid Unicode: {text!r}; type the prompt again in UTF-8"
+                f"character {broken.start()} is not valid Unicode: {text!r}; type the prompt again in UTF-8."
             )
         encoding = self._encode(text, is_plain=True)
         return PlainTokens(text, encoding.ids, encoding.offsets)
@@ -144,7 +144,7 @@ def _read_whole(path: Path) -> tokenizers.Tokenizer:
             token["special"] = True
         return tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the library raises nothing narrower
-        raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again") from error
+        raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again.") from error
 
 
 def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
@@ -155,7 +155,7 @@ def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
         return build_clip(vocab, merges)
     except Exception as error:
         raise CheckpointError(
-            f"{folder} has no readable vocab.json and merges.txt ({error}); copy them again"
+            f"{folder} has no readable vocab.json and merges.txt ({error}); copy them again."
         ) from error
 
 
@@ -174,9 +174,9 @@ def _read_names(folder: Path) -> dict[str, str | None]:
         try:
             content: Any = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not readable JSON ({error}); copy it again") from error
+            raise CheckpointError(f"{path} is not readable JSON ({error}); copy it again.") from error
         if not isinstance(content, dict):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; copy it again")
+            raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; copy it again.")
         for name in ("bos_token", "eos_token", "pad_token"):
             value = content.get(name)
             if isinstance(value, dict):

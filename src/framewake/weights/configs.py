@@ -73,9 +73,9 @@ def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
     _expect_type(text, "llama")
     strategy = values["vision_feature_select_strategy"]
     if strategy not in _STRATEGIES:
-        raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; expected 'default' or 'full'")
+        raise CheckpointError(f"vision_feature_select_strategy is {strategy!r}; expected 'default' or 'full'.")
     if values.get("multimodal_projector_bias") is False:
-        raise CheckpointError("multimodal_projector_bias is false; only a projector with biases is supported")
+        raise CheckpointError("multimodal_projector_bias is false; only a projector with biases is supported.")
     pad = values.get("pad_token_id", _given(text).get("pad_token_id", -1))
     return LlavaConfig(
         text=llama_config(text),
@@ -99,11 +99,11 @@ def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
     scaling = {**rope, **_given(values.get("rope_scaling") or {})}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
-        raise CheckpointError(f"the language model scales its rotary positions ({kind!r}); only 'default' is supported")
+        raise CheckpointError(f"the language model scales its rotary positions ({kind!r}); expected 'default'.")
     if values.get("attention_bias") or values.get("mlp_bias"):
-        raise CheckpointError("the language model has biases in its layers; expected a Llama model without them")
+        raise CheckpointError("the language model has biases in its layers; expected a Llama model without them.")
     if values["hidden_act"] != "silu":
-        raise CheckpointError(f"the language model's activation is {values['hidden_act']!r}; expected 'silu'")
+        raise CheckpointError(f"the language model's activation is {values['hidden_act']!r}; expected 'silu'.")
     heads = values["num_attention_heads"]
     values = _filled(values, {"num_key_value_heads": heads, "head_dim": values["hidden_size"] // heads})
     return LlamaConfig(
@@ -171,16 +171,16 @@ def _filled(raw: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         is_number = isinstance(default, float) and type(value) is int
         is_size = type(default) is int and default > 0 and not name.endswith(("_id", "_index"))
         if (type(value) is not type(default) and not is_number) or (is_size and value < 1):
-            raise CheckpointError(f"config.json says {name} is {value!r}; expected a value like {default!r}")
+            raise CheckpointError(f"config.json says {name} is {value!r}; expected a value like {default!r}.")
     return values
 
 
 def _expect_type(raw: Mapping[str, Any], expected: str) -> None:
     if not isinstance(raw, Mapping):
-        raise CheckpointError(f"config.json has {raw!r} in place of an object that describes a {expected!r}")
+        raise CheckpointError(f"config.json has {raw!r} in place of an object that describes a {expected!r}.")
     found = raw.get("model_type", expected)
     if found != expected:
         raise CheckpointError(
             f"config.json describes a model of type {found!r}, expected {expected!r}; "
-            "point to the folder of the right text encoder"
+            "point to the folder of the right text encoder."
         )
