@@ -82,3 +82,16 @@ def rotated(x, cos, sin):
 def silu(x):
     """x times its sigmoid."""
     return x * sigmoid(x)
+
+
+def interleave(x, factors):
+    """Cell by cell, as the contract says it."""
+    batch, channels, frames, height, width = x.shape
+    channels //= factors[0] * factors[1] * factors[2]
+    height, width = height - factors[1] + 1, width - factors[2] + 1
+    out = np.empty((batch, channels, frames * factors[0], height * factors[1], width * factors[2]), x.dtype)
+    for a, b, c in np.ndindex(*factors):
+        place = (a * factors[1] + b) * factors[2] + c
+        cells = x[:, place * channels : (place + 1) * channels, :, b : b + height, c : c + width]
+        out[:, :, a :: factors[0], b :: factors[1], c :: factors[2]] = cells
+    return out

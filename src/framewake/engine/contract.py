@@ -224,11 +224,12 @@ class Engine(Protocol):
         Precision: float32 inside, x's type outside.
         """
 
-    def interleave(self, xs: Sequence[Tensor], factors: Sequence[int]) -> Tensor:
-        """Tensors of one shape as one that is finer along its last axes.
+    def interleave(self, x: Tensor, factors: tuple[int, int, int], start: int = 0) -> Tensor:
+        """The places that each cell turns into, from its channels to where they belong, without the first frames.
 
-        For factors (s, t), ``xs[a * t + b]`` becomes the cells [..., a::s, b::t].
-        Shapes: s * t tensors (..., H, W) -> (..., s H, t W).
+        Of t s r places, place (a * s + b) * r + c has the channels from that times C on and becomes the cells
+        [:, :, a::t, b::s, c::r]; it begins in row b and column c. ``start`` frames are left out.
+        Shapes: (B, t s r C, F, H + s - 1, W + r - 1) -> (B, C, t F - start, s H, r W) for factors (t, s, r).
         """
 
     # --- control -------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 
 # libgomp's waiting threads spin for milliseconds by default. Where anything else wants the same cores, that made
@@ -238,15 +239,17 @@ class TorchEngine:
         turned = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
         return (wide * cos[:, None] + turned * sin[:, None]).to(x.dtype)
 
-    def interleave(self, xs, factors):
-        first = xs[0].ndim - len(factors)
-        shape = [n * factor for n, factor in zip(xs[0].shape, [1] * first + list(factors), strict=True)]
-        layout = torch.channels_last_3d if self._device.type == "cpu" and len(shape) == 5 else torch.contiguous_format
-        out = torch.empty(shape, dtype=xs[0].dtype, device=xs[0].device, memory_format=layout)
-        for place, x in zip(itertools.product(*map(range, factors)), xs, strict=True):
-            cells = [slice(start, None, factor) for start, factor in zip(place, factors, strict=True)]
-            out[(..., *cells)] = x
-        return out
+    def interleave(self, x, factors, start=0):
+        batch, channels, frames, height, width = x.shape
+        channels //= math.prod(factors)
+        height, width = height - factors[1] + 1, width - factors[2] + 1
+        shape = (batch, channels, frames * factors[0], height * factors[1], width * factors[2])
+        layout = torch.channels_last_3d if self._device.type == "cpu" else torch.contiguous_format
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        for index, (time, row, column) in enumerate(itertools.product(*map(range, factors))):
+            place = x[:, index * channels :][:, :channels, :, row : row + height, column : column + width]
+            out[:, :, time :: factors[0], row :: factors[1], column :: factors[2]] = place
+        return out[:, :, start:]
 
     # --- control
 

@@ -150,8 +150,7 @@ class Upsample:
         factors = (self.factors[0] if is_clip else 1, self.factors[1], self.factors[2])
         weight, bias = self.places(w, factors, is_clip=is_clip)
         x = self.engine.pad(x, [(weight.shape[2] - 1, 0), (1, 1), (1, 1)], mode="replicate")
-        y = self.interleaved(self.engine.conv3d(x, weight, bias), factors)
-        return y[:, :, 1:] if factors[0] == 2 else y
+        return self.engine.interleave(self.engine.conv3d(x, weight, bias), factors, factors[0] - 1)
 
     def places(self, w: Weights, factors: tuple[int, int, int], *, is_clip: bool) -> tuple[Tensor, Tensor]:
         """Weight and bias of one convolution for all the places that a cell turns into."""
@@ -159,16 +158,6 @@ class Upsample:
         kernels = self.kernels(self.engine.cast(taps, "float32"), factors, is_clip)
         weight = self.engine.cast(self.engine.concat(kernels, 0), self.engine.dtype(taps))
         return weight, self.engine.concat([w[self.conv.bias]] * len(kernels), 0)
-
-    def interleaved(self, y: Tensor, factors: tuple[int, int, int]) -> Tensor:
-        """Those places put where they belong; y has one row and column too many where they are doubled."""
-        channels, height, width = self.channels, y.shape[3] - factors[1] + 1, y.shape[4] - factors[2] + 1
-        places = []
-        for index in range(factors[0] * factors[1] * factors[2]):
-            row, column = index // factors[2] % factors[1], index % factors[2]
-            place = y[:, index * channels : (index + 1) * channels, :, row : row + height, column : column + width]
-            places = [*places, place]
-        return self.engine.interleave(places, factors)
 
     def kernels(self, taps: Tensor, factors: tuple[int, int, int], is_clip: bool) -> list[Tensor]:
         """One kernel for each place, width fastest; along a doubled time the earlier place comes from a later cell."""

@@ -132,7 +132,7 @@ def _upsample(w: Weights, block: Upsample, slabs: Slabs, numbers: int) -> Slabs:
         for piece in cut(slabs.pop(), numbers // (factors[0] * factors[1] * factors[2])):
             x = engine.pad(piece, [(taps - 1 if before is None else 0, 0), (1, 1), (1, 1)], mode="replicate")
             x = x if before is None else engine.concat([before, x], 2)
-            y = block.interleaved(engine.conv3d(x, weight, bias), factors)
-            grown.append(y[:, :, 1:] if before is None and factors[0] == 2 else y)
+            start = factors[0] - 1 if before is None else 0
+            grown.append(engine.interleave(engine.conv3d(x, weight, bias), factors, start))
             before = x[:, :, 1 - taps :]
     return grown

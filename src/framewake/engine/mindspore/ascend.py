@@ -225,7 +225,7 @@ class MindsporeEngine:
         return ops.flash_attention_score(q, k, v, q.shape[2], attn_mask=mask, scalar_value=scale, input_layout="BSND")
 
     def _composed(self, q, k, v, scale, mask):
-        q, k, v = mint.permute(q, (0, 2, 1, 3)) * scale, mint.permute(k, (0, 2, 1, 3)), mint.permute(v, (0, 2, 1, 3))
+        q, k, v = self._swapped(q) * scale, self._swapped(k), self._swapped(v)
         count = q.shape[2]
         step = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
         parts = []
@@ -237,7 +237,10 @@ class MindsporeEngine:
                 scores = mint.where(part, scores, -30000.0)
             parts = [*parts, ops.BatchMatMul()(mint.softmax(scores, dim=-1), v)]
         out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
-        return mint.permute(out, (0, 2, 1, 3))
+        return self._swapped(out)
+
+    def _swapped(self, x):
+        return mint.permute(x, (0, 2, 1, 3))  # tokens and heads
 
     def rotate(self, x, cos, sin):
         batch, tokens, heads, width = x.shape
@@ -247,18 +250,25 @@ class MindsporeEngine:
         turned = mint.reshape(turned, (batch, tokens, heads, width))
         return self.cast(wide * cos[None, :, None, :] + turned * sin[None, :, None, :], self.dtype(x))
 
-    def interleave(self, xs, factors):
-        axis = len(xs[0].shape)
-        for i in range(len(factors)):  # the last axis first: its neighbours stand beside each other in the list
-            axis, factor = axis - 1, factors[len(factors) - 1 - i]
+    def interleave(self, x, factors, start=0):
+        channels = x.shape[1] // (factors[0] * factors[1] * factors[2])
+        height, width = x.shape[3] - factors[1] + 1, x.shape[4] - factors[2] + 1
+        places = []
+        for index in range(factors[0] * factors[1] * factors[2]):
+            row, column = index // factors[2] % factors[1], index % factors[2]
+            place = x[:, index * channels : (index + 1) * channels, :, row : row + height, column : column + width]
+            places = [*places, place]
+        axis = 5
+        for i in range(3):  # the last axis first: its neighbours stand beside each other in the list
+            axis, factor = axis - 1, factors[2 - i]
             if factor > 1:
                 joined = []
-                for start in range(0, len(xs), factor):
-                    shape = tuple(xs[start].shape)
-                    pair = self.stack(xs[start : start + factor], axis + 1)
+                for first in range(0, len(places), factor):
+                    shape = tuple(places[first].shape)
+                    pair = self.stack(places[first : first + factor], axis + 1)
                     joined = [*joined, mint.reshape(pair, (*shape[:axis], shape[axis] * factor, *shape[axis + 1 :]))]
-                xs = joined
-        return xs[0]
+                places = joined
+        return places[0][:, :, start:]
 
     # --- control
 

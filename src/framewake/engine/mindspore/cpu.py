@@ -9,6 +9,7 @@ import mindspore as ms
 from mindspore import mint, ops
 
 from framewake.engine.host import host_memory
+from framewake.engine.mindspore import rows
 from framewake.engine.mindspore.ascend import DTYPES, MindsporeEngine, flat_widths
 
 F = mint.nn.functional
@@ -42,8 +43,19 @@ class MindsporeCpu(MindsporeEngine):
             return self.cast(ops.stack([self.cast(x, "float32") for x in xs], axis), kind)
         return ops.stack(list(xs), axis)
 
+    def split(self, x, sizes, axis):
+        rows_each = math.prod(x.shape[:axis])
+        if x.dtype == ms.bfloat16 or rows_each < rows.FEW or len(set(sizes)) > 1:
+            return super().split(x, sizes, axis)
+        return rows.split(x, len(sizes), axis)
+
     def pad(self, x, widths, mode="constant"):
         return self._repeat_edges(x, widths) if mode == "replicate" else ops.pad(x, flat_widths(widths))
+
+    def _repeat_edges(self, x, widths):
+        if x.dtype == ms.bfloat16:  # no kernel takes its rows
+            return super()._repeat_edges(x, widths)
+        return rows.repeat_edges(x, list(widths))
 
     def take(self, x, index, axis):
         return ops.gather(x, index, axis)
@@ -58,21 +70,10 @@ class MindsporeCpu(MindsporeEngine):
         return ops.conv2d(x, weight, bias, tuple(stride), "valid")
 
     def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
-        height, width = x.shape[3] - weight.shape[3] + 1, x.shape[4] - weight.shape[4] + 1
-        is_plain = tuple(stride) == (1, 1, 1) and weight.shape[3] > 1 and weight.shape[4] > 1
-        if is_plain and weight.shape[0] <= 4 and height % 2 == 0 and width % 2 == 0:
-            return self._four_cells(x, weight, bias)
-        return ops.conv3d(x, weight, bias, tuple(stride), "valid")
+        return rows.conv3d(x, weight, bias, tuple(stride))
 
-    def _four_cells(self, x, weight, bias):
-        # Few channels out leave the kernel idle: four neighbouring cells at once are four times as many, 16 taps
-        # instead of 4 times 9.
-        count = weight.shape[0]
-        taps = [ops.pad(weight, (j, 1 - j, i, 1 - i)) for i in range(2) for j in range(2)]
-        y = ops.conv3d(x, mint.cat(taps, dim=0), None, (1, 2, 2), "valid")
-        if bias is not None:
-            y = y + mint.reshape(mint.cat([bias] * 4, dim=0), (1, -1, 1, 1, 1))
-        return self.interleave([y[:, i * count : (i + 1) * count] for i in range(4)], (2, 2))
+    def interleave(self, x, factors, start=0):
+        return rows.interleave(x, tuple(factors), start)
 
     def embedding(self, table, ids):
         return ops.gather(table, ids, 0)
@@ -83,6 +84,15 @@ class MindsporeCpu(MindsporeEngine):
         shift = ops.zeros((width,), ms.float32) if bias is None else self.cast(bias, "float32")
         out = ops.LayerNorm(-1, -1, eps)(self.cast(x, "float32"), scale, shift)[0]
         return self.cast(out, self.dtype(x))
+
+    def rms_norm(self, x, weight, eps=1e-6):
+        if x.dtype != ms.float32 or weight.dtype != ms.float32:
+            return super().rms_norm(x, weight, eps)
+        # Two broadcast products take six times as long as this one of a column and a row.
+        flat = mint.reshape(x, (-1, x.shape[-1]))
+        inverse = mint.rsqrt(mint.mean(mint.square(flat), dim=-1, keepdim=True) + eps)
+        gain = ops.MatMul()(inverse, mint.reshape(weight, (1, -1)))
+        return mint.reshape(flat * gain, tuple(x.shape))
 
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
         # A sum or product for each channel is slow when it is broadcast, and fast as the norm that is made for it;
@@ -111,6 +121,14 @@ class MindsporeCpu(MindsporeEngine):
 
     def _attend(self, q, k, v, scale, mask):
         return self._composed(q, k, v, scale, mask)
+
+    def _swapped(self, x):
+        return rows.swapped(x)
+
+    def rotate(self, x, cos, sin):
+        if math.prod(x.shape) > rows.COPIED:  # the tables of all heads would be as large
+            return super().rotate(x, cos, sin)
+        return self.cast(rows.rotate(self.cast(x, "float32"), cos, sin), self.dtype(x))
 
     def synchronize(self):
         return None  # launch_blocking: every call has finished when it returns
