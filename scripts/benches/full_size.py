@@ -33,7 +33,9 @@ from framewake.pipeline.condition import TextReader
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.pipeline.forecast.probe import cache_folder
 from framewake.shapes import buckets
+from framewake.weights.direct import DirectFile
 from framewake.weights.load import open_checkpoint
+from framewake.weights.room import Room
 
 NAME = "full-size"
 PROMPT = "The red circle moves slowly to the right"
@@ -124,7 +126,7 @@ def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
     engine = engines.get("torch:cpu")
     file = next((folder / "transformer").glob("*.safetensors"))
     rates = [device.matrix_ceiling(engine, "bfloat16")]
-    disks = [read_rate(file)]
+    disks = read_rates(file)
     command = [str(Path(sys.executable).with_name("framewake")), "animate", str(picture), PROMPT]
     command += ["--checkpoint", str(folder), "--engine", "torch:cpu", "--precision", "bfloat16", "--resolution", "360p"]
     command += ["--frames", str(arguments.frames), "--steps", str(arguments.steps), "--memory", arguments.memory]
@@ -133,7 +135,7 @@ def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
     if run.code:
         raise SystemExit(f"framewake animate ended with {run.code}")
     rates.append(device.matrix_ceiling(engine, "bfloat16"))
-    disks.append(read_rate(file))
+    disks += read_rates(file)
     latent_frames = (arguments.frames - 1) // 4 + 1
     text = TextReader(open_checkpoint(folder)).length(PROMPT)
     scene = Scene(
@@ -174,15 +176,22 @@ def memory_of(run: Watched) -> dict:
     }
 
 
-def read_rate(file: Path) -> float:
-    """Bytes a second from the disk itself: what the system still holds of the file is dropped first."""
-    with open(file, "rb", buffering=0) as source:
+def read_rates(file: Path) -> list[float]:
+    """Bytes a second from the disk itself, through the system's file cache and around it.
+
+    What the system still holds of the file is dropped first.
+    """
+    with open(file, "rb") as source:
         os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        held = bytearray(PIECE)
-        begin, count = time.perf_counter(), 0
-        while count < READ and (got := source.readinto(held)):
-            count += got
-        return count / (time.perf_counter() - begin)
+    source, room, found = DirectFile(file), Room(lies_as_file=True), []
+    starts = range(0, min(READ, file.stat().st_size - PIECE), PIECE)
+    for place in (1, 0):  # memory that lies as the file does is filled around the cache
+        held = room.empty((PIECE,), np.dtype(np.uint8), place)
+        begin = time.perf_counter()
+        for start in starts:
+            source.fill(held, start)
+        found.append(len(starts) * PIECE / (time.perf_counter() - begin))
+    return found
 
 
 def converted(folder: Path, kind: str) -> dict:

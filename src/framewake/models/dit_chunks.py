@@ -25,12 +25,16 @@ class Chunk(NamedTuple):
 
 
 def cut(counts: Sequence[int], size: int) -> tuple[Chunk, ...]:
-    """Token groups as chunks of at most ``size`` tokens; none reaches over the end of its group."""
+    """Token groups as equal chunks of at most ``size`` tokens; none reaches over the end of its group.
+
+    A small chunk at the end would cost more than its share: weights are read for each.
+    """
     chunks = []
     first = 0
     for group, count in enumerate(counts):
-        for start in range(first, first + count, size):
-            chunks.append(Chunk(group, start, min(start + size, first + count)))
+        pieces = -(-count // size)
+        for piece in range(pieces):
+            chunks.append(Chunk(group, first + piece * count // pieces, first + (piece + 1) * count // pieces))
         first += count
     return tuple(chunks)
 
