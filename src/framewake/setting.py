@@ -86,8 +86,10 @@ def _check_range(name: str, value: float, setting: Setting) -> None:
 
 
 def _range(setting: Setting) -> str:
-    if setting.minimum is None or setting.maximum is None:
+    if setting.minimum is None:
         return ""
+    if setting.maximum is None:
+        return f" of {_plain(setting.minimum)} or more"
     return f" from {_plain(setting.minimum)} to {_plain(setting.maximum)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -12,6 +13,9 @@ import zlib
 import pytest
 from PIL import Image
 from small_disk import MIB, mounted
+
+from framewake.errors import CheckpointError
+from framewake.pipeline import Pipeline
 
 PROMPT = "the red circle moves left"
 
@@ -85,7 +89,8 @@ def test_bad_pictures(call, pictures, name, word):
         (["--guidance", "inf"], ["embedded_guidance"]),
         (["--precision", "int4"], ["precision", "bfloat16"]),
         (["--fps", "0"], ["fps"]),
-        (["--crf", "99"], ["crf", "51"]),
+        (["--crf", "99"], ["crf is 99", "51"]),
+        (["--crf", "good"], ["crf is 'good'", "whole number from 0 to 51"]),
         (["--preset", "calm"], ["stable"]),
         (["--rng", "dice"], ["philox"]),
         (["--engine", "torch:cup"], ["torch:cup", "Did you mean 'torch:cpu'"]),
@@ -93,16 +98,102 @@ def test_bad_pictures(call, pictures, name, word):
         (["--engine", "mindspore:ascend"], ["ascend"]),
         (["-o", "nowhere/clip.mp4"], ["nowhere", "mkdir"]),
         (["-o", "clip.avi"], [".avi", ".mp4"]),
-        (["-o", ""], ["output"]),
+        (["-o", ""], ["--output is empty"]),
+        (["--like", ""], ["--like is empty"]),
+        (["--batch", ""], ["--batch is empty"]),
+        (["--from-latents", ""], ["--from-latents is empty"]),
+        (["--checkpoint", ""], ["--checkpoint is empty"]),
+        (["--lora", ""], ["path of a LoRA is empty"]),
         (["--like", "gone.mp4"], ["gone.mp4"]),
         (["--batch", "gone.jsonl"], ["gone.jsonl"]),
         (["--from-latents", "gone.npz"], ["--from-latents"]),
-        (["--stepps", "5"], ["--stepps", "--steps"]),
+        (["--stepps", "5"], ["no such option: --stepps", "--steps", "`framewake animate --help`"]),
     ],
 )
 def test_bad_options(call, picture, tmp_path, options, words):
     refused(call("animate", picture, PROMPT, *options), 2, *words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", ""],
+        ["quality", "", "a.mp4"],
+        ["quality", "a.mp4", ""],
+        ["plan", "a.png", "x", "--checkpoint", ""],
+        ["doctor", "--golden", ""],
+        ["checkpoints", "verify", ""],
+        ["checkpoints", "convert", "", "new"],
+        ["checkpoints", "convert", "demo", ""],
+        ["checkpoints", "download", ""],
+        ["checkpoints", "list", ""],
+        ["lora", "info", ""],
+        ["lora", "convert", "", "b.safetensors", "--format", "kohya"],
+        ["lora", "merge", "", "a.safetensors", "new"],
+        ["lora", "merge", "demo", "a.safetensors", ""],
+        ["lora", "train", "", "a.safetensors"],
+        ["lora", "train", "clips", ""],
+        ["serve", "--data", ""],
+        ["serve", "--database", ""],
+        ["serve", "--loras", ""],
+        ["serve", "--api-key-file", ""],
+        ["worker", "--storage", ""],
+        ["jobs", "list", "--server", ""],
+    ],
+)
+def test_an_empty_path_is_not_this_folder(call, tmp_path, arguments):
+    refused(call(*arguments), 2, "is empty: expected a ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_variable_is_one_that_is_not_set(call, picture, monkeypatch):
+    monkeypatch.setenv("FRAMEWAKE_CHECKPOINT", "")
+    answer = call("plan", picture, PROMPT, "--frames", "5", "--resolution", "360p")
+    assert answer.code == 0 and "The plan:" in answer.out
+
+
+def test_an_empty_checkpoint_from_python():
+    with pytest.raises(CheckpointError, match="path is empty"):
+        Pipeline.load("", engine="torch:cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "--port", "x"], ["--port is 'x'", "whole number from 0 to 65535"]),
+        (["serve", "--port", "65536"], ["--port is 65536", "from 0 to 65535"]),
+        (["serve", "--max-queued", "0"], ["--max-queued is 0", "of 1 or more"]),
+        (["serve", "--max-megapixels", "1.5"], ["--max-megapixels is '1.5'", "whole number from 1 to 100"]),
+        (
+            ["worker", "--storage", ".", "--save-every", "often"],
+            ["--save-every is 'often'", "whole number of 1 or more"],
+        ),
+        (["jobs", "list", "--limit", "1001"], ["--limit is 1001", "from 1 to 1000"]),
+    ],
+)
+def test_bad_numbers_of_the_service(call, tmp_path, arguments, words):
+    refused(call(*arguments), 2, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info"], ["missing argument 'FILE'. See `framewake info --help`."]),
+        (["serve", "--port"], ["option '--port' requires an argument. See"]),
+        (["animat"], ["no such command 'animat'", "See `framewake --help`."]),
+    ],
+)
+def test_what_is_no_command_line_is_told_as_everything_else(call, arguments, words):
+    refused(call(*arguments), 2, *words)
+
+
+def test_a_clip_that_claims_an_impossible_quality(call, picture, tmp_path):
+    (tmp_path / "clip").mkdir()
+    content = {"framewake": {"request": {"prompt": PROMPT, "image": str(picture)}, "crf": "high"}}
+    (tmp_path / "clip" / "metadata.json").write_text(json.dumps(content))
+    refused(call("animate", "--like", "clip"), 2, "crf is 'high'", "whole number")
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n "])

@@ -16,13 +16,14 @@ from framewake.app.render import JsonLines, Quiet, Reporter, Terminal
 from framewake.batch import read_batch
 from framewake.engine.contract import Engine
 from framewake.errors import Cancelled, EngineError, FramewakeError, InputError
-from framewake.media.video import read_metadata
+from framewake.media.video import MAX_CRF, read_metadata
 from framewake.pipeline.events import Event, Note, Result
 from framewake.pipeline.forecast import Forecast, parse_memory
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job, request_from
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict
+from framewake.setting import Setting, check_setting
 from framewake.weights.layouts import parse_files
 from framewake.weights.load import Checkpoint, open_checkpoint
 
@@ -69,7 +70,7 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
             what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
             raise InputError(f"{what} given: {USAGE}  (or --batch, --like; see framewake animate --help).")
         requests = [from_dict(common)]
-    crf = given["crf"] if given["crf"] is not None else like.get("crf", CRF)
+    crf = asked_crf(given, like)
     jobs: list[Job] = []
     seeded = [dataclasses.replace(r, seed=draw_seed() if r.seed is None else r.seed) for r in requests]
     for request in seeded:
@@ -77,6 +78,16 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
         path = output_path(given, request, taken)
         jobs.append(Job(request, Output(path, crf, has_metadata=not given["no_metadata"])))
     return jobs
+
+
+def asked_crf(given: Mapping[str, Any], made: Mapping[str, Any]) -> int:
+    """The mp4's quality: what the command line says, else that of a clip made before.
+
+    Raises: InputError when it is none.
+    """
+    crf = made.get("crf", CRF) if given["crf"] is None else given["crf"]
+    check_setting("crf", crf, Setting("integer", "", "--crf", 0, MAX_CRF))
+    return crf
 
 
 def check_jobs(jobs: Sequence[Job], checkpoint: Checkpoint) -> None:
@@ -101,8 +112,6 @@ def plan_note(found: Forecast) -> str:
 def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -> Path:
     """Where a clip goes."""
     asked = given["output"]
-    if asked == "":
-        raise InputError("the output path is empty: name a file such as clip.mp4.")
     if given["batch"] is None:
         return free_path(request, Path()) if asked is None else Path(asked)
     if asked is not None and not Path(asked).is_dir():

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from framewake.app.options import filled
+
 if TYPE_CHECKING:
     from framewake.weights.load import Checkpoint
 
@@ -18,7 +20,7 @@ checkpoints = typer.Typer(
     help="Look at checkpoints, convert them, fetch them.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-Place = Annotated[str, typer.Argument(metavar="PATH", help="A checkpoint's folder, or demo.")]
+Place = Annotated[str, typer.Argument(parser=filled("PATH"), metavar="PATH", help="A checkpoint's folder, or demo.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 
 
@@ -70,8 +72,10 @@ def verify(
 
 @checkpoints.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A checkpoint's folder, or demo.")],
-    target: Annotated[str, typer.Argument(metavar="DST", help="A new folder.")],
+    source: Annotated[
+        str, typer.Argument(parser=filled("SRC"), metavar="SRC", help="A checkpoint's folder, or demo.")
+    ],
+    target: Annotated[str, typer.Argument(parser=filled("DST"), metavar="DST", help="A new folder.")],
     *,
     dtype: Annotated[
         str | None,
@@ -100,14 +104,28 @@ def convert(
 
 @checkpoints.command()
 def download(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where the checkpoint goes.")],
+    folder: Annotated[str, typer.Argument(parser=filled("DIR"), metavar="DIR", help="Where the checkpoint goes.")],
     *,
     name: Annotated[str, typer.Option("--name", metavar="[diffusers|tencent]", help="Which one.")] = "diffusers",
     mirror: Annotated[
-        str | None, typer.Option("--mirror", metavar="URL", help="Another hub than huggingface.co.", show_default=False)
+        str | None,
+        typer.Option(
+            "--mirror",
+            parser=filled("--mirror", "a URL"),
+            metavar="URL",
+            help="Another hub than huggingface.co.",
+            show_default=False,
+        ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option("--revision", metavar="R", help="A branch, tag or commit.", show_default=False)
+        str | None,
+        typer.Option(
+            "--revision",
+            parser=filled("--revision", "a branch, tag or commit"),
+            metavar="R",
+            help="A branch, tag or commit.",
+            show_default=False,
+        ),
     ] = None,
     is_by_hand: Annotated[bool, typer.Option("--by-hand", help="Fetch nothing: say what to fetch.")] = False,
 ) -> None:
@@ -140,7 +158,8 @@ def download(
 @checkpoints.command("list")
 def list_all(
     folder: Annotated[
-        str | None, typer.Argument(metavar="[DIR]", help="Look for checkpoints here.", show_default=False)
+        str | None,
+        typer.Argument(parser=filled("DIR"), metavar="[DIR]", help="Look for checkpoints here.", show_default=False),
     ] = None,
 ) -> None:
     """List checkpoints here, and those to download.

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: help, as the program alone gives it
             sys.stdout.write(f"{error.format_message()}\n")
             sys.exit(0)
-        fail(error.format_message(), error.exit_code, "UsageError", given)
+        fail(usage_text(error), error.exit_code, "UsageError", given)
     except FramewakeError as error:
         fail(str(error), exit_code(error), type(error).__name__, given)
     except (KeyboardInterrupt, typer.Abort):
@@ -39,6 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.close()
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def usage_text(error: Any) -> str:
+    """A mistake in the command line as typer tells it, in the form of our own messages and with where to look."""
+    told = error.format_message()
+    told = told[:1].lower() + told[1:] + ("" if told.endswith((".", "?")) else ".")
+    command = "framewake" if error.ctx is None else error.ctx.command_path
+    return f"{told} See `{command} --help`."
 
 
 def fail(message: str, code: int, kind: str, arguments: Sequence[str]) -> NoReturn:

@@ -10,7 +10,7 @@ import typer
 from framewake import __version__
 from framewake.app import lora
 from framewake.app.checkpoints import checkpoints
-from framewake.app.options import with_parameters
+from framewake.app.options import filled, with_parameters
 from framewake.app.service_commands import add_commands
 
 app = typer.Typer(
@@ -90,7 +90,12 @@ def doctor(
     engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Look at this engine only.")] = None,
     golden: Annotated[
         str | None,
-        typer.Option("--golden", metavar="DIR", help="Compare with reference arrays: every case of a folder."),
+        typer.Option(
+            "--golden",
+            parser=filled("--golden"),
+            metavar="DIR",
+            help="Compare with reference arrays: every case of a folder.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
@@ -111,7 +116,10 @@ def doctor(
 
 @app.command()
 def info(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A clip: .mp4, .gif, .webp or a folder of frames.")],
+    file: Annotated[
+        str,
+        typer.Argument(parser=filled("FILE"), metavar="FILE", help="A clip: .mp4, .gif, .webp or a folder of frames."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
     """Print the settings that made a clip.
@@ -128,8 +136,10 @@ def info(
 
 @app.command()
 def quality(
-    clip: Annotated[str, typer.Argument(metavar="CLIP", help="The clip to judge.")],
-    reference: Annotated[str, typer.Argument(metavar="REFERENCE", help="What it should look like.")],
+    clip: Annotated[str, typer.Argument(parser=filled("CLIP"), metavar="CLIP", help="The clip to judge.")],
+    reference: Annotated[
+        str, typer.Argument(parser=filled("REFERENCE"), metavar="REFERENCE", help="What it should look like.")
+    ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:

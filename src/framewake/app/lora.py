@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framewake.app.options import with_parameters
+from framewake.app.options import filled, with_parameters
 from framewake.app.train_options import train_parameters
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 _CHECKPOINT = typer.Option(
     "--checkpoint",
+    parser=filled("--checkpoint"),
     metavar="PATH",
     envvar="FRAMEWAKE_CHECKPOINT",
     show_default=False,
@@ -37,7 +38,9 @@ _PARTIAL = typer.Option("--lora-partial", help="Take what fits of a file instead
 
 @app.command()
 def info(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A LoRA: .safetensors of any format.")],
+    file: Annotated[
+        str, typer.Argument(parser=filled("FILE"), metavar="FILE", help="A LoRA: .safetensors of any format.")
+    ],
     checkpoint: Annotated[str | None, _CHECKPOINT] = None,
     *,
     allows_partial: Annotated[bool, _PARTIAL] = False,
@@ -71,8 +74,8 @@ def info(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="IN", help="A LoRA of any format.")],
-    target: Annotated[str, typer.Argument(metavar="OUT", help="The file to write.")],
+    source: Annotated[str, typer.Argument(parser=filled("IN"), metavar="IN", help="A LoRA of any format.")],
+    target: Annotated[str, typer.Argument(parser=filled("OUT"), metavar="OUT", help="The file to write.")],
     style: Annotated[
         str, typer.Option("--format", metavar="[official|kohya|diffusers|comfyui]", help="The format to write.")
     ],
@@ -102,9 +105,17 @@ def convert(
 
 @app.command()
 def merge(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="The checkpoint folder, or demo.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(parser=filled("CHECKPOINT"), metavar="CHECKPOINT", help="The checkpoint folder, or demo."),
+    ],
     places: Annotated[
-        list[str], typer.Argument(metavar="LORA[:WEIGHT]... OUT", help="One LoRA or more, and the folder to write.")
+        list[str],
+        typer.Argument(
+            parser=filled("LORA or OUT"),
+            metavar="LORA[:WEIGHT]... OUT",
+            help="One LoRA or more, and the folder to write.",
+        ),
     ],
     *,
     engine: Annotated[str, typer.Option("--engine", metavar="NAME", envvar="FRAMEWAKE_ENGINE")] = "auto",

@@ -8,14 +8,58 @@ from typing import Annotated, Any
 
 import typer
 
+from framewake.errors import InputError
 from framewake.request import preset, settings
-from framewake.setting import Setting
+from framewake.setting import Setting, check_setting
 
 _TYPES = {"text": str, "path": str, "choice": str, "integer": int, "number": float, "switch": bool}
 _TYPES |= {"texts": list[str]}
 # The shown values of plain types; choices show themselves.
 _METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X", "texts": "FILE[:WEIGHT]"}
 _METAVARS |= {"--target": "PATTERN"}
+
+
+def whole(text: str) -> Any:
+    """A whole number; other text as it is, which the setting's own check refuses in its words."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def number(text: str) -> Any:
+    """The same for any number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def whole_from(name: str, minimum: int, *, maximum: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers, for an option that belongs to no setting; a mistake is told as a setting's is."""
+    setting = Setting("integer", "", name, minimum, maximum)
+
+    def parse(text: str) -> int:
+        value = whole(text)
+        check_setting(name, value, setting)
+        return value
+
+    return parse
+
+
+def filled(name: str, what: str = "a path (. is this folder)") -> Callable[[str], str]:
+    """A parser that refuses an empty text, which a shell makes of a variable that is not set.
+
+    As a path it would mean this folder, and as anything else that the option is not there.
+    """
+
+    def parse(text: str) -> str:
+        if not text:
+            raise InputError(f"{name} is empty: expected {what}.")
+        return text
+
+    return parse
+
 
 PLACES: dict[str, tuple[Any, Any, Any]] = {
     "output": (
@@ -24,6 +68,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         typer.Option(
             "-o",
             "--output",
+            parser=filled("--output"),
             metavar="PATH",
             show_default=False,
             help="Where the clip goes: .mp4, .gif, .webp, or no ending for a folder of PNG files. Replaced if "
@@ -45,6 +90,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--checkpoint",
+            parser=filled("--checkpoint"),
             metavar="PATH",
             envvar="FRAMEWAKE_CHECKPOINT",
             show_envvar=True,
@@ -88,6 +134,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--like",
+            parser=filled("--like"),
             metavar="FILE",
             show_default=False,
             help="Take all settings, seed included, from a clip made before; options given here win.",
@@ -98,6 +145,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--batch",
+            parser=filled("--batch"),
             metavar="FILE",
             show_default=False,
             help='Make many clips: one JSON object a line, such as {"image": "a.png", "prompt": "..."}; '
@@ -109,6 +157,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--from-latents",
+            parser=filled("--from-latents"),
             metavar="FILE",
             show_default=False,
             help="Make the clip of the .latents.npz that a failed or stopped run has left.",
@@ -126,7 +175,13 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
     "crf": (
         int | None,
         None,
-        typer.Option("--crf", metavar="N", show_default=False, help="Quality of an mp4, 0 (best) to 51. Default: 18."),
+        typer.Option(
+            "--crf",
+            parser=whole,
+            metavar="N",
+            show_default=False,
+            help="Quality of an mp4, 0 (best) to 51. Default: 18.",
+        ),
     ),
     "no_metadata": (bool, False, typer.Option("--no-metadata", help="Write no settings into the file.")),
     "json": (bool, False, typer.Option("--json", help="One JSON event a line on stdout, for programs.")),
@@ -165,22 +220,6 @@ def option(key: str, setting: Setting) -> inspect.Parameter:
     parser = {"integer": whole, "number": number}.get(setting.kind)
     described = typer.Option(setting.flag, metavar=metavar, help=text, show_default=False, parser=parser)
     return parameter(key, _TYPES[setting.kind] | None, None, described)
-
-
-def whole(text: str) -> Any:
-    """A whole number; other text as it is, which the setting's own check refuses in its words."""
-    try:
-        return int(text)
-    except ValueError:
-        return text
-
-
-def number(text: str) -> Any:
-    """The same for any number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def with_parameters(

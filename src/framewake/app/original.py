@@ -133,8 +133,13 @@ def model_place(asked: Translation) -> Path:
 
 
 def files_of(given: Mapping[str, Any]) -> Files:
-    """The transformer that was named; the original's default is found below --model-base, wherever that is."""
+    """The transformer that was named; the original's default is found below --model-base, wherever that is.
+
+    Raises: InputError for an empty name.
+    """
     name = given.get("i2v_dit_weight", DEFAULTS["i2v_dit_weight"])
+    if not name:  # as a path it would mean this folder
+        raise InputError("--i2v-dit-weight is empty: name a file, or leave the flag out.")
     return Files() if name == DEFAULTS["i2v_dit_weight"] else Files(dit=transformer_file(Path(name)))
 
 

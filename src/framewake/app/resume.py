@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framewake.app.animate import CRF, asked_engine, reporter, show
+from framewake.app.animate import asked_crf, asked_engine, reporter, show
 from framewake.app.options import given_settings
 from framewake.errors import InputError
 from framewake.media.output import clear_abandoned
@@ -109,5 +109,4 @@ def output_of(given: Mapping[str, Any], saved: SavedLatents, file: Path) -> Outp
     if given["output"] is None and default == file:
         raise InputError(f"{file} does not tell where its clip belongs: name the output with -o.")
     path = default if given["output"] is None else Path(given["output"])
-    crf = given["crf"] if given["crf"] is not None else saved.metadata.get("crf", CRF)
-    return Output(path, crf, has_metadata=not given["no_metadata"])
+    return Output(path, asked_crf(given, saved.metadata), has_metadata=not given["no_metadata"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from framewake.app.options import filled, whole_from
 
 Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--checkpoint",
+        parser=filled("--checkpoint"),
         metavar="PATH",
         envvar="FRAMEWAKE_CHECKPOINT",
         help="Checkpoint folder; the embedded demonstration by default.",
@@ -18,27 +21,46 @@ Checkpoint = Annotated[
 Engine = Annotated[
     str, typer.Option("--engine", metavar="NAME", envvar="FRAMEWAKE_ENGINE", help="As in framewake animate.")
 ]
-Data = Annotated[str, typer.Option("--data", metavar="DIR", help="Folder for the queue and the videos.")]
+Data = Annotated[
+    str,
+    typer.Option("--data", parser=filled("--data"), metavar="DIR", help="Folder for the queue and the videos."),
+]
 Url = Annotated[
     str | None,
     typer.Option(
         "--database",
+        parser=filled("--database", "a URL"),
         metavar="URL",
         envvar="FRAMEWAKE_DATABASE",
         help="postgresql://USER:PASSWORD@HOST/NAME for several machines; SQLite in the data folder by default.",
     ),
 ]
-Loras = Annotated[str | None, typer.Option("--loras", metavar="DIR", help="LoRA files that users may ask for by name.")]
-SaveEvery = Annotated[
-    int, typer.Option("--save-every", metavar="N", min=1, help="Steps between saved states of a running video.")
+Loras = Annotated[
+    str | None,
+    typer.Option("--loras", parser=filled("--loras"), metavar="DIR", help="LoRA files that users may ask for by name."),
 ]
-Server = Annotated[str | None, typer.Option("--server", metavar="URL", help="A running server instead of a folder.")]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        parser=filled("--server", "a URL"),
+        metavar="URL",
+        help="A running server instead of a folder.",
+    ),
+]
 Key = Annotated[
     str | None, typer.Option("--api-key", metavar="KEY", envvar="FRAMEWAKE_API_KEY", help="Key for the server.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 Job = Annotated[str, typer.Argument(metavar="ID", help="A video's id, such as video_0123...")]
 
+
+def _whole(flag: str, text: str, *, minimum: int, maximum: int | None = None) -> Any:
+    span = f"{minimum} or more" if maximum is None else f"{minimum} to {maximum}"
+    return typer.Option(flag, parser=whole_from(flag, minimum, maximum=maximum), metavar="N", help=f"{text} ({span}).")
+
+
+SaveEvery = Annotated[int, _whole("--save-every", "Steps between saved states of a running video", minimum=1)]
 FOLDER = "framewake-data"
 jobs = typer.Typer(rich_markup_mode=None, help="Look at the queue and change it.", no_args_is_help=True)
 
@@ -55,7 +77,7 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     host: Annotated[
         str, typer.Option("--host", metavar="NAME", help="Where to listen; another than this machine needs a key.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")] = 7860,
+    port: Annotated[int, _whole("--port", "Port to listen at", minimum=0, maximum=65535)] = 7860,
     checkpoint: Checkpoint = None,
     engine: Engine = "auto",
     data: Data = FOLDER,
@@ -66,7 +88,13 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
         typer.Option("--api-key", metavar="KEY", envvar="FRAMEWAKE_API_KEY", help="A key that clients must send."),
     ] = None,
     api_key_file: Annotated[
-        str | None, typer.Option("--api-key-file", metavar="FILE", help="Keys, one a line; others cannot see them.")
+        str | None,
+        typer.Option(
+            "--api-key-file",
+            parser=filled("--api-key-file"),
+            metavar="FILE",
+            help="Keys, one a line; others cannot see them.",
+        ),
     ] = None,
     allow_image_urls: Annotated[
         bool, typer.Option("--allow-image-urls", help="Fetch pictures from public web addresses.")
@@ -74,17 +102,11 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     allow_private_callbacks: Annotated[
         bool, typer.Option("--allow-private-callbacks", help="Call webhooks on this and neighbouring machines too.")
     ] = False,
-    max_upload_mb: Annotated[
-        int, typer.Option("--max-upload-mb", metavar="N", min=1, help="Largest picture file.")
-    ] = 20,
-    max_megapixels: Annotated[
-        int, typer.Option("--max-megapixels", metavar="N", min=1, max=100, help="Largest picture.")
-    ] = 40,
-    max_queued: Annotated[
-        int, typer.Option("--max-queued", metavar="N", min=1, help="Videos of one key that may wait.")
-    ] = 1000,
+    max_upload_mb: Annotated[int, _whole("--max-upload-mb", "Largest picture file", minimum=1)] = 20,
+    max_megapixels: Annotated[int, _whole("--max-megapixels", "Largest picture", minimum=1, maximum=100)] = 40,
+    max_queued: Annotated[int, _whole("--max-queued", "Videos of one key that may wait", minimum=1)] = 1000,
     max_per_minute: Annotated[
-        int, typer.Option("--max-per-minute", metavar="N", min=1, help="Videos that one key may hand in each minute.")
+        int, _whole("--max-per-minute", "Videos that one key may hand in each minute", minimum=1)
     ] = 600,
     save_every: SaveEvery = 5,
     no_worker: Annotated[
@@ -107,7 +129,12 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
 
 def worker(
     *,
-    storage: Annotated[str, typer.Option("--storage", metavar="DIR", help="The data folder, shared with the server.")],
+    storage: Annotated[
+        str,
+        typer.Option(
+            "--storage", parser=filled("--storage"), metavar="DIR", help="The data folder, shared with the server."
+        ),
+    ],
     database: Url = None,
     checkpoint: Checkpoint = None,
     engine: Engine = "auto",
@@ -143,7 +170,7 @@ def list_jobs(
     database: Url = None,
     server: Server = None,
     api_key: Key = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, max=1000, help="Newest videos to list.")] = 20,
+    limit: Annotated[int, _whole("--limit", "Newest videos to list", minimum=1, maximum=1000)] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the newest videos."""

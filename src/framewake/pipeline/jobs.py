@@ -160,6 +160,8 @@ def find_checkpoint(name: str | Path) -> Path:
 
     Raises: CheckpointError when nothing is there.
     """
+    if name == "":  # as a path it would mean this folder
+        raise CheckpointError("the checkpoint's path is empty: name a folder, or demo for the embedded one.")
     if str(name) == "demo":
         folder = Path(__file__).parents[1] / "demo" / "checkpoint"
         if not folder.is_dir():
