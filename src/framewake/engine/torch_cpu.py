@@ -65,7 +65,7 @@ def _four_cells(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     count = weight.shape[0]
     taps = [F.pad(weight, (column, 1 - column, row, 1 - row)) for row in range(2) for column in range(2)]
     taps = torch.cat(taps).contiguous(memory_format=_LAST)
-    y = _convolution(x, taps, None if bias is None else bias.repeat(4), (1, 2, 2))
+    y = _convolution(x, taps, None if bias is None else torch.cat([bias] * 4), (1, 2, 2))
     batch, _, frames, height, width = y.shape
     cells = y.permute(0, 2, 3, 4, 1).reshape(batch, frames, height, width, 2, 2, count).transpose(3, 4)
     return cells.reshape(batch, frames, 2 * height, 2 * width, count).permute(0, 4, 1, 2, 3)
@@ -124,7 +124,8 @@ def window(
         return plain_window(x, gain, shift, before, activation)
     _, channels, frames, height, width = x.shape
     flat, places = _side_by_side(x)
-    gain, shift = gain[0].repeat(places), shift[0].repeat(places)
+    # repeat() would take a tenth of this function's time for these few hundred numbers.
+    gain, shift = (t[0].expand(places, channels).reshape(-1) for t in (gain, shift))
     wide = flat.float()
     wide = torch.addcmul(shift, wide, gain, out=None if wide is flat else wide).view(frames, height, width, channels)
     out = torch.empty((frames + 2, height + 2, width + 2, channels), dtype=x.dtype)
