@@ -37,6 +37,7 @@ SHAPES = [
     Case("stack", [(2, 3), (2, 3)], lambda e, x, y: e.stack((x, y), 1), lambda x, y: np.stack([x, y], 1), 0),
     Case("split", [(2, 6)], lambda e, x: e.split(x, (1, 5), 1)[0], lambda x: x[:, :1], 0),
     Case("split", [(6, 2)], lambda e, x: e.split(x, [1, 2, 3], 0)[2], lambda x: x[3:], 0),
+    Case("split", [(2, 50, 6, 3)], lambda e, x: e.split(x, (2, 2, 2), 2)[1], lambda x: x[:, :, 2:4], 0),
     Case("pad", [(2, 3)], lambda e, x: e.pad(x, [(1, 2)]), lambda x: np.pad(x, [(0, 0), (1, 2)]), 0),
     Case(
         "pad",
