@@ -16,8 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from measuring import clocks, record
-from measuring.clip_floor import clip_floor
+from measuring.clip_floor import clip_work
+from measuring.floors import ceilings
 
 NAME = "clip"
 CHILDREN = {
@@ -39,7 +41,8 @@ def main() -> int:
         for number in range(arguments.rounds):
             for name in arguments.programs if number % 2 == 0 else reversed(arguments.programs):
                 found[name].append(one_run(name, arguments.steps, arguments.frames))
-        floor, limits = clip_floor(arguments.steps, arguments.frames)
+        limits = ceilings(torch.float32)
+    floor = limits.floor(*clip_work(arguments.steps, arguments.frames))
     rows = [row(name, found, floor=floor, words=watch.words()) for name in arguments.programs]
     content = {"runs": found, "floor_seconds": floor, "ceilings": limits._asdict(), "machine_was": watch.words()}
     record.write(NAME, content, rows, has_notes=not arguments.no_notes)

@@ -3,8 +3,9 @@
 The device is measured first, in a process and a cache of their own, so that no run warms up its own libraries for
 that: each run pays for its start as a user's second run does. Measuring and runs take turns for some rounds, each with
 a new cache; the medians are compared, and stage by stage, so that a forecast that is wrong shows where.
-The demonstration at its own size and two smaller clips; on a CPU the peak is the largest resident set. An idle machine
-is needed for the seconds. Adds one line a clip to docs/measurements.md.
+The demonstration at its own size and two smaller clips; on a CPU the peak is the largest resident set. The floor is a
+clip's operations over the matrix rate (or its weights' bytes over the bandwidth) measured in the same run, in float32.
+An idle machine is needed for the seconds. Adds one line a clip to docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from demo_clip import ROOT, machine, today
 from measuring import clocks, record
+from measuring.clip_floor import PROMPT, clip_work
+
+if TYPE_CHECKING:
+    from measuring.floors import Ceilings
 
 NAME = "memory"
 CLIPS = {"demo": (33, 20), "middle": (17, 4), "small": (5, 2)}  # frames and steps
@@ -35,7 +41,7 @@ from framewake.pipeline import Job, Pipeline, Result, StageFinished
 from framewake.request import Request
 name, frames, steps, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) or None
 pipeline = Pipeline.load("demo", engine=engine.get(name), memory=memory)
-request = Request("the red circle moves right", sys.argv[5], frames=frames, steps=steps, seed=1)
+request = Request(sys.argv[7], sys.argv[5], frames=frames, steps=steps, seed=1)
 forecast = pipeline.forecast(Job(request))
 if sys.argv[6] == "probe":
     sys.exit(0)
@@ -63,19 +69,32 @@ def main() -> int:
     arguments = parser.parse_args()
     rows, found, errors = [], {}, []
     with clocks.Watch() as watch:
-        for engine in arguments.engines:
-            runs = rounds(engine, arguments.clips, arguments.rounds, arguments.memory << 20)
-            for name in arguments.clips:
-                key = f"{engine} {name}"
-                found[key] = {"runs": runs[name], **usual(runs[name])}
-                rows.append(line(engine, name, found[key]))
-                errors.append(wrong(found[key]))
-                record.say(key, stages_said(found[key]))
+        runs = {
+            engine: rounds(engine, arguments.clips, arguments.rounds, arguments.memory << 20)
+            for engine in arguments.engines
+        }
+        limits = measured_ceilings()
+    for engine, clips in runs.items():
+        for name, told in clips.items():
+            key, (frames, steps) = f"{engine} {name}", CLIPS[name]
+            found[key] = {"runs": told, "floor": limits.floor(*clip_work(steps, frames)), **usual(told)}
+            rows.append(line(engine, name, found[key]))
+            errors.append(wrong(found[key]))
+            record.say(key, stages_said(found[key]))
     memory, seconds = (max(abs(pair[place]) for pair in errors) for place in (0, 1))
     verdict = f"largest error: memory {memory:.0%} (allowed {MEMORY:.0%}), time {seconds:.0%} (allowed {TIME:.0%})"
-    record.write(NAME, {"clips": found, "machine_was": watch.words()}, rows, has_notes=not arguments.no_notes)
+    content = {"clips": found, "ceilings": limits._asdict(), "machine_was": watch.words()}
+    record.write(NAME, content, rows, has_notes=not arguments.no_notes)
     record.say(NAME, f"{verdict}; the machine was {watch.words()}")
     return 0 if memory <= MEMORY and seconds <= TIME else 1
+
+
+def measured_ceilings() -> Ceilings:
+    """What the machine can do, measured behind all runs: a process begins with the peak of the one that starts it."""
+    import torch
+    from measuring.floors import ceilings
+
+    return ceilings(torch.float32)
 
 
 def rounds(engine: str, clips: list[str], count: int, limit: int) -> dict[str, list[dict]]:
@@ -96,7 +115,7 @@ def child(engine: str, clip: tuple[int, int], limit_and_work: tuple[int, str], c
         script = Path(folder) / "child.py"
         script.write_text(CHILD)
         limit, work = limit_and_work
-        command = [sys.executable, str(script), engine, *map(str, clip), str(limit), str(PICTURE), work]
+        command = [sys.executable, str(script), engine, *map(str, clip), str(limit), str(PICTURE), work, PROMPT]
         named = os.environ | {"XDG_CACHE_HOME": cache}
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=named).stdout
 
@@ -132,7 +151,8 @@ def line(engine: str, name: str, found: dict) -> str:
     version = importlib.metadata.version(engine.partition(":")[0])
     memory = f"{found['expected'] >> 20} | {found['peak'] >> 20} | {found['expected'] / found['peak'] - 1:+.0%}"
     time = f"{found['expected_seconds']:.1f} | {found['seconds']:.1f} | "
-    time += f"{found['expected_seconds'] / found['seconds'] - 1:+.0%}"
+    time += f"{found['expected_seconds'] / found['seconds'] - 1:+.0%} | {found['floor']:.2f} | "
+    time += f"{found['floor'] / found['seconds']:.0%}"
     return f"| {today()} | {engine} {version} | {name} | {memory} | {time} | {machine()} |"
 
 
