@@ -186,7 +186,7 @@ def read_rates(file: Path) -> list[float]:
     source, room, found = DirectFile(file), Room(lies_as_file=True), []
     starts = range(0, min(READ, file.stat().st_size - PIECE), PIECE)
     for place in (1, 0):  # memory that lies as the file does is filled around the cache
-        held = room.empty((PIECE,), np.dtype(np.uint8), place)
+        held = room.empty((PIECE,), np.dtype(np.uint8), start=place)
         begin = time.perf_counter()
         for start in starts:
             source.fill(held, start)

@@ -95,7 +95,7 @@ def test_memory_begins_where_the_bytes_of_a_file_do():
     room = Room(lies_as_file=True)
     room.announce([LEAST, LEAST, 40])
     for start in (0, 8, BLOCK - 2, 5 * BLOCK + 96):
-        large, small = room.empty((LEAST // 4,), np.float32, start), room.empty((10,), np.float32, start)
+        large, small = room.empty((LEAST // 4,), np.float32, start=start), room.empty((10,), np.float32, start=start)
         assert place(large) % BLOCK == start % BLOCK
         large[:], small[:] = start, 1
         assert large.sum(dtype=np.float64) == start * large.size and small.sum() == 10

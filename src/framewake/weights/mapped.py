@@ -23,7 +23,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Empty(Protocol):
     """Where values are read into."""
 
-    def __call__(self, shape: tuple[int, ...], dtype: np.dtype, start: int) -> np.ndarray:
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype, *, start: int) -> np.ndarray:
         """Memory for a tensor whose bits begin at a byte of a file."""
 
 
@@ -66,7 +66,7 @@ class MappedTensors:
         """
         rule = self._rules[name]
         shape, kind = self.shape(name), BITS[dtype]
-        out = np.empty(shape, kind) if empty is None else empty(shape, kind, self.file.start(rule.theirs[0]))
+        out = np.empty(shape, kind) if empty is None else empty(shape, kind, start=self.file.start(rule.theirs[0]))
         for their, rows in rule.places(out):
             self.file.fill(their, rows, dtype)
         return rule.swap(out)

@@ -35,7 +35,7 @@ class Room:
         """A block has arrays of so many bytes."""
         self._limit = max(self._limit, 2 * sum(size + self._slack(size) for size in sizes))
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype, start: int = 0) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, start: int = 0) -> np.ndarray:
         """As ``numpy.empty``, for what begins at a byte of a file."""
         kind = np.dtype(dtype)
         size = math.prod(shape) * kind.itemsize
