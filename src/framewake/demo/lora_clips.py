@@ -17,7 +17,7 @@ from framewake.media.video import write_video
 MOVES = tuple(DIRECTIONS)
 NEWEST, OLDEST = 0.7, 0.35  # opacity of a trail right behind the shape, and where the clip began
 SUBSTEPS = 2  # of a frame, so that a trail has no gaps
-FIRST_SEED = 700_000  # scenes of the checkpoint's own training and of its judges have other seeds
+FIRST_SEED = 700_000  # the judges' scenes have other seeds
 
 
 def trail_scene(number: int) -> Scene:

@@ -12,22 +12,15 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.adapters import Adapted, Adapters
-from framewake.pipeline.forecast.place import Placement
+from framewake.pipeline.forecast.cost import BYTES
+from framewake.pipeline.forecast.place import PART, Placement, gib
 from framewake.request import Request
 from framewake.weights.load import Checkpoint, Component
 from framewake.weights.store import Resident
 from framewake.weights.streamed import Streamed
 
 ENCODERS: tuple[Component, ...] = ("llava", "clip_text")
-WHAT = {
-    "llava": "the large text encoder",
-    "clip_text": "the small text encoder",
-    "vae": "the autoencoder",
-    "dit": "the transformer",
-}
-GIB = 2**30
 COMPILED_WIDTH = 1024  # of a transformer whose blocks are compiled
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class Part(NamedTuple):
@@ -119,7 +112,7 @@ class Parts:
         needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]
         if needed > free:
             raise ResourceError(
-                f"the weights of {WHAT[name]} need {needed / GIB:.1f} GiB in {dtype}; {free / GIB:.1f} GiB are free on "
+                f"the weights of the {PART[name]} need {gib(needed)} in {dtype}; {gib(free)} are free on "
                 f"{self.engine.name}. Free some, take another device with --engine, or --precision bfloat16.",
                 bytes_needed=needed,
                 bytes_free=free,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from framewake.config import VAEConfig
 from framewake.pipeline.jobs import Plan
-from framewake.shapes import choose_bucket, latent_shape
+from framewake.shapes import LatentShape, PixelShape, choose_bucket, latent_shape
 from framewake.weights.load import Checkpoint
 
 Fits = Callable[[Plan], bool]
@@ -56,7 +56,7 @@ def longest_fitting(config: VAEConfig, plan: Plan, fits: Fits) -> int | None:
     return None
 
 
-def latent_of(config: VAEConfig, shape):
+def latent_of(config: VAEConfig, shape: PixelShape) -> LatentShape:
     """The latents of a clip."""
     return latent_shape(
         shape,

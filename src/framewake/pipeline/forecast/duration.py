@@ -34,15 +34,16 @@ class Duration(NamedTuple):
 
 def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: dict[str, Placement]) -> Duration:
     """How long a run takes on an idle machine. Opening the picture is not in it: milliseconds."""
-    whole = {n: cost.weights(m.shapes(), m.streams(), "bfloat16").whole for n, m in setup.models.items()}
-    read = {name: size / rates.disk for name, size in whole.items()}
+    numbers = {name: sum(map(math.prod, model.shapes().values())) for name, model in setup.models.items()}
+    # Published files hold two bytes a number, whatever it becomes on the device.
+    read = {name: 2 * count / rates.disk for name, count in numbers.items()}
     fresh = fresh_seconds(setup, plan, rates, found)
     step = _step(setup, scene, rates)
     if found["dit"].is_streamed:
         # A device computes while the host copies; on a CPU both are work for the same cores.
         step = step + read["dit"] if setup.engine.device == "cpu" else max(step, read["dit"])
         read["dit"] = 0.0
-    text = _text(setup, scene, rates, whole["llava"] // 2)
+    text = _text(setup, scene, rates, numbers["llava"])
     encode, decode = _pictures(setup, plan, rates)
     start = _starts(rates)
     stages: dict[Stage, float] = {
