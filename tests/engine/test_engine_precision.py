@@ -48,9 +48,9 @@ def layer_calls(engine):
             lambda q, k, v: layers.attention(q, k, v, scale=0.25, lengths=(4, 9)),
         ),
         "interleave": (
-            [(1, 2, 3, 4), (1, 2, 3, 4)],
-            lambda x, y: e.interleave([x, y], (1, 2)),
-            lambda x, y: np.stack([x, y], -1).reshape(1, 2, 3, 8),
+            [(1, 8, 2, 3, 4)],
+            lambda x: e.interleave(x, (2, 1, 2), 1),
+            lambda x: layers.interleave(x, (2, 1, 2))[:, :, 1:],
         ),
         "pad": (
             [(1, 2, 3, 4)],

@@ -53,7 +53,7 @@ class MindsporeCpu(MindsporeEngine):
         return self._repeat_edges(x, widths) if mode == "replicate" else ops.pad(x, flat_widths(widths))
 
     def _repeat_edges(self, x, widths):
-        if x.dtype == ms.bfloat16:  # no kernel takes its rows
+        if x.dtype == ms.bfloat16:
             return super()._repeat_edges(x, widths)
         return rows.repeat_edges(x, list(widths))
 
@@ -73,6 +73,8 @@ class MindsporeCpu(MindsporeEngine):
         return rows.conv3d(x, weight, bias, tuple(stride))
 
     def interleave(self, x, factors, start=0):
+        if x.dtype == ms.bfloat16:  # no kernel takes its rows
+            return super().interleave(x, factors, start)
         return rows.interleave(x, tuple(factors), start)
 
     def embedding(self, table, ids):
