@@ -192,7 +192,7 @@ def _halvings(name: str, ratio: int, limit: int) -> int:
     count = ratio.bit_length() - 1
     if ratio < 1 or ratio != 1 << count or count > limit:
         raise CheckpointError(
-            f"The VAE configuration has {name} {ratio}; with {limit + 1} levels it must be a power of two"
+            f"the VAE configuration has {name} {ratio}; with {limit + 1} levels it must be a power of two"
             f" up to {1 << limit}. Check the VAE's config.json."
         )
     return count

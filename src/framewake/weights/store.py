@@ -35,7 +35,7 @@ class Resident:
             self._blocks[name] = numbered(self.part(name))
         found = self._blocks[name]
         if count is not None and len(found) < count:
-            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(found)}")
+            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(found)}.")
         return iter(found if count is None else found[:count])
 
     def close(self) -> None:

@@ -72,7 +72,9 @@ class Streamed:
         inside = [key for key in self._order if f"{key[0]}.{key[1]}.".startswith(f"{prefix}.") or not prefix]
         if inside:
             name, number = inside[0]
-            raise CheckpointError(f"{prefix!r} holds {name}.{number}, which is streamed: take it from blocks({name!r})")
+            raise CheckpointError(
+                f"{prefix!r} holds {name}.{number}, which is streamed: take it from blocks({name!r})."
+            )
         return self._resident.part(prefix)
 
     def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
@@ -84,7 +86,7 @@ class Streamed:
         if not keys:
             return self._resident.blocks(name, count)
         if count is not None and len(keys) < count:
-            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}")
+            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}.")
         return (self._take(key) for key in keys[:count])
 
     def close(self) -> None:

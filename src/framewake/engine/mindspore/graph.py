@@ -53,7 +53,7 @@ def take_apart(value, leaves):
         return (type(value), value), constant
     kind = type(value)
     if kind not in (dict, list, tuple):
-        raise EngineError(f"A compiled function got a {kind.__name__}: hand in its fields, or a plain tuple or dict.")
+        raise EngineError(f"a compiled function got a {kind.__name__}: hand in its fields, or a plain tuple or dict.")
     forms = [take_apart(item, leaves) for item in (value.values() if kind is dict else value)]
     keys, parts = tuple([key for key, _ in forms]), tuple([part for _, part in forms])
     if kind is dict:
