@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from framewake.demo.follow import judge
 from framewake.demo.render import render, render_frame
@@ -52,6 +52,16 @@ def test_the_wrong_shape_moving_is_noticed():
         scene = sample_scene(rng, motion="right")
     swapped = dataclasses.replace(scene, shapes=scene.shapes[::-1])
     assert not judge(scene, render(swapped, SIDE, SIDE)).follows
+
+
+def test_the_soft_outline_of_one_shape_is_not_the_other():
+    # What is left of a shape that has faded out must not be found at the edge of the one beside it.
+    scene = sample_scene(np.random.default_rng(5_000_166), motion="fade", pairs=0.7)
+    assert len(scene.shapes) == 2
+    soft = ImageFilter.GaussianBlur(1.2)
+    frames = np.stack([np.asarray(Image.fromarray(frame).filter(soft)) for frame in render(scene, 128, 128)])
+    verdict = judge(scene, frames)
+    assert verdict.follows, verdict.reason
 
 
 def test_blur_noise_and_a_wrong_colour_are_noticed():

@@ -20,6 +20,7 @@ from framewake.demo.world import (
     pose,
 )
 
+BLEND_LEVELS = 28.0  # of 255, over three channels: what blends of two pairs of colours may be told apart by
 # A shape's outline looks the same after this part of a turn.
 _SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
 
@@ -148,8 +149,10 @@ def track(scene: Scene, index: int, frames: np.ndarray) -> Track:
     for frame in frames.astype(np.float32):
         alpha = ((frame - ground) * towards).sum(-1) / length
         mask = alpha > 0.5
+        off = _off_blend(frame, ground, colour)
         for other in others:
             mask &= ((frame - colour) ** 2).sum(-1) < ((frame - other) ** 2).sum(-1)
+            mask &= off < _off_blend(frame, ground, other) + BLEND_LEVELS**2
         total = int(mask.sum())
         mask = _largest_piece(mask)
         count = int(mask.sum())
@@ -164,6 +167,14 @@ def track(scene: Scene, index: int, frames: np.ndarray) -> Track:
     symmetry = _SYMMETRY.get(scene.shapes[index].kind, 1)
     angle = np.unwrap(np.asarray(columns.pop("angle")) * symmetry) / symmetry
     return Track(angle=angle, **{name: np.asarray(values) for name, values in columns.items()})
+
+
+def _off_blend(frame: np.ndarray, ground: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """How far each pixel is from any blend of ground and colour, squared: another shape's soft outline is one of its
+    own colour, and may look like this one's."""
+    towards = colour - ground
+    share = np.clip(((frame - ground) * towards).sum(-1) / (towards**2).sum(-1), 0, 1)
+    return ((frame - ground - share[..., None] * towards) ** 2).sum(-1)
 
 
 def _visible(scene: Scene, found: Track, index: int) -> np.ndarray:
