@@ -45,7 +45,7 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
     rng = np.random.default_rng(4)
     drawn = train_vae.sample_pixels(rng, 16, 5, 1)
-    pixels, weight = engine.asarray(drawn), engine.asarray(train_vae.place_weight(drawn))
+    pixels, weight = engine.asarray(drawn[0]), engine.asarray(train_vae.place_weight(*drawn))
     noise = engine.asarray(rng.standard_normal((1, 4, 2, 2, 2)).astype(np.float32))
     step = engine.grad(lambda w, *data: train_vae.loss(engine, vae, w, *data))
     first, grads = step(weights, pixels, weight, noise)
@@ -56,13 +56,16 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     assert float(engine.numpy(last)) < float(engine.numpy(first))
 
 
-def test_places_that_nothing_passes_weigh_less():
-    clip = train_vae.sample_pixels(np.random.default_rng(1), 64, 33, 2)
-    weight = train_vae.place_weight(clip)
+def test_places_weigh_by_what_passes_them():
+    clip, ground = train_vae.sample_pixels(np.random.default_rng(1), 64, 33, 2)
+    weight = train_vae.place_weight(clip, ground)
     still = np.ptp(clip, axis=2).max(1) == 0
-    assert weight.shape == (2, 1, 1, 64, 64) and np.allclose(weight.mean((1, 2, 3, 4)), 1)
-    assert (weight[:, 0, 0][still] < 1).all() and weight.max() > 2
-    assert (train_vae.place_weight(clip[:, :, :1]) == 1).all()
+    assert weight.shape == (2, 1, 33, 64, 64) and np.allclose(weight.mean((1, 2, 3, 4)), 1)
+    for moments, is_still in zip(weight[:, 0], still, strict=True):
+        levels = np.unique(moments)  # nothing happens here; passed; a shape is there
+        np.testing.assert_allclose(levels / levels[0], [1, 9, 17], rtol=1e-5)
+        assert (moments[:, is_still] == levels[0]).all()
+    assert (train_vae.place_weight(clip[:, :, :1], ground) == 1).all()
 
 
 def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():
@@ -165,8 +168,13 @@ def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):
     vae, weights = pool.frozen_vae(engine, tmp_path / "run")
     misses.fill(engine, vae, weights, tmp_path / "run", count=1)
     [path] = (tmp_path / "run" / train_vae.MISSES).iterdir()
-    pixels, miss = train_vae.draw_miss(path, 17)
-    assert pixels.shape == (1, 3, 17, 128, 128) and miss.shape == (1, 16, 5, 16, 16)
-    assert np.abs(miss[:, :, 0]).max() < 1e-3 < miss[:, :, 1:].std()
+    draws = [train_vae.draw_miss(np.random.default_rng(seed), path, 17) for seed in range(9)]
+    for (pixels, ground), miss in draws:
+        assert pixels.shape == (1, 3, 17, 128, 128) and miss.shape == (1, 16, 5, 16, 16)
+        is_ground = np.abs(pixels - ground[:, :, None]).max(1) < 0.01
+        assert 0.3 < is_ground.mean() < 1
+        assert miss[:, :, 1:].std() > 1e-3
+    begins = [np.abs(miss[:, :, 0]).max() < 1e-3 for _, miss in draws]  # the first frame is given
+    assert set(begins) == {True, False}
     misses.fill(engine, vae, weights, tmp_path / "run", count=1)  # has what is asked for
     assert [path] == list((tmp_path / "run" / train_vae.MISSES).iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from framewake.demo import transformer
-from framewake.demo.render import render
+from framewake.demo.render import background, render
 from framewake.demo.sample import denoise
 from framewake.demo.state import load_state
 from framewake.demo.train_vae import DRAWN, MISS_SIDE, MISSES, picture_latents
@@ -26,7 +26,8 @@ FIRST_SEED = 700_000
 def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, count: int) -> None:
     """Add clips to ``folder / "misses"`` until there are ``count``, made by the transformer as it stands.
 
-    A file holds a clip, ``frames`` (F, H, W, 3) uint8, and what its latents are off by, ``miss`` (C, f, h, w) float16.
+    A file holds a clip, ``frames`` (F, H, W, 3) uint8, what is behind its shapes, ``ground`` (H, W, 3) float32 of
+    0..255, and what its latents are off by, ``miss`` (C, f, h, w) float16.
     """
     target = folder / MISSES
     target.mkdir(parents=True, exist_ok=True)
@@ -45,6 +46,6 @@ def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, 
         miss = (found / np.float32(scale) - clean)[0].astype(np.float16)
         partial = target / f"{number:05d}.partial"
         with partial.open("wb") as file:
-            np.savez_compressed(file, frames=frames, miss=miss)
+            np.savez_compressed(file, frames=frames, ground=background(scene, MISS_SIDE, MISS_SIDE), miss=miss)
         os.replace(partial, target / f"{number:05d}.npz")
         log.info("miss %s: deviation %.3f", number, float(miss[:, 1:].std()) * scale)

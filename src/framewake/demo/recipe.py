@@ -55,9 +55,9 @@ _SIZES = {
 }
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
-    "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, spins=2),
-    "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, spins=8),
-    "pairs": train_dit.Plan(6500, 1e-3, 8e-5, _SIZES, spins=2, pairs=2, foresight=2),
+    "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, often={"spin": 2}),
+    "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
+    "pairs": train_dit.Plan(11400, 1e-3, 5e-5, _SIZES, often={"spin": 5, "grow": 3, "shrink": 3}, pairs=2, foresight=2),
 }
 MISS_CLIPS = 240
 # share of scenes with two shapes, and size -> shards
@@ -67,7 +67,7 @@ POOLS = {
         0.6,
         {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16},
     ),
-    "poolpairs": (1.0, {(128, 128): 64}),  # telling two shapes apart is learned last, and needs many pictures
+    "poolpairs": (1.0, {(128, 128): 160}),  # telling two shapes apart is learned last, and needs many pictures
 }
 
 
@@ -139,7 +139,7 @@ def freeze(engine: Engine, folder: Path) -> None:
     weights = as_tensors(engine, train_vae.inflate(state.average))
     save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=state.progress)
     vae = CausalVAE(engine, models.VAE)
-    pixels = train_vae.sample_pixels(np.random.default_rng(77), 64, 1, 128)
+    pixels = train_vae.sample_pixels(np.random.default_rng(77), 64, 1, 128)[0]
     scale = round(float(1 / np.std(engine.numpy(vae.encode(weights, engine.asarray(pixels))[0]))), 6)
     (folder / "scale.txt").write_text(str(scale))
     log.info("scaling factor %s", scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +29,10 @@ NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidanc
 class Clips:
     """The pool as batches: the newest shards are picked up while training."""
 
-    def __init__(self, folder: Path, texts: Texts, scale: float, *, spins: int = 1, pairs: int = 1) -> None:
-        self.folder, self.texts, self.scale, self.spins, self.pairs = folder, texts, scale, spins, pairs
+    def __init__(
+        self, folder: Path, texts: Texts, scale: float, *, often: Mapping[str, int] = {}, pairs: int = 1
+    ) -> None:
+        self.folder, self.texts, self.scale, self.often, self.pairs = folder, texts, scale, often, pairs
         self.shards: dict[str, list[Shard]] = defaultdict(list)
         self.seen: set[Path] = set()
         # size -> number of prompt tokens -> (shard, clip, prompt)
@@ -49,7 +51,7 @@ class Clips:
                 for number, prompt in enumerate(prompts):
                     length = int(self.texts.ids(prompt)[1].sum())
                     entry = (len(self.shards[size]) - 1, clip, number)
-                    times = (self.spins if motion_of(prompt) == "spin" else 1) * (self.pairs if is_pair else 1)
+                    times = self.often.get(motion_of(prompt), 1) * (self.pairs if is_pair else 1)
                     self.by_length[size][length] += [entry] * times
         return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
 
@@ -92,16 +94,16 @@ def sample_moments(rng: np.random.Generator, frames: int) -> tuple[int, ...]:
 class Plan(NamedTuple):
     """One stage: how long, at which rates, and which sizes at which batch (size -> (odds, batch)).
 
-    ``spins`` and ``pairs`` are how often a clip that spins, and one of two shapes, stand in the pool: both are learned
-    late and only where they are many.  ``foresight`` is how many steps on first frames alone follow each on clips
-    (see ``framewake.demo.foresight``).
+    ``often`` (by motion) and ``pairs`` are how many times a clip of that motion, and one of two shapes, stand in the
+    pool: some are learned late and only where they are many.  ``foresight`` is how many steps on first frames alone
+    follow each on clips (see ``framewake.demo.foresight``).
     """
 
     seconds: float
     lr_start: float
     lr_end: float
     sizes: dict[str, tuple[float, int]]
-    spins: int = 1
+    often: Mapping[str, int] = {}
     pairs: int = 1
     foresight: int = 0
 
@@ -117,7 +119,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     progress = dict(state.progress) if state else {}
     spent = progress.get(stage, 0.0)
     scale = float((folder / "scale.txt").read_text())
-    clips = Clips(folder / "pool", texts, scale, spins=plan.spins, pairs=plan.pairs)
+    clips = Clips(folder / "pool", texts, scale, often=plan.often, pairs=plan.pairs)
     frames = FirstFrames(engine, frozen_vae(engine, folder), texts, scale)
     plain = (HEAD, "dit.final_layer", "dit.img_in", "llava.language_model.model.embed", "clip.text_model.embeddings")
     optimiser = Muon(engine, weights, plain=plain)

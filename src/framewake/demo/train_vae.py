@@ -15,7 +15,7 @@ import numpy as np
 
 from framewake.demo import models
 from framewake.demo.optimiser import Muon, blend, clip_norm
-from framewake.demo.render import render, render_frame
+from framewake.demo.render import background, render, render_frame
 from framewake.demo.state import load_state, save_state
 from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 KL_WEIGHT = 4e-4
 MISS = 0.7  # largest deviation of noise on latents (theirs is about 1.4) for the decoder alone
 PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for those where nothing happens
+SHAPE_WEIGHT = 8.0  # added where a shape is while it passes: what is in doubt is to have its colour
 MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
 DRAWN = (*MOTIONS, "bounce", "bounce")  # what moves fastest tears most easily
 SAVE_SECONDS = 120.0
@@ -44,7 +45,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "pictures": Stage(1500, 1.5e-3, 1e-4, ((64, 1, 32), (128, 1, 8), (96, 1, 14)), True),
-    "decoder": Stage(2050, 1e-3, 1e-4, ((64, 33, 1), (128, 9, 1), (96, 17, 1), (128, 17, 1)), False),
+    "decoder": Stage(4550, 1e-3, 6e-5, ((64, 33, 1), (128, 9, 1), (96, 17, 1), (128, 17, 1)), False),
 }
 
 
@@ -69,11 +70,11 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
         share = (spent + time.monotonic() - start) / duration
         lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
         turn = plan.turns[optimiser.steps % len(plan.turns)]
-        drawn, noise = draw(rng, turn, is_posterior=plan.trains_encoder)
+        (drawn, grounds), noise = draw(rng, turn, is_posterior=plan.trains_encoder)
         known = [] if plan.trains_encoder else sorted((folder / MISSES).glob("*.npz"))
         if known and turn[0] == MISS_SIDE:
-            drawn, noise = draw_miss(known[int(rng.integers(len(known)))], turn[1])
-        pixels, weight, noise = (engine.asarray(array) for array in (drawn, place_weight(drawn), noise))
+            (drawn, grounds), noise = draw_miss(rng, known[int(rng.integers(len(known)))], turn[1])
+        pixels, weight, noise = (engine.asarray(array) for array in (drawn, place_weight(drawn, grounds), noise))
         fixed = {n: w for n, w in weights.items() if n not in trained}
         value, grads = value_and_grad(trained, fixed, pixels, weight, noise)
         grads, norm = clip_norm(engine, grads, 1.0)
@@ -117,40 +118,48 @@ def loss(
     return engine.mean(squared, (0, 1, 2, 3, 4)) + engine.mean(absolute, (0, 1, 2, 3, 4)) * 0.2 + divergence * KL_WEIGHT
 
 
-def draw(rng: np.random.Generator, turn: tuple[int, int, int], *, is_posterior: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Fresh scenes and noise for their latents: of deviation 1 for the posterior, else mostly little, and
-    hardly any in the first frame.
+Drawn = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
 
-    Shapes: pixels (B, 3, F, side, side), noise (B, 16, f, side / 8, side / 8), both float32.
+
+def draw(rng: np.random.Generator, turn: tuple[int, int, int], *, is_posterior: bool) -> Drawn:
+    """Fresh scenes (as ``sample_pixels`` has them) and noise for their latents: of deviation 1 for the posterior, else
+    mostly little, and hardly any in the first frame.
+
+    Shapes: noise (B, 16, f, side / 8, side / 8) float32.
     """
     side, frames, batch = turn
-    pixels = sample_pixels(rng, side, frames, batch)
+    scenes = sample_pixels(rng, side, frames, batch)
     noise = rng.standard_normal((batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)).astype(np.float32)
     if not is_posterior:
         spread = np.repeat(MISS * rng.random((batch, 1, 1, 1, 1)) ** 2, noise.shape[2], 2)
         spread[:, :, 0] = 0.05
         noise *= spread.astype(np.float32)
-    return pixels, noise
+    return scenes, noise
 
 
-def draw_miss(path: Path, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """The beginning of a clip and how far the transformer's latents of it are off (see ``framewake.demo.misses``).
+def draw_miss(rng: np.random.Generator, path: Path, frames: int) -> Drawn:
+    """A part of a clip and how far the transformer's latents of it are off (see ``framewake.demo.misses``).
 
     Shapes: as ``draw`` has them, B = 1.
     """
     with np.load(path, allow_pickle=False) as file:
-        clip, miss = file["frames"][:frames], file["miss"][:, : 1 + (frames - 1) // 4]
-    pixels = (clip.transpose(3, 0, 1, 2)[None] / np.float32(127.5) - 1).astype(np.float32)
-    return pixels, np.ascontiguousarray(miss[None].astype(np.float32))
+        clip, ground, miss = file["frames"], file["ground"], file["miss"]
+    count = 1 + (frames - 1) // 4
+    first = 0 if rng.random() < 0.3 else int(rng.integers(0, miss.shape[1] - count + 1))
+    part = clip[4 * first : 4 * first + frames]
+    scenes = _to_pixels(part[None]), _to_pixels(ground[None, None])[:, :, 0]
+    return scenes, np.ascontiguousarray(miss[None, :, first : first + count].astype(np.float32))
 
 
-def place_weight(pixels: np.ndarray) -> np.ndarray:
-    """More weight where a clip changes at any moment, mean 1: there its colours smear, and it is the smaller part.
+def place_weight(pixels: np.ndarray, grounds: np.ndarray) -> np.ndarray:
+    """More weight where a clip changes at any moment, and most where the shape then is, mean 1: there its colours
+    smear, and it is the smaller part.
 
-    Shapes: (B, 3, F, H, W) -> (B, 1, 1, H, W) float32; all ones for pictures.
+    Shapes: pixels and grounds of ``sample_pixels`` -> (B, 1, F, H, W) float32; all ones for pictures.
     """
-    is_passed = np.abs(pixels - pixels[:, :, :1]).max((1, 2)) > 0.1
-    weight = 1 + PLACE_WEIGHT * is_passed[:, None, None]
+    is_passed = np.abs(pixels - pixels[:, :, :1]).max((1, 2))[:, None, None] > 0.1
+    is_shape = np.abs(pixels - grounds[:, :, None]).max(1, keepdims=True) > 0.1
+    weight = 1 + is_passed * (PLACE_WEIGHT + SHAPE_WEIGHT * is_shape)
     return (weight / weight.mean((1, 2, 3, 4), keepdims=True)).astype(np.float32)
 
 
@@ -183,9 +192,12 @@ def inflate(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return inflated
 
 
-def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) -> np.ndarray:
-    """Random scenes as pixels (B, 3, F, side, side) float32 in [-1, 1]; clips begin anywhere in a motion."""
-    clips = []
+def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random scenes and what is behind their shapes; clips begin anywhere in a motion.
+
+    Shapes: (B, 3, F, side, side) and (B, 3, side, side), float32 in [-1, 1].
+    """
+    clips, grounds = [], []
     for _ in range(batch):
         scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
         if frames == 1:
@@ -195,12 +207,18 @@ def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) 
             first = 0 if rng.random() < 0.3 else int(rng.integers(0, FULL_FRAMES - frames + 1))
             clip = clip[first : first + frames]
         clips.append(clip)
-    return (np.stack(clips).transpose(0, 4, 1, 2, 3) / np.float32(127.5) - 1).astype(np.float32)
+        grounds.append(background(scene, side, side)[None])
+    return _to_pixels(np.stack(clips)), _to_pixels(np.stack(grounds))[:, :, 0]
+
+
+def _to_pixels(clips: np.ndarray) -> np.ndarray:
+    """Clips (B, F, H, W, 3) of 0..255 as (B, 3, F, H, W) float32 in [-1, 1]."""
+    return (clips.transpose(0, 4, 1, 2, 3) / np.float32(127.5) - 1).astype(np.float32)
 
 
 def psnr_on_new(engine: Engine, vae: CausalVAE, weights: Weights, frames: int) -> float:
     """PSNR in dB of reconstructions in float32, over six fixed scenes of 128 px never trained on."""
-    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), 128, frames, 6))
+    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), 128, frames, 6)[0])
     mean, _ = picture_latents(engine, vae, weights, pixels)
     error = engine.clip(vae.decode(weights, mean), -1, 1) - pixels
     return float(10 * np.log10(4 / engine.numpy(engine.mean(error * error, (0, 1, 2, 3, 4)))))
