@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framewake import engine as engines
-from framewake.demo import foresight, misses, models, pool, recipe, train_vae, transformer
+from framewake.demo import foresight, misses, models, pool, recipe, train_vae, transformer, windows
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.state import load_state, save_state
 from framewake.demo.world import MOTIONS, Scene, Shape, acting, motion_of, sample_scene
@@ -44,8 +44,8 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     vae = CausalVAE(engine, SMALL)
     weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
     rng = np.random.default_rng(4)
-    drawn = train_vae.sample_pixels(rng, 16, 5, 1)
-    pixels, weight = engine.asarray(drawn[0]), engine.asarray(train_vae.place_weight(*drawn))
+    pixels = engine.asarray(train_vae.sample_pixels(rng, 16, 5, 1))
+    weight = engine.full((1, 1, 5, 16, 16), 1.0)
     noise = engine.asarray(rng.standard_normal((1, 4, 2, 2, 2)).astype(np.float32))
     step = engine.grad(lambda w, *data: train_vae.loss(engine, vae, w, *data))
     first, grads = step(weights, pixels, weight, noise)
@@ -56,16 +56,43 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     assert float(engine.numpy(last)) < float(engine.numpy(first))
 
 
-def test_places_weigh_by_what_passes_them():
-    clip, ground = train_vae.sample_pixels(np.random.default_rng(1), 64, 33, 2)
-    weight = train_vae.place_weight(clip, ground)
-    still = np.ptp(clip, axis=2).max(1) == 0
-    assert weight.shape == (2, 1, 33, 64, 64) and np.allclose(weight.mean((1, 2, 3, 4)), 1)
-    for moments, is_still in zip(weight[:, 0], still, strict=True):
-        levels = np.unique(moments)  # nothing happens here; passed; a shape is there
-        np.testing.assert_allclose(levels / levels[0], [1, 9, 17], rtol=1e-5)
-        assert (moments[:, is_still] == levels[0]).all()
-    assert (train_vae.place_weight(clip[:, :, :1], ground) == 1).all()
+def test_places_weigh_by_what_passes_them_and_shapes_by_themselves():
+    rng, turn = np.random.default_rng(1), windows.Turn(64, 33, 1, 64)
+    part = windows.draw_noisy(rng, turn)
+    pixels, ground = windows.to_pixels(part.frames[None]), windows.to_pixels(part.ground[None, None])[:, :, 0]
+    weight = windows.place_weight(pixels, ground)
+    assert weight.shape == (1, 1, 33, 64, 64) and np.isclose(weight.mean(), 1)
+    is_still = np.ptp(pixels[0], axis=1).max(0) == 0
+    is_ground = np.abs(pixels[0] - ground[0, :, None]).max(0) < 0.02
+    ratios = weight[0, 0] / weight.min()
+    assert 1 < is_still.sum() < is_still.size
+    np.testing.assert_allclose(ratios[is_ground & is_still], 1, rtol=1e-5)
+    np.testing.assert_allclose(ratios[~is_ground & ~is_still].max(), 17, rtol=1e-5)
+    still = windows.place_weight(pixels[:, :, :1], ground)
+    np.testing.assert_allclose(np.unique(still) / still.min(), [1, 9], rtol=1e-5)
+
+
+def test_windows_are_cut_from_whole_latents_around_what_matters(engine, tmp_path):
+    vae = CausalVAE(engine, models.VAE)
+    weights = {
+        n: engine.asarray(a)
+        for n, a in recipe.read_all(recipe.open_checkpoint(recipe.CHECKPOINT).tensors("vae")).items()
+    }
+    source = windows.Windows(engine, vae, weights, tmp_path)
+    whole = source.draw(np.random.default_rng(3), windows.Turn(64, 5, 1, 64))
+    part = source.draw(np.random.default_rng(3), windows.Turn(64, 5, 1, 32))  # the same draws until the cut
+    assert [a.shape for a in part] == [(1, 3, 5, 32, 32), (1, 1, 5, 32, 32), (1, 16, 2, 4, 4)]
+    places = [
+        (top, left)
+        for top in range(0, 40, 8)
+        for left in range(0, 40, 8)
+        if np.array_equal(whole[0][..., top : top + 32, left : left + 32], part[0])
+    ]
+    cuts = [whole[2][..., t // 8 : t // 8 + 4, left // 8 : left // 8 + 4] for t, left in places]
+    assert any(np.array_equal(cut, part[2]) for cut in cuts)
+    assert part[1].max() == whole[1].max()
+    several = source.draw(np.random.default_rng(4), windows.Turn(64, 5, 3, 32))
+    assert several[0].shape == (3, 3, 5, 32, 32) and np.ptp(several[1], axis=(1, 2, 3, 4)).min() > 0
 
 
 def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():
@@ -167,14 +194,16 @@ def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):
     recipe.adopt(engine, tmp_path / "run", recipe.CHECKPOINT)
     vae, weights = pool.frozen_vae(engine, tmp_path / "run")
     misses.fill(engine, vae, weights, tmp_path / "run", count=1)
-    [path] = (tmp_path / "run" / train_vae.MISSES).iterdir()
-    draws = [train_vae.draw_miss(np.random.default_rng(seed), path, 17) for seed in range(9)]
-    for (pixels, ground), miss in draws:
-        assert pixels.shape == (1, 3, 17, 128, 128) and miss.shape == (1, 16, 5, 16, 16)
-        is_ground = np.abs(pixels - ground[:, :, None]).max(1) < 0.01
+    [path] = (tmp_path / "run" / windows.MISSES).iterdir()
+    parts = [windows.draw_miss(np.random.default_rng(seed), [path], 17) for seed in range(9)]
+    for frames, ground, off in parts:
+        assert frames.shape == (17, 128, 128, 3) and off.shape == (16, 5, 16, 16)
+        is_ground = np.abs(frames - ground).max(-1) < 2
         assert 0.3 < is_ground.mean() < 1
-        assert miss[:, :, 1:].std() > 1e-3
-    begins = [np.abs(miss[:, :, 0]).max() < 1e-3 for _, miss in draws]  # the first frame is given
+        assert off[:, 1:].std() > 1e-3
+    begins = [np.abs(part.off[:, 0]).max() < 1e-3 for part in parts]  # the first frame is given
     assert set(begins) == {True, False}
+    drawn = windows.Windows(engine, vae, weights, tmp_path / "run").draw(np.random.default_rng(1), train_vae.SHAPES)
+    assert [a.shape for a in drawn] == [(4, 3, 9, 64, 64), (4, 1, 9, 64, 64), (4, 16, 3, 8, 8)]
     misses.fill(engine, vae, weights, tmp_path / "run", count=1)  # has what is asked for
-    assert [path] == list((tmp_path / "run" / train_vae.MISSES).iterdir())
+    assert [path] == list((tmp_path / "run" / windows.MISSES).iterdir())

@@ -12,7 +12,7 @@ from framewake.demo import transformer
 from framewake.demo.render import background, render
 from framewake.demo.sample import denoise
 from framewake.demo.state import load_state
-from framewake.demo.train_vae import DRAWN, MISS_SIDE, MISSES, picture_latents
+from framewake.demo.windows import DRAWN, MISS_SIDE, MISSES, picture_latents
 from framewake.demo.world import sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.models.vae import CausalVAE

@@ -139,7 +139,7 @@ def freeze(engine: Engine, folder: Path) -> None:
     weights = as_tensors(engine, train_vae.inflate(state.average))
     save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=state.progress)
     vae = CausalVAE(engine, models.VAE)
-    pixels = train_vae.sample_pixels(np.random.default_rng(77), 64, 1, 128)[0]
+    pixels = train_vae.sample_pixels(np.random.default_rng(77), 64, 1, 128)
     scale = round(float(1 / np.std(engine.numpy(vae.encode(weights, engine.asarray(pixels))[0]))), 6)
     (folder / "scale.txt").write_text(str(scale))
     log.info("scaling factor %s", scale)

@@ -15,37 +15,36 @@ import numpy as np
 
 from framewake.demo import models
 from framewake.demo.optimiser import Muon, blend, clip_norm
-from framewake.demo.render import background, render, render_frame
+from framewake.demo.render import render_frame
 from framewake.demo.state import load_state, save_state
-from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene
+from framewake.demo.windows import CELL, DRAWN, Turn, Windows, draw_moments, picture_latents, to_pixels
+from framewake.demo.world import sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
 
 log = logging.getLogger(__name__)
 
 KL_WEIGHT = 4e-4
-MISS = 0.7  # largest deviation of noise on latents (theirs is about 1.4) for the decoder alone
-PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for those where nothing happens
-SHAPE_WEIGHT = 8.0  # added where a shape is while it passes: what is in doubt is to have its colour
-MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
-DRAWN = (*MOTIONS, "bounce", "bounce")  # what moves fastest tears most easily
 SAVE_SECONDS = 120.0
 REPORT_STEPS = 60
 
 
 class Stage(NamedTuple):
-    """How long, at which rates, on what: (side in pixels, frames, batch) by turns."""
+    """How long, at which rates, on what by turns."""
 
     seconds: float
     lr_start: float
     lr_end: float
-    turns: tuple[tuple[int, int, int], ...]
+    turns: tuple[Turn, ...]
     trains_encoder: bool
 
 
+PICTURES = (Turn(64, 1, 32, 64), Turn(128, 1, 8, 128), Turn(96, 1, 14, 96))
+SHAPES = Turn(128, 9, 4, 64)
+CLIPS = (SHAPES, SHAPES, Turn(128, 9, 1, 128), SHAPES, SHAPES, Turn(96, 17, 1, 96), SHAPES, SHAPES, Turn(64, 33, 1, 64))
 STAGES = {
-    "pictures": Stage(1500, 1.5e-3, 1e-4, ((64, 1, 32), (128, 1, 8), (96, 1, 14)), True),
-    "decoder": Stage(3700, 1e-3, 1.5e-4, ((64, 33, 1), (128, 9, 1), (96, 17, 1), (128, 17, 1)), False),
+    "pictures": Stage(1500, 1.5e-3, 1e-4, PICTURES, True),
+    "decoder": Stage(3700, 1e-3, 1.5e-4, CLIPS, False),
 }
 
 
@@ -60,9 +59,9 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
     spent = state.progress.get(stage, 0.0) if state else 0.0
     trained = {n: w for n, w in weights.items() if plan.trains_encoder or n.startswith(("decoder.", "post_quant"))}
     optimiser = Muon(engine, trained, plain=("decoder.conv_out", "encoder.conv_in", "quant_conv", "post_quant_conv"))
-    value_and_grad = engine.grad(
-        lambda w, fixed, *data: loss(engine, vae, {**fixed, **w}, *data, is_posterior=plan.trains_encoder)
-    )
+    halved = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
+    windows = None if plan.trains_encoder else Windows(engine, vae, halved, folder)
+    step = engine.grad(lambda w, *data: loss(engine, vae, w, *data, is_posterior=not windows))
     rng = np.random.default_rng(int(spent * 1000) + 17)
     start = saved = time.monotonic()
     errors: list[float] = []
@@ -70,13 +69,8 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
         share = (spent + time.monotonic() - start) / duration
         lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** share * min(1.0, (optimiser.steps + 1) / 20)
         turn = plan.turns[optimiser.steps % len(plan.turns)]
-        (drawn, grounds), noise = draw(rng, turn, is_posterior=plan.trains_encoder)
-        known = [] if plan.trains_encoder else sorted((folder / MISSES).glob("*.npz"))
-        if known and turn[0] == MISS_SIDE:
-            (drawn, grounds), noise = draw_miss(rng, known[int(rng.integers(len(known)))], turn[1])
-        pixels, weight, noise = (engine.asarray(array) for array in (drawn, place_weight(drawn, grounds), noise))
-        fixed = {n: w for n, w in weights.items() if n not in trained}
-        value, grads = value_and_grad(trained, fixed, pixels, weight, noise)
+        drawn = windows.draw(rng, turn) if windows else draw_pictures(rng, turn)
+        value, grads = step(trained, *(engine.asarray(array) for array in drawn))
         grads, norm = clip_norm(engine, grads, 1.0)
         trained = optimiser.step(trained, grads, lr, lr)
         weights = {**weights, **trained}
@@ -84,8 +78,9 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
         errors.append(float(engine.numpy(value)))
         if optimiser.steps % REPORT_STEPS == 0:
             seconds_done = spent + time.monotonic() - start
+            psnr = psnr_on_new(engine, vae, average, turn.frames)
             log.info("%s %d %.0fs loss %.5f norm %.3f lr %.1e psnr %.2f", stage, optimiser.steps, seconds_done,
-                     np.mean(errors[-REPORT_STEPS:]), norm, lr, psnr_on_new(engine, vae, average, turn[1]))  # fmt: skip
+                     np.mean(errors[-REPORT_STEPS:]), norm, lr, psnr)  # fmt: skip
         if time.monotonic() - saved > SAVE_SECONDS:
             saved = time.monotonic()
             _save(engine, folder, weights, average, {**(state.progress if state else {}), stage: spent + saved - start})
@@ -98,19 +93,21 @@ def loss(
     weights: Weights,
     pixels: Tensor,
     weight: Tensor,
-    noise: Tensor,
+    given: Tensor,
     *,
     is_posterior: bool = True,
 ) -> Tensor:
-    """Squared and absolute pixel error plus a small divergence from N(0, 1).
+    """Squared and absolute pixel error plus, with an encoder to train, a small divergence from N(0, 1).
 
-    The noise is in units of the posterior's deviation, or, where ``is_posterior`` is false, of the latents.
-    Shapes: pixels (B, 3, F, H, W), weight of ``place_weight``, noise as the latents.
+    Shapes: pixels (B, 3, F, H, W), weight of each (B, 1, F, H, W); ``given`` are latents (B, C, f, h, w), or where
+    ``is_posterior`` the noise that makes them, in units of the posterior's deviation.
     """
     half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
-    mean, logvar = (engine.cast(x, "float32") for x in picture_latents(engine, vae, half, pixels))
-    divergence = engine.mean(mean * mean + engine.exp(logvar) - logvar - 1.0, (0, 1, 2, 3, 4)) * 0.5
-    latents = mean + (engine.exp(logvar * 0.5) * noise if is_posterior else noise)
+    latents, divergence = given, 0.0
+    if is_posterior:
+        mean, logvar = (engine.cast(x, "float32") for x in picture_latents(engine, vae, half, pixels))
+        divergence = engine.mean(mean * mean + engine.exp(logvar) - logvar - 1.0, (0, 1, 2, 3, 4)) * 0.5
+        latents = mean + engine.exp(logvar * 0.5) * given
     error = engine.cast(vae.decode(half, latents), "float32") - pixels
     squared = error * error
     absolute = engine.sqrt(squared + 1e-4) * weight
@@ -118,64 +115,12 @@ def loss(
     return engine.mean(squared, (0, 1, 2, 3, 4)) + engine.mean(absolute, (0, 1, 2, 3, 4)) * 0.2 + divergence * KL_WEIGHT
 
 
-Drawn = tuple[tuple[np.ndarray, np.ndarray], np.ndarray]
-
-
-def draw(rng: np.random.Generator, turn: tuple[int, int, int], *, is_posterior: bool) -> Drawn:
-    """Fresh scenes (as ``sample_pixels`` has them) and noise for their latents: of deviation 1 for the posterior, else
-    mostly little, and hardly any in the first frame.
-
-    Shapes: noise (B, 16, f, side / 8, side / 8) float32.
-    """
-    side, frames, batch = turn
-    scenes = sample_pixels(rng, side, frames, batch)
-    noise = rng.standard_normal((batch, 16, 1 + (frames - 1) // 4, side // 8, side // 8)).astype(np.float32)
-    if not is_posterior:
-        spread = np.repeat(MISS * rng.random((batch, 1, 1, 1, 1)) ** 2, noise.shape[2], 2)
-        spread[:, :, 0] = 0.05
-        noise *= spread.astype(np.float32)
-    return scenes, noise
-
-
-def draw_miss(rng: np.random.Generator, path: Path, frames: int) -> Drawn:
-    """A part of a clip and how far the transformer's latents of it are off (see ``framewake.demo.misses``).
-
-    Shapes: as ``draw`` has them, B = 1.
-    """
-    with np.load(path, allow_pickle=False) as file:
-        clip, ground, miss = file["frames"], file["ground"], file["miss"]
-    count = 1 + (frames - 1) // 4
-    first = 0 if rng.random() < 0.3 else int(rng.integers(0, miss.shape[1] - count + 1))
-    part = clip[4 * first : 4 * first + frames]
-    scenes = _to_pixels(part[None]), _to_pixels(ground[None, None])[:, :, 0]
-    return scenes, np.ascontiguousarray(miss[None, :, first : first + count].astype(np.float32))
-
-
-def place_weight(pixels: np.ndarray, grounds: np.ndarray) -> np.ndarray:
-    """More weight where a clip changes at any moment, and most where the shape then is, mean 1: there its colours
-    smear, and it is the smaller part.
-
-    Shapes: pixels and grounds of ``sample_pixels`` -> (B, 1, F, H, W) float32; all ones for pictures.
-    """
-    is_passed = np.abs(pixels - pixels[:, :, :1]).max((1, 2))[:, None, None] > 0.1
-    is_shape = np.abs(pixels - grounds[:, :, None]).max(1, keepdims=True) > 0.1
-    weight = 1 + is_passed * (PLACE_WEIGHT + SHAPE_WEIGHT * is_shape)
-    return (weight / weight.mean((1, 2, 3, 4), keepdims=True)).astype(np.float32)
-
-
-def picture_latents(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log variance of every fourth frame of clips, each encoded as a picture of its own.
-
-    Shapes: pixels (B, 3, 1 + 4 n, H, W) -> two of (B, C, 1 + n, h, w).
-    """
-    pictures = pixels[:, :, ::4]
-    batch, channels, count, height, width = pictures.shape
-    flat = engine.reshape(engine.permute(pictures, (0, 2, 1, 3, 4)), (batch * count, channels, 1, height, width))
-    pair = []
-    for part in vae.encode(weights, flat):
-        split = engine.reshape(part, (batch, count, *part.shape[1:2], *part.shape[3:]))
-        pair.append(engine.permute(split, (0, 2, 1, 3, 4)))
-    return pair[0], pair[1]
+def draw_pictures(rng: np.random.Generator, turn: Turn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fresh pictures (B, 3, 1, H, W), the same weight for every pixel (B, 1, 1, H, W), and noise (B, C, 1, h, w)."""
+    pixels = sample_pixels(rng, turn.side, 1, turn.batch)
+    cells = turn.side // CELL
+    noise = rng.standard_normal((turn.batch, models.VAE.latent_channels, 1, cells, cells)).astype(np.float32)
+    return pixels, np.ones_like(pixels[:, :1]), noise
 
 
 def inflate(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -192,33 +137,19 @@ def inflate(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return inflated
 
 
-def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random scenes and what is behind their shapes; clips begin anywhere in a motion.
-
-    Shapes: (B, 3, F, side, side) and (B, 3, side, side), float32 in [-1, 1].
-    """
-    clips, grounds = [], []
+def sample_pixels(rng: np.random.Generator, side: int, frames: int, batch: int) -> np.ndarray:
+    """Random scenes (B, 3, F, side, side) float32 in [-1, 1]; pictures are of any moment, clips begin at any."""
+    clips = []
     for _ in range(batch):
         scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
-        if frames == 1:
-            clip = render_frame(scene, side, side, rng.random())[None]
-        else:
-            clip = render(scene, side, side)
-            first = 0 if rng.random() < 0.3 else int(rng.integers(0, FULL_FRAMES - frames + 1))
-            clip = clip[first : first + frames]
-        clips.append(clip)
-        grounds.append(background(scene, side, side)[None])
-    return _to_pixels(np.stack(clips)), _to_pixels(np.stack(grounds))[:, :, 0]
-
-
-def _to_pixels(clips: np.ndarray) -> np.ndarray:
-    """Clips (B, F, H, W, 3) of 0..255 as (B, 3, F, H, W) float32 in [-1, 1]."""
-    return (clips.transpose(0, 4, 1, 2, 3) / np.float32(127.5) - 1).astype(np.float32)
+        moments = draw_moments(rng, frames) if frames > 1 else [rng.random()]
+        clips.append(np.stack([render_frame(scene, side, side, moment) for moment in moments]))
+    return to_pixels(np.stack(clips))
 
 
 def psnr_on_new(engine: Engine, vae: CausalVAE, weights: Weights, frames: int) -> float:
     """PSNR in dB of reconstructions in float32, over six fixed scenes of 128 px never trained on."""
-    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), 128, frames, 6)[0])
+    pixels = engine.asarray(sample_pixels(np.random.default_rng(987654321), 128, frames, 6))
     mean, _ = picture_latents(engine, vae, weights, pixels)
     error = engine.clip(vae.decode(weights, mean), -1, 1) - pixels
     return float(10 * np.log10(4 / engine.numpy(engine.mean(error * error, (0, 1, 2, 3, 4)))))

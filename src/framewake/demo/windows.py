@@ -1,0 +1,140 @@
+"""What the autoencoder's decoder is trained on by itself: windows of clips with latents like the transformer's.
+
+A window is a part of the frame around a shape. The frame's latents are made first and cut then, so that a shape is
+what it is in a whole frame; and most of a frame is ground, which is learned long before the shapes are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from framewake.demo.render import background, render_frame
+from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.models.vae import CausalVAE
+
+NOISE = 0.7  # largest deviation of noise on latents, whose own is about 1.4
+PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for those where nothing happens
+SHAPE_WEIGHT = 8.0  # added where a shape is: what is in doubt is to have its colour
+MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
+MISSED = 0.5  # share of windows that are taken from those
+DRAWN = (*MOTIONS, "bounce", "bounce")  # what moves fastest tears most easily
+CELL = 8  # pixels of a side that become one of the latents'
+
+
+class Turn(NamedTuple):
+    """What one training step works on. Units: ``side`` of the clips and ``window``, the part of it seen, in pixels."""
+
+    side: int
+    frames: int
+    batch: int
+    window: int
+
+
+class Part(NamedTuple):
+    """Some frames of a clip.
+
+    Shapes: frames (F, H, W, 3) uint8, ground (H, W, 3) float32 of 0..255, off (C, f, h, w) float32: what their latents
+    are off by.
+    """
+
+    frames: np.ndarray
+    ground: np.ndarray
+    off: np.ndarray
+
+
+class Windows:
+    """Draws windows; ``weights`` are those of the encoder, which stays as it is."""
+
+    def __init__(self, engine: Engine, vae: CausalVAE, weights: Weights, folder: Path) -> None:
+        self.engine, self.vae, self.weights = engine, vae, weights
+        self.misses = sorted((folder / MISSES).glob("*.npz"))
+
+    def draw(self, rng: np.random.Generator, turn: Turn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pixels (B, 3, F, window, window), the weight of each (B, 1, F, window, window) and latents (B, C, f, h, w),
+        all float32."""
+        windows = [self._window(rng, turn) for _ in range(turn.batch)]
+        pixels, weights, latents = (np.concatenate(arrays) for arrays in zip(*windows, strict=True))
+        return pixels, weights, latents
+
+    def _window(self, rng: np.random.Generator, turn: Turn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        is_miss = bool(self.misses) and turn.side == MISS_SIDE and rng.random() < MISSED
+        part = draw_miss(rng, self.misses, turn.frames) if is_miss else draw_noisy(rng, turn)
+        pixels = to_pixels(part.frames[None])
+        weight = place_weight(pixels, to_pixels(part.ground[None, None])[:, :, 0])
+        mean = picture_latents(self.engine, self.vae, self.weights, self.engine.asarray(pixels))[0]
+        latents = self.engine.numpy(self.engine.cast(mean, "float32")) + part.off[None]
+        top, left = draw_place(rng, weight, turn.window)
+        rows, columns = slice(top, top + turn.window), slice(left, left + turn.window)
+        cells = slice(top // CELL, (top + turn.window) // CELL), slice(left // CELL, (left + turn.window) // CELL)
+        return pixels[..., rows, columns], weight[..., rows, columns], latents[..., cells[0], cells[1]]
+
+
+def draw_place(rng: np.random.Generator, weight: np.ndarray, window: int) -> tuple[int, int]:
+    """Top and left edge in pixels, of whole cells, of a window around a place that matters at some moment."""
+    height, width = weight.shape[-2:]
+    matters = np.argwhere(weight.max((0, 1, 2)) > 2 * weight.min())
+    middle = matters[rng.integers(len(matters))] if len(matters) else np.array([height // 2, width // 2])
+    corner = (middle - window // 2 + rng.integers(-window // 5, window // 5 + 1, 2)) / CELL
+    top, left = (int(np.clip(round(c), 0, (s - window) // CELL)) for c, s in zip(corner, (height, width), strict=True))
+    return top * CELL, left * CELL
+
+
+def draw_noisy(rng: np.random.Generator, turn: Turn) -> Part:
+    """Some frames of a fresh scene; the noise is mostly little, and hardly any in the first frame."""
+    scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
+    frames = np.stack([render_frame(scene, turn.side, turn.side, p) for p in draw_moments(rng, turn.frames)])
+    cells = turn.side // CELL
+    noise = rng.standard_normal((16, 1 + (turn.frames - 1) // 4, cells, cells)) * (NOISE * rng.random() ** 2)
+    noise[:, 0] *= min(1.0, 0.05 / max(noise.std(), 1e-6))
+    return Part(frames, background(scene, turn.side, turn.side), noise.astype(np.float32))
+
+
+def draw_moments(rng: np.random.Generator, frames: int) -> list[float]:
+    """When successive frames of a clip are, from 0 to 1; they begin anywhere in it, often at its beginning."""
+    first = 0 if rng.random() < 0.3 else int(rng.integers(0, FULL_FRAMES - frames + 1))
+    return [(first + i) / (FULL_FRAMES - 1) for i in range(frames)]
+
+
+def draw_miss(rng: np.random.Generator, paths: list[Path], frames: int) -> Part:
+    """Some frames of a clip that the transformer has made (see ``framewake.demo.misses``)."""
+    with np.load(paths[int(rng.integers(len(paths)))], allow_pickle=False) as file:
+        clip, ground, miss = file["frames"], file["ground"], file["miss"]
+    count = 1 + (frames - 1) // 4
+    first = 0 if rng.random() < 0.3 else int(rng.integers(0, miss.shape[1] - count + 1))
+    return Part(clip[4 * first : 4 * first + frames], ground, miss[:, first : first + count].astype(np.float32))
+
+
+def place_weight(pixels: np.ndarray, grounds: np.ndarray) -> np.ndarray:
+    """More weight where a clip changes at any moment and where a shape is, mean 1: there colours smear, and it is the
+    smaller part.
+
+    Shapes: pixels (B, 3, F, H, W), grounds (B, 3, H, W) -> (B, 1, F, H, W) float32.
+    """
+    is_passed = np.abs(pixels - pixels[:, :, :1]).max((1, 2))[:, None, None] > 0.1
+    is_shape = np.abs(pixels - grounds[:, :, None]).max(1, keepdims=True) > 0.1
+    weight = 1 + is_passed * PLACE_WEIGHT + is_shape * SHAPE_WEIGHT
+    return (weight / weight.mean((1, 2, 3, 4), keepdims=True)).astype(np.float32)
+
+
+def picture_latents(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance of every fourth frame of clips, each encoded as a picture of its own.
+
+    Shapes: pixels (B, 3, 1 + 4 n, H, W) -> two of (B, C, 1 + n, h, w).
+    """
+    pictures = pixels[:, :, ::4]
+    batch, channels, count, height, width = pictures.shape
+    flat = engine.reshape(engine.permute(pictures, (0, 2, 1, 3, 4)), (batch * count, channels, 1, height, width))
+    pair = []
+    for part in vae.encode(weights, flat):
+        split = engine.reshape(part, (batch, count, *part.shape[1:2], *part.shape[3:]))
+        pair.append(engine.permute(split, (0, 2, 1, 3, 4)))
+    return pair[0], pair[1]
+
+
+def to_pixels(clips: np.ndarray) -> np.ndarray:
+    """Clips (B, F, H, W, 3) of 0..255 as (B, 3, F, H, W) float32 in [-1, 1]."""
+    return (clips.transpose(0, 4, 1, 2, 3) / np.float32(127.5) - 1).astype(np.float32)
