@@ -96,7 +96,7 @@ def through_torch(name: str) -> Attend:
 def flexible(q: torch.Tensor) -> Attend | None:
     """torch's flexible attention, a program that Triton compiles."""
     if q.device.type != "cuda":
-        return None
+        raise RuntimeError(f"is for CUDA, not for {q.device.type}")
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = torch.compile(flex_attention, dynamic=False)
