@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from framewake import engine as engines
 from framewake.pipeline import Pipeline
 from framewake.pipeline.forecast import cost
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[1]
 FOUND = {
@@ -61,3 +62,20 @@ def test_the_work_of_a_clip_has_the_tokens_of_its_prompt(bench):
     steps = [work.clip_work(count, 5)[0] for count in (1, 2)]
     scene = cost.Scene(1, 2 * 8 * 8, text.kept, "float32", False)  # latents of 2 x 16 x 16 in patches of 1 x 2 x 2
     assert steps[1] - steps[0] == pytest.approx(cost.step_operations(pipeline.checkpoint.dit, scene))
+
+
+def test_a_floor_counts_what_the_engine_computes(bench):
+    """Products, convolutions and attention of torch:cpu are oneDNN's and torch's own: its counter knows none of them."""
+    engine = engines.get("torch:cpu")
+    floors = bench("measuring.floors")
+    x, clip = engine.full((1, 256, 64), 0.5), engine.full((1, 8, 3, 6, 6), 0.5)
+    q, k = engine.full((1, 40, 2, 16), 0.5), engine.full((1, 30, 2, 16), 0.5)
+    works = {
+        lambda: engine.linear(x, engine.full((32, 64), 0.1), engine.zeros((32,)), activation="silu"): 256 * 64 * 32,
+        lambda: engine.conv3d(clip, engine.full((16, 8, 3, 3, 3), 0.1)): 1 * 4 * 4 * 16 * 8 * 27,
+        lambda: engine.conv3d(clip, engine.full((16, 8, 1, 1, 1), 0.1)): 3 * 6 * 6 * 16 * 8,
+        lambda: engine.attention(q, k, k, scale=0.25): 2 * 40 * 30 * 2 * 16,
+    }
+    with torch.no_grad():
+        assert [floors.counted_operations(work) for work in works] == [2 * count for count in works.values()]
+        assert floors.fewest_operations(*works) == 2 * min(works.values())

@@ -43,7 +43,6 @@ class Bare(importlib.machinery.PathFinder):
         return None if is_installed and name.partition(".")[0] not in {THERE!r} else found
 
 sys.meta_path[:] = [Bare if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
-sys.modules.pop("av", None)
 try:
     import av
 except ModuleNotFoundError:
