@@ -65,7 +65,7 @@ def test_the_work_of_a_clip_has_the_tokens_of_its_prompt(bench):
 
 
 def test_a_floor_counts_what_the_engine_computes(bench):
-    """Products, convolutions and attention of torch:cpu are oneDNN's and torch's own: its counter knows none of them."""
+    """torch's own counter knows neither oneDNN's products and convolutions nor the attention of a CPU."""
     engine = engines.get("torch:cpu")
     floors = bench("measuring.floors")
     x, clip = engine.full((1, 256, 64), 0.5), engine.full((1, 8, 3, 6, 6), 0.5)
