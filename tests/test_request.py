@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framewake.batch import read_batch
+from framewake.demo.models import RESOLUTION_BASES
 from framewake.errors import InputError
 from framewake.request import (
     MAX_SEED,
@@ -23,9 +24,8 @@ from framewake.request import (
     settings,
     validate,
 )
-from framewake.shapes import DEMO_RESOLUTIONS
 
-DEMO = Defaults(frames=33, steps=20, fps=12.0, resolutions=DEMO_RESOLUTIONS)
+DEMO = Defaults(frames=33, steps=20, fps=12.0, resolutions=RESOLUTION_BASES)
 
 
 def values_of(setting):

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framewake import shapes
+from framewake.demo.models import RESOLUTION_BASES
 from framewake.errors import InputError
 from framewake.shapes import LatentShape, PixelShape
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
 CASES = [case for case in json.loads((GOLDEN / "cases.json").read_text())["cases"] if case["kind"] == "buckets"]
-BASES = [*shapes.PUBLISHED_RESOLUTIONS.values(), *shapes.DEMO_RESOLUTIONS.values()]
+BASES = [*shapes.PUBLISHED_RESOLUTIONS.values(), *RESOLUTION_BASES.values()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])

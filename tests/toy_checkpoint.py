@@ -18,20 +18,20 @@ from framewake.config import (
     LlavaConfig,
     VAEConfig,
 )
+from framewake.demo.models import RESOLUTION_BASES
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.golden import rule
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
-from framewake.shapes import DEMO_RESOLUTIONS
 from framewake.text.tokenize import Tokenizer
 from framewake.weights.export import Parts, write_checkpoint
 from framewake.weights.load import ImageProcessor
 from framewake.weights.settings import Settings
 
 CORPUS = ["the red circle moves left", "a blue square moves right and up", "spins slowly"]
-SETTINGS = Settings(name="toy", is_demo=False, resolutions=dict(DEMO_RESOLUTIONS), frames=5, steps=2, fps=12)
+SETTINGS = Settings(name="toy", is_demo=False, resolutions=RESOLUTION_BASES, frames=5, steps=2, fps=12)
 
 VAE = VAEConfig(
     in_channels=3,

@@ -137,7 +137,7 @@ def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
     rates.append(device.matrix_ceiling(engine, "bfloat16"))
     disks += read_rates(file)
     latent_frames = (arguments.frames - 1) // 4 + 1
-    text = TextReader(open_checkpoint(folder)).length(PROMPT)
+    text = TextReader(open_checkpoint(folder)).lengths(PROMPT).kept
     scene = Scene(
         1,
         latent_frames * (height // 16) * (width // 16),

@@ -19,7 +19,6 @@ from framewake.errors import InputError, nearest
 
 # Resolution class -> side in pixels of its square bucket. A checkpoint may bring its own table.
 PUBLISHED_RESOLUTIONS: Mapping[str, int] = {"720p": 960, "540p": 720, "360p": 480}
-DEMO_RESOLUTIONS: Mapping[str, int] = {"720p": 128, "540p": 96, "360p": 64}
 
 BUCKET_STEP = 32  # every bucket side is a multiple of this
 MAX_BUCKET_RATIO = 4.0

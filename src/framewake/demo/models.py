@@ -8,7 +8,7 @@ import numpy as np
 
 from framewake.config import ClipTextConfig, ClipVisionConfig, DiTConfig, LlamaConfig, LlavaConfig, VAEConfig
 
-RESOLUTION_BASES = {"720p": 128, "540p": 96, "360p": 64}
+RESOLUTION_BASES = {"720p": 128, "540p": 96, "360p": 64}  # side in pixels of each class's square bucket
 
 VAE = VAEConfig(
     in_channels=3,

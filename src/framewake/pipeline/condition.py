@@ -87,10 +87,6 @@ class TextReader:
         ids, mask = self.tokens(prompt).llava[:2]
         return self.layout.length(ids[0], int(mask.sum()), self.checkpoint.dit.image_interleave)
 
-    def length(self, prompt: str) -> int:
-        """How many text tokens the transformer sees for a prompt."""
-        return self.lengths(prompt).kept
-
     def states(self, parts: Parts, prompts: Sequence[Tokens], semantic: np.ndarray | None, dtype: Dtype) -> TextStates:
         """What the transformer takes, one sample per prompt.
 
