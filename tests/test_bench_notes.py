@@ -1,8 +1,9 @@
-"""Where a benchmark's rows go in docs/measurements.md."""
+"""Where a benchmark's results go: rows into docs/measurements.md, everything into results/."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -28,30 +29,46 @@ What was tried.
 
 
 @pytest.fixture
-def demo_clip(monkeypatch, tmp_path):
-    description = importlib.util.spec_from_file_location("demo_clip", BENCHES / "demo_clip.py")
-    module = importlib.util.module_from_spec(description)
-    description.loader.exec_module(module)
+def record(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHES))
+    module = importlib.import_module("measuring.record")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "NOTES", tmp_path / "measurements.md")
     module.NOTES.write_text(NOTES)
     return module
 
 
-def test_rows_go_below_the_last_one_of_their_table(demo_clip):
-    demo_clip.note(["| 3 | 4 |", "| 5 | 6 |"], "## clip\n")
-    assert demo_clip.NOTES.read_text() == NOTES.replace("| 1 | 2 |\n", "| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n")
+def test_rows_go_below_the_last_one_of_their_table(record):
+    record.note(["| 3 | 4 |", "| 5 | 6 |"], "clip")
+    assert record.NOTES.read_text() == NOTES.replace("| 1 | 2 |\n", "| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n")
 
 
-def test_an_empty_table_gets_its_first_row(demo_clip):
-    demo_clip.note(["| 7 |"], "## startup\n")
-    assert demo_clip.NOTES.read_text() == NOTES + "| 7 |\n"
+def test_an_empty_table_gets_its_first_row(record):
+    record.note(["| 7 |"], "startup")
+    assert record.NOTES.read_text() == NOTES + "| 7 |\n"
 
 
-def test_other_text_goes_to_the_end_of_its_section(demo_clip):
-    demo_clip.note(["", "More words."], "## clip\n")
-    assert demo_clip.NOTES.read_text() == NOTES.replace("What was tried.\n", "What was tried.\n\nMore words.\n")
+def test_other_text_goes_to_the_end_of_its_section(record):
+    record.note(["", "More words."], "clip")
+    assert record.NOTES.read_text() == NOTES.replace("What was tried.\n", "What was tried.\n\nMore words.\n")
 
 
-def test_a_missing_section_is_told(demo_clip):
-    with pytest.raises(SystemExit, match="no section '## other"):
-        demo_clip.note(["| 1 |"], "## other\n")
+@pytest.mark.parametrize("name", ["other", "start"])
+def test_a_missing_section_is_told(record, name):
+    with pytest.raises(SystemExit, match=f"no section '## {name}'"):
+        record.note(["| 1 |"], name)
+
+
+def test_a_record_has_machine_and_versions_and_replaces_the_last_one(record, tmp_path):
+    for seconds in (1, 2):
+        record.write("clip", {"seconds": seconds}, ["| 3 | 4 |"], has_notes=seconds == 2)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["bench-clip.json"]
+    found = json.loads((tmp_path / "results" / "bench-clip.json").read_text())
+    assert found["seconds"] == 2 and found["machine"] and found["versions"]["numpy"] != "not installed"
+    assert record.NOTES.read_text().count("| 3 | 4 |") == 1
+
+
+def test_a_record_that_cannot_be_written_leaves_the_last_one(record):
+    with pytest.raises(UnicodeEncodeError):
+        record.note(["| \ud800 |"], "clip")
+    assert record.NOTES.read_text() == NOTES

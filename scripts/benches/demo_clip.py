@@ -9,20 +9,17 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-NOTES = ROOT / "docs" / "measurements.md"
-RECORD = ROOT / "results" / "bench-demo-clip.json"
-HEADING = "## demo-clip"
+from measuring import record
+from measuring.record import ROOT
+
+NAME = "demo-clip"
 
 
 def main() -> int:
@@ -36,11 +33,8 @@ def main() -> int:
     found = {}
     for engine in arguments.engines:
         found[engine] = [timed(engine) for _ in range(arguments.runs)]
-        sys.stdout.write(line(engine, found[engine]) + "\n")
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(json.dumps({"machine": machine(), "date": today(), "runs": found}, indent=2) + "\n")
-    if not arguments.no_notes:
-        note([line(engine, runs) for engine, runs in found.items()], HEADING)
+    rows = [line(engine, runs) for engine, runs in found.items()]
+    record.write(NAME, {"runs": found}, rows, has_notes=not arguments.no_notes)
     return 0
 
 
@@ -64,37 +58,7 @@ def line(engine: str, runs: list[dict[str, float]]) -> str:
     slowest = max(run["total"] for run in runs)
     version = importlib.metadata.version(engine.partition(":")[0])
     measured = f"{middle['total']:.1f} | {slowest:.1f} | {len(runs)} | {stages}"
-    return f"| {today()} | {engine} {version} | {machine()} | {measured} |"
-
-
-def machine() -> str:
-    """Processor, cores that this process may use, Python."""
-    name = platform.processor() or platform.machine()
-    cpu_info = Path("/proc/cpuinfo")
-    if cpu_info.exists():
-        named = [text.partition(":")[2].strip() for text in cpu_info.read_text().splitlines() if "model name" in text]
-        name = named[0] if named else name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, Python {platform.python_version()}"
-
-
-def today() -> str:
-    """The date in UTC."""
-    return datetime.now(timezone.utc).date().isoformat()
-
-
-def note(rows: list[str], heading: str) -> None:
-    """Add rows of a table below its last one, and anything else at the end of the section."""
-    before, found, after = NOTES.read_text().partition(heading)
-    if not found:
-        raise SystemExit(f"{NOTES} has no section '{heading}'")
-    table, rule, rest = after.partition("\n## ")
-    lines = table.rstrip().split("\n")
-    is_row = [line.startswith("|") for line in lines]
-    # A paragraph may stand behind the table: what follows it would be no part of the table.
-    end = len(lines) - is_row[::-1].index(True) if rows[0].startswith("|") and any(is_row) else len(lines)
-    lines[end:end] = rows
-    NOTES.write_text(before + heading + "\n".join(lines) + "\n" + (rule + rest if rule else ""))
+    return f"| {record.today()} | {engine} {version} | {record.machine()} | {measured} |"
 
 
 if __name__ == "__main__":

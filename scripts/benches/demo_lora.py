@@ -7,7 +7,6 @@ to docs/measurements.md.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from demo_clip import ROOT, machine, note, today
+from measuring import record
 from PIL import Image
 
 from framewake import Pipeline, Request, Result
@@ -26,8 +25,7 @@ from framewake.demo.render import render_frame
 from framewake.demo.sample import UNSEEN
 from framewake.demo.world import Scene, sample_scene
 
-RECORD = ROOT / "results" / "bench-demo-lora.json"
-HEADING = "## demo-lora"
+NAME = "demo-lora"
 VISIBLE = 0.5  # of the trail that should be there
 
 
@@ -45,31 +43,26 @@ def main() -> int:
     pipeline = Pipeline.load("demo", engine=arguments.engine)
     found: dict[str, list[float]] = {"without": [], "with": []}
     followed = {"without": 0, "with": 0}
-    records, rows, started = [], [], time.perf_counter()
+    scenes, rows, started = [], [], time.perf_counter()
     for number in range(arguments.scenes):
         scene = sample_scene(np.random.default_rng(UNSEEN + 50_000 + number), motion=MOVES[number % len(MOVES)])
-        record: dict = {"number": number, "prompt": scene.prompt}
+        entry: dict = {"number": number, "prompt": scene.prompt}
         for kind, loras in (("without", ()), ("with", (f"{arguments.lora}:{arguments.weight:g}",))):
             frames = make_clip(pipeline, scene, number, loras, arguments.steps)
             share, verdict = trail_share(scene, frames), judge(scene, frames)
             found[kind].append(share)
             followed[kind] += verdict.follows
-            record[kind] = {"trail": round(share, 3), "follows": verdict.follows, "reason": verdict.reason}
+            entry[kind] = {"trail": round(share, 3), "follows": verdict.follows, "reason": verdict.reason}
             rows.append(np.concatenate(list(frames[::4]), axis=1))
-        records.append(record)
-        trails = f"trail {record['without']['trail']} without, {record['with']['trail']} with"
+        scenes.append(entry)
+        trails = f"trail {entry['without']['trail']} without, {entry['with']['trail']} with"
         sys.stdout.write(f"{number} {scene.prompt!r}: {trails}\n")
         sys.stdout.flush()
     if arguments.sheet:
         Image.fromarray(np.concatenate(rows)).save(arguments.sheet)
-    RECORD.parent.mkdir(exist_ok=True)
-    about = {"machine": machine(), "date": today(), "engine": arguments.engine, "weight": arguments.weight}
-    seconds = round(time.perf_counter() - started, 1)
-    RECORD.write_text(json.dumps(about | {"seconds": seconds, "scenes": records}, indent=2) + "\n")
+    about = {"engine": arguments.engine, "weight": arguments.weight, "seconds": time.perf_counter() - started}
     lines = [line(arguments, kind, found[kind], followed[kind]) for kind in found]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if not arguments.no_notes:
-        note(lines, HEADING)
+    record.write(NAME, about | {"scenes": scenes}, lines, has_notes=not arguments.no_notes)
     return 0
 
 
@@ -79,7 +72,7 @@ def line(arguments: argparse.Namespace, kind: str, shares: list[float], followed
     count = len(shares)
     spread = f"{statistics.median(shares):.2f} | {min(shares):.2f} | {max(shares):.2f}"
     name = kind if kind == "without" else f"with, weight {arguments.weight:g}"
-    return f"| {today()} | {arguments.engine} | {name} | {visible}/{count} | {spread} | {followed}/{count} |"
+    return f"| {record.today()} | {arguments.engine} | {name} | {visible}/{count} | {spread} | {followed}/{count} |"
 
 
 def make_clip(pipeline: Pipeline, scene: Scene, seed: int, loras: tuple[str, ...], steps: int | None) -> np.ndarray:

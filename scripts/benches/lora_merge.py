@@ -1,13 +1,12 @@
 """What a LoRA costs each step when its merged weights are not kept: one single block of the published size.
 
-The block has bfloat16 weights, as when it streams; the LoRA adapts its three layers with rank 64. Adds one line an
-engine to docs/measurements.md.
+The block has bfloat16 weights, as when it streams; the LoRA adapts its three layers with rank 64. Writes
+results/bench-lora-merge.json and adds one line an engine to docs/measurements.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import statistics
 import sys
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from demo_clip import machine, note, today
+from measuring import record
 
 from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT
@@ -26,7 +25,7 @@ from framewake.weights.lora.view import LoraView
 from framewake.weights.store import Resident
 from framewake.weights.writing import write_tensors
 
-HEADING = "## lora-merge"
+NAME = "lora-merge"
 BLOCK = "single_blocks.0"
 RANK = 64
 
@@ -39,14 +38,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
     arguments = parser.parse_args()
-    rows = [row(name, arguments.runs) for name in arguments.engines]
-    sys.stdout.write("\n".join(rows) + "\n")
-    if not arguments.no_notes:
-        note(rows, HEADING)
+    found = {name: merged(name, arguments.runs) for name in arguments.engines}
+    rows = [row(name, *seconds, arguments.runs) for name, seconds in found.items()]
+    record.write(NAME, {"seconds": found}, rows, has_notes=not arguments.no_notes)
     return 0
 
 
-def row(name: str, runs: int) -> str:
+def merged(name: str, runs: int) -> tuple[float, float]:
     """Median seconds of a merge, and of handing out a block whose merged weights are kept."""
     engine = engines.get(name)
     targets = targets_for(HUNYUAN_DIT)
@@ -55,9 +53,13 @@ def row(name: str, runs: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         lora = open_lora(written(Path(folder) / "a.safetensors", shapes), targets)
         anew, kept = (LoraView(engine, base, [lora], keeps=keeps) for keeps in (False, True))
-        seconds = [timed(engine, view, runs) for view in (anew, kept)]
-    version = importlib.metadata.version(name.partition(":")[0])
-    return f"| {today()} | {name} {version} | {machine()} | {seconds[0]:.3f} | {seconds[1]:.6f} | {runs} |"
+        return timed(engine, anew, runs), timed(engine, kept, runs)
+
+
+def row(name: str, anew: float, kept: float, runs: int) -> str:
+    """A row of the table."""
+    version = record.versions()[name.partition(":")[0]]
+    return record.line([f"{name} {version}", record.machine(), f"{anew:.3f}", f"{kept:.6f}", str(runs)])
 
 
 def written(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:

@@ -21,9 +21,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo_clip import ROOT, machine, today
 from measuring import clocks, record
 from measuring.clip_floor import PROMPT, clip_work
+from measuring.record import ROOT
 
 if TYPE_CHECKING:
     from measuring.floors import Ceilings
@@ -153,7 +153,7 @@ def line(engine: str, name: str, found: dict) -> str:
     time = f"{found['expected_seconds']:.1f} | {found['seconds']:.1f} | "
     time += f"{found['expected_seconds'] / found['seconds'] - 1:+.0%} | {found['floor']:.2f} | "
     time += f"{found['floor'] / found['seconds']:.0%}"
-    return f"| {today()} | {engine} {version} | {name} | {memory} | {time} | {machine()} |"
+    return f"| {record.today()} | {engine} {version} | {name} | {memory} | {time} | {record.machine()} |"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import json
 import multiprocessing
 import os
 import statistics
@@ -21,7 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from demo_clip import ROOT, machine, note, today
+from measuring import record
+from measuring.record import ROOT
 from PIL import Image
 
 from framewake import Pipeline, Request, Result
@@ -32,9 +32,8 @@ from framewake.demo.sample import UNSEEN
 from framewake.demo.world import MOTIONS, sample_scene
 from framewake.media.quality import compare
 
-RECORD = ROOT / "results" / "bench-quality.json"
 PICTURE = ROOT / "docs" / "images" / "cache-frontier.png"
-HEADING = "## quality"
+NAME = "quality"
 FULL = "full"
 CONTROL = "fewer steps"
 CACHES = (
@@ -82,16 +81,14 @@ def main() -> int:
             seconds = time.perf_counter() - started
             sys.stdout.write(f"scene {number} of {given.scenes}, {seconds:.0f} s\n")
             sys.stdout.flush()
-    rows = summary(clips, work.steps)
-    about = {"machine": machine(), "date": today(), "seconds": round(time.perf_counter() - started, 1)}
-    RECORD.parent.mkdir(exist_ok=True)
-    RECORD.write_text(json.dumps(about | {"work": work._asdict(), "summary": rows, "clips": clips}, indent=1) + "\n")
+    rows = summary(clips)
+    seconds = round(time.perf_counter() - started, 1)
+    content = {"seconds": seconds, "work": work._asdict(), "summary": rows, "clips": clips}
     lines = table(rows, work.steps)
-    title = f"{today()}, {work.engine}, {work.resolution} class, {work.frames} frames, {given.scenes} scenes:"
+    title = f"{record.today()}, {work.engine}, {work.resolution} class, {work.frames} frames, {given.scenes} scenes:"
     text = ["", title, "", *lines, "", verdict(rows, work.steps)]
-    sys.stdout.write("\n".join(text) + "\n")
+    record.write(NAME, content, text, has_notes=not given.no_notes)
     if not given.no_notes:
-        note(text, HEADING)
         draw(rows, work, given.scenes)
     return 0
 
@@ -146,7 +143,7 @@ def scene_figures(number: int) -> list[dict]:
 # --- what came out
 
 
-def summary(clips: list[dict], steps: int) -> list[dict]:
+def summary(clips: list[dict]) -> list[dict]:
     """Means over scenes for each way, with its margin over the control at the same cost."""
     names = list(dict.fromkeys(clip["name"] for clip in clips))
     rows = []

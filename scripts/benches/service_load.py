@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from demo_clip import ROOT, machine, note, today
+from measuring import record
 from measuring.load_checks import Memory, check_files, check_states, percentile
 from measuring.load_server import Hooks, Server
+from measuring.record import ROOT
 
-RECORD = ROOT / "results" / "bench-service-load.json"
-HEADING = "## service-load"
+NAME = "service-load"
 FINAL = {"completed", "failed", "cancelled"}
 SEEDS = 8  # equal seeds must give equal clips, whatever happened on the way
 STATUS_MS, GROWTH = 50.0, 0.05
@@ -173,7 +173,7 @@ def line(found: dict[str, Any]) -> str:
     times = f"{found['status_p50_ms']} / {found['status_p99_ms']} / {found['status_max_ms']}"
     verdict = "; ".join(found["problems"]) or "all targets met"
     load = f"{found['clients']} x {found['jobs']}"
-    return f"| {today()} | {machine()} | {load} | {found['seconds']} | {ends} | {times} | {memory} | {verdict} |"
+    return record.line([record.machine(), load, str(found["seconds"]), ends, times, memory, verdict])
 
 
 def main() -> int:
@@ -195,12 +195,8 @@ def main() -> int:
         hooks = stack.enter_context(Hooks())
         server = stack.enter_context(Server(folder, arguments.engine))
         found = asyncio.run(measure(server, hooks, arguments))
-    text = line(found)
-    sys.stdout.write(json.dumps(found, indent=2) + "\n" + text + "\n")
-    if not arguments.no_notes:
-        RECORD.parent.mkdir(exist_ok=True)
-        RECORD.write_text(json.dumps({"machine": machine(), "date": today(), **found}, indent=2) + "\n")
-        note([text], HEADING)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    record.write(NAME, found, [line(found)], has_notes=not arguments.no_notes)
     return 1 if found["problems"] else 0
 
 

@@ -65,7 +65,6 @@ class Watch:
 
     def __init__(self) -> None:
         self.others: float | None = None
-        self.load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
     def __enter__(self) -> Watch:
         self._before = _busy_seconds(), _own_seconds(), time.perf_counter()

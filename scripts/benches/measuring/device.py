@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +79,4 @@ def device_name(engine: Engine) -> str:
         import torch
 
         return torch.cuda.get_device_name(engine.device)
-    info = Path("/proc/cpuinfo")
-    named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return named[0] if named else platform.machine()
+    return record.processor()

@@ -6,17 +6,20 @@ import argparse
 import importlib.metadata
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from demo_clip import ROOT, machine, note, today
-
+ROOT = Path(__file__).parents[3]
+NOTES = ROOT / "docs" / "measurements.md"
 PACKAGES = ("framewake", "torch", "mindspore", "diffusers", "transformers", "numpy")
 
 
 def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """Options that every side-by-side benchmark has."""
+    """Options that every benchmark of several rounds has."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--rounds", type=int, default=rounds, help="how often each program runs, in turns")
     options.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
@@ -32,6 +35,25 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def machine() -> str:
+    """Processor, cores that this process may use, Python."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor()}, {cores} cores, Python {platform.python_version()}"
+
+
+def processor() -> str:
+    """The processor as a person knows it."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def today() -> str:
+    """The date in UTC."""
+    return datetime.now(timezone.utc).date().isoformat()
 
 
 def setting() -> dict[str, Any]:
@@ -55,8 +77,30 @@ def write(name: str, content: dict[str, Any], rows: list[str], *, has_notes: boo
     """Show the rows, keep everything as JSON, and add the rows to the section of this benchmark."""
     place = ROOT / "results" / f"bench-{name}.json"
     place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps(setting() | content, indent=2) + "\n")
+    replace_text(place, json.dumps(setting() | content, indent=2) + "\n")
     sys.stdout.write("".join(f"{row}\n" for row in rows))
     sys.stdout.flush()
     if has_notes:
-        note(rows, f"## {name}\n")
+        note(rows, name)
+
+
+def note(rows: list[str], name: str) -> None:
+    """Add rows of a table below its last one, and anything else at the end of the section."""
+    heading = f"\n## {name}\n"
+    before, found, after = NOTES.read_text().partition(heading)
+    if not found:
+        raise SystemExit(f"{NOTES} has no section '## {name}'")
+    table, rule, rest = after.partition("\n## ")
+    lines = table.rstrip().split("\n")
+    is_row = [line.startswith("|") for line in lines]
+    # A paragraph may stand behind the table: what follows it would be no part of the table.
+    end = len(lines) - is_row[::-1].index(True) if rows[0].startswith("|") and any(is_row) else len(lines)
+    lines[end:end] = rows
+    replace_text(NOTES, before + heading + "\n".join(lines) + "\n" + (rule + rest if rule else ""))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that is whole at any moment: what stands in it took hours."""
+    part = path.with_name(f"{path.name}.partial")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

@@ -20,6 +20,7 @@ from framewake.demo.world import (
     pose,
 )
 
+LEAST_PSNR, MOST_COLOUR_ERROR = 28.0, 12.0  # dB of the first frame; levels of 255
 BLEND_LEVELS = 28.0  # of 255, over three channels: what blends of two pairs of colours may be told apart by
 # A shape's outline looks the same after this part of a turn.
 _SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
@@ -40,7 +41,11 @@ class Track:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found. Units: ``first_frame_psnr`` in dB, ``colour_error`` in levels of 255."""
+    """What was found.
+
+    Units: ``first_frame_psnr`` in dB; ``colour_error`` in levels of 255: mean over frames, of the colour channel and of
+    the shape where it is largest.
+    """
 
     follows: bool
     reason: str
@@ -49,8 +54,19 @@ class Verdict:
     is_whole: bool
 
     @property
+    def is_near_the_picture(self) -> bool:
+        """Whether the clip begins with its picture."""
+        return self.first_frame_psnr >= LEAST_PSNR
+
+    @property
+    def keeps_colours(self) -> bool:
+        """Whether every shape has the colour that it should have."""
+        return self.colour_error < MOST_COLOUR_ERROR
+
+    @property
     def is_good(self) -> bool:
-        return self.follows and self.is_whole and self.first_frame_psnr >= 28 and self.colour_error < 12
+        """Whether nothing at all is wrong."""
+        return self.follows and self.is_whole and self.is_near_the_picture and self.keeps_colours
 
 
 def judge(scene: Scene, frames: np.ndarray) -> Verdict:
