@@ -5,30 +5,55 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from framewake import engine as engines
 from framewake.demo.recipe import ADOPT, STEPS, run_step
+from framewake.demo.sample import look
+from framewake.errors import FramewakeError, InputError, exit_code
+
+LOOK, LOOK_PX = "look", (128, 128)
 
 
-def main() -> int:
-    """Run one step of the recipe, or all that are not done yet."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one step of the recipe, or all that are not done yet; the exit code, as ``framewake`` has it."""
     parser = argparse.ArgumentParser(prog="python -m framewake.demo", description=__doc__)
     parser.add_argument(
         "step",
-        choices=[*STEPS, ADOPT, "all"],
-        help="a step of the recipe, all in order, or adopt: the shipped weights as a start",
+        choices=[*STEPS, ADOPT, LOOK, "all"],
+        help="a step of the recipe, all in order, adopt: the shipped weights as a start, or look: clips of every "
+        "motion as training stands now, judged, and shown in look.png",
     )
     parser.add_argument("folder", type=Path, help="where the run keeps its state; an interrupted run goes on there")
     parser.add_argument("--engine", default="torch:cpu")
     parser.add_argument("--seconds", type=float, help="train for another time than the recipe's")
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    engine = engines.get(arguments.engine)
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    for step in STEPS if arguments.step == "all" else [arguments.step]:
-        run_step(step, engine, arguments.folder, seconds=arguments.seconds)
+    try:
+        run(given.step, given.engine, given.folder, seconds=given.seconds)
+    except FramewakeError as error:
+        sys.stderr.write(f"framewake.demo: {error}\n")
+        return exit_code(error)
     return 0
+
+
+def run(step: str, engine_name: str, folder: Path, *, seconds: float | None) -> None:
+    """What the command line asks for.
+
+    Raises: InputError for a folder that is none, or a time that is none.
+    """
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise InputError(f"--seconds is {seconds:g}: expected more than 0; leave it out for the recipe's own time.")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder, which is made if need be.")
+    engine = engines.get(engine_name)
+    if step == LOOK:
+        look(engine, folder, size_px=LOOK_PX, per_motion=1)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in STEPS if step == "all" else [step]:
+        run_step(each, engine, folder, seconds=seconds)
 
 
 if __name__ == "__main__":

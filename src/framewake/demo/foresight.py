@@ -20,6 +20,7 @@ from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import coverage, render_frame
 from framewake.demo.transformer import Batch, Model, Texts, draw_sigma, part, rope_of
+from framewake.demo.windows import to_pixels
 from framewake.demo.world import MOTIONS, Scene, acting, pose, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import clip_pixels
@@ -140,8 +141,8 @@ class FirstFrames:
     def _add(self, rng: np.random.Generator) -> None:
         scenes = [sample_scene(rng, pairs=PAIRS) for _ in range(NEW_PICTURES)]
         frames = np.stack([render_frame(scene, SIDE, SIDE, 0.0) for scene in scenes])
-        pixels = (frames.transpose(0, 3, 1, 2)[:, :, None] / np.float32(127.5) - 1).astype(np.float32)
-        means = self.engine.numpy(self.vae.encode(self.vae_weights, self.engine.asarray(pixels))[0])
+        pixels = self.engine.asarray(to_pixels(frames[:, None]))
+        means = self.engine.numpy(self.vae.encode(self.vae_weights, pixels)[0])
         self.scenes += scenes
         self.latents += list(means.astype(np.float32) * np.float32(self.scale))
         self.pictures += [clip_pixels(Image.fromarray(frame), LLAVA_SIDE) for frame in frames]

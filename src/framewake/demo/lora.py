@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from pathlib import Path
 
 from framewake.demo.lora_clips import write_clips
@@ -60,5 +62,7 @@ def make_lora(engine: Engine, folder: Path, *, seconds: float | None = None) -> 
     if not target.exists():
         raise InputError(f"{target} was not written: the training ended before its first update.")
     LORA.parent.mkdir(exist_ok=True)
-    LORA.write_bytes(target.read_bytes())
+    partial = LORA.with_suffix(".partial")
+    shutil.copyfile(target, partial)
+    os.replace(partial, LORA)
     log.info("%s: %.2f MB", LORA, LORA.stat().st_size / 1e6)

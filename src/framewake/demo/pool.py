@@ -17,7 +17,8 @@ from PIL import Image
 
 from framewake.demo import models
 from framewake.demo.render import render_frame
-from framewake.demo.state import load_state
+from framewake.demo.state import begun_state
+from framewake.demo.windows import to_pixels
 from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene, write_prompt
 from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.media.image import clip_crop
@@ -69,8 +70,7 @@ def fill(
         latents, pictures = [], []
         for scene in scenes:
             frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])
-            pixels = (frames.transpose(0, 3, 1, 2)[:, :, None] / np.float32(127.5) - 1).astype(np.float32)
-            means = engine.numpy(vae.encode(weights, engine.asarray(pixels))[0])
+            means = engine.numpy(vae.encode(weights, engine.asarray(to_pixels(frames[:, None])))[0])
             latents.append(means[:, :, 0].swapaxes(0, 1))
             pictures.append(clip_crop(Image.fromarray(frames[0]), LLAVA_SIDE))
         prompts = [[scene.prompt, *(write_prompt(rng, scene) for _ in range(PROMPTS_PER_CLIP - 1))] for scene in scenes]
@@ -94,7 +94,10 @@ def read_shard(path: Path) -> Shard:
 
 
 def frozen_vae(engine: Engine, folder: Path):
-    """The autoencoder and its weights for encoding, bfloat16 where that is quicker."""
-    state = load_state(folder / "vae.safetensors")
+    """The autoencoder and its weights for encoding, bfloat16 where that is quicker.
+
+    Raises: InputError when it has not been trained yet.
+    """
+    state = begun_state(folder / "vae.safetensors")
     kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
     return CausalVAE(engine, models.VAE), {n: engine.cast(engine.asarray(v), kind) for n, v in state.average.items()}

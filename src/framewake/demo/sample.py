@@ -13,7 +13,8 @@ from framewake.demo import models, transformer
 from framewake.demo.follow import judge
 from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import render_frame
-from framewake.demo.state import load_state
+from framewake.demo.state import begun_state, read_scale
+from framewake.demo.windows import to_pixels
 from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_pixels
@@ -23,21 +24,25 @@ from framewake.sampling.flow import euler_step, schedule
 from framewake.weights.store import Resident
 
 log = logging.getLogger(__name__)
-UNSEEN = 900_000  # seeds from here on are never trained on
+UNSEEN = 900_000  # seeds from here on are judged, and never trained on
+LOOKED_AT = 800_000  # those of looks: a run that is chosen by what is judged seems better than it is
 
 
 def look(engine: Engine, folder: Path, *, size_px: tuple[int, int], per_motion: int, steps: int = 12) -> None:
-    """Sample scenes of every motion, judge them, and write a contact sheet ``look.png`` into the folder."""
-    texts = transformer.Texts(folder)
-    model = transformer.Model(engine, texts)
-    state, vae_state = load_state(folder / "dit.safetensors"), load_state(folder / "vae.safetensors")
+    """Sample scenes of every motion, judge them, and write a contact sheet ``look.png`` into the folder.
+
+    Units: ``size_px`` is height and width.
+    Raises: InputError when there is nothing to look at yet.
+    """
+    state, vae_state = begun_state(folder / "dit.safetensors"), begun_state(folder / "vae.safetensors")
+    model = transformer.Model(engine, transformer.Texts(folder))
     weights = {n: engine.asarray(a) for n, a in state.average.items()}
     vae, vae_weights = CausalVAE(engine, models.VAE), {n: engine.asarray(a) for n, a in vae_state.average.items()}
-    scale = float((folder / "scale.txt").read_text())
+    scale = read_scale(folder)
     good: dict[str, list[bool]] = defaultdict(list)
     rows = []
     for number, motion in enumerate(MOTIONS * per_motion):
-        scene = sample_scene(np.random.default_rng(UNSEEN + number), size_px[1] / size_px[0], motion=motion)
+        scene = sample_scene(np.random.default_rng(LOOKED_AT + number), size_px[1] / size_px[0], motion=motion)
         frames = clip_of(engine, (model, weights, vae, vae_weights, scale), scene, size_px, steps)
         verdict = judge(scene, frames)
         good[motion].append(verdict.follows)
@@ -53,7 +58,7 @@ def clip_of(engine: Engine, parts: tuple, scene: Scene, size_px: tuple[int, int]
     """Frames (F, H, W, 3) uint8 of one scene from its first frame and prompt."""
     model, weights, vae, vae_weights, scale = parts
     first = render_frame(scene, *size_px, 0.0)
-    pixels = engine.asarray((first.transpose(2, 0, 1)[None, :, None] / np.float32(127.5) - 1).astype(np.float32))
+    pixels = engine.asarray(to_pixels(first[None, None]))
     image = engine.numpy(vae.encode(vae_weights, pixels)[0] * scale)
     shape = (1, 16, (FULL_FRAMES - 1) // 4 + 1, size_px[0] // 8, size_px[1] // 8)
     noise = np.random.default_rng(3).standard_normal(shape).astype(np.float32)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from framewake.engine.contract import Engine, Weights
+from framewake.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,30 @@ def save_state(path: Path, engine: Engine, *, weights: Weights, average: Weights
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
     os.replace(partial, path)
+
+
+def begun_state(path: Path) -> TrainingState:
+    """The state in a file that an earlier step has written.
+
+    Raises: InputError when the run has not come so far.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path} is not there: run the steps before this one first (`python -m framewake.demo all {path.parent}`), "
+            "or begin with the shipped weights (the step adopt)."
+        )
+    return load_state(path)
+
+
+def read_scale(folder: Path) -> float:
+    """The factor that gives latents unit variance, measured when the encoder was settled.
+
+    Raises: InputError when it has not been yet.
+    """
+    path = folder / "scale.txt"
+    if not path.exists():
+        raise InputError(f"{path} is not there: run the step freeze first, or adopt.")
+    return float(path.read_text())
 
 
 def load_state(path: Path) -> TrainingState | None:
