@@ -40,8 +40,9 @@ class Stage(NamedTuple):
 
 
 PICTURES = (Turn(64, 1, 32, 64), Turn(128, 1, 8, 128), Turn(96, 1, 14, 96))
-SHAPES = Turn(128, 9, 4, 64)
-CLIPS = (SHAPES, SHAPES, Turn(128, 9, 1, 128), SHAPES, SHAPES, Turn(96, 17, 1, 96), SHAPES, SHAPES, Turn(64, 33, 1, 64))
+SHAPES, LONG = Turn(128, 9, 4, 64), Turn(128, 33, 1, 64)
+WHOLE = Turn(128, 9, 1, 128), Turn(96, 17, 1, 96), Turn(64, 33, 1, 64)
+CLIPS = (SHAPES, LONG, SHAPES, WHOLE[0], SHAPES, LONG, SHAPES, WHOLE[1], LONG, WHOLE[2])
 STAGES = {
     "pictures": Stage(1500, 1.5e-3, 1e-4, PICTURES, True),
     "decoder": Stage(3700, 1e-3, 1.5e-4, CLIPS, False),

@@ -21,6 +21,7 @@ PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for
 SHAPE_WEIGHT = 8.0  # added where a shape is: what is in doubt is to have its colour
 MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
 MISSED = 0.5  # share of windows that are taken from those
+FROM_START = 0.6  # share of windows that begin with a clip's first frame: it has no misses, and what follows can see it
 DRAWN = (*MOTIONS, "bounce", "bounce")  # what moves fastest tears most easily
 CELL = 8  # pixels of a side that become one of the latents'
 
@@ -95,7 +96,7 @@ def draw_noisy(rng: np.random.Generator, turn: Turn) -> Part:
 
 def draw_moments(rng: np.random.Generator, frames: int) -> list[float]:
     """When successive frames of a clip are, from 0 to 1; they begin anywhere in it, often at its beginning."""
-    first = 0 if rng.random() < 0.3 else int(rng.integers(0, FULL_FRAMES - frames + 1))
+    first = 0 if rng.random() < FROM_START else int(rng.integers(0, FULL_FRAMES - frames + 1))
     return [(first + i) / (FULL_FRAMES - 1) for i in range(frames)]
 
 
@@ -104,7 +105,7 @@ def draw_miss(rng: np.random.Generator, paths: list[Path], frames: int) -> Part:
     with np.load(paths[int(rng.integers(len(paths)))], allow_pickle=False) as file:
         clip, ground, miss = file["frames"], file["ground"], file["miss"]
     count = 1 + (frames - 1) // 4
-    first = 0 if rng.random() < 0.3 else int(rng.integers(0, miss.shape[1] - count + 1))
+    first = 0 if rng.random() < FROM_START else int(rng.integers(0, miss.shape[1] - count + 1))
     return Part(clip[4 * first : 4 * first + frames], ground, miss[:, first : first + count].astype(np.float32))
 
 
