@@ -3,16 +3,23 @@
 A tile is kept as slabs, short runs of frames that fit into a processor's cache. Convolutions are causal, so each hands
 the frames that the next slab sees on to it. Only normalisation looks at all frames: it goes over the slabs twice, once
 for its statistics. Blocks use their slabs up, so that what has been read is free for what is being made.
+
+Where they are large enough for it, the first two frames are slabs of their own. Their convolutions see the first frame
+three times and twice: with those taps summed beforehand they take a third and two thirds of the products.
 """
 
 from __future__ import annotations
 
+import itertools
+
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
-from framewake.models.vae_blocks import NORM_EPS, GroupNorm, Resnet, Upsample
+from framewake.models.vae_blocks import NORM_EPS, GroupNorm, MidBlock, Resnet, Upsample
 from framewake.nn.convolution import CausalConv3d
 
 NUMBERS = 1 << 20  # of a slab: 4 MiB in float32
+LARGE = 1 << 17  # numbers of a frame for which a third of a convolution is more than what a slab costs
+OPENING = 2  # frames whose convolutions reach before the clip
 
 Slabs = list[Tensor]
 Moments = list[tuple[Tensor, Tensor, int]]
@@ -32,7 +39,7 @@ def decode(vae: CausalVAE, w: Weights, latents: Tensor, *, numbers: int = NUMBER
         return vae.decode(w, latents)
     engine, decoder = vae.engine, vae.decoder
     x = vae.post_quant(w, engine.cast(latents, engine.dtype(w["post_quant_conv.weight"])))
-    slabs = cut(decoder.mid(w, decoder.conv_in(w, x)), numbers)
+    slabs = _middle(w, decoder.mid, decoder.conv_in(w, x), numbers)
     for block in (block for level in decoder.levels for block in level):
         slabs = _resnet(w, block, slabs) if isinstance(block, Resnet) else _upsample(w, block, slabs, numbers)
     convolve = _Carried(w, decoder.norm_out, decoder.conv_out, [moments_of(engine, x) for x in slabs])
@@ -43,14 +50,23 @@ def decode(vae: CausalVAE, w: Weights, latents: Tensor, *, numbers: int = NUMBER
 
 def cut(x: Tensor, numbers: int) -> Slabs:
     """A clip as slabs of at most so many numbers, or of one frame."""
+    return _cut(x, max(1, numbers // max(1, _of_frame(x))), 0)
+
+
+def opened(x: Tensor, numbers: int) -> Slabs:
+    """The same for a clip with its first frame, and with large frames that have openings alone."""
+    return _cut(x, max(1, numbers // max(1, _of_frame(x))), OPENING if _of_frame(x) >= LARGE else 0)
+
+
+def _cut(x: Tensor, each: int, alone: int) -> Slabs:
     frames = x.shape[2]
-    each = max(1, numbers // max(1, _numbers(x) // frames))
-    return [x[:, :, first : first + each] for first in range(0, frames, each)]
+    starts = [*range(min(alone, frames)), *range(alone, frames, each), frames]
+    return [x[:, :, start:stop] for start, stop in itertools.pairwise(starts)]
 
 
-def _numbers(x: Tensor) -> int:
-    batch, channels, frames, height, width = x.shape
-    return batch * channels * frames * height * width
+def _of_frame(x: Tensor) -> int:
+    batch, channels, _, height, width = x.shape
+    return batch * channels * height * width
 
 
 class _Carried:
@@ -65,11 +81,25 @@ class _Carried:
         self.gain, self.shift = _affine(w, norm, moments)
         self.weight, self.bias = w[conv.weight], w[conv.bias]
         self.before: Tensor | None = None
+        self.done = 0
 
     def __call__(self, x: Tensor) -> Tensor:
+        is_opening = self.done < OPENING and x.shape[2] == 1
+        weight = opening(self.engine, self.weight, self.done) if is_opening else self.weight
+        self.done += x.shape[2]
         x = self.engine.window(x, self.gain, self.shift, self.before, "silu")
         self.before = x[:, :, -2:]
-        return self.engine.conv3d(x, self.weight, self.bias)
+        return self.engine.conv3d(x[:, :, 3 - weight.shape[2] :], weight, self.bias)
+
+
+def opening(engine: Engine, weight: Tensor, frame: int) -> Tensor:
+    """The taps for a clip's first frame (0) or second (1): those that see the first frame are one.
+
+    Shapes: weight (O, I, 3, h, w) -> (O, I, 1 + frame, h, w). Precision: summed in float32.
+    """
+    first, middle, last = engine.split(engine.cast(weight, "float32"), (1, 1, 1), 2)
+    taps = first + middle + last if frame == 0 else engine.concat([first + middle, last], 2)
+    return engine.cast(taps, engine.dtype(weight))
 
 
 def _affine(w: Weights, norm: GroupNorm, moments: Moments) -> tuple[Tensor, Tensor]:
@@ -103,6 +133,14 @@ def moments_of(engine: Engine, x: Tensor) -> tuple[Tensor, Tensor, int]:
     return (*engine.moments(x), x.shape[2])
 
 
+def _middle(w: Weights, block: MidBlock, x: Tensor, numbers: int) -> Slabs:
+    """The resnets and the attention between them, of a clip in one piece."""
+    slabs = _resnet(w, block.resnets[0], opened(x, numbers))
+    if block.has_attention:
+        slabs = opened(block.attention(w, block.attention.engine.concat(slabs, 2)), numbers)
+    return _resnet(w, block.resnets[1], slabs)
+
+
 def _resnet(w: Weights, block: Resnet, slabs: Slabs) -> Slabs:
     """A resnet; its slabs are used up."""
     engine = block.norm1.engine
@@ -124,15 +162,21 @@ def _resnet(w: Weights, block: Resnet, slabs: Slabs) -> Slabs:
 def _upsample(w: Weights, block: Upsample, slabs: Slabs, numbers: int) -> Slabs:
     """An enlargement, in pieces that are slabs afterwards; the slabs before are used up."""
     engine, factors = block.engine, block.factors
+    sides = (1, factors[1], factors[2])  # the first frame stays one in time
+    slabs[:1] = _cut(slabs[0], max(1, slabs[0].shape[2] - 1), 1)
+    weight, bias = block.places(w, sides, is_clip=False)
+    x = engine.pad(slabs[0], [(0, 0), (1, 1), (1, 1)], mode="replicate")
+    grown = [engine.interleave(engine.conv3d(x, weight, bias), sides)]
     weight, bias = block.places(w, factors, is_clip=True)
-    taps, before = weight.shape[2], None
-    grown: Slabs = []
+    taps = weight.shape[2]
+    before = engine.concat([x] * (taps - 1), 2) if taps > 2 else x
     slabs.reverse()
+    slabs.pop()
     while slabs:
         for piece in cut(slabs.pop(), numbers // (factors[0] * factors[1] * factors[2])):
-            x = engine.pad(piece, [(taps - 1 if before is None else 0, 0), (1, 1), (1, 1)], mode="replicate")
-            x = x if before is None else engine.concat([before, x], 2)
-            start = factors[0] - 1 if before is None else 0
-            grown.append(engine.interleave(engine.conv3d(x, weight, bias), factors, start))
+            x = engine.concat([before, engine.pad(piece, [(0, 0), (1, 1), (1, 1)], mode="replicate")], 2)
+            y = engine.interleave(engine.conv3d(x, weight, bias), factors)
+            is_second = len(grown) == 1 and _of_frame(y) >= LARGE
+            grown += _cut(y, y.shape[2], OPENING - 1 if is_second else 0)
             before = x[:, :, 1 - taps :]
     return grown

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from framewake.cache import parse_cache
+from framewake.models.vae_slabs import usual_numbers
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
@@ -107,7 +108,8 @@ def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:
     config, latent, pace = setup.checkpoint.vae, plan.latent, rates.pace
     tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
     tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
-    decode = sum(decode_operations(config, tile) for tile in tiles)
+    is_in_slabs = usual_numbers(setup.engine) is not None
+    decode = sum(decode_operations(config, tile, is_in_slabs=is_in_slabs) for tile in tiles)
     encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
     if pace is None:
         products = rates.products * PRODUCT_SHARE[setup.engine.kind]

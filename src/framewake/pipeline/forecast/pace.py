@@ -20,6 +20,7 @@ from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import decode_tile
 from framewake.models.vae import CausalVAE
+from framewake.models.vae_slabs import usual_numbers
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.autoencoder import decode_operations, encode_operations
 from framewake.weights.store import Resident
@@ -168,7 +169,8 @@ def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype) -> tuple[Line, 
         seconds = watch.usual("encode", functools.partial(model.encode, weights, picture))
         encode.append((encode_operations(config, pixels), seconds))
         seconds = watch.usual("decode", functools.partial(decode_tile, model, weights, latents))
-        decode.append((decode_operations(config, tile), seconds))
+        is_in_slabs = usual_numbers(engine) is not None
+        decode.append((decode_operations(config, tile, is_in_slabs=is_in_slabs), seconds))
         if 4 * seconds > DEAREST:
             break
     firsts = watch.firsts
