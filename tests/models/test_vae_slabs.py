@@ -11,6 +11,7 @@ from framewake.config import HUNYUAN_VAE
 from framewake.golden import rule
 from framewake.models import tiling, vae_slabs
 from framewake.models.vae import CausalVAE
+from framewake.pipeline.forecast import autoencoder
 
 TOY = replace(HUNYUAN_VAE, latent_channels=4, block_out_channels=(4, 8, 8, 8), layers_per_block=1, norm_groups=2)
 
@@ -36,6 +37,56 @@ def test_slabs_give_the_same_clip(engine, config, size, numbers):
     latents = engine.asarray(rule.input("latents", (2, 4, *size), 1))
     found = engine.numpy(vae_slabs.decode(vae, w, latents, numbers=numbers))
     assert largest(found, engine.numpy(vae.decode(w, latents))) <= 5e-6
+
+
+def test_large_frames_begin_with_slabs_of_their_own(engine, monkeypatch):
+    monkeypatch.setattr(vae_slabs, "LARGE", 1)
+    vae, w = decoder(engine, TOY)
+    latents = engine.asarray(rule.input("latents", (1, 4, 5, 2, 3), 1))
+    assert [int(x.shape[2]) for x in vae_slabs.opened(latents, 2 * 24)] == [1, 1, 2, 1]
+    found = engine.numpy(vae_slabs.decode(vae, w, latents, numbers=700))
+    assert largest(found, engine.numpy(vae.decode(w, latents))) <= 5e-6
+
+
+@pytest.mark.parametrize("frame", [0, 1])
+def test_an_opening_is_what_the_taps_give_over_repeated_frames(engine, frame):
+    weight = engine.asarray(rule.weight("w", (6, 4, 3, 3, 3), 1))
+    clip = engine.asarray(rule.input("x", (1, 4, 2, 5, 5), 1))[:, :, : 1 + frame]
+    repeated = engine.concat([clip[:, :, :1]] * 2 + [clip], 2)[:, :, frame:]
+    expected = engine.numpy(engine.conv3d(repeated, weight))
+    found = engine.numpy(engine.conv3d(clip, vae_slabs.opening(engine, weight, frame)))
+    assert largest(found, expected[:, :, -1:]) <= 1e-6
+
+
+class Counted:
+    """An engine that adds up the operations of its convolutions of three dimensions."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.operations = 0.0
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        found = self.engine.conv3d(x, weight, bias, stride)
+        _, inputs, *taps = weight.shape
+        self.operations += 2.0 * inputs * np.prod(taps) * np.prod(found.shape)
+        return found
+
+
+@pytest.mark.parametrize("least", [1, vae_slabs.LARGE])  # numbers of a frame that is large
+def test_the_forecast_counts_the_operations_of_slabs(engine, monkeypatch, least):
+    monkeypatch.setattr(vae_slabs, "LARGE", least)
+    monkeypatch.setattr(autoencoder, "LARGE", least)
+    counted = Counted(engine)
+    config = replace(TOY, mid_block_attention=False)
+    vae, w = decoder(counted, config)
+    latents = engine.asarray(rule.input("latents", (1, 4, 3, 16, 12), 1))
+    vae_slabs.decode(vae, w, latents, numbers=20000)
+    ratio = counted.operations / autoencoder.decode_operations(config, (3, 16, 12), is_in_slabs=True)
+    assert 1 <= ratio <= 1.1, ratio  # enlargements compute one row and column more
+    assert counted.operations < 0.8 * autoencoder.decode_operations(config, (3, 16, 12))
 
 
 def test_half_precision_keeps_its_type_and_stays_close(engine):
