@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from framewake import engine as engines
-from framewake.demo import foresight, misses, models, pool, recipe, train_vae, transformer, windows
+from framewake.demo import foresight, metric, misses, models, pool, recipe, train_vae, transformer, windows
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.state import load_state, save_state
 from framewake.demo.world import MOTIONS, Scene, Shape, acting, motion_of, sample_scene
@@ -93,6 +93,40 @@ def test_windows_are_cut_from_whole_latents_around_what_matters(engine, tmp_path
     assert part[1].max() == whole[1].max()
     several = source.draw(np.random.default_rng(4), windows.Turn(64, 5, 3, 32))
     assert several[0].shape == (3, 3, 5, 32, 32) and np.ptp(several[1], axis=(1, 2, 3, 4)).min() > 0
+
+
+def test_the_metric_lengthens_the_directions_that_carry_colours(engine):
+    vae = CausalVAE(engine, models.VAE)
+    weights = recipe.as_tensors(engine, recipe.read_all(recipe.open_checkpoint(recipe.CHECKPOINT).tensors("vae")))
+    found = metric.colour_metric(engine, vae, weights)
+    lengths, directions = np.linalg.eigh(found)
+    np.testing.assert_allclose(lengths, [1] * 13 + [metric.COLOUR_WEIGHT**0.5] * 3, rtol=1e-5)
+    pixels = train_vae.sample_pixels(np.random.default_rng(5), 64, 1, 12)  # others than it was fitted on
+    latents = engine.numpy(windows.picture_latents(engine, vae, weights, engine.asarray(pixels))[0])[:, :, 0]
+    colours = pixels.reshape(12, 3, 8, 8, 8, 8).mean((3, 5)).transpose(0, 2, 3, 1).reshape(-1, 3)
+    for chosen, is_told in ((directions[:, -3:], True), (directions[:, :3], False)):
+        seen = latents.transpose(0, 2, 3, 1).reshape(-1, 16) @ chosen
+        seen = np.concatenate([seen, np.ones_like(seen[:, :1])], 1)
+        left = colours - seen @ np.linalg.lstsq(seen, colours, rcond=None)[0]
+        assert (left.std(0).max() < 0.2 * colours.std(0).min()) == is_told
+
+
+def test_a_clips_errors_are_measured_by_the_metric(engine, tmp_path):
+    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+    texts = transformer.Texts(tmp_path)
+    rng = np.random.default_rng(6)
+    ids = texts.ids("the red circle grows")
+    latents = rng.standard_normal((1, 16, 3, 4, 4)).astype(np.float32)
+    batch = transformer.Batch(latents, np.zeros((1, 3, 64, 64), np.float32), *ids, moments=(0, 1, 2))
+    noise = engine.asarray(rng.standard_normal(latents.shape).astype(np.float32))
+    weights = recipe.as_tensors(engine, load_state(tmp_path / "dit.safetensors").weights)
+    only = [np.diag(np.arange(16) == channel).astype(np.float32) for channel in range(16)]
+    values = [
+        float(engine.numpy(model.loss(weights, batch, noise, np.float32([0.5]), np.float32([6.0]))))
+        for model in (transformer.Model(engine, texts, metric=m) for m in (None, *only))
+    ]
+    np.testing.assert_allclose(sum(values[1:]), values[0], rtol=1e-4)
+    assert min(values) > 0
 
 
 def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():

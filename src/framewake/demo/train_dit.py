@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.demo.foresight import HEAD, FirstFrames, Foresight, first_head
+from framewake.demo.metric import colour_metric
 from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, frozen_vae, read_shard
 from framewake.demo.state import load_state, save_state
@@ -111,7 +112,8 @@ class Plan(NamedTuple):
 def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     """Run one stage, from where the folder's state stands; safe to stop and start again."""
     texts = Texts(folder)
-    model = Model(engine, texts)
+    vae = frozen_vae(engine, folder)
+    model = Model(engine, texts, metric=colour_metric(engine, *vae))
     state = load_state(folder / "dit.safetensors")
     first = first_head() | (state.weights if state else model.start(1))
     weights = {n: engine.asarray(a) for n, a in first.items()}
@@ -120,7 +122,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     spent = progress.get(stage, 0.0)
     scale = float((folder / "scale.txt").read_text())
     clips = Clips(folder / "pool", texts, scale, often=plan.often, pairs=plan.pairs)
-    frames = FirstFrames(engine, frozen_vae(engine, folder), texts, scale)
+    frames = FirstFrames(engine, vae, texts, scale)
     plain = (HEAD, "dit.final_layer", "dit.img_in", "llava.language_model.model.embed", "clip.text_model.embeddings")
     optimiser = Muon(engine, weights, plain=plain)
     step, foresight = engine.grad(model.loss), Foresight(model, optimiser)

@@ -66,11 +66,15 @@ class Texts:
 
 
 class Model:
-    """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each."""
+    """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each.
 
-    def __init__(self, engine: Engine, texts: Texts) -> None:
+    ``metric`` (C, C) is what errors of latents are multiplied by before they are squared, the identity if none.
+    """
+
+    def __init__(self, engine: Engine, texts: Texts, *, metric: np.ndarray | None = None) -> None:
         engine = WideAttention(engine)
         self.engine, self.texts = engine, texts
+        self.metric = engine.asarray(np.eye(models.DIT.in_channels, dtype=np.float32) if metric is None else metric)
         self.dit = DiT(engine, models.DIT)
         self.llava = Llava(engine, texts.llava_config)
         self.clip = ClipText(engine, texts.clip_config)
@@ -121,8 +125,9 @@ class Model:
             rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
         )
         error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
-        weight = engine.asarray(clip_weight(batch.latents))
-        return engine.mean(error * error * weight, (0, 1, 2, 3, 4))
+        error = engine.matmul(self.metric, engine.reshape(error, (*error.shape[:2], -1)))
+        weight = engine.asarray(clip_weight(batch.latents)[:, :, 0, 0])
+        return engine.mean(error * error * weight, (0, 1, 2))
 
 
 def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
