@@ -147,6 +147,32 @@ def test_an_empty_path_is_not_this_folder(call, tmp_path, arguments):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["plan", "a.png", "x", "--part", "dit"], 2, ["names no file", "dit=FILE"]),
+        (["lora", "info", "demo/trail"], 3, ["Did you mean 'demo/trails'?"]),
+        (["lora", "info", "gone.safetensors"], 3, ["gone.safetensors: there is no such", "Check the path"]),
+        (["lora", "convert", "demo/trails", "a.bin", "--format", "kohya", "--checkpoint", "demo"], 2, [".safetensors"]),
+        (
+            ["lora", "convert", "demo/trails", "no/a.safetensors", "--format", "kohya", "--checkpoint", "demo"],
+            2,
+            ["no is no folder", "make it first"],
+        ),
+        (["doctor", "--golden", "."], 2, ["holds no golden cases", "tests/golden"]),
+        (["checkpoints", "download", __file__], 2, ["is a file", "name a folder"]),
+        (["checkpoints", "download", "new", "--by-hand", "--mirror", "hf"], 2, ["--mirror is 'hf'", "https://"]),
+    ],
+)
+def test_places_that_are_none(call, picture, tmp_path, arguments, code, words):
+    answer = call(*(picture if argument == "a.png" else argument for argument in arguments))
+    line = answer.err.strip().split("\n")[-1]
+    assert answer.code == code and line.startswith("framewake: "), answer.err
+    for word in words:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_variable_is_one_that_is_not_set(call, picture, monkeypatch):
     monkeypatch.setenv("FRAMEWAKE_CHECKPOINT", "")
     answer = call("plan", picture, PROMPT, "--frames", "5", "--resolution", "360p")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,10 @@ def test_inputs_outside_the_world_get_a_warning():
     scene = sample_scene(np.random.default_rng(2))
     picture = Image.fromarray(render_frame(scene, 96, 96, 0.0))
     assert looks_like_world(picture, scene.prompt) is None
-    assert "prompt" in looks_like_world(picture, "a cat drinks tea")
+    warning = looks_like_world(picture, "a cat drinks tea")
+    assert "prompt" in warning
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    heading = warning.partition("see '")[2].partition("'")[0]
+    assert f"\n## {heading}\n" in readme
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
     assert "picture" in looks_like_world(noise, scene.prompt)

@@ -141,6 +141,7 @@ def download(
     from framewake.weights import download as hub
 
     published = hub.find_published(name)
+    hub.check_places(Path(folder), mirror)
     typer.echo(hub.LICENCE, err=True)
     lines = hub.by_hand(published, Path(folder), mirror=mirror or hub.HUB, revision=revision or "main")
     if is_by_hand:

@@ -306,5 +306,5 @@ def looks_like_world(image: Image.Image | None, prompt: str) -> str | None:
     return (
         f"this {' and '.join(odd)} do{'es' if len(odd) == 1 else ''} not look like what the demonstration checkpoint "
         "knows: one or two plain shapes, and a prompt such as 'the red circle moves right'. For anything else use the "
-        "published weights: --checkpoint FOLDER (see 'Real weights' in the README)."
+        "published weights: --checkpoint FOLDER (see 'With the real weights' in the README)."
     )

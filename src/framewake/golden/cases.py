@@ -12,7 +12,7 @@ from PIL import Image
 
 from framewake.config import Condition, DiTConfig, TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, InputError
 from framewake.golden import rule
 from framewake.pipeline.latents import DAMAGE
 from framewake.weights.files import read_json
@@ -108,9 +108,11 @@ def tensor(engine: Engine, values: Any) -> Tensor:
 def read_cases(folder: str | os.PathLike[str]) -> list[Case]:
     """Every case of a folder, in its order; arrays and weights are not read yet.
 
-    Raises: CheckpointError when the folder is not one of golden cases.
+    Raises: InputError when there are none, CheckpointError when they are not what they should be.
     """
     folder = Path(folder)
+    if not (folder / "cases.json").is_file():
+        raise InputError(f"{folder} holds no golden cases: name a folder with a cases.json, such as tests/golden.")
     content, tensors = read_json(folder / "cases.json"), read_json(folder / "tensors.json")
     if content.get("format") != 1:
         raise CheckpointError(f"{folder / 'cases.json'} has format {content.get('format')!r}; format 1 is expected.")

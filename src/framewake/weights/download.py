@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,17 @@ def find_published(name: str) -> Published:
         if published.name == name:
             return published
     raise InputError(f"no published checkpoint {name!r}: choose {', '.join(names)}.{nearest(name, names)}")
+
+
+def check_places(folder: Path, mirror: str | None) -> None:
+    """Refuse what nothing can be fetched from or put into.
+
+    Raises: InputError for a file in place of a folder, and for a mirror that is no address.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder for the checkpoint, which is made if need be.")
+    if mirror is not None and not re.match(r"https?://[^/]", mirror):
+        raise InputError(f"--mirror is {mirror!r}: expected an address such as https://hf-mirror.com.")
 
 
 def by_hand(published: Published, folder: Path, *, mirror: str = HUB, revision: str = "main") -> list[str]:

@@ -40,8 +40,10 @@ def parse_files(texts: Sequence[str]) -> Files:
     found: dict[str, Path] = {}
     for text in texts:
         name, _, path = text.partition("=")
-        if name not in NAMES or not path:
+        if name not in NAMES:
             raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(NAMES)} for a name.{nearest(name, NAMES)}")
+        if not path:
+            raise InputError(f"{text!r} names no file: write {name}=FILE.")
         if NAMES[name] in found:
             raise InputError(f"{name} is given twice: {found[NAMES[name]]} and {path}.")
         found[NAMES[name]] = Path(path).expanduser()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, InputError
 from framewake.weights.lora.alpha import METADATA_KEY
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.keys import OFFICIAL, Format
@@ -33,9 +33,14 @@ def convert(lora: Lora, path: str | Path, style: Format, rules: Iterable[Rule], 
     ``rules`` and ``shapes`` are the transformer's. Joined pieces that have nothing in common become blocks of
     one larger pair, and such a pair becomes its pieces again; the product stays the same.
     Precision: stored bits are kept; pieces of different types or scales become float32.
-    Raises: CheckpointError when the file cannot be written or already exists.
+    Raises: InputError for another kind of file or a folder that is not there, CheckpointError when the file cannot be
+    written or already exists.
     """
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: the LoRA's file has to end in .safetensors.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} is no folder: make it first, or name another file.")
     if path.exists():
         raise CheckpointError(f"{path} already exists: name another file.")
     modules: dict[str, Piece] = {}

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, nearest
 from framewake.weights.files import TensorFile
 from framewake.weights.lora import foreign
 from framewake.weights.lora.alpha import Alphas, read_alphas
@@ -121,7 +121,11 @@ def lora_file(path: str | os.PathLike[str]) -> TensorFile:
     if not path.exists() and path.parent == Path("demo"):
         path = SHIPPED / f"{path.name}.safetensors"
     if not path.exists():
-        raise CheckpointError(f"{path}: there is no such LoRA file.")
+        shipped = [f"demo/{file.stem}" for file in SHIPPED.glob("*.safetensors")]
+        raise CheckpointError(
+            f"{path}: there is no such LoRA file. Check the path, and a weight, which is a number as in FILE:0.8."
+            f"{nearest(f'demo/{path.stem}', shipped) if path.parent == SHIPPED else ''}"
+        )
     return TensorFile(path)
 
 
