@@ -30,8 +30,8 @@ IN_SLAB = {"host": 7, "device": 3}  # a CPU's library of convolutions keeps copi
 # What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
 CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
 CONVOLUTION_START = {"torch": 0, "mindspore": 100 << 20}
-# Memory that a decode makes a process grow by, over what is alive at once. MindSpore keeps freed memory in the blocks it
-# came in, and in a decoder each size is another one: few of them fit the next tensor.
+# Memory that a decode makes a process grow by, over what is alive at once. MindSpore keeps freed memory in the blocks
+# it came in, and in a decoder each size is another one: few of them fit the next tensor.
 GROWTH = {"torch": 1.0, "mindspore": 1.6}
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
