@@ -150,7 +150,7 @@ def test_an_empty_path_is_not_this_folder(call, tmp_path, arguments):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["plan", "a.png", "x", "--part", "dit"], 2, ["names no file", "dit=FILE"]),
+        (["plan", "a.png", "x", "--part", "dit"], 2, ["names no file", "dit=model.safetensors"]),
         (["lora", "info", "demo/trail"], 3, ["Did you mean 'demo/trails'?"]),
         (["lora", "info", "gone.safetensors"], 3, ["gone.safetensors: there is no such", "Check the path"]),
         (["lora", "convert", "demo/trails", "a.bin", "--format", "kohya", "--checkpoint", "demo"], 2, [".safetensors"]),

@@ -43,7 +43,7 @@ def parse_files(texts: Sequence[str]) -> Files:
         if name not in NAMES:
             raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(NAMES)} for a name.{nearest(name, NAMES)}")
         if not path:
-            raise InputError(f"{text!r} names no file: write {name}=FILE.")
+            raise InputError(f"{text!r} names no file: expected NAME=FILE, such as {name}=model.safetensors.")
         if NAMES[name] in found:
             raise InputError(f"{name} is given twice: {found[NAMES[name]]} and {path}.")
         found[NAMES[name]] = Path(path).expanduser()
