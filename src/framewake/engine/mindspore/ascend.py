@@ -22,6 +22,10 @@ DTYPES = {
 }
 _NAMES = {str(value): key for key, value in DTYPES.items()}
 
+# Operations with a setting: a new object for each call would cost twice what launching it does.
+_TIMES = ops.BatchMatMul()
+_TIMES_TURNED = ops.BatchMatMul(transpose_b=True)
+
 # Scores of one attention call that may exist at a time where no fused kernel is used: 2^26 float32 = 256 MiB.
 SCORES = 1 << 26
 
@@ -231,11 +235,11 @@ class MindsporeEngine:
         parts = []
         for start in range(0, count, step):
             stop = min(start + step, count)
-            scores = ops.BatchMatMul(transpose_b=True)(q[:, :, start:stop], k)
+            scores = _TIMES_TURNED(q[:, :, start:stop], k)
             if mask is not None:
                 part = mask if mask.shape[-2] == 1 else mask[..., start:stop, :]
                 scores = mint.where(part, scores, -30000.0)
-            parts = [*parts, ops.BatchMatMul()(mint.softmax(scores, dim=-1), v)]
+            parts = [*parts, _TIMES(mint.softmax(scores, dim=-1), v)]
         out = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
         return self._swapped(out)
 

@@ -16,6 +16,14 @@ F = mint.nn.functional
 
 _NORM_EPS = 1e-5  # of a batch norm that shall only multiply and add
 
+# Operations with a setting: a new object for each call would cost twice what launching it does.
+_TIMES = ops.MatMul()
+_TIMES_TURNED = ops.MatMul(transpose_b=True)
+_PLUS = ops.BiasAdd()
+_USUAL_EPS = 1e-6
+_LAYER_NORM = ops.LayerNorm(-1, -1, _USUAL_EPS)
+_PER_CHANNEL = ops.BatchNorm(is_training=False, epsilon=_NORM_EPS)
+
 _GELU_LINEAR = 2 * math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715 * _GELU_LINEAR
 
@@ -61,9 +69,9 @@ class MindsporeCpu(MindsporeEngine):
         return ops.gather(x, index, axis)
 
     def linear(self, x, weight, bias=None, activation=None):
-        out = ops.MatMul(transpose_b=True)(mint.reshape(x, (-1, x.shape[-1])), weight)
+        out = _TIMES_TURNED(mint.reshape(x, (-1, x.shape[-1])), weight)
         if bias is not None:
-            out = ops.BiasAdd()(out, bias)  # half the time of a broadcast sum
+            out = _PLUS(out, bias)  # half the time of a broadcast sum
         return mint.reshape(self._activated(out, activation), (*x.shape[:-1], weight.shape[0]))
 
     def conv2d(self, x, weight, bias=None, stride=(1, 1)):
@@ -84,7 +92,8 @@ class MindsporeCpu(MindsporeEngine):
         width = x.shape[-1]
         scale = ops.ones((width,), ms.float32) if weight is None else self.cast(weight, "float32")
         shift = ops.zeros((width,), ms.float32) if bias is None else self.cast(bias, "float32")
-        out = ops.LayerNorm(-1, -1, eps)(self.cast(x, "float32"), scale, shift)[0]
+        norm = _LAYER_NORM if eps == _USUAL_EPS else ops.LayerNorm(-1, -1, eps)
+        out = norm(self.cast(x, "float32"), scale, shift)[0]
         return self.cast(out, self.dtype(x))
 
     def rms_norm(self, x, weight, eps=1e-6):
@@ -93,7 +102,7 @@ class MindsporeCpu(MindsporeEngine):
         # Two broadcast products take six times as long as this one of a column and a row.
         flat = mint.reshape(x, (-1, x.shape[-1]))
         inverse = mint.rsqrt(mint.mean(mint.square(flat), dim=-1, keepdim=True) + eps)
-        gain = ops.MatMul()(inverse, mint.reshape(weight, (1, -1)))
+        gain = _TIMES(inverse, mint.reshape(weight, (1, -1)))
         return mint.reshape(flat * gain, tuple(x.shape))
 
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
@@ -104,14 +113,14 @@ class MindsporeCpu(MindsporeEngine):
         flat = mint.reshape(self.cast(x, "float32"), (rows, -1))
         mean = mint.mean(mint.reshape(mint.mean(flat, dim=1), inside), dim=2, keepdim=True)
         mean = mint.reshape(mint.broadcast_to(mean, inside), (rows,))
-        away = ops.BiasAdd()(mint.reshape(flat, (1, rows, -1, 1)), 0.0 - mean)
+        away = _PLUS(mint.reshape(flat, (1, rows, -1, 1)), 0.0 - mean)
         squares = mint.reshape(mint.square(away), (rows, -1))
         spread = mint.mean(mint.reshape(mint.mean(squares, dim=1), inside), dim=2, keepdim=True)
         gain = mint.broadcast_to(mint.rsqrt(spread + eps), inside)
         gain = mint.reshape(gain * mint.reshape(self.cast(weight, "float32"), (1, *inside[1:])), (rows,))
         shift = mint.reshape(mint.broadcast_to(self.cast(bias, "float32"), (batch, channels)), (rows,))
         none, one = ops.zeros((rows,), ms.float32), ops.full((rows,), 1.0 - _NORM_EPS, dtype=ms.float32)
-        out = ops.BatchNorm(is_training=False, epsilon=_NORM_EPS)(away, gain, shift, none, one)[0]
+        out = _PER_CHANNEL(away, gain, shift, none, one)[0]
         return self.cast(mint.reshape(out, tuple(x.shape)), self.dtype(x))
 
     def gelu(self, x, approximate="none"):

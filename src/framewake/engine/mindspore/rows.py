@@ -21,6 +21,12 @@ FEW = 64  # rows: views of fewer pieces are left to be copied when they are read
 COPIED = 1 << 24  # numbers that are copied at a time: 64 MiB in float32
 
 
+# Operations with a setting: a new object for each call would cost twice what launching it does.
+_TIMES = ops.MatMul()
+_PLUS = ops.BiasAdd(data_format="NCDHW")
+_SUM = ops.UnsortedSegmentSum()
+
+
 def conv3d(x, weight, bias, stride):
     """Convolution as pictures: taps of time are further channels, of the result where that is narrow."""
     channels, taps, height, width = weight.shape[1:]
@@ -54,10 +60,10 @@ def _summed(x, weight, bias, stride):
         index = _frames_seen(batch, channels, length, 1, (start, made + taps - 1, 1))
         y = mint.reshape(ops.gather(flat, index, 0), (-1, channels, x.shape[3], x.shape[4]))
         y = mint.reshape(ops.conv2d(y, kernel, None, stride, "valid"), (-1, rows * columns))
-        y = ops.UnsortedSegmentSum()(y, _sums_of_taps(batch, made, taps, count), batch * count * made)
+        y = _SUM(y, _sums_of_taps(batch, made, taps, count), batch * count * made)
         parts = [*parts, mint.reshape(y, (batch, count, made, rows, columns))]
     y = parts[0] if len(parts) == 1 else mint.cat(parts, dim=2)
-    return y if bias is None else ops.BiasAdd(data_format="NCDHW")(y, bias)
+    return y if bias is None else _PLUS(y, bias)
 
 
 def _stacked(x, weight, bias, stride):
@@ -81,9 +87,9 @@ def _stacked(x, weight, bias, stride):
 
 def _mixed(x, weight, bias):
     """One tap: a matrix product over all cells."""
-    y = ops.MatMul()(mint.reshape(weight, (weight.shape[0], -1)), mint.reshape(x, (x.shape[1], -1)))
+    y = _TIMES(mint.reshape(weight, (weight.shape[0], -1)), mint.reshape(x, (x.shape[1], -1)))
     y = mint.reshape(y, (1, weight.shape[0], *x.shape[2:]))
-    return y if bias is None else ops.BiasAdd(data_format="NCDHW")(y, bias)
+    return y if bias is None else _PLUS(y, bias)
 
 
 def _four_cells(x, weight, bias):
@@ -142,7 +148,7 @@ def rotate(x, cos, sin):
     """The contract's ``rotate``, with tables of all heads and the quarter turn as a matrix product."""
     batch, tokens, heads, width = x.shape
     flat, index = mint.reshape(x, (-1, width)), _tokens_of_rows(batch, tokens, heads)
-    turned = ops.MatMul()(flat, _quarter_turn(width)) * ops.gather(sin, index, 0)
+    turned = _TIMES(flat, _quarter_turn(width)) * ops.gather(sin, index, 0)
     return mint.reshape(flat * ops.gather(cos, index, 0) + turned, (batch, tokens, heads, width))
 
 
