@@ -29,10 +29,10 @@ SLABS = 1.15
 IN_SLAB = {"host": 7, "device": 3}  # a CPU's library of convolutions keeps copies
 # What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
 CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
-CONVOLUTION_START = {"torch": 0, "mindspore": 100 << 20}
-# Memory that a decode makes a process grow by, over what is alive at once. MindSpore keeps freed memory in the blocks
-# it came in, and in a decoder each size is another one: few of them fit the next tensor.
-GROWTH = {"torch": 1.0, "mindspore": 1.6}
+CONVOLUTION_START = {"torch": 0, "mindspore": 60 << 20}
+# What an engine itself copies for a convolution: MindSpore's puts frames together as pictures, and sums what was made of
+# them. A share of the tile's bytes (three tensors) until 24 million numbers at a time are enough.
+CONVOLUTION_COPIES = {"torch": (0.0, 0), "mindspore": (3 / TILE, 96 << 20)}
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
 
@@ -154,7 +154,8 @@ def decode_bytes(tile: int, kind: str, device: str) -> int:
     """Memory for decoding a tile of some bytes with what the engine itself takes for it."""
     if device != "cpu":
         return tile
-    return int(max(tile, CONVOLUTION_FLOOR[kind]) * GROWTH[kind]) + CONVOLUTION_START[kind]
+    share, most = CONVOLUTION_COPIES[kind]
+    return max(tile, CONVOLUTION_FLOOR[kind]) + min(int(share * tile), most) + CONVOLUTION_START[kind]
 
 
 def host_bytes(size: tuple[int, int, int]) -> int:
