@@ -30,8 +30,8 @@ IN_SLAB = {"host": 7, "device": 3}  # a CPU's library of convolutions keeps copi
 # What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
 CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
 CONVOLUTION_START = {"torch": 0, "mindspore": 60 << 20}
-# What an engine itself copies for a convolution: MindSpore's puts frames together as pictures, and sums what was made of
-# them. A share of the tile's bytes (three tensors) until 24 million numbers at a time are enough.
+# What an engine itself copies for a convolution: MindSpore's puts frames together as pictures, and sums what was made
+# of them. A share of the tile's bytes (three tensors) until 24 million numbers at a time are enough.
 CONVOLUTION_COPIES = {"torch": (0.0, 0), "mindspore": (3 / TILE, 96 << 20)}
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
