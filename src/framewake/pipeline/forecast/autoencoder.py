@@ -31,17 +31,17 @@ def decode_operations(config: VAEConfig, size: Size, *, is_in_slabs: bool = Fals
     """
     widths = config.block_out_channels[::-1]
     opened = _Opened(0.0) if is_in_slabs and size[0] > 1 else None
-    total = _convolution(size, config.latent_channels, widths[0]) + _middle(config, size, opened)
+    total = _convolution(size, config.latent_channels, widths[0]) + _middle(config, size, opened=opened)
     inputs = widths[0]
     for width, factors in zip(widths, level_factors(config), strict=True):
-        total += _resnets(size, inputs, width, config.layers_per_block + 1, opened)
+        total += _resnets(size, inputs, width, config.layers_per_block + 1, opened=opened)
         inputs = width
         if factors != (1, 1, 1):
             before = size
             size = (1 + (size[0] - 1) * factors[0], size[1] * factors[1], size[2] * factors[2])
             opened = opened and _Opened(FIRST)
             total += _convolution(size, width, width) if opened is None else _enlargement(before, size, width)
-    return total + _convolution(size, inputs, config.out_channels, opened)
+    return total + _convolution(size, inputs, config.out_channels, opened=opened)
 
 
 def encode_operations(config: VAEConfig, size: Size) -> float:
@@ -75,7 +75,7 @@ def _lengths(axis: AxisPlan) -> list[int]:
     return [cut.stop - cut.start for cut in axis.cuts]
 
 
-def _convolution(size: Size, inputs: int, outputs: int, opened: _Opened | None = None) -> float:
+def _convolution(size: Size, inputs: int, outputs: int, *, opened: _Opened | None = None) -> float:
     taps = 9 if size[0] == 1 else 27  # a single frame is convolved in two dimensions
     cells = size[1] * size[2]
     frames = size[0] if opened is None else size[0] - opened.spared(inputs * cells)
@@ -90,19 +90,19 @@ def _enlargement(before: Size, after: Size, width: int) -> float:
     return 2.0 * taps * cells * width**2
 
 
-def _resnets(size: Size, inputs: int, outputs: int, count: int, opened: _Opened | None = None) -> float:
+def _resnets(size: Size, inputs: int, outputs: int, count: int, *, opened: _Opened | None = None) -> float:
     total = 0.0
     for number in range(count):
         first = inputs if number == 0 else outputs
-        total += _convolution(size, first, outputs, opened) + _convolution(size, outputs, outputs, opened)
+        total += _convolution(size, first, outputs, opened=opened) + _convolution(size, outputs, outputs, opened=opened)
         total += 2.0 * size[0] * size[1] * size[2] * first * outputs if first != outputs else 0.0
     return total
 
 
-def _middle(config: VAEConfig, size: Size, opened: _Opened | None = None) -> float:
+def _middle(config: VAEConfig, size: Size, *, opened: _Opened | None = None) -> float:
     """Two resnets and the attention of each frame over itself and those before."""
     width, frames, cells = config.block_out_channels[-1], size[0], size[1] * size[2]
-    total = _resnets(size, width, width, 2, opened)
+    total = _resnets(size, width, width, 2, opened=opened)
     if config.mid_block_attention:
         total += 8.0 * frames * cells * width**2 + 4.0 * width * cells**2 * frames * (frames + 1) / 2
     return total
