@@ -134,7 +134,7 @@ def test_malformed_folder(tmp_path, torch_engine, text):
 
 
 def test_no_folder_and_no_such_case(torch_engine, tmp_path):
-    with pytest.raises(CheckpointError, match=r"cases\.json"):
+    with pytest.raises(InputError, match=r"cases\.json"):
         list(golden.run(tmp_path / "nothing", torch_engine))
     with pytest.raises(InputError, match="dit_tr_one_frame"):
         list(golden.run(FOLDER, torch_engine, only=("dit_tr_one_fram",)))
