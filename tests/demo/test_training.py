@@ -10,8 +10,9 @@ import pytest
 from framewake import engine as engines
 from framewake.demo import foresight, metric, misses, models, pool, recipe, train_vae, transformer, windows
 from framewake.demo.optimiser import Muon, clip_norm
+from framewake.demo.render import render, render_poses
 from framewake.demo.state import load_state, save_state
-from framewake.demo.world import MOTIONS, Scene, Shape, acting, motion_of, sample_scene
+from framewake.demo.world import MOTIONS, Scene, Shape, acting, motion_of, pose, sample_scene
 from framewake.errors import InputError
 from framewake.models.vae import CausalVAE
 
@@ -221,6 +222,33 @@ def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
     assert not state.progress
     with pytest.raises(InputError, match="already holds"):
         recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+
+
+def test_the_nearest_clip_to_latents_is_found():
+    scene = sample_scene(np.random.default_rng(5), motion="right", pairs=1.0)
+
+    def encode(pictures):  # mean colours of cells: latents of a kind
+        cells = pictures.reshape(len(pictures), 16, 8, 16, 8, 3).mean((2, 4))
+        return (cells / 127.5 - 1).transpose(0, 3, 1, 2).astype(np.float32)
+
+    own = render(scene, 128, 128)[::4]
+    poses = [[pose(scene, index, i / 8) for index in (0, 1)] for i in range(9)]
+    moved = [[dataclasses.replace(a, x=a.x + 0.015, y=a.y - 0.01, size=a.size * 1.1), b] for a, b in poses]
+    moved[0] = poses[0]
+    elsewhere = np.stack([render_poses(scene, each, 128, 128) for each in moved])
+    noise = np.random.default_rng(6).standard_normal((3, 9, 16, 16)) * 0.02
+    found = misses.fit_poses(encode, scene, encode(elsewhere).swapaxes(0, 1) + noise)
+    assert found[0] == poses[0]
+    for each, wanted, start in zip(found[1:], moved[1:], poses[1:], strict=True):
+        assert abs(each[0].x - wanted[0].x) < 0.003 and abs(each[0].y - wanted[0].y) < 0.003
+        assert abs(each[0].size / wanted[0].size - 1) < 0.04
+        assert abs(each[1].x - start[1].x) < 0.003 and abs(each[1].y - start[1].y) < 0.003
+    frames = misses.render_found(scene, found, 128)
+    assert frames.shape == (33, 128, 128, 3) and np.array_equal(frames[0], own[0])
+    assert np.abs(frames[::4].astype(float) - elsewhere).mean() < 0.2 * np.abs(own.astype(float) - elsewhere).mean()
+    between = misses.render_found(scene, moved, 128)[30]  # half way between the last two, both moved by as much
+    half = [dataclasses.replace(p, x=p.x + 0.015, y=p.y - 0.01, size=p.size * 1.1) for p in [pose(scene, 0, 30 / 32)]]
+    assert np.array_equal(between, render_poses(scene, [*half, pose(scene, 1, 30 / 32)], 128, 128))
 
 
 def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):

@@ -44,13 +44,14 @@ class Verdict:
     """What was found.
 
     Units: ``first_frame_psnr`` in dB; ``colour_error`` in levels of 255: mean over frames, of the colour channel and of
-    the shape where it is largest.
+    the shape where it is largest; ``mean_colour_error`` over the channels too, of the shape where it is largest.
     """
 
     follows: bool
     reason: str
     first_frame_psnr: float
     colour_error: float
+    mean_colour_error: float
     is_whole: bool
 
     @property
@@ -61,7 +62,7 @@ class Verdict:
     @property
     def keeps_colours(self) -> bool:
         """Whether every shape has the colour that it should have."""
-        return self.colour_error < MOST_COLOUR_ERROR
+        return self.mean_colour_error < MOST_COLOUR_ERROR
 
     @property
     def is_good(self) -> bool:
@@ -80,12 +81,13 @@ def judge(scene: Scene, frames: np.ndarray) -> Verdict:
     for other in tracks[1:]:
         reason = reason or _still_reason(other, "the other shape")
     seen = [_visible(scene, t, i) for i, t in enumerate(tracks)]
-    colour_error = max(
-        float(np.abs(t.colour[v] - np.asarray(s.colour)).mean(axis=0).max()) if v.any() else 255.0
+    errors = [
+        np.abs(t.colour[v] - np.asarray(s.colour)).mean(axis=0) if v.any() else np.full(3, 255.0)
         for t, v, s in zip(tracks, seen, scene.shapes, strict=True)
-    )
+    ]
+    colour_error, mean_colour_error = (max(float(pick(e)) for e in errors) for pick in (np.max, np.mean))
     is_whole = all(float(t.whole[v].min(initial=1.0)) >= 0.85 for t, v in zip(tracks, seen, strict=True))
-    return Verdict(not reason, reason, psnr, colour_error, is_whole)
+    return Verdict(not reason, reason, psnr, colour_error, mean_colour_error, is_whole)
 
 
 def follow_reason(scene: Scene, found: Track) -> str:

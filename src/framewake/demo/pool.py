@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 SHARD_CLIPS = 64
 PROMPTS_PER_CLIP = 6
 LLAVA_SIDE = 64
-HARD = ("spin", "spin", "bounce")  # drawn more often than the others
+HARD = ("spin", "spin", "bounce", "grow", "shrink")  # drawn more often than the others
 LATENT_STEPS = (FULL_FRAMES - 1) // 4
 
 
@@ -55,7 +55,7 @@ def fill(
     shards: int,
     pairs: float,
 ) -> None:
-    """Add shards of freshly drawn scenes; their numbers are their seeds, so that none is made twice.
+    """Add freshly drawn scenes until there are so many shards; numbers are seeds, so that none is made twice.
 
     ``pairs`` is the share of scenes with two shapes, 0 to 1.
     """
@@ -63,7 +63,7 @@ def fill(
     target = folder / f"{height}x{width}"
     target.mkdir(parents=True, exist_ok=True)
     done = len(list(target.glob("*.npz")))
-    for number in range(done, done + shards):
+    for number in range(done, shards):
         rng = np.random.default_rng([height, width, number])
         motions = [str(rng.choice(MOTIONS + HARD)) for _ in range(SHARD_CLIPS)]
         scenes = [sample_scene(rng, width / height, motion=motion, pairs=pairs) for motion in motions]

@@ -11,7 +11,7 @@ import numpy as np
 from framewake.config import HUNYUAN_TILING
 from framewake.demo import misses, models, pool, train_dit, train_vae, transformer
 from framewake.demo.lora import make_lora
-from framewake.demo.state import load_state, save_state
+from framewake.demo.state import begun_state, read_scale, save_state, write_scale
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
 from framewake.engine.contract import Engine, Weights
@@ -59,15 +59,15 @@ DIT_STAGES = {
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
     "pairs": train_dit.Plan(11400, 1e-3, 5e-5, _SIZES, often={"spin": 5, "grow": 3, "shrink": 3}, pairs=2, foresight=2),
 }
-MISS_CLIPS = 240
-# share of scenes with two shapes, and size -> shards
+MISS_CLIPS = 360
+# share of scenes with two shapes, and size -> how many shards there are then
 POOLS = {
     "pool64": (0.6, {(64, 64): 64}),
     "pool128": (
         0.6,
         {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16},
     ),
-    "poolpairs": (1.0, {(128, 128): 160}),  # telling two shapes apart is learned last, and needs many pictures
+    "poolpairs": (1.0, {(128, 128): 96 + 230}),  # telling two shapes apart is learned last, and needs many pictures
 }
 
 
@@ -108,7 +108,7 @@ def adopt(engine: Engine, folder: Path, source: Path) -> None:
         raise InputError(f"{folder} already holds a run: name an empty folder.")
     checkpoint = open_checkpoint(source)
     write_tokenizers(folder, corpus())
-    (folder / "scale.txt").write_text(str(checkpoint.vae.scaling_factor))
+    write_scale(folder, checkpoint.vae.scaling_factor)
     vae = read_all(checkpoint.tensors("vae"))
     done = {step: stage.seconds for step, stage in train_vae.STAGES.items()}
     weights = as_tensors(engine, vae)
@@ -134,22 +134,28 @@ def as_tensors(engine: Engine, arrays: dict[str, np.ndarray]) -> Weights:
 
 
 def freeze(engine: Engine, folder: Path) -> None:
-    """Settle the encoder: the moving average becomes a clip's weights, and the latents' spread the scaling factor."""
-    state = load_state(folder / "vae.safetensors")
+    """Settle the encoder: the moving average becomes a clip's weights, and the latents' spread the scaling factor.
+
+    Once a run: what the decoder has learned since about time would be summed up and lost.
+    """
+    if (folder / "scale.txt").exists():
+        log.info("settled before")
+        return
+    state = begun_state(folder / "vae.safetensors")
     weights = as_tensors(engine, train_vae.inflate(state.average))
     save_state(folder / "vae.safetensors", engine, weights=weights, average=weights, progress=state.progress)
     vae = CausalVAE(engine, models.VAE)
     pixels = train_vae.sample_pixels(np.random.default_rng(77), 64, 1, 128)
     scale = round(float(1 / np.std(engine.numpy(vae.encode(weights, engine.asarray(pixels))[0]))), 6)
-    (folder / "scale.txt").write_text(str(scale))
+    write_scale(folder, scale)
     log.info("scaling factor %s", scale)
 
 
 def export(folder: Path, target: Path) -> None:
     """Write the shipped checkpoint from the moving averages of both runs."""
-    vae_state, dit_state = load_state(folder / "vae.safetensors"), load_state(folder / "dit.safetensors")
+    vae_state, dit_state = begun_state(folder / "vae.safetensors"), begun_state(folder / "dit.safetensors")
     texts = transformer.Texts(folder)
-    scale = float((folder / "scale.txt").read_text())
+    scale = read_scale(folder)
     average = dit_state.average
     # Layers that no computation reads complete the published layout.
     from framewake.models.llava import Llava

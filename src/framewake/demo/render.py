@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,10 +17,15 @@ def render(scene: Scene, height_px: int, width_px: int, *, frames: int = FULL_FR
 
 def render_frame(scene: Scene, height_px: int, width_px: int, progress: float) -> np.ndarray:
     """One moment of a scene, uint8 (H, W, 3), edges smoothed over one pixel."""
+    poses = [pose(scene, index, progress) for index in range(len(scene.shapes))]
+    return render_poses(scene, poses, height_px, width_px)
+
+
+def render_poses(scene: Scene, poses: Sequence[Pose], height_px: int, width_px: int) -> np.ndarray:
+    """A scene's shapes where they are said to be, uint8 (H, W, 3)."""
     unit_px = min(height_px, width_px)
     picture = background(scene, height_px, width_px)
-    for index, shape in enumerate(scene.shapes):
-        moment = pose(scene, index, progress)
+    for shape, moment in zip(scene.shapes, poses, strict=True):
         if moment.opacity <= 0:
             continue
         rows, columns, share = coverage(shape.kind, moment, unit_px, (height_px, width_px))

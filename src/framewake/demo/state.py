@@ -58,6 +58,13 @@ def read_scale(folder: Path) -> float:
     return float(path.read_text())
 
 
+def write_scale(folder: Path, scale: float) -> None:
+    """Keep the factor for ``read_scale``; its file says that the encoder is settled, and is there whole or not at all."""
+    partial = folder / "scale.partial"
+    partial.write_text(str(scale))
+    os.replace(partial, folder / "scale.txt")
+
+
 def load_state(path: Path) -> TrainingState | None:
     """The state in a file, or None when the run has not begun."""
     if not path.exists():

@@ -15,7 +15,7 @@ from framewake.demo.foresight import HEAD, FirstFrames, Foresight, first_head
 from framewake.demo.metric import colour_metric
 from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, frozen_vae, read_shard
-from framewake.demo.state import load_state, save_state
+from framewake.demo.state import load_state, read_scale, save_state
 from framewake.demo.transformer import Batch, Model, Texts, draw_sigma
 from framewake.demo.world import motion_of
 from framewake.engine.contract import Engine, Tensor
@@ -120,7 +120,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     average = {n: engine.asarray(a) for n, a in (first_head() | state.average).items()} if state else weights
     progress = dict(state.progress) if state else {}
     spent = progress.get(stage, 0.0)
-    scale = float((folder / "scale.txt").read_text())
+    scale = read_scale(folder)
     clips = Clips(folder / "pool", texts, scale, often=plan.often, pairs=plan.pairs)
     frames = FirstFrames(engine, vae, texts, scale)
     plain = (HEAD, "dit.final_layer", "dit.img_in", "llava.language_model.model.embed", "clip.text_model.embeddings")
