@@ -224,6 +224,19 @@ def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
         recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
 
 
+def test_an_encoder_is_settled_once(tmp_path):
+    engine = engines.get("torch:cpu")
+    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)  # its encoder is settled, its decoder trained since
+    before = (tmp_path / "vae.safetensors").read_bytes()
+    recipe.freeze(engine, tmp_path)
+    assert (tmp_path / "vae.safetensors").read_bytes() == before
+    scale = (tmp_path / "scale.txt").read_text()
+    (tmp_path / "scale.txt").unlink()  # and one that is not, once it is trained
+    recipe.freeze(engine, tmp_path)
+    assert (tmp_path / "vae.safetensors").read_bytes() != before
+    assert float((tmp_path / "scale.txt").read_text()) == pytest.approx(float(scale), rel=0.1)
+
+
 def test_the_nearest_clip_to_latents_is_found():
     scene = sample_scene(np.random.default_rng(5), motion="right", pairs=1.0)
 

@@ -61,8 +61,8 @@ class Verdict:
 
     @property
     def keeps_colours(self) -> bool:
-        """Whether every shape has the colour that it should have."""
-        return self.mean_colour_error < MOST_COLOUR_ERROR
+        """Whether every channel of every shape's colour is what it should be."""
+        return self.colour_error < MOST_COLOUR_ERROR
 
     @property
     def is_good(self) -> bool:

@@ -36,8 +36,8 @@ VARIED = {"x": (0.008, 0.02, 0.05), "y": (0.008, 0.02, 0.05), "size": (0.06, 0.0
 def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, count: int) -> None:
     """Add clips to ``folder / "misses"`` until there are ``count``, made by the transformer as it stands.
 
-    A file holds the clip that the latents are nearest to, ``frames`` (F, H, W, 3) uint8, what is behind its shapes, ``ground`` (H, W, 3) float32 of
-    0..255, and what its latents are off by, ``miss`` (C, f, h, w) float16.
+    A file holds the clip that the latents are nearest to, ``frames`` (F, H, W, 3) uint8, what is behind its shapes,
+    ``ground`` (H, W, 3) float32 of 0..255, and what its latents are off by, ``miss`` (C, f, h, w) float16.
     Raises: InputError when the transformer has not been trained yet.
     """
     target = folder / MISSES
@@ -118,7 +118,9 @@ def fit_poses(encode: Callable[[np.ndarray], np.ndarray], scene: Scene, found: n
 def render_found(scene: Scene, poses: list[list[Pose]], side_px: int) -> np.ndarray:
     """A clip (F, H, W, 3) uint8 of poses at every fourth frame; between them they are off by what their neighbours
     are."""
-    own = [[pose(scene, index, i / (FULL_FRAMES - 1)) for index in range(len(scene.shapes))] for i in range(FULL_FRAMES)]
+    own = [
+        [pose(scene, index, i / (FULL_FRAMES - 1)) for index in range(len(scene.shapes))] for i in range(FULL_FRAMES)
+    ]
     frames = []
     for number, moment in enumerate(own):
         before, share = number // 4, number % 4 / 4

@@ -59,7 +59,7 @@ DIT_STAGES = {
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
     "pairs": train_dit.Plan(11400, 1e-3, 5e-5, _SIZES, often={"spin": 5, "grow": 3, "shrink": 3}, pairs=2, foresight=2),
 }
-MISS_CLIPS = 360
+MISS_CLIPS = 240
 # share of scenes with two shapes, and size -> how many shards there are then
 POOLS = {
     "pool64": (0.6, {(64, 64): 64}),

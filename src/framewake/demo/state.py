@@ -59,7 +59,7 @@ def read_scale(folder: Path) -> float:
 
 
 def write_scale(folder: Path, scale: float) -> None:
-    """Keep the factor for ``read_scale``; its file says that the encoder is settled, and is there whole or not at all."""
+    """Keep the factor for ``read_scale``; its file says that the encoder is settled, so it is whole or not there."""
     partial = folder / "scale.partial"
     partial.write_text(str(scale))
     os.replace(partial, folder / "scale.txt")
