@@ -228,7 +228,8 @@ def test_empty_prompts(call, picture, prompt):
 
 
 def test_missing_arguments(call, picture):
-    refused(call("animate"), 2, "neither picture nor prompt")
+    refused(call("animate"), 2, "neither picture nor prompt", "framewake animate IMAGE")
+    refused(call("plan"), 2, "neither picture nor prompt", "framewake plan IMAGE", "framewake plan --help")
     refused(call("animate", picture), 2, "no prompt")
     refused(call("animate", "--prompt", PROMPT), 2, "none was named")
     refused(call("animat"), 2, "animat")

@@ -28,7 +28,6 @@ from framewake.weights.layouts import parse_files
 from framewake.weights.load import Checkpoint, open_checkpoint
 
 CRF = 18
-USAGE = 'framewake animate IMAGE "PROMPT"'
 
 
 def animate(given: Mapping[str, Any]) -> None:
@@ -42,7 +41,7 @@ def animate(given: Mapping[str, Any]) -> None:
         if go_on(given):
             return
     like = {} if given["like"] is None else read_metadata(given["like"])
-    jobs = jobs_of(given, like)
+    jobs = jobs_of("animate", given, like)
     notes = []
     if given["checkpoint"] is None:
         notes.append("no checkpoint was named, so the small embedded demonstration checkpoint is used (--checkpoint).")
@@ -57,8 +56,8 @@ def animate(given: Mapping[str, Any]) -> None:
     show(reporter(given, len(jobs)), notes, pipeline.run_all(jobs), jobs)
 
 
-def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
-    """The jobs of a command line, each with its seed and its output.
+def jobs_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
+    """The jobs of a command line, each with its seed and its output; ``command`` is what was called.
 
     Raises: InputError for anything that is missing or does not go together.
     """
@@ -68,7 +67,8 @@ def jobs_of(given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
     else:
         if "prompt" not in common:
             what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
-            raise InputError(f"{what} given: {USAGE}  (or --batch, --like; see framewake animate --help).")
+            usage = f'framewake {command} IMAGE "PROMPT"  (or --batch, --like; see framewake {command} --help).'
+            raise InputError(f"{what} given: {usage}")
         requests = [from_dict(common)]
     crf = asked_crf(given, like)
     jobs: list[Job] = []

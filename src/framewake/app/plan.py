@@ -24,7 +24,7 @@ def plan(given: Mapping[str, Any]) -> None:
     """
     if given["from_latents"] is not None or given["resume"]:
         raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
-    jobs = jobs_of(given, {} if given["like"] is None else read_metadata(given["like"]))
+    jobs = jobs_of("plan", given, {} if given["like"] is None else read_metadata(given["like"]))
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     check_jobs(jobs, checkpoint)
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
