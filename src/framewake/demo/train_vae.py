@@ -45,7 +45,7 @@ WHOLE = Turn(128, 9, 1, 128), Turn(96, 17, 1, 96), Turn(64, 33, 1, 64)
 CLIPS = (SHAPES, LONG, SHAPES, WHOLE[0], SHAPES, LONG, SHAPES, WHOLE[1], LONG, WHOLE[2])
 STAGES = {
     "pictures": Stage(1500, 1.5e-3, 1e-4, PICTURES, True),
-    "decoder": Stage(3700, 1e-3, 1.5e-4, CLIPS, False),
+    "decoder": Stage(7900, 1e-3, 4e-5, CLIPS, False),
 }
 
 
