@@ -260,8 +260,9 @@ def test_the_nearest_clip_to_latents_is_found():
     assert frames.shape == (33, 128, 128, 3) and np.array_equal(frames[0], own[0])
     assert np.abs(frames[::4].astype(float) - elsewhere).mean() < 0.2 * np.abs(own.astype(float) - elsewhere).mean()
     between = misses.render_found(scene, moved, 128)[30]  # half way between the last two, both moved by as much
-    half = [dataclasses.replace(p, x=p.x + 0.015, y=p.y - 0.01, size=p.size * 1.1) for p in [pose(scene, 0, 30 / 32)]]
-    assert np.array_equal(between, render_poses(scene, [*half, pose(scene, 1, 30 / 32)], 128, 128))
+    a, b = (pose(scene, index, 30 / 32) for index in (0, 1))
+    half = dataclasses.replace(a, x=a.x + 0.015, y=a.y - 0.01, size=a.size * 1.1)
+    assert np.array_equal(between, render_poses(scene, [half, b], 128, 128))
 
 
 def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):

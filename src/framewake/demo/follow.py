@@ -125,9 +125,8 @@ def _slide_reason(expected: list[Pose], found: Track) -> str:
 
 
 def _fade_reason(wanted: float, found: Track) -> str:
-    """A shape that moved away leaves its place empty too: while it is seen it must stay there. When it is half gone,
-    only some of its pixels count as its own, anywhere in it: the middle of a few of them says nothing."""
-    seen = found.area > 0.3 * found.area[0]
+    """A shape that moved away leaves its place empty too: while it is seen it must stay there."""
+    seen = ~np.isnan(found.x)
     way = float(np.hypot(found.x[seen] - found.x[0], found.y[seen] - found.y[0]).max(initial=0.0))
     if found.opacity[0] < 0.8:
         return "was faint from the start"

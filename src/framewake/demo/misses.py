@@ -1,7 +1,7 @@
 """What the transformer gets wrong, so that the decoder can be trained on it: clips with the latents' misses.
 
-The transformer is often off by a pixel or two. A decoder that is to draw a shape where the scene has it, from latents
-that have it elsewhere, can only learn to blur: so the clip to draw is the one that the latents are nearest to.
+A decoder that is to draw a shape where the scene has it, from latents that have it a pixel beside, can only learn to
+blur: so the clip to draw is the one that the latents are nearest to.
 """
 
 from __future__ import annotations
@@ -46,20 +46,19 @@ def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, 
     model = transformer.Model(engine, transformer.Texts(folder))
     weights = {n: engine.asarray(a) for n, a in state.average.items()}
     scale = read_scale(folder)
+
+    def encode(pictures: np.ndarray) -> np.ndarray:
+        mean = picture_latents(engine, vae, vae_weights, engine.asarray(to_pixels(pictures[:, None])))[0]
+        return engine.numpy(engine.cast(mean, "float32"))[:, :, 0]
+
     for number in range(len(list(target.glob("*.npz"))), count):
         rng = np.random.default_rng(FIRST_SEED + number)
         scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
-        frames = render(scene, MISS_SIDE, MISS_SIDE)
-        pixels = engine.asarray(to_pixels(frames[None]))
-        clean = engine.numpy(picture_latents(engine, vae, vae_weights, pixels)[0]).astype(np.float32)
+        clean = encode(render(scene, MISS_SIDE, MISS_SIDE)[::4]).swapaxes(0, 1)[None]
         noise = rng.standard_normal(clean.shape).astype(np.float32)
         found = denoise(engine, model, weights, scene, (noise, clean * np.float32(scale)), (STEPS, SKIPPED))
         found /= np.float32(scale)
         first_miss = float((found - clean)[:, :, 1:].std()) * scale
-
-        def encode(pictures: np.ndarray) -> np.ndarray:
-            mean = picture_latents(engine, vae, vae_weights, engine.asarray(to_pixels(pictures[:, None])))[0]
-            return engine.numpy(engine.cast(mean, "float32"))[:, :, 0]
 
         frames = render_found(scene, fit_poses(encode, scene, found[0]), MISS_SIDE)
         nearest = encode(frames[::4]).swapaxes(0, 1)
