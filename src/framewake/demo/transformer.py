@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.demo import models
+from framewake.demo.reader import read_colours
 from framewake.demo.tokenizers import CLIP_LENGTH
 from framewake.demo.wide import WideAttention
 from framewake.engine.contract import Dtype, Engine, Tensor, Weights
@@ -23,6 +24,8 @@ from framewake.weights.store import Resident
 
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NOISE_ALONE = 0.15  # share of noise levels that are 1
+COLOUR_WEIGHT = 10.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents: about twice as much
+LEAST_SIGMA = 0.3  # errors of colours grow by no more than this for being made at little noise
 TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
 
 
@@ -68,13 +71,13 @@ class Texts:
 class Model:
     """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each.
 
-    ``metric`` (C, C) is what errors of latents are multiplied by before they are squared, the identity if none.
+    ``reader`` are the weights of ``framewake.demo.reader``, by which errors are measured in colours too; without it in
+    latents only.
     """
 
-    def __init__(self, engine: Engine, texts: Texts, *, metric: np.ndarray | None = None) -> None:
+    def __init__(self, engine: Engine, texts: Texts, *, reader: Weights | None = None) -> None:
         engine = WideAttention(engine)
-        self.engine, self.texts = engine, texts
-        self.metric = engine.asarray(np.eye(models.DIT.in_channels, dtype=np.float32) if metric is None else metric)
+        self.engine, self.texts, self.reader = engine, texts, reader
         self.dit = DiT(engine, models.DIT)
         self.llava = Llava(engine, texts.llava_config)
         self.clip = ClipText(engine, texts.clip_config)
@@ -125,9 +128,23 @@ class Model:
             rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
         )
         error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
-        error = engine.matmul(self.metric, engine.reshape(error, (*error.shape[:2], -1)))
-        weight = engine.asarray(clip_weight(batch.latents)[:, :, 0, 0])
-        return engine.mean(error * error * weight, (0, 1, 2))
+        weight = engine.asarray(clip_weight(batch.latents))
+        value = engine.mean(error * error * weight, (0, 1, 2, 3, 4))
+        if self.reader is None:
+            return value
+        # What is off in the clean latents that the velocity leads to; less than it would be where little noise is left.
+        found = self._read(clean[:, :, 1:] - error * share) - self._read(clean[:, :, 1:])
+        scale = engine.asarray((1 / np.maximum(sigma, LEAST_SIGMA)).reshape(-1, 1, 1, 1, 1).astype(np.float32))
+        found = found * scale
+        return value + engine.mean(found * found * weight, (0, 1, 2, 3, 4)) * COLOUR_WEIGHT
+
+    def _read(self, latents: Tensor) -> Tensor:
+        """Colours (B, F, N, h, w) of latents (B, C, F, h, w)."""
+        assert self.reader is not None
+        batch, channels, frames, height, width = latents.shape
+        flat = self.engine.reshape(self.engine.permute(latents, (0, 2, 1, 3, 4)), (-1, channels, height, width))
+        found = read_colours(self.engine, self.reader, flat)
+        return self.engine.reshape(found, (batch, frames, -1, height, width))
 
 
 def rope_of(moments: tuple[int, ...], grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

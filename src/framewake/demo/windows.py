@@ -6,17 +6,19 @@ what it is in a whole frame; and most of a frame is ground, which is learned lon
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from framewake.demo.render import background, render_frame
-from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene
+from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
 
-NOISE = 0.7  # largest deviation of noise on latents, whose own is about 1.4
+NOISE = 0.4  # largest deviation of noise on latents, whose own is about 1.4
+DRIFT = 24.0  # levels of 255, the largest deviation of a shape's colour from what it is in the first frame
 PLACE_WEIGHT = 8.0  # of the places that anything passes in a clip, beside 1 for those where nothing happens
 SHAPE_WEIGHT = 8.0  # added where a shape is: what is in doubt is to have its colour
 MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the transformer's
@@ -36,14 +38,15 @@ class Turn(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some frames of a clip.
+    """Some frames of a clip and, one for each latent frame, the pictures whose latents are given for it.
 
-    Shapes: frames (F, H, W, 3) uint8, ground (H, W, 3) float32 of 0..255, off (C, f, h, w) float32: what their latents
-    are off by.
+    Shapes: frames (F, H, W, 3) uint8, ground (H, W, 3) float32 of 0..255, pictures (f, H, W, 3) uint8, off
+    (C, f, h, w) float32: what is added to their latents.
     """
 
     frames: np.ndarray
     ground: np.ndarray
+    pictures: np.ndarray
     off: np.ndarray
 
 
@@ -66,8 +69,9 @@ class Windows:
         part = draw_miss(rng, self.misses, turn.frames) if is_miss else draw_noisy(rng, turn)
         pixels = to_pixels(part.frames[None])
         weight = place_weight(pixels, to_pixels(part.ground[None, None])[:, :, 0])
-        mean = picture_latents(self.engine, self.vae, self.weights, self.engine.asarray(pixels))[0]
-        latents = self.engine.numpy(self.engine.cast(mean, "float32")) + part.off[None]
+        pictures = self.engine.asarray(to_pixels(part.pictures[:, None]))
+        mean = picture_latents(self.engine, self.vae, self.weights, pictures)[0]
+        latents = self.engine.numpy(self.engine.cast(mean, "float32"))[None, :, :, 0].swapaxes(1, 2) + part.off[None]
         top, left = draw_place(rng, weight, turn.window)
         rows, columns = slice(top, top + turn.window), slice(left, left + turn.window)
         cells = slice(top // CELL, (top + turn.window) // CELL), slice(left // CELL, (left + turn.window) // CELL)
@@ -85,13 +89,30 @@ def draw_place(rng: np.random.Generator, weight: np.ndarray, window: int) -> tup
 
 
 def draw_noisy(rng: np.random.Generator, turn: Turn) -> Part:
-    """Some frames of a fresh scene; the noise is mostly little, and hardly any in the first frame."""
+    """Some frames of a fresh scene; noise and drift are mostly little, and there is hardly any in the first frame."""
     scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
-    frames = np.stack([render_frame(scene, turn.side, turn.side, p) for p in draw_moments(rng, turn.frames)])
+    moments = draw_moments(rng, turn.frames)
+    frames = np.stack([render_frame(scene, turn.side, turn.side, p) for p in moments])
+    drifting = drift(rng, scene, len(moments[::4]))
+    pictures = [render_frame(each, turn.side, turn.side, p) for each, p in zip(drifting, moments[::4], strict=True)]
     cells = turn.side // CELL
-    noise = rng.standard_normal((16, 1 + (turn.frames - 1) // 4, cells, cells)) * (NOISE * rng.random() ** 2)
+    noise = rng.standard_normal((16, len(pictures), cells, cells)) * (NOISE * rng.random() ** 2)
     noise[:, 0] *= min(1.0, 0.05 / max(noise.std(), 1e-6))
-    return Part(frames, background(scene, turn.side, turn.side), noise.astype(np.float32))
+    return Part(frames, background(scene, turn.side, turn.side), np.stack(pictures), noise.astype(np.float32))
+
+
+def drift(rng: np.random.Generator, scene: Scene, count: int) -> list[Scene]:
+    """A scene at successive latent frames, whose shapes' colours move away from what they are in the first: half of
+    the way at once, as they do in what the transformer makes. The true ones can be seen in the first frame."""
+    shifts = rng.standard_normal((len(scene.shapes), 3)) * (DRIFT * rng.random())
+    scenes = [scene]
+    for way in np.linspace(0.5, 1.0, count - 1):
+        shapes = []
+        for shape, shift in zip(scene.shapes, shifts, strict=True):
+            red, green, blue = (int(v) for v in np.clip(np.asarray(shape.colour) + way * shift, 0, 255).round())
+            shapes.append(replace(shape, colour=(red, green, blue)))
+        scenes.append(replace(scene, shapes=tuple(shapes)))
+    return scenes
 
 
 def draw_moments(rng: np.random.Generator, frames: int) -> list[float]:
@@ -106,7 +127,8 @@ def draw_miss(rng: np.random.Generator, paths: list[Path], frames: int) -> Part:
         clip, ground, miss = file["frames"], file["ground"], file["miss"]
     count = 1 + (frames - 1) // 4
     first = 0 if rng.random() < FROM_START else int(rng.integers(0, miss.shape[1] - count + 1))
-    return Part(clip[4 * first : 4 * first + frames], ground, miss[:, first : first + count].astype(np.float32))
+    shown = clip[4 * first : 4 * first + frames]
+    return Part(shown, ground, shown[::4], miss[:, first : first + count].astype(np.float32))
 
 
 def place_weight(pixels: np.ndarray, grounds: np.ndarray) -> np.ndarray:

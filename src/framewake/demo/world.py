@@ -226,6 +226,11 @@ def motion_of(prompt: str) -> str:
     return max(said)[1]  # "moves up and left" holds "moves up"
 
 
+def names_colour(prompt: str) -> bool:
+    """Whether a prompt names any colour: without one, only the kind of shape says which of two is meant."""
+    return not COLOURS.keys().isdisjoint(prompt.lower().replace(".", "").split())
+
+
 def corpus() -> list[str]:
     """Texts with every word of the world, for the tokenizers."""
     texts = [f"the {c} {k}" for c in COLOURS for k in (*SHAPES, "shape")]
