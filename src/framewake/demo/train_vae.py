@@ -24,7 +24,7 @@ from framewake.models.vae import CausalVAE
 
 log = logging.getLogger(__name__)
 
-KL_WEIGHT, ABSOLUTE_WEIGHT, COLOUR_WEIGHT = 4e-4, 0.2, 0.4  # beside 1 for the squared error of pixels
+KL_WEIGHT, ABSOLUTE_WEIGHT, COLOUR_WEIGHT = 4e-4, 1.5, 0.8  # beside 1 for the squared error of pixels
 SAVE_SECONDS = 120.0
 REPORT_STEPS = 60
 
@@ -45,7 +45,7 @@ WHOLE = Turn(128, 9, 1, 128), Turn(96, 17, 1, 96), Turn(64, 33, 1, 64)
 CLIPS = (SHAPES, LONG, SHAPES, WHOLE[0], SHAPES, LONG, SHAPES, WHOLE[1], LONG, WHOLE[2])
 STAGES = {
     "pictures": Stage(1500, 1.5e-3, 1e-4, PICTURES, True),
-    "decoder": Stage(7900, 1e-3, 4e-5, CLIPS, False),
+    "decoder": Stage(10800, 1e-3, 3e-5, CLIPS, False),
 }
 
 
