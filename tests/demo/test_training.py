@@ -59,6 +59,13 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     assert float(engine.numpy(last)) < float(engine.numpy(first))
 
 
+def test_cells_mean_colours_are_those_of_their_pixels(engine):
+    pixels = np.random.default_rng(3).random((2, 3, 2, 16, 24)).astype(np.float32)
+    found = engine.numpy(train_vae.cell_means(engine, engine.asarray(pixels)))
+    assert found.shape == (2, 3, 2, 2, 3)
+    np.testing.assert_allclose(found[1, 2, 0, 1, 2], pixels[1, 2, 0, 8:16, 16:24].mean(), rtol=1e-5)
+
+
 def test_places_weigh_by_what_passes_them_and_shapes_by_themselves():
     rng, turn = np.random.default_rng(1), windows.Turn(64, 33, 1, 64)
     part = windows.draw_noisy(rng, turn)
@@ -121,7 +128,7 @@ def test_colours_are_read_in_the_order_of_a_cells_blocks():
         np.testing.assert_allclose(found[1, 4 * channel + 2 * row + column, 1, 2], block.mean(), rtol=1e-5)
 
 
-def test_a_reader_learns_what_colours_latents_stand_for(engine, tmp_path):
+def test_a_reader_learns_what_colours_latents_stand_for(engine):
     vae = CausalVAE(engine, models.VAE)
     checkpoint = recipe.open_checkpoint(recipe.CHECKPOINT)
     weights = recipe.as_tensors(engine, recipe.read_all(checkpoint.tensors("vae")))

@@ -6,6 +6,7 @@ blur: so the clip to draw is the one that the latents are nearest to.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from framewake.demo import transformer
 from framewake.demo.render import background, render, render_poses
 from framewake.demo.sample import denoise
 from framewake.demo.state import begun_state, read_scale
-from framewake.demo.windows import DRAWN, MISS_SIDE, MISSES, picture_latents, to_pixels
+from framewake.demo.windows import DRAWN, MISS_SIDE, MISSES, encode_pictures
 from framewake.demo.world import FULL_FRAMES, Pose, Scene, pose, sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.models.vae import CausalVAE
@@ -47,10 +48,7 @@ def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, 
     weights = {n: engine.asarray(a) for n, a in state.average.items()}
     scale = read_scale(folder)
 
-    def encode(pictures: np.ndarray) -> np.ndarray:
-        mean = picture_latents(engine, vae, vae_weights, engine.asarray(to_pixels(pictures[:, None])))[0]
-        return engine.numpy(engine.cast(mean, "float32"))[:, :, 0]
-
+    encode = functools.partial(encode_pictures, engine, vae, vae_weights)
     for number in range(len(list(target.glob("*.npz"))), count):
         rng = np.random.default_rng(FIRST_SEED + number)
         scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))

@@ -24,7 +24,7 @@ from framewake.weights.store import Resident
 
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NOISE_ALONE = 0.15  # share of noise levels that are 1
-COLOUR_WEIGHT = 10.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents: about twice as much
+COLOUR_WEIGHT = 10.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents: half as much in all
 LEAST_SIGMA = 0.3  # errors of colours grow by no more than this for being made at little noise
 TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
 

@@ -69,9 +69,8 @@ class Windows:
         part = draw_miss(rng, self.misses, turn.frames) if is_miss else draw_noisy(rng, turn)
         pixels = to_pixels(part.frames[None])
         weight = place_weight(pixels, to_pixels(part.ground[None, None])[:, :, 0])
-        pictures = self.engine.asarray(to_pixels(part.pictures[:, None]))
-        mean = picture_latents(self.engine, self.vae, self.weights, pictures)[0]
-        latents = self.engine.numpy(self.engine.cast(mean, "float32"))[None, :, :, 0].swapaxes(1, 2) + part.off[None]
+        latents = encode_pictures(self.engine, self.vae, self.weights, part.pictures).swapaxes(0, 1) + part.off
+        latents = latents[None]
         top, left = draw_place(rng, weight, turn.window)
         rows, columns = slice(top, top + turn.window), slice(left, left + turn.window)
         cells = slice(top // CELL, (top + turn.window) // CELL), slice(left // CELL, (left + turn.window) // CELL)
@@ -156,6 +155,12 @@ def picture_latents(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Te
         split = engine.reshape(part, (batch, count, *part.shape[1:2], *part.shape[3:]))
         pair.append(engine.permute(split, (0, 2, 1, 3, 4)))
     return pair[0], pair[1]
+
+
+def encode_pictures(engine: Engine, vae: CausalVAE, weights: Weights, pictures: np.ndarray) -> np.ndarray:
+    """Mean latents. Shapes: (N, H, W, 3) uint8 -> (N, C, h, w) float32."""
+    mean = picture_latents(engine, vae, weights, engine.asarray(to_pixels(pictures[:, None])))[0]
+    return engine.numpy(engine.cast(mean, "float32"))[:, :, 0]
 
 
 def to_pixels(clips: np.ndarray) -> np.ndarray:
