@@ -11,7 +11,7 @@ import pytest
 from framewake import engine as engines
 from framewake.demo import foresight, misses, models, pool, reader, recipe, train_dit, train_vae, transformer, windows
 from framewake.demo.optimiser import Muon, clip_norm
-from framewake.demo.render import render, render_poses
+from framewake.demo.render import background, render, render_poses
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import MOTIONS, Scene, Shape, acting, corpus, motion_of, pose, sample_scene
@@ -48,22 +48,42 @@ def test_a_training_step_lowers_the_autoencoders_loss(engine):
     weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
     rng = np.random.default_rng(4)
     pixels = engine.asarray(train_vae.sample_pixels(rng, 16, 5, 1))
-    weight = engine.full((1, 1, 5, 16, 16), 1.0)
+    ones = engine.full((1, 1, 5, 16, 16), 1.0)
     noise = engine.asarray(rng.standard_normal((1, 4, 2, 2, 2)).astype(np.float32))
     step = engine.grad(lambda w, *data: train_vae.loss(engine, vae, w, *data))
-    first, grads = step(weights, pixels, weight, noise)
+    first, grads = step(weights, pixels, ones, ones, noise)
     optimiser = Muon(engine, weights)
     for _ in range(3):
         weights = optimiser.step(weights, clip_norm(engine, grads, 1.0)[0], 1e-3, 1e-3)
-        last, grads = step(weights, pixels, weight, noise)
+        last, grads = step(weights, pixels, ones, ones, noise)
     assert float(engine.numpy(last)) < float(engine.numpy(first))
 
 
-def test_cells_mean_colours_are_those_of_their_pixels(engine):
-    pixels = np.random.default_rng(3).random((2, 3, 2, 16, 24)).astype(np.float32)
-    found = engine.numpy(train_vae.cell_means(engine, engine.asarray(pixels)))
-    assert found.shape == (2, 3, 2, 2, 3)
-    np.testing.assert_allclose(found[1, 2, 0, 1, 2], pixels[1, 2, 0, 8:16, 16:24].mean(), rtol=1e-5)
+def test_inner_errors_are_of_what_is_inside_shapes(engine):
+    rng = np.random.default_rng(3)
+    error = rng.standard_normal((2, 3, 2, 16, 32)).astype(np.float32)
+    core = (rng.random((2, 1, 2, 16, 32)) < 0.2).astype(np.float32)
+    core[0, 0, 0, :, :16] = 0
+    off, area = (engine.numpy(x) for x in train_vae.inner_errors(engine, engine.asarray(error), engine.asarray(core)))
+    assert off.shape == (2, 3, 2, 1, 2) and area.shape == (2, 1, 2, 1, 2)
+    is_inside = core[1, 0, 1, :, 16:] > 0
+    np.testing.assert_allclose(off[1, 2, 1, 0, 1], error[1, 2, 1, :, 16:][is_inside].mean(), rtol=2e-3)
+    np.testing.assert_allclose(area[1, 0, 1, 0, 1], is_inside.mean(), rtol=1e-5)
+    assert (off[0, :, 0, 0, 0] == 0).all()
+
+
+def test_cores_are_where_the_judge_looks_for_colours():
+    scene = sample_scene(np.random.default_rng(12), motion="right", pairs=0.0)
+    frames = render(scene, 128, 128)
+    found = windows.cores(
+        windows.to_pixels(frames[None]), windows.to_pixels(background(scene, 128, 128)[None, None])[:, :, 0]
+    )
+    assert found.shape == (1, 1, 33, 128, 128)
+    colour = np.asarray(scene.shapes[0].colour)
+    for frame, core in zip(frames, found[0, 0], strict=True):
+        is_full = (frame == colour).all(-1)
+        assert 0.5 * is_full.sum() < core.sum() <= is_full.sum()
+        assert np.abs(frame[core > 0].mean(0) - colour).max() < 1
 
 
 def test_places_weigh_by_what_passes_them_and_shapes_by_themselves():
@@ -91,18 +111,28 @@ def test_windows_are_cut_from_whole_latents_around_what_matters(engine, tmp_path
     source = windows.Windows(engine, vae, weights, tmp_path)
     whole = source.draw(np.random.default_rng(3), windows.Turn(64, 5, 1, 64))
     part = source.draw(np.random.default_rng(3), windows.Turn(64, 5, 1, 32))  # the same draws until the cut
-    assert [a.shape for a in part] == [(1, 3, 5, 32, 32), (1, 1, 5, 32, 32), (1, 16, 2, 4, 4)]
+    assert [a.shape for a in part] == [(1, 3, 5, 32, 32), (1, 1, 5, 32, 32), (1, 1, 5, 32, 32), (1, 16, 2, 4, 4)]
     places = [
         (top, left)
         for top in range(0, 40, 8)
         for left in range(0, 40, 8)
-        if np.array_equal(whole[0][..., top : top + 32, left : left + 32], part[0])
+        if np.array_equal(whole.pixels[..., top : top + 32, left : left + 32], part.pixels)
     ]
-    cuts = [whole[2][..., t // 8 : t // 8 + 4, left // 8 : left // 8 + 4] for t, left in places]
-    assert any(np.array_equal(cut, part[2]) for cut in cuts)
-    assert part[1].max() == whole[1].max()
+    cuts = [whole.given[..., t // 8 : t // 8 + 4, left // 8 : left // 8 + 4] for t, left in places]
+    assert any(np.array_equal(cut, part.given) for cut in cuts)
+    assert part.weight.max() == whole.weight.max() and 0 < part.core.sum() <= whole.core.sum()
     several = source.draw(np.random.default_rng(4), windows.Turn(64, 5, 3, 32))
-    assert several[0].shape == (3, 3, 5, 32, 32) and np.ptp(several[1], axis=(1, 2, 3, 4)).min() > 0
+    assert several.pixels.shape == (3, 3, 5, 32, 32) and np.ptp(several.weight, axis=(1, 2, 3, 4)).min() > 0
+
+
+def test_thin_shapes_are_drawn_more_often():
+    rng = np.random.default_rng(5)
+    drawn = [windows.draw_scene(rng) for _ in range(1500)]
+    usual = [sample_scene(rng, motion=str(rng.choice(windows.DRAWN))) for _ in range(1500)]
+    thin, usually = (
+        np.mean([any(s.kind in windows.THIN for s in scene.shapes) for scene in scenes]) for scenes in (drawn, usual)
+    )
+    assert thin > usually + 0.05  # 0.12, with a deviation of 0.02
 
 
 def test_what_latents_are_given_drifts_from_the_first_frames_colours():
@@ -337,6 +367,6 @@ def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):
     begins = [np.abs(part.off[:, 0]).max() < 1e-3 for part in parts]  # the first frame is given
     assert set(begins) == {True, False}
     drawn = windows.Windows(engine, vae, weights, tmp_path / "run").draw(np.random.default_rng(1), train_vae.SHAPES)
-    assert [a.shape for a in drawn] == [(4, 3, 9, 64, 64), (4, 1, 9, 64, 64), (4, 16, 3, 8, 8)]
+    assert [a.shape for a in drawn] == [(4, 3, 9, 64, 64), (4, 1, 9, 64, 64), (4, 1, 9, 64, 64), (4, 16, 3, 8, 8)]
     misses.fill(engine, vae, weights, tmp_path / "run", count=1)  # has what is asked for
     assert [path] == list((tmp_path / "run" / windows.MISSES).iterdir())

@@ -179,7 +179,7 @@ def track(scene: Scene, index: int, frames: np.ndarray) -> Track:
         columns["area"].append(count / unit_px**2)
         columns["opacity"].append(float(np.clip(alpha[inside].mean(), 0, 1)))
         columns["angle"].append(_orientation(scene.shapes[index].kind, x, y, mask))
-        core = mask & _shrunk(mask)
+        core = shrunk(mask)
         columns["colour"].append(frame[core].mean(0) if core.any() else np.full(3, np.nan))
         columns["whole"].append(count / total if total else 1.0)
     symmetry = _SYMMETRY.get(scene.shapes[index].kind, 1)
@@ -227,10 +227,11 @@ def _orientation(kind: str, x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> f
     return float(np.angle(moment)) / symmetry
 
 
-def _shrunk(mask: np.ndarray) -> np.ndarray:
-    """A mask without its outermost pixels."""
+def shrunk(mask: np.ndarray) -> np.ndarray:
+    """Masks without their outermost pixels. Shapes: (..., H, W) bool, and so is what comes back."""
     inner = np.zeros_like(mask)
-    inner[1:-1, 1:-1] = mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    inner[..., 1:-1, 1:-1] = mask[..., 1:-1, 1:-1] & mask[..., :-2, 1:-1] & mask[..., 2:, 1:-1]
+    inner[..., 1:-1, 1:-1] &= mask[..., 1:-1, :-2] & mask[..., 1:-1, 2:]
     return inner
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
+from framewake.demo.follow import shrunk
 from framewake.demo.render import background, render_frame
 from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
@@ -25,6 +27,7 @@ MISSES, MISS_SIDE = "misses", 128  # clips of one size whose latents are the tra
 MISSED = 0.5  # share of windows that are taken from those
 FROM_START = 0.6  # share of windows that begin with a clip's first frame: it has no misses, and what follows can see it
 DRAWN = (*MOTIONS, "bounce", "bounce")  # what moves fastest tears most easily
+THIN, REDRAWN = ("star", "triangle"), 0.5  # what the ground bleeds into, and the share of scenes drawn again without it
 CELL = 8  # pixels of a side that become one of the latents'
 
 
@@ -50,6 +53,19 @@ class Part(NamedTuple):
     off: np.ndarray
 
 
+class Drawn(NamedTuple):
+    """A step's data, all float32.
+
+    Shapes: pixels (B, 3, F, H, W), the weight of each (B, 1, F, H, W), cores (B, 1, F, H, W), 1 inside shapes, and what
+    the latents are made of (B, C, f, h, w): latents, or where the encoder is trained the noise of the posterior.
+    """
+
+    pixels: np.ndarray
+    weight: np.ndarray
+    core: np.ndarray
+    given: np.ndarray
+
+
 class Windows:
     """Draws windows; ``weights`` are those of the encoder, which stays as it is."""
 
@@ -57,24 +73,22 @@ class Windows:
         self.engine, self.vae, self.weights = engine, vae, weights
         self.misses = sorted((folder / MISSES).glob("*.npz"))
 
-    def draw(self, rng: np.random.Generator, turn: Turn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Pixels (B, 3, F, window, window), the weight of each (B, 1, F, window, window) and latents (B, C, f, h, w),
-        all float32."""
+    def draw(self, rng: np.random.Generator, turn: Turn) -> Drawn:
+        """A step's windows."""
         windows = [self._window(rng, turn) for _ in range(turn.batch)]
-        pixels, weights, latents = (np.concatenate(arrays) for arrays in zip(*windows, strict=True))
-        return pixels, weights, latents
+        return Drawn(*(np.concatenate(arrays) for arrays in zip(*windows, strict=True)))
 
-    def _window(self, rng: np.random.Generator, turn: Turn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _window(self, rng: np.random.Generator, turn: Turn) -> Drawn:
         is_miss = bool(self.misses) and turn.side == MISS_SIDE and rng.random() < MISSED
         part = draw_miss(rng, self.misses, turn.frames) if is_miss else draw_noisy(rng, turn)
-        pixels = to_pixels(part.frames[None])
-        weight = place_weight(pixels, to_pixels(part.ground[None, None])[:, :, 0])
+        pixels, ground = to_pixels(part.frames[None]), to_pixels(part.ground[None, None])[:, :, 0]
+        weight, core = place_weight(pixels, ground), cores(pixels, ground)
         latents = encode_pictures(self.engine, self.vae, self.weights, part.pictures).swapaxes(0, 1) + part.off
         latents = latents[None]
         top, left = draw_place(rng, weight, turn.window)
-        rows, columns = slice(top, top + turn.window), slice(left, left + turn.window)
-        cells = slice(top // CELL, (top + turn.window) // CELL), slice(left // CELL, (left + turn.window) // CELL)
-        return pixels[..., rows, columns], weight[..., rows, columns], latents[..., cells[0], cells[1]]
+        seen = np.s_[..., top : top + turn.window, left : left + turn.window]
+        cells = np.s_[..., top // CELL : (top + turn.window) // CELL, left // CELL : (left + turn.window) // CELL]
+        return Drawn(pixels[seen], weight[seen], core[seen], latents[cells])
 
 
 def draw_place(rng: np.random.Generator, weight: np.ndarray, window: int) -> tuple[int, int]:
@@ -87,9 +101,16 @@ def draw_place(rng: np.random.Generator, weight: np.ndarray, window: int) -> tup
     return top * CELL, left * CELL
 
 
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """A fresh scene: what is difficult is drawn more often."""
+    scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
+    is_easy = not any(shape.kind in THIN for shape in scene.shapes)
+    return sample_scene(rng, motion=scene.motion) if is_easy and rng.random() < REDRAWN else scene
+
+
 def draw_noisy(rng: np.random.Generator, turn: Turn) -> Part:
     """Some frames of a fresh scene; noise and drift are mostly little, and there is hardly any in the first frame."""
-    scene = sample_scene(rng, motion=str(rng.choice(DRAWN)))
+    scene = draw_scene(rng)
     moments = draw_moments(rng, turn.frames)
     frames = np.stack([render_frame(scene, turn.side, turn.side, p) for p in moments])
     drifting = drift(rng, scene, len(moments[::4]))
@@ -140,6 +161,20 @@ def place_weight(pixels: np.ndarray, grounds: np.ndarray) -> np.ndarray:
     is_shape = np.abs(pixels - grounds[:, :, None]).max(1, keepdims=True) > 0.1
     weight = 1 + is_passed * PLACE_WEIGHT + is_shape * SHAPE_WEIGHT
     return (weight / weight.mean((1, 2, 3, 4), keepdims=True)).astype(np.float32)
+
+
+def cores(pixels: np.ndarray, grounds: np.ndarray) -> np.ndarray:
+    """1 inside shapes, where colours are judged, and 0 on outlines: half covered at least, and so is every neighbour.
+
+    A pixel is half covered when it differs from the ground by half of what any pixel near it does.
+    Shapes: pixels (B, 3, F, H, W), grounds (B, 3, H, W) -> (B, 1, F, H, W) float32.
+    """
+    amount = np.abs(pixels - grounds[:, :, None]).max(1, keepdims=True)
+    most = amount
+    for axis in (3, 4):
+        margin = [(2, 2) if i == axis else (0, 0) for i in range(5)]
+        most = sliding_window_view(np.pad(most, margin, mode="edge"), 5, axis).max(-1)
+    return shrunk((amount > 0.5 * most) & (amount > 0.1)).astype(np.float32)
 
 
 def picture_latents(engine: Engine, vae: CausalVAE, weights: Weights, pixels: Tensor) -> tuple[Tensor, Tensor]:
