@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from framewake import engine as engines
-from framewake.demo import recipe, sample
+from framewake.demo import foresight, names, recipe, sample
 from framewake.demo.__main__ import main
-from framewake.demo.world import MOTIONS
+from framewake.demo.world import MOTIONS, SHAPES
 
 pytest.importorskip("torch")  # the recipe's engine
 
@@ -20,6 +20,7 @@ pytest.importorskip("torch")  # the recipe's engine
         (["pool64"], 2, ["vae.safetensors is not there", "adopt"]),
         (["misses"], 2, ["vae.safetensors is not there"]),
         (["look"], 2, ["dit.safetensors is not there"]),
+        (["names"], 2, ["dit.safetensors is not there"]),
         (["freeze", "--seconds", "0"], 2, ["--seconds is 0", "more than 0"]),
         (["dit64", "--seconds", "nan"], 2, ["--seconds is nan"]),
         (["tokenizers", "--engine", "torch:cup"], 4, ["torch:cup", "Did you mean 'torch:cpu'"]),
@@ -46,3 +47,25 @@ def test_a_look_shows_every_motion_of_scenes_that_are_not_judged(tmp_path):
     sample.look(engine, tmp_path, size_px=(32, 32), per_motion=1, steps=1)
     sheet = np.asarray(Image.open(tmp_path / "look.png"))
     assert sheet.shape == (32 * len(MOTIONS), 32 * 9, 3) and sheet.std() > 20
+
+
+def test_the_shipped_checkpoint_knows_which_of_two_shapes_a_prompt_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(foresight, "FIT_BATCHES", 4)
+    monkeypatch.setattr(names, "BATCHES", 2)
+    engine = engines.get("torch:cpu")
+    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+    found = names.look_at_names(engine, tmp_path)
+    mixed, bare = found["as prompts come"], found["by the kind alone"]
+    assert mixed.of > 60 and mixed.named > 0.9 * mixed.of
+    assert bare.of > 50 and bare.named > 0.6 * bare.of
+
+
+def test_what_is_known_is_counted_in_pictures_of_two_shapes():
+    covered = np.zeros((3, 4, 1 + len(SHAPES)))
+    covered[:, 0, 0] = covered[:, 0, 1] = 0.5  # the named shape, of the first kind
+    covered[0, 3, 2] = 0.25  # beside one of the second
+    covered[1, 3, 1] = 0.25  # beside another of the first
+    assert names.count_known(covered, covered, is_by_kind=False) == (2, 2, 2)
+    assert names.count_known(covered, covered, is_by_kind=True) == (1, 1, 1)
+    said = covered[:, ::-1]  # all that is said is of the other place
+    assert names.count_known(said, covered, is_by_kind=False).named == 0

@@ -97,6 +97,19 @@ def test_prompts_name_the_actor_and_scenes_stay_inside():
             assert 0 <= at.x <= scene.width and 0 <= at.y <= scene.height
 
 
+def test_a_kind_alone_names_a_shape_only_where_the_other_is_of_another():
+    rng = np.random.default_rng(4)
+    found = set()
+    for _ in range(40):
+        scene = sample_scene(rng, pairs=1.0)
+        actor, other = scene.shapes
+        prompt = write_prompt(rng, scene, is_bare=True).lower().split(" while ")[0]
+        is_bare = not any(colour in prompt for colour in COLOURS)
+        assert is_bare == (actor.kind != other.kind) and (actor.kind in prompt or not is_bare)
+        found.add(is_bare)
+    assert found == {True, False}
+
+
 def test_directions_cover_eight_ways_and_sizes_agree():
     assert len(DIRECTIONS) == 8
     scene = sample_scene(np.random.default_rng(1), motion="still")

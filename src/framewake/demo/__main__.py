@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framewake import engine as engines
+from framewake.demo.names import look_at_names
 from framewake.demo.recipe import ADOPT, STEPS, run_step
 from framewake.demo.sample import look
 from framewake.errors import FramewakeError, InputError, exit_code
 
 LOOK, LOOK_PX = "look", (128, 128)
+NAMES = "names"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,9 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m framewake.demo", description=__doc__)
     parser.add_argument(
         "step",
-        choices=[*STEPS, ADOPT, LOOK, "all"],
-        help="a step of the recipe, all in order, adopt: the shipped weights as a start, or look: clips of every "
-        "motion as training stands now, judged, and shown in look.png",
+        choices=[*STEPS, ADOPT, LOOK, NAMES, "all"],
+        help="a step of the recipe, all in order, adopt: the shipped weights as a start, look: clips of every motion "
+        "as training stands now, judged, and shown in look.png, or names: how often it knows which of two shapes is "
+        "meant",
     )
     parser.add_argument("folder", type=Path, help="where the run keeps its state; an interrupted run goes on there")
     parser.add_argument("--engine", default="torch:cpu")
@@ -50,6 +53,9 @@ def run(step: str, engine_name: str, folder: Path, *, seconds: float | None) -> 
     engine = engines.get(engine_name)
     if step == LOOK:
         look(engine, folder, size_px=LOOK_PX, per_motion=1)
+        return
+    if step == NAMES:
+        look_at_names(engine, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
     for each in STEPS if step == "all" else [step]:

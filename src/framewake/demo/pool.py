@@ -19,7 +19,7 @@ from framewake.demo import models
 from framewake.demo.render import render_frame
 from framewake.demo.state import begun_state
 from framewake.demo.windows import to_pixels
-from framewake.demo.world import FULL_FRAMES, MOTIONS, sample_scene, write_prompt
+from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene, write_prompt
 from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 SHARD_CLIPS = 64
 PROMPTS_PER_CLIP = 6
+BARE_PROMPTS = 2  # of these, where only the kind says which of two shapes is meant: it is learned last
 LLAVA_SIDE = 64
 HARD = ("spin", "spin", "bounce", "grow", "shrink")  # drawn more often than the others
 LATENT_STEPS = (FULL_FRAMES - 1) // 4
@@ -73,7 +74,7 @@ def fill(
             means = engine.numpy(vae.encode(weights, engine.asarray(to_pixels(frames[:, None])))[0])
             latents.append(means[:, :, 0].swapaxes(0, 1))
             pictures.append(clip_crop(Image.fromarray(frames[0]), LLAVA_SIDE))
-        prompts = [[scene.prompt, *(write_prompt(rng, scene) for _ in range(PROMPTS_PER_CLIP - 1))] for scene in scenes]
+        prompts = [_prompts(rng, scene) for scene in scenes]
         partial = target / f"{number:05d}.partial"
         with partial.open("wb") as file:
             np.savez(
@@ -84,6 +85,12 @@ def fill(
             )
         os.replace(partial, target / f"{number:05d}.npz")
         log.info("shard %s of %s", number, target.name)
+
+
+def _prompts(rng: np.random.Generator, scene: Scene) -> list[str]:
+    is_pair = len(scene.shapes) > 1
+    more = [write_prompt(rng, scene, is_bare=is_pair and i < BARE_PROMPTS) for i in range(PROMPTS_PER_CLIP - 1)]
+    return [scene.prompt, *more]
 
 
 def read_shard(path: Path) -> Shard:

@@ -11,20 +11,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.demo.foresight import HEAD, FirstFrames, Foresight, first_head
+from framewake.demo.foresight import HEAD, FirstFrames, Foresight, fitted_head
 from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, frozen_vae, read_shard
 from framewake.demo.reader import begun_reader
 from framewake.demo.state import load_state, read_scale, save_state
 from framewake.demo.transformer import Batch, Model, Texts, draw_sigma
-from framewake.demo.world import motion_of, names_colour
+from framewake.demo.world import motion_of
 from framewake.engine.contract import Engine, Tensor
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 
 log = logging.getLogger(__name__)
 
 SAVE_SECONDS = 180.0
-COLOURLESS = 4  # times as many prompts that name no colour where there are two shapes: they are few, and learned last
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
 
 
@@ -54,7 +53,6 @@ class Clips:
                     length = int(self.texts.ids(prompt)[1].sum())
                     entry = (len(self.shards[size]) - 1, clip, number)
                     times = self.often.get(motion_of(prompt), 1) * (self.pairs if is_pair else 1)
-                    times *= COLOURLESS if is_pair and not names_colour(prompt) else 1
                     self.by_length[size][length] += [entry] * times
         return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
 
@@ -118,13 +116,15 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     scale = read_scale(folder)
     model = Model(engine, texts, reader=begun_reader(engine, vae, vae_weights, folder, scale))
     state = load_state(folder / "dit.safetensors")
-    first = first_head() | (state.weights if state else model.start(1))
-    weights = {n: engine.asarray(a) for n, a in first.items()}
-    average = {n: engine.asarray(a) for n, a in (first_head() | state.average).items()} if state else weights
+    weights = {n: engine.asarray(a) for n, a in (state.weights if state else model.start(1)).items()}
+    average = {n: engine.asarray(a) for n, a in state.average.items()} if state else weights
     progress = dict(state.progress) if state else {}
     spent = progress.get(stage, 0.0)
     clips = Clips(folder / "pool", texts, scale, often=plan.often, pairs=plan.pairs)
     frames = FirstFrames(engine, (vae, vae_weights), texts, scale)
+    if plan.foresight and HEAD + "weight" not in weights:
+        head = {n: engine.asarray(a) for n, a in fitted_head(model, weights, frames).items()}
+        weights, average = weights | head, average | head
     plain = (HEAD, "dit.final_layer", "dit.img_in", "llava.language_model.model.embed", "clip.text_model.embeddings")
     optimiser = Muon(engine, weights, plain=plain)
     step, foresight = engine.grad(model.loss), Foresight(model, optimiser)

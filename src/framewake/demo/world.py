@@ -191,12 +191,12 @@ def acting(scene: Scene, index: int, motion: str) -> Scene | None:
     return changed if is_whole and is_inside and is_seen and _is_clear(changed) else None
 
 
-def write_prompt(rng: np.random.Generator, scene: Scene) -> str:
-    """One of many ways to say what happens in a scene."""
+def write_prompt(rng: np.random.Generator, scene: Scene, *, is_bare: bool = False) -> str:
+    """One of many ways to say what happens in a scene; where ``is_bare``, by the kind alone if that tells which."""
     actor, others = scene.shapes[0], scene.shapes[1:]
     name = f"{actor.colour_name} {actor.kind}"
     choice = rng.random()
-    if choice < 0.08 and all(other.kind != actor.kind for other in others):
+    if (is_bare or choice < 0.08) and all(other.kind != actor.kind for other in others):
         name = actor.kind
     elif choice < 0.14:
         name = f"{actor.colour_name} shape"
@@ -224,11 +224,6 @@ def motion_of(prompt: str) -> str:
     if not said:
         raise ValueError(f"{prompt!r} names no motion of the demonstration's world: one of {', '.join(MOTIONS)}.")
     return max(said)[1]  # "moves up and left" holds "moves up"
-
-
-def names_colour(prompt: str) -> bool:
-    """Whether a prompt names any colour: without one, only the kind of shape says which of two is meant."""
-    return not COLOURS.keys().isdisjoint(prompt.lower().replace(".", "").split())
 
 
 def corpus() -> list[str]:
