@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from framewake import engine as engines
 from framewake.demo import foresight, misses, models, pool, reader, recipe, train_dit, train_vae, transformer, windows
@@ -18,7 +16,6 @@ from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
 from framewake.demo.world import COLOURS, MOTIONS, SHAPES, Scene, Shape, acting, corpus, motion_of, pose, sample_scene
 from framewake.errors import InputError
-from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
 
 SMALL = dataclasses.replace(models.VAE, block_out_channels=(4, 4, 4, 4), latent_channels=4, norm_groups=2)
@@ -195,53 +192,6 @@ def test_errors_of_colours_count_beside_those_of_latents(engine, tmp_path):
     )
     assert plain == pytest.approx(silent, rel=1e-6) and plain > 0
     assert twice - plain == pytest.approx(4 * (once - plain), rel=1e-4) and once > 1.01 * plain
-
-
-def test_a_miss_is_the_loss_of_one_clip_from_noise_alone(engine, tmp_path):
-    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
-    model = transformer.Model(engine, transformer.Texts(tmp_path))
-    weights = recipe.as_tensors(engine, load_state(tmp_path / "dit.safetensors").weights)
-    rng = np.random.default_rng(8)
-    latents = rng.standard_normal((3, 16, 2, 4, 4)).astype(np.float32) * np.float32(
-        [[[[[0.02]]]], [[[[1]]]], [[[[2]]]]]
-    )
-    pictures = rng.standard_normal((3, 3, 64, 64)).astype(np.float32)
-    ids = [np.concatenate([column] * 3) for column in model.texts.ids("the red circle grows")]
-    noise = rng.standard_normal(latents.shape).astype(np.float32)
-    missed = model.misses(weights, transformer.Batch(latents, pictures, *ids, moments=(0, 8)), noise)
-    assert missed.shape == (3,)
-    for row in range(3):
-        one = np.s_[row : row + 1]
-        batch = transformer.Batch(latents[one], pictures[one], *(column[one] for column in ids), moments=(0, 8))
-        value = model.loss(weights, batch, engine.asarray(noise[one]), np.float32([1]), np.float32([6]))
-        assert missed[row] == pytest.approx(float(engine.numpy(value)), rel=0.02)  # bfloat16 in other batches
-
-
-def test_the_hardest_clips_are_those_that_do_not_follow_their_prompts(tmp_path):
-    engine = engines.get("torch:cpu")  # the recipe's
-    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
-    vae, weights = pool.frozen_vae(engine, tmp_path)
-    pool_folder = tmp_path / "pool" / "128x128"
-    pool_folder.mkdir(parents=True)
-    latents, pictures, prompts = [], [], []
-    for seed in range(6):
-        scene = sample_scene(np.random.default_rng([7, seed]), motion=("left", "up")[seed % 2], pairs=0.0)
-        clip = render(scene, 128, 128)
-        latents.append(windows.encode_pictures(engine, vae, weights, clip[::4]).swapaxes(0, 1))
-        pictures.append(np.asarray(clip_crop(Image.fromarray(clip[0]), pool.LLAVA_SIDE)))
-        said = {"left": "left", "up": "right" if seed == 1 else "up"}[scene.motion]  # one goes up and should go right
-        prompts.append([f"the {scene.shapes[0].colour_name} {scene.shapes[0].kind} moves {said}"])
-    arrays = {"latents": np.stack(latents).astype(np.float16), "pictures": np.stack(pictures)}
-    np.savez(pool_folder / "00000.npz", prompts=np.array(json.dumps(prompts)), **arrays)
-    model = transformer.Model(engine, transformer.Texts(tmp_path))
-    clips = train_dit.Clips(tmp_path / "pool", model.texts, float((tmp_path / "scale.txt").read_text()))
-    assert clips.refresh() == 6
-    trained = recipe.as_tensors(engine, load_state(tmp_path / "dit.safetensors").weights)
-    rng = np.random.default_rng(0)
-    drawn = clips.draw(rng, "128x128", 24)
-    wrong = sum(each.prompt == prompts[1][0] for each in drawn)
-    chosen = train_dit.hardest(rng, clips, drawn, wrong, partial(model.misses, trained))
-    assert 0 < wrong < 12 and all(each.prompt == prompts[1][0] for each in chosen)
 
 
 def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():

@@ -57,9 +57,7 @@ DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
     "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, often={"spin": 2}),
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
-    "pairs": train_dit.Plan(
-        22900, 1e-3, 1.5e-5, _SIZES, {"spin": 4, "grow": 5, "shrink": 5}, pairs=3, foresight=1, candidates=4
-    ),
+    "pairs": train_dit.Plan(22900, 1e-3, 1.5e-5, _SIZES, {"spin": 4, "grow": 5, "shrink": 5}, pairs=3, foresight=1),
 }
 MISS_CLIPS = 360
 # share of scenes with two shapes, and size -> how many shards there are then

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,20 +23,8 @@ from framewake.media.image import CLIP_MEAN, CLIP_STD
 
 log = logging.getLogger(__name__)
 
-Misses = Callable[[Batch, np.ndarray], np.ndarray]  # of a batch from noise, a number for each clip
-
 SAVE_SECONDS = 180.0
 NO_PROMPT = 0.03  # share of clips whose prompt is left out, for classic guidance
-CHOSEN = 0.75  # the share of batches that are chosen out of more clips, where a plan says so
-AT_THE_END = 0.7  # of these, the share chosen by the last latent frame
-
-
-class Drawn(NamedTuple):
-    """A clip of the pool and one of its prompts. Shapes: latents (C, F, h, w), picture (S, S, 3) uint8."""
-
-    latents: np.ndarray
-    picture: np.ndarray
-    prompt: str
 
 
 class Clips:
@@ -69,21 +56,20 @@ class Clips:
                     self.by_length[size][length] += [entry] * times
         return sum(len(shard.prompts) for shards in self.shards.values() for shard in shards)
 
-    def draw(self, rng: np.random.Generator, size: str, count: int) -> list[Drawn]:
-        """Clips of one size whose prompts have the same length."""
+    def draw(self, rng: np.random.Generator, size: str, count: int) -> Batch:
+        """A batch of one size whose prompts have the same length."""
         lengths = [n for n, entries in self.by_length[size].items() if len(entries) >= 4]
         odds = np.array([len(self.by_length[size][n]) for n in lengths], float)
         entries = self.by_length[size][int(rng.choice(lengths, p=odds / odds.sum()))]
-        drawn = []
-        for shard_number, clip, prompt in (entries[int(i)] for i in rng.integers(0, len(entries), count)):
+        chosen = [entries[int(i)] for i in rng.integers(0, len(entries), count)]
+        is_silent = rng.random() < NO_PROMPT
+        rows, latents, pictures = [], [], []
+        for shard_number, clip, prompt in chosen:
             shard = self.shards[size][shard_number]
-            drawn.append(Drawn(shard.latents[clip], shard.pictures[clip], shard.prompts[clip][prompt]))
-        return drawn
-
-    def batch(self, drawn: list[Drawn], moments: tuple[int, ...], *, is_silent: bool = False) -> Batch:
-        """Some latent frames of clips whose prompts have the same length, or are left out."""
-        latents, pictures, prompts = zip(*drawn, strict=True)
-        rows = [self.texts.ids("" if is_silent else prompt) for prompt in prompts]
+            rows.append(self.texts.ids("" if is_silent else shard.prompts[clip][prompt]))
+            latents.append(shard.latents[clip])
+            pictures.append(shard.pictures[clip])
+        moments = sample_moments(rng, latents[0].shape[1])
         llava_ids, llava_mask, clip_ids, clip_mask = (np.concatenate(column) for column in zip(*rows, strict=True))
         unit = np.stack(pictures).astype(np.float32) / 255
         unit = (unit - np.asarray(CLIP_MEAN, np.float32)) / np.asarray(CLIP_STD, np.float32)
@@ -111,8 +97,7 @@ class Plan(NamedTuple):
 
     ``often`` (by motion) and ``pairs`` are how many times a clip of that motion, and one of two shapes, stand in the
     pool: some are learned late and only where they are many.  ``foresight`` is how many steps on first frames alone
-    follow each on clips (see ``framewake.demo.foresight``).  ``candidates`` is out of how many times as many clips
-    those of a batch are chosen: the ones that are missed most (see ``hardest``).
+    follow each on clips (see ``framewake.demo.foresight``).
     """
 
     seconds: float
@@ -122,7 +107,6 @@ class Plan(NamedTuple):
     often: Mapping[str, int] = {}
     pairs: int = 1
     foresight: int = 0
-    candidates: int = 1
 
 
 def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
@@ -153,7 +137,7 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
         lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** (done / plan.seconds) * min(1.0, (number + 1) / 50)
         for _ in range(plan.foresight):
             weights = foresight.step(weights, frames.draw(rng), lr)
-        batch, noise, sigma, guidance = _sample(rng, clips, plan, partial(model.misses, weights))
+        batch, noise, sigma, guidance = _sample(rng, clips, plan)
         value, grads = step(weights, batch, engine.asarray(noise), sigma, guidance)
         grads, norm = clip_norm(engine, grads, 1.0)
         weights = weights | optimiser.step({n: w for n, w in weights.items() if not n.startswith(HEAD)}, grads, lr, lr)
@@ -174,34 +158,16 @@ def _until(goes_on) -> Iterator[int]:
         number += 1
 
 
-def _sample(rng: np.random.Generator, clips: Clips, plan: Plan, misses: Misses):
+def _sample(rng: np.random.Generator, clips: Clips, plan: Plan):
     sizes = [size for size in plan.sizes if clips.by_length[size]]
     odds = np.array([plan.sizes[size][0] for size in sizes])
     size = sizes[int(rng.choice(len(sizes), p=odds / odds.sum()))]
-    count = plan.sizes[size][1]
-    if plan.candidates > 1 and rng.random() < CHOSEN:
-        drawn = hardest(rng, clips, clips.draw(rng, size, count * plan.candidates), count, misses)
-    else:
-        drawn = clips.draw(rng, size, count)
-    moments = sample_moments(rng, drawn[0].latents.shape[1])
-    batch = clips.batch(drawn, moments, is_silent=rng.random() < NO_PROMPT)
+    batch = clips.draw(rng, size, plan.sizes[size][1])
+    count = len(batch.latents)
     noise = rng.standard_normal(batch.latents.shape).astype(np.float32)
     sigma = draw_sigma(rng, count)
     guidance = rng.uniform(1, 10, count).astype(np.float32)
     return batch, noise, sigma, guidance
-
-
-def hardest(rng: np.random.Generator, clips: Clips, drawn: list[Drawn], count: int, misses: Misses) -> list[Drawn]:
-    """Those of some clips that the model, as it is, misses most from noise alone.
-
-    Late in training it does what the prompt says in nineteen clips of twenty, which then teach nothing about prompts.
-    One later latent frame shows it, at a tenth of a clip's cost: mostly the last, where most has changed, but there
-    a bouncing shape is back.
-    """
-    last = drawn[0].latents.shape[1] - 1
-    batch = clips.batch(drawn, (0, last if rng.random() < AT_THE_END else min(3, last)))
-    missed = misses(batch, rng.standard_normal(batch.latents.shape).astype(np.float32))
-    return [drawn[int(i)] for i in np.argsort(-missed)[:count]]
 
 
 _recent: list[float] = []

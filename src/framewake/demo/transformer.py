@@ -112,32 +112,6 @@ class Model:
     def loss(self, weights: Weights, batch: Batch, noise: Tensor, sigma: np.ndarray, guidance: np.ndarray) -> Tensor:
         """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3)."""
         engine = self.engine
-        clean = engine.asarray(batch.latents)
-        share = engine.asarray(sigma.reshape(-1, 1, 1, 1, 1))
-        error = self._error(weights, batch, noise, sigma, guidance)
-        weight = engine.asarray(clip_weight(batch.latents))
-        value = engine.mean(error * error * weight, (0, 1, 2, 3, 4))
-        if self.reader is None:
-            return value
-        # What is off in the clean latents that the velocity leads to; less than it would be where little noise is left.
-        found = self._read(clean[:, :, 1:] - error * share) - self._read(clean[:, :, 1:])
-        scale = engine.asarray((1 / np.maximum(sigma, LEAST_SIGMA)).reshape(-1, 1, 1, 1, 1).astype(np.float32))
-        found = found * scale
-        return value + engine.mean(found * found * weight, (0, 1, 2, 3, 4)) * COLOUR_WEIGHT
-
-    def misses(self, weights: Weights, batch: Batch, noise: np.ndarray) -> np.ndarray:
-        """How far off each clip is that starts from noise alone, weighed as the loss does.
-
-        Shapes: noise as the batch's latents -> (B,) float32.
-        """
-        engine, count = self.engine, len(batch.latents)
-        alone, guidance = np.ones(count, np.float32), np.full(count, 6, np.float32)
-        error = self._error(weights, batch, engine.asarray(noise), alone, guidance)
-        return engine.numpy(engine.mean(error * error, (1, 2, 3, 4))) * clip_weight(batch.latents).reshape(-1)
-
-    def _error(self, weights: Weights, batch: Batch, noise: Tensor, sigma: np.ndarray, guidance: np.ndarray) -> Tensor:
-        """What the velocity is off by in the latent frames after the first. Shapes: (B, C, F - 1, h, w) float32."""
-        engine = self.engine
         half, text = self.half(weights, batch)
         kind = engine.dtype(text.states)
         clean = engine.asarray(batch.latents)
@@ -153,7 +127,16 @@ class Model:
             text=text,
             rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
         )
-        return engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
+        error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
+        weight = engine.asarray(clip_weight(batch.latents))
+        value = engine.mean(error * error * weight, (0, 1, 2, 3, 4))
+        if self.reader is None:
+            return value
+        # What is off in the clean latents that the velocity leads to; less than it would be where little noise is left.
+        found = self._read(clean[:, :, 1:] - error * share) - self._read(clean[:, :, 1:])
+        scale = engine.asarray((1 / np.maximum(sigma, LEAST_SIGMA)).reshape(-1, 1, 1, 1, 1).astype(np.float32))
+        found = found * scale
+        return value + engine.mean(found * found * weight, (0, 1, 2, 3, 4)) * COLOUR_WEIGHT
 
     def _read(self, latents: Tensor) -> Tensor:
         """Colours (B, F, N, h, w) of latents (B, C, F, h, w)."""
