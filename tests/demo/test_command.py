@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from framewake import engine as engines
-from framewake.demo import foresight, names, recipe, sample
+from framewake.demo import foresight, names, pool, reader, recipe, sample, transformer
 from framewake.demo.__main__ import main
+from framewake.demo.state import load_state, read_scale, save_state
 from framewake.demo.world import MOTIONS, SHAPES
 
 pytest.importorskip("torch")  # the recipe's engine
@@ -69,3 +70,24 @@ def test_what_is_known_is_counted_in_pictures_of_two_shapes():
     assert names.count_known(covered, covered, is_by_kind=True) == (1, 1, 1)
     said = covered[:, ::-1]  # all that is said is of the other place
     assert names.count_known(said, covered, is_by_kind=False).named == 0
+
+
+def test_training_on_pairs_begins_with_a_fitted_head(tmp_path, monkeypatch):
+    monkeypatch.setattr(foresight, "FIT_BATCHES", 2)
+    monkeypatch.setattr(pool, "SHARD_CLIPS", 8)
+    engine = engines.get("torch:cpu")
+    recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
+    drawn = recipe.as_tensors(engine, reader.first_reader(np.random.default_rng(7)))
+    save_state(tmp_path / reader.FILE, engine, weights=drawn, average=drawn, progress={})
+    pool.fill(engine, *pool.frozen_vae(engine, tmp_path), tmp_path / "pool", size_px=(64, 64), shards=1, pairs=1.0)
+    before = load_state(tmp_path / "dit.safetensors").weights
+    model, weights = transformer.Model(engine, transformer.Texts(tmp_path)), recipe.as_tensors(engine, before)
+    source = engine, pool.frozen_vae(engine, tmp_path), model.texts, read_scale(tmp_path)
+    fitted = foresight.fitted_head(model, weights, foresight.FirstFrames(*source))[foresight.HEAD + "weight"]
+    assert foresight.HEAD + "weight" not in before
+    assert main(["pairs", str(tmp_path), "--seconds", "0.01"]) == 0
+    state = load_state(tmp_path / "dit.safetensors")
+    head = state.weights[foresight.HEAD + "weight"]
+    assert 0 < np.abs(head - fitted).max() < 0.01 * np.abs(fitted).max()  # after one step at a fiftieth of the rate
+    assert state.progress == {"pairs": 0.01} and foresight.HEAD + "bias" in state.average
+    assert any(not np.array_equal(state.weights[n], a) for n, a in before.items() if ".single_blocks." in n)
