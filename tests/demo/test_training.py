@@ -317,7 +317,7 @@ def test_a_state_comes_back_as_it_was(engine, tmp_path):
 def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
     recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
     state = load_state(tmp_path / "dit.safetensors")
-    recipe.export(tmp_path, tmp_path / "again")
+    recipe.export(engine, tmp_path, tmp_path / "again")
     for name in ("transformer", "vae"):
         file = f"{name}/diffusion_pytorch_model.safetensors"
         assert (tmp_path / "again" / file).read_bytes() == (recipe.CHECKPOINT / file).read_bytes()

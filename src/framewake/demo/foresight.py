@@ -20,7 +20,7 @@ from framewake.demo import models
 from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import coverage, render_frame
-from framewake.demo.transformer import Batch, Model, Texts, draw_sigma, part, rope_of
+from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, part, rope_of
 from framewake.demo.windows import to_pixels
 from framewake.demo.world import MOTIONS, SHAPES, Scene, acting, pose, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Tensor, Weights
@@ -42,14 +42,15 @@ FIT_BATCHES = 24  # that the head is first fitted to
 class Glances(NamedTuple):
     """First frames, prompts, and where the named shapes, and those of each kind, are.
 
-    ``sigma`` is drawn as for clips, although no noise is seen: text tokens are told it, and with one and the same the
-    model learns to look for names at that moment only.
-    Shapes: covered (B, tokens, 1 + kinds) float32, 0 to 1; sigma (B,) float32.
+    ``sigma`` and ``guidance`` are drawn as for clips, although no noise is seen: text tokens are told both, and with
+    one and the same the model learns to look for names where it is told just that.
+    Shapes: covered (B, tokens, 1 + kinds) float32, 0 to 1; sigma and guidance (B,) float32.
     """
 
     batch: Batch
     covered: np.ndarray
     sigma: np.ndarray
+    guidance: np.ndarray
 
 
 class Foresight:
@@ -86,7 +87,7 @@ def first_tokens(model: Model, blocks: DiT, weights: Weights, glances: Glances) 
     engine, batch = model.engine, glances.batch
     half, text = model.half(weights, batch)
     first = engine.cast(engine.asarray(batch.latents), engine.dtype(text.states))
-    count, _, _, height, width = batch.latents.shape
+    height, width = batch.latents.shape[3:]
     rope = rope_of((0,), (height // 2, width // 2))
     seen: list[Tensor] = []
 
@@ -98,7 +99,7 @@ def first_tokens(model: Model, blocks: DiT, weights: Weights, glances: Glances) 
         Resident(part(half, "dit.")),
         first,
         timestep=engine.asarray(glances.sigma * np.float32(1000)),
-        guidance=engine.asarray(np.full(count, 6000, np.float32)),
+        guidance=engine.asarray(glances.guidance * np.float32(1000)),
         text=text,
         rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
         run_blocks=catch,
@@ -172,7 +173,7 @@ class FirstFrames:
         latents = np.stack([self.latents[number] for number, _ in same])
         pictures = np.stack([self.pictures[number] for number, _ in same])
         covered = np.stack([covered_by(scene) for _, scene in same])
-        return Glances(Batch(latents, pictures, *ids), covered, draw_sigma(rng, count))
+        return Glances(Batch(latents, pictures, *ids), covered, draw_sigma(rng, count), draw_guidance(rng, count))
 
     def _add(self, rng: np.random.Generator) -> None:
         scenes = [sample_scene(rng, pairs=PAIRS) for _ in range(NEW_PICTURES)]

@@ -36,6 +36,7 @@ STEPS = (
     "spins",
     "poolpairs",
     "pairs",
+    "kinds",
     "misses",
     "decoder",
     "export",
@@ -58,6 +59,7 @@ DIT_STAGES = {
     "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, often={"spin": 2}),
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
     "pairs": train_dit.Plan(22900, 1e-3, 1.5e-5, _SIZES, {"spin": 4, "grow": 5, "shrink": 5}, pairs=3, foresight=1),
+    "kinds": train_dit.Plan(11600, 2.5e-4, 1.5e-5, _SIZES, {"spin": 7, "grow": 4, "shrink": 4, "fade": 2}, foresight=1),
 }
 MISS_CLIPS = 360
 # share of scenes with two shapes, and size -> how many shards there are then
@@ -94,7 +96,7 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
         plan = DIT_STAGES[step]
         train_dit.train(engine, folder, step, plan if seconds is None else plan._replace(seconds=seconds))
     elif step == "export":
-        export(folder, CHECKPOINT)
+        export(engine, folder, CHECKPOINT)
     else:
         make_lora(engine, folder, seconds=seconds)
 
@@ -151,12 +153,12 @@ def freeze(engine: Engine, folder: Path) -> None:
     log.info("scaling factor %s", scale)
 
 
-def export(folder: Path, target: Path) -> None:
+def export(engine: Engine, folder: Path, target: Path) -> None:
     """Write the shipped checkpoint from the moving averages of both runs."""
     vae_state, dit_state = begun_state(folder / "vae.safetensors"), begun_state(folder / "dit.safetensors")
     texts = transformer.Texts(folder)
     scale = read_scale(folder)
-    average = dit_state.average
+    average = dit_state.average | transformer.settled_guidance(engine, dit_state.average)
     # Layers that no computation reads complete the published layout.
     from framewake.models.llava import Llava
 

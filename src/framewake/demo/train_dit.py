@@ -16,7 +16,7 @@ from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, frozen_vae, read_shard
 from framewake.demo.reader import begun_reader
 from framewake.demo.state import load_state, read_scale, save_state
-from framewake.demo.transformer import Batch, Model, Texts, draw_sigma
+from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma
 from framewake.demo.world import motion_of
 from framewake.engine.contract import Engine, Tensor
 from framewake.media.image import CLIP_MEAN, CLIP_STD
@@ -166,8 +166,7 @@ def _sample(rng: np.random.Generator, clips: Clips, plan: Plan):
     count = len(batch.latents)
     noise = rng.standard_normal(batch.latents.shape).astype(np.float32)
     sigma = draw_sigma(rng, count)
-    guidance = rng.uniform(1, 10, count).astype(np.float32)
-    return batch, noise, sigma, guidance
+    return batch, noise, sigma, draw_guidance(rng, count)
 
 
 _recent: list[float] = []

@@ -13,8 +13,9 @@ from framewake.demo.tokenizers import CLIP_LENGTH
 from framewake.demo.wide import WideAttention
 from framewake.engine.contract import Dtype, Engine, Tensor, Weights
 from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT, TextStates
+from framewake.models.dit import SCALAR_LAYERS, DiT, TextStates
 from framewake.models.llava import Llava
+from framewake.nn.embedding import scalar_embedding
 from framewake.nn.rope import rope_table
 from framewake.text.crop import TextLayout
 from framewake.text.encode import derive_layout, encode_clip, encode_in_template
@@ -24,7 +25,8 @@ from framewake.weights.store import Resident
 
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NOISE_ALONE = 0.15  # share of noise levels that are 1
-COLOUR_WEIGHT = 10.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents: half as much in all
+COLOUR_WEIGHT = 15.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents
+GUIDANCES = (1.0, 10.0)  # embedded scales that are trained at
 LEAST_SIGMA = 0.3  # errors of colours grow by no more than this for being made at little noise
 TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
 
@@ -160,6 +162,25 @@ def draw_sigma(rng: np.random.Generator, count: int) -> np.ndarray:
     u = 1 / (1 + np.exp(-rng.standard_normal(count)))
     sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
     return np.where(rng.random(count) < NOISE_ALONE, np.float32(1), sigma)
+
+
+def draw_guidance(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Embedded scales to train at. They say nothing, since nothing was distilled; what is told one and the same scale
+    in a second kind of step learns from it which kind it is, and is at a loss where a user asks for that scale.
+    Shapes: (count,) float32."""
+    return rng.uniform(*GUIDANCES, count).astype(np.float32)
+
+
+def settled_guidance(engine: Engine, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What replaces some weights, so that every scale is told as those that were trained at are in the mean.
+
+    Left as they are, each scale moves the clip a little, and those that were never trained at spoil it.
+    """
+    embedder = {n: engine.asarray(a) for n, a in part(arrays, "dit.guidance_in.").items()}
+    scales = engine.asarray(np.linspace(*GUIDANCES, 4096, dtype=np.float32) * np.float32(1000))
+    told = engine.numpy(scalar_embedding(engine, embedder, SCALAR_LAYERS, scales)).astype(float).mean(0)
+    last = "dit.guidance_in." + SCALAR_LAYERS[1]
+    return {last + ".weight": np.zeros_like(arrays[last + ".weight"]), last + ".bias": told.astype(np.float32)}
 
 
 def clip_weight(latents: np.ndarray) -> np.ndarray:
