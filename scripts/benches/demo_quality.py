@@ -106,7 +106,11 @@ def target(found: dict[str, list[Verdict]]) -> str:
     missed = [f"{motion} followed {share:.0%}" for motion, share in shares.items() if share < FOLLOWED]
     for name, held in (
         (f"first frame under {LEAST_PSNR:g} dB", [v.is_near_the_picture for v in verdicts]),
-        (f"colour off by {MOST_COLOUR_ERROR:g} levels or more", [v.keeps_colours for v in verdicts]),
+        (f"a channel off by {MOST_COLOUR_ERROR:g} levels or more", [v.keeps_colours for v in verdicts]),
+        (
+            f"the mean of the channels off by {MOST_COLOUR_ERROR:g} levels or more",
+            [v.mean_colour_error < MOST_COLOUR_ERROR for v in verdicts],
+        ),
         ("torn apart", [v.is_whole for v in verdicts]),
     ):
         missed += [] if all(held) else [f"{name} in {held.count(False)} of {len(held)} scenes"]
