@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framewake import engine as engines
 from framewake.demo import foresight, pool, recipe, transformer
 from framewake.models.dit import SCALAR_LAYERS
 from framewake.nn.embedding import scalar_embedding
@@ -46,8 +45,7 @@ def test_what_is_drawn_for_training_differs_from_clip_to_clip(draw):
     assert values.shape == (64,) and values.dtype == np.float32 and len(set(values)) > 32
 
 
-def test_first_frames_are_told_as_many_scales_as_clips(tmp_path):
-    engine = engines.get("torch:cpu")  # the recipe's
+def test_first_frames_are_told_as_many_scales_as_clips(engine, tmp_path):
     recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
     vae, weights = pool.frozen_vae(engine, tmp_path)
     frames = foresight.FirstFrames(engine, (vae, weights), transformer.Texts(tmp_path), 1.0)
