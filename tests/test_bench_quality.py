@@ -24,7 +24,7 @@ def test_the_target_is_for_each_motion_and_not_for_their_mean(bench):
     assert "missed: " in bench.target({"up": [GOOD] * 100, "spin": [GOOD] * 9 + [WRONG]})
     said = bench.target({"up": [GOOD] * 19 + [WRONG], "spin": [GOOD] * 9 + [WRONG]}).partition("missed: ")[2]
     assert said == (
-        "spin followed 90%, first frame under 28 dB in 2 of 30 scenes, colour off by 12 levels or more in 2 of 30 "
+        "spin followed 90%, first frame under 28 dB in 2 of 30 scenes, a channel off by 12 levels or more in 2 of 30 "
         "scenes, torn apart in 2 of 30 scenes."
     )
 
