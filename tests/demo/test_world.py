@@ -75,6 +75,21 @@ def test_a_shape_that_moves_while_it_fades_is_noticed():
     assert "moved" in judge(scene, frames).reason
 
 
+def test_a_fade_that_is_a_little_uneven_does_not_move():
+    # The right edge is 10 % more opaque than the left one, so that for one frame it alone is more than half there.
+    actor = Shape("circle", "blue", (20, 60, 230), 0.5, 0.5, 0.33, 0.0)
+    scene = Scene((actor,), "fade", ((250, 240, 230),) * 2, 0.0, 1.0, 1.0, "the blue circle fades out")
+    shape, ground = (render_frame(each, 128, 128, 0.0).astype(float) for each in (scene, _empty(scene)))
+    uneven = np.linspace(-0.15, 0.15, 128)[:, None]
+    frames = [ground + (shape - ground) * np.clip(1 - i / 32 + uneven * (0 < i < 32), 0, 1) for i in range(33)]
+    verdict = judge(scene, np.stack(frames).round().astype(np.uint8))
+    assert verdict.follows, verdict.reason
+
+
+def _empty(scene: Scene) -> Scene:
+    return dataclasses.replace(scene, motion="fade", shapes=())
+
+
 def test_blur_noise_and_a_wrong_colour_are_noticed():
     scene = sample_scene(np.random.default_rng(3), motion="left")
     frames = render(scene, SIDE, SIDE)
