@@ -289,7 +289,7 @@ def test_clips_of_two_shapes_have_prompts_that_name_a_kind_alone(engine, tmp_pat
     monkeypatch.setattr(pool, "SHARD_CLIPS", 6)
     vae = CausalVAE(engine, SMALL)
     weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
-    pool.fill(engine, vae, weights, tmp_path, size_px=(32, 32), shards=1, pairs=1.0)
+    pool.fill(engine, vae, weights, tmp_path, pool.Plan(1.0, {(32, 32): 1}))
     prompts = pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts
     told = [prompt.split(" while ")[0].lower() for several in prompts for prompt in several]
     bare = [prompt for prompt in told if not any(colour in prompt for colour in COLOURS)]

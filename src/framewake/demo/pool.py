@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -46,28 +48,42 @@ class Shard:
     prompts: list[list[str]]
 
 
-def fill(
+class Plan(NamedTuple):
+    """Clips to encode: the share of scenes with two shapes, size (H, W) -> how many shards there are then, the motions
+    that are drawn from, and which scenes are not drawn again."""
+
+    pairs: float
+    sizes: dict[tuple[int, int], int]
+    motions: Sequence[str] = MOTIONS + HARD
+    is_wanted: Callable[[Scene], bool] = lambda _scene: True
+
+
+def fill(engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, plan: Plan) -> None:
+    """Add freshly drawn scenes until there are so many shards; numbers are seeds, so that none is made twice."""
+    for size_px, shards in plan.sizes.items():
+        _fill_size(engine, vae, weights, folder, plan, size_px=size_px, shards=shards)
+
+
+def _fill_size(
     engine: Engine,
     vae: CausalVAE,
     weights: Weights,
     folder: Path,
+    plan: Plan,
     *,
     size_px: tuple[int, int],
     shards: int,
-    pairs: float,
 ) -> None:
-    """Add freshly drawn scenes until there are so many shards; numbers are seeds, so that none is made twice.
-
-    ``pairs`` is the share of scenes with two shapes, 0 to 1.
-    """
     height, width = size_px
     target = folder / f"{height}x{width}"
     target.mkdir(parents=True, exist_ok=True)
     done = len(list(target.glob("*.npz")))
     for number in range(done, shards):
         rng = np.random.default_rng([height, width, number])
-        motions = [str(rng.choice(MOTIONS + HARD)) for _ in range(SHARD_CLIPS)]
-        scenes = [sample_scene(rng, width / height, motion=motion, pairs=pairs) for motion in motions]
+        scenes: list[Scene] = []
+        while len(scenes) < SHARD_CLIPS:
+            scene = sample_scene(rng, width / height, motion=str(rng.choice(plan.motions)), pairs=plan.pairs)
+            scenes += [scene] if plan.is_wanted(scene) else []
         latents, pictures = [], []
         for scene in scenes:
             frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])

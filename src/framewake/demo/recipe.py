@@ -13,7 +13,7 @@ from framewake.demo import misses, models, pool, train_dit, train_vae, transform
 from framewake.demo.lora import make_lora
 from framewake.demo.state import begun_state, read_scale, save_state, write_scale
 from framewake.demo.tokenizers import write_tokenizers
-from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, corpus
+from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, Scene, corpus
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import InputError
 from framewake.media.image import CLIP_MEAN, CLIP_STD
@@ -37,6 +37,10 @@ STEPS = (
     "poolpairs",
     "pairs",
     "kinds",
+    "poollate",
+    "late",
+    "poolturns",
+    "turns",
     "misses",
     "decoder",
     "export",
@@ -60,16 +64,27 @@ DIT_STAGES = {
     "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
     "pairs": train_dit.Plan(22900, 1e-3, 1.5e-5, _SIZES, {"spin": 4, "grow": 5, "shrink": 5}, pairs=3, foresight=1),
     "kinds": train_dit.Plan(11600, 2.5e-4, 1.5e-5, _SIZES, {"spin": 7, "grow": 4, "shrink": 4, "fade": 2}, foresight=1),
+    "late": train_dit.Plan(4680, 2.5e-4, 1e-5, _SIZES, {"spin": 4, "grow": 3, "shrink": 3, "fade": 2}, foresight=1),
+    "turns": train_dit.Plan(5900, 3e-4, 1e-5, _SIZES, {"spin": 5, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
 }
 MISS_CLIPS = 360
-# share of scenes with two shapes, and size -> how many shards there are then
+
+
+def _is_hard_to_turn(scene: Scene) -> bool:
+    """A turn by 22.5 degrees, as between two latent frames, is easily mistaken where an outline repeats after 72 or 90
+    and covers few cells."""
+    return scene.shapes[0].kind in ("star", "square") and scene.shapes[0].size < 0.24
+
+
+_LATE = ("spin", "spin", "spin", "grow", "grow", "grow", "shrink", "fade")
 POOLS = {
-    "pool64": (0.6, {(64, 64): 64}),
-    "pool128": (
-        0.6,
-        {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16},
+    "pool64": pool.Plan(0.6, {(64, 64): 64}),
+    "pool128": pool.Plan(
+        0.6, {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16}
     ),
-    "poolpairs": (1.0, {(128, 128): 96 + 230}),  # telling two shapes apart is learned last, and needs many pictures
+    "poolpairs": pool.Plan(1.0, {(128, 128): 326}),  # telling two shapes apart is learned late, and needs many pictures
+    "poollate": pool.Plan(0.6, {(128, 128): 406}, _LATE),
+    "poolturns": pool.Plan(0.3, {(128, 128): 456}, ("spin",), _is_hard_to_turn),
 }
 
 
@@ -86,9 +101,7 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
         freeze(engine, folder)
     elif step in POOLS:
         vae, weights = pool.frozen_vae(engine, folder)
-        pairs, sizes = POOLS[step]
-        for size_px, shards in sizes.items():
-            pool.fill(engine, vae, weights, folder / "pool", size_px=size_px, shards=shards, pairs=pairs)
+        pool.fill(engine, vae, weights, folder / "pool", POOLS[step])
     elif step == "misses":
         vae, weights = pool.frozen_vae(engine, folder)
         misses.fill(engine, vae, weights, folder, count=MISS_CLIPS)

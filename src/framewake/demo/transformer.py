@@ -28,7 +28,7 @@ NOISE_ALONE = 0.15  # share of noise levels that are 1
 COLOUR_WEIGHT = 15.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents
 GUIDANCES = (1.0, 10.0)  # embedded scales that are trained at
 LEAST_SIGMA = 0.3  # errors of colours grow by no more than this for being made at little noise
-TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.03  # mean squared difference from the first frame
+TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.015  # mean squared difference from the first frame
 
 
 class Batch(NamedTuple):
