@@ -79,7 +79,7 @@ def test_training_on_pairs_begins_with_a_fitted_head(tmp_path, monkeypatch):
     recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
     drawn = recipe.as_tensors(engine, reader.first_reader(np.random.default_rng(7)))
     save_state(tmp_path / reader.FILE, engine, weights=drawn, average=drawn, progress={})
-    pool.fill(engine, *pool.frozen_vae(engine, tmp_path), tmp_path / "pool", size_px=(64, 64), shards=1, pairs=1.0)
+    pool.fill(engine, *pool.frozen_vae(engine, tmp_path), tmp_path / "pool", pool.Plan(1.0, {(64, 64): 1}))
     before = load_state(tmp_path / "dit.safetensors").weights
     model, weights = transformer.Model(engine, transformer.Texts(tmp_path)), recipe.as_tensors(engine, before)
     source = engine, pool.frozen_vae(engine, tmp_path), model.texts, read_scale(tmp_path)

@@ -14,7 +14,7 @@ from framewake.demo.optimiser import Muon, clip_norm
 from framewake.demo.render import background, render, render_poses
 from framewake.demo.state import load_state, save_state
 from framewake.demo.tokenizers import write_tokenizers
-from framewake.demo.world import COLOURS, MOTIONS, SHAPES, Scene, Shape, acting, corpus, motion_of, pose, sample_scene
+from framewake.demo.world import MOTIONS, SHAPES, Scene, Shape, acting, corpus, motion_of, pose, sample_scene
 from framewake.errors import InputError
 from framewake.models.vae import CausalVAE
 
@@ -200,7 +200,7 @@ def test_a_clips_weight_is_the_same_everywhere_and_larger_for_little_change():
     latents[2, :, 3:] += 2.0  # 3.0
     weight = transformer.clip_weight(latents)
     assert weight.shape == (3, 1, 1, 1, 1)
-    np.testing.assert_allclose(weight[:, 0, 0, 0, 0], [0.2 / 0.03, 0.2 / 0.1875, 0.2 / 3.0], rtol=1e-5)
+    np.testing.assert_allclose(weight[:, 0, 0, 0, 0], [0.2 / 0.015, 0.2 / 0.1875, 0.2 / 3.0], rtol=1e-5)
 
 
 def test_what_is_covered_is_the_acting_shapes_place_and_that_of_each_kind():
@@ -243,13 +243,14 @@ def test_foresight_teaches_the_double_blocks_and_the_text_encoders_only(tmp_path
     frames = foresight.FirstFrames(engine, pool.frozen_vae(engine, tmp_path), model.texts, scale)
     glances = frames.draw(np.random.default_rng(0), 16)
     assert glances.batch.latents.shape == (16, 16, 1, 16, 16) and glances.covered.shape == (16, 64, 5)
-    state = load_state(tmp_path / "dit.safetensors")
-    before = {n: engine.asarray(a) for n, a in state.weights.items()}
+    known = load_state(tmp_path / "dit.safetensors").weights
+    known |= {n: a for n, a in model.start(1).items() if not n.startswith("dit.")}  # or nothing would be left to learn
+    before = {n: engine.asarray(a) for n, a in known.items()}
     before |= {n: engine.asarray(a) for n, a in foresight.fitted_head(model, before, frames).items()}
     teacher = foresight.Foresight(model, Muon(engine, before, plain=(foresight.HEAD,)))
     weights, values = before, []
     for _ in range(12):
-        weights = teacher.step(weights, glances, 1e-3)
+        weights = teacher.step(weights, glances, 1e-4)
         values.append(teacher.value)
     assert values[-1] < 0.8 * values[0]
     moved = {n for n in before if np.abs(engine.numpy(weights[n] - before[n])).max() > 0}
@@ -283,17 +284,6 @@ def test_what_is_learned_late_stands_in_the_pool_more_often(tmp_path):
     entries = [entry for several in source.by_length["64x64"].values() for entry in several]
     found = {clips[clip][number]: entries.count((0, clip, number)) for _, clip, number in entries}
     assert found == said
-
-
-def test_clips_of_two_shapes_have_prompts_that_name_a_kind_alone(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "SHARD_CLIPS", 6)
-    vae = CausalVAE(engine, SMALL)
-    weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
-    pool.fill(engine, vae, weights, tmp_path, pool.Plan(1.0, {(32, 32): 1}))
-    prompts = pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts
-    told = [prompt.split(" while ")[0].lower() for several in prompts for prompt in several]
-    bare = [prompt for prompt in told if not any(colour in prompt for colour in COLOURS)]
-    assert len(told) == 36 and 6 <= len(bare) <= 18  # where kinds differ, two of six and what chance adds
 
 
 def test_a_prompt_names_its_motion():

@@ -1,0 +1,42 @@
+"""Encoded clips to train on: which scenes are drawn, which prompts they get, and what is kept of an earlier run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from framewake.demo import models, pool
+from framewake.demo.world import COLOURS, motion_of
+from framewake.models.vae import CausalVAE
+
+SMALL = dataclasses.replace(models.VAE, block_out_channels=(4, 4, 4, 4), latent_channels=4, norm_groups=2)
+
+
+@pytest.fixture
+def fill(engine, tmp_path, monkeypatch):
+    """Fills a folder by a plan, with a tiny autoencoder and shards of six clips."""
+    monkeypatch.setattr(pool, "SHARD_CLIPS", 6)
+    vae = CausalVAE(engine, SMALL)
+    weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
+    return lambda plan: pool.fill(engine, vae, weights, tmp_path, plan)
+
+
+def test_clips_of_two_shapes_have_prompts_that_name_a_kind_alone(fill, tmp_path):
+    fill(pool.Plan(1.0, {(32, 32): 1}))
+    prompts = pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts
+    told = [prompt.split(" while ")[0].lower() for several in prompts for prompt in several]
+    bare = [prompt for prompt in told if not any(colour in prompt for colour in COLOURS)]
+    assert len(told) == 36 and 6 <= len(bare) <= 18  # where kinds differ, two of six and what chance adds
+
+
+def test_a_plan_draws_the_scenes_that_it_wants_and_keeps_what_is_there(fill, tmp_path):
+    fill(pool.Plan(0.0, {(32, 32): 1}))
+    first = (tmp_path / "32x32" / "00000.npz").read_bytes()
+    fill(pool.Plan(0.0, {(32, 32): 2, (32, 48): 1}, ("spin", "fade"), lambda scene: scene.shapes[0].kind == "star"))
+    assert (tmp_path / "32x32" / "00000.npz").read_bytes() == first
+    made = [pool.read_shard(tmp_path / name) for name in ("32x32/00001.npz", "32x48/00000.npz")]
+    assert [shard.latents.shape for shard in made] == [(6, 4, 9, 4, 4), (6, 4, 9, 4, 6)]
+    prompts = [prompt for shard in made for several in shard.prompts for prompt in several]
+    assert {motion_of(prompt) for prompt in prompts} == {"spin", "fade"}
+    assert not [p for p in prompts if any(kind in p.lower() for kind in ("circle", "square", "triangle"))]
