@@ -72,6 +72,13 @@ def test_inner_errors_are_of_what_is_inside_shapes(engine):
     assert (off[0, :, 0, 0, 0] == 0).all()
 
 
+def test_beyond_an_extreme_that_is_wanted_nothing_is_off(engine):
+    pixels = np.float32([1, 1, -1, -1, 0.5, 0.5, -1, 1])
+    found = np.float32([1.5, 0.8, -1.2, -0.9, 2.5, 0.25, 1.5, -1])
+    error = train_vae.seen_errors(engine, engine.asarray(found), engine.asarray(pixels))
+    np.testing.assert_allclose(engine.numpy(error), [0, -0.2, 0, 0.1, 2.0, -0.25, 2.5, -2], atol=1e-6)
+
+
 def test_cores_are_where_the_judge_looks_for_colours():
     scene = sample_scene(np.random.default_rng(12), motion="right", pairs=0.0)
     frames = render(scene, 128, 128)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from framewake.demo.world import (
     Scene,
     Shape,
     looks_like_world,
+    motion_of,
     pose,
     sample_scene,
     write_prompt,
@@ -110,6 +112,39 @@ def test_prompts_name_the_actor_and_scenes_stay_inside():
         for progress in (0.0, 0.5, 1.0):
             at = pose(scene, 0, progress)
             assert 0 <= at.x <= scene.width and 0 <= at.y <= scene.height
+
+
+@pytest.mark.parametrize(
+    ("words", "motion"),
+    [
+        ("moves up-left", "up-left"),
+        ("moves diagonally down-right", "down-right"),
+        ("is moving diagonally up and to the right", "up-right"),
+        ("flies towards the bottom left", "down-left"),
+        ("moves to the upper left", "up-left"),
+        ("moving to the top", "up"),
+        ("falls", "down"),
+        ("is rotating", "spin"),
+        ("grows smaller", "shrink"),
+        ("does nothing", "still"),
+        ("becomes transparent", "fade"),
+    ],
+)
+def test_motions_are_said_in_many_ways(words, motion):
+    assert motion_of(f"The red circle {words}.") == motion
+    picture = Image.fromarray(render_frame(sample_scene(np.random.default_rng(2)), 96, 96, 0.0))
+    assert looks_like_world(picture, f"The red circle {words}.") is None
+
+
+def test_colours_are_those_that_people_draw_with():
+    rng = np.random.default_rng(8)
+    drawn = {(s.colour_name, s.colour) for _ in range(900) for s in sample_scene(rng).shapes}
+    pure = {("red", (255, 0, 0)), ("green", (0, 255, 0)), ("yellow", (255, 255, 0)), ("blue", (0, 0, 255))}
+    assert pure | {("white", (255, 255, 255)), ("black", (0, 0, 0)), ("purple", (128, 0, 128))} <= drawn
+    assert {name for name, _ in drawn} == set(COLOURS)
+    # A name's colours are nearer to its own middle than to another name's, but for what lies between two names.
+    strays = [name for name, colour in drawn if min(COLOURS, key=lambda n: math.dist(COLOURS[n], colour)) != name]
+    assert len(strays) < 0.05 * len(drawn)
 
 
 def test_a_kind_alone_names_a_shape_only_where_the_other_is_of_another():

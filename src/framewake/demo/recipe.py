@@ -12,8 +12,8 @@ from framewake.config import HUNYUAN_TILING
 from framewake.demo import misses, models, pool, train_dit, train_vae, transformer
 from framewake.demo.lora import make_lora
 from framewake.demo.state import begun_state, read_scale, save_state, write_scale
-from framewake.demo.tokenizers import write_tokenizers
-from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, Scene, corpus
+from framewake.demo.tokenizers import carried_rows, write_tokenizers
+from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, MOTIONS, Scene, corpus
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import InputError
 from framewake.media.image import CLIP_MEAN, CLIP_STD
@@ -41,12 +41,18 @@ STEPS = (
     "late",
     "poolturns",
     "turns",
+    "poolstars",
+    "stars",
     "misses",
     "decoder",
     "export",
     "lora",
 )
 CHECKPOINT = Path(__file__).parent / "checkpoint"
+EMBEDDINGS = {
+    "tokenizer": "llava.language_model.model.embed_tokens.weight",
+    "tokenizer_2": "clip.text_model.embeddings.token_embedding.weight",
+}
 ADOPT = "adopt"  # no step of the recipe: takes up training where the shipped checkpoint stands
 
 _SIZES = {
@@ -66,6 +72,7 @@ DIT_STAGES = {
     "kinds": train_dit.Plan(11600, 2.5e-4, 1.5e-5, _SIZES, {"spin": 7, "grow": 4, "shrink": 4, "fade": 2}, foresight=1),
     "late": train_dit.Plan(4680, 2.5e-4, 1e-5, _SIZES, {"spin": 4, "grow": 3, "shrink": 3, "fade": 2}, foresight=1),
     "turns": train_dit.Plan(5900, 3e-4, 1e-5, _SIZES, {"spin": 5, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
+    "stars": train_dit.Plan(4630, 4e-4, 1e-5, _SIZES, {m: 2 for m in MOTIONS if m != "spin"}, pairs=2),
 }
 MISS_CLIPS = 360
 
@@ -74,6 +81,11 @@ def _is_hard_to_turn(scene: Scene) -> bool:
     """A turn by 22.5 degrees, as between two latent frames, is easily mistaken where an outline repeats after 72 or 90
     and covers few cells."""
     return scene.shapes[0].kind in ("star", "square") and scene.shapes[0].size < 0.24
+
+
+def _is_small_star(scene: Scene) -> bool:
+    """What is mistaken longest."""
+    return scene.shapes[0].kind == "star" and scene.shapes[0].size < 0.24
 
 
 _LATE = ("spin", "spin", "spin", "grow", "grow", "grow", "shrink", "fade")
@@ -85,6 +97,7 @@ POOLS = {
     "poolpairs": pool.Plan(1.0, {(128, 128): 326}),  # telling two shapes apart is learned late, and needs many pictures
     "poollate": pool.Plan(0.6, {(128, 128): 406}, _LATE),
     "poolturns": pool.Plan(0.3, {(128, 128): 456}, ("spin",), _is_hard_to_turn),
+    "poolstars": pool.Plan(0.3, {(128, 128): 496}, ("spin",), _is_small_star),
 }
 
 
@@ -117,6 +130,7 @@ def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None =
 def adopt(engine: Engine, folder: Path, source: Path) -> None:
     """Begin a run in an empty folder from a checkpoint's weights instead of from random ones.
 
+    Words that the world has got since then begin as what the checkpoint's tokenizers make of them.
     Raises: InputError when the folder already holds a run.
     """
     if (folder / "dit.safetensors").exists():
@@ -133,6 +147,8 @@ def adopt(engine: Engine, folder: Path, source: Path) -> None:
     parts["clip"] = checkpoint.tensors("clip_text")
     for prefix, tensors in parts.items():
         found |= {f"{prefix}.{name}": value for name, value in read_all(tensors).items()}
+    for tokenizer, table in EMBEDDINGS.items():
+        found[table] = carried_rows(source / tokenizer, folder / tokenizer, found[table])
     wanted = transformer.Model(engine, transformer.Texts(folder)).start(1)
     weights = as_tensors(engine, {name: found[name] for name in wanted})
     save_state(folder / "dit.safetensors", engine, weights=weights, average=weights, progress={})

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from framewake.text.template import SENTENCES
 from framewake.text.tokenize import CLIP_END, CLIP_START, build_clip
@@ -24,6 +25,7 @@ BEGIN, END_OF_TURN, IMAGE, PAD = "<|begin_of_text|>", "<|eot_id|>", "<image>", "
 HEADER_START, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 SPECIALS = (BEGIN, HEADER_START, HEADER_END, END_OF_TURN, IMAGE, PAD)
 CLIP_LENGTH = 77
+WORD_END = "</w>"  # of CLIP's tokens, which its model puts there itself
 # How Llama 3 cuts text before merging: contractions, words with one leading mark, up to three digits,
 # punctuation with the line ends after it, line ends with the space before them, other space.
 LLAMA_PATTERN = (
@@ -85,6 +87,8 @@ def write_llava(folder: Path, words: list[str]) -> None:
     merges = learn_merges(piece for text in (*_ROLES, *words) for piece, _ in cut.pre_tokenize_str(text))
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *dict.fromkeys(a + b for a, b in merges)]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    # "up-left" is to be the words of "up left": a word without its space is another token, and would be one never seen.
+    tokenizer.normalizer = normalizers.Replace(Regex(r"(?<=\p{L})-(?=\p{L})"), " ")
     tokenizer.pre_tokenizer = cut
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in (*SENTENCES, *SPECIALS)])
@@ -102,9 +106,9 @@ def write_clip(folder: Path, words: list[str]) -> None:
     cut = build_clip({CLIP_START: 0, CLIP_END: 1}, []).pre_tokenizer
     bare = sorted({word.strip().lower() for word in words})
     pieces = [piece for word in bare for piece, _ in cut.pre_tokenize_str(word)]
-    merges = learn_merges([*piece[:-1], f"{piece[-1]}</w>"] for piece in pieces)
+    merges = learn_merges([*piece[:-1], piece[-1] + WORD_END] for piece in pieces)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    tokens = [*letters, *(letter + WORD_END for letter in letters)]
     tokens += [token for token in dict.fromkeys(a + b for a, b in merges) if token not in set(tokens)]
     vocab = {token: i for i, token in enumerate([*tokens, CLIP_START, CLIP_END])}
     names = dict.fromkeys(("eos_token", "pad_token", "unk_token"), CLIP_END) | {"bos_token": CLIP_START}
@@ -112,6 +116,20 @@ def write_clip(folder: Path, words: list[str]) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def carried_rows(before: Path, now: Path, rows: np.ndarray) -> np.ndarray:
+    """A table of embeddings for another tokenizer: what was a token keeps its row, what was several gets their mean.
+
+    Shapes: rows (vocabulary before, D) -> (vocabulary now, D), of the same kind.
+    """
+    old, new = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (before, now))
+    carried = np.zeros((new.get_vocab_size(), *rows.shape[1:]), rows.dtype)
+    for token, number in new.get_vocab().items():
+        known = old.token_to_id(token)
+        pieces = [known] if known is not None else [p.id for p in old.model.tokenize(token.removesuffix(WORD_END))]
+        carried[number] = rows[pieces].mean(axis=0)
+    return carried
 
 
 def write_folder(folder: Path, tokenizer: Tokenizer, kind: str, names: dict[str, str], more: dict) -> None:

@@ -113,7 +113,7 @@ def loss(
         mean, logvar = (engine.cast(x, "float32") for x in picture_latents(engine, vae, half, pixels))
         divergence = engine.mean(mean * mean + engine.exp(logvar) - logvar - 1.0, (0, 1, 2, 3, 4)) * 0.5
         latents = mean + engine.exp(logvar * 0.5) * given
-    error = engine.cast(vae.decode(half, latents), "float32") - pixels
+    error = seen_errors(engine, engine.cast(vae.decode(half, latents), "float32"), pixels)
     squared = error * error
     absolute = engine.sqrt(squared + 1e-4) * weight
     squared = squared * weight
@@ -127,6 +127,16 @@ def loss(
         + engine.mean(colour, everything) / (share + 1e-4) * COLOUR_WEIGHT
         + divergence * KL_WEIGHT
     )
+
+
+def seen_errors(engine: Engine, found: Tensor, pixels: Tensor) -> Tensor:
+    """What is off after clipping to [-1, 1]: to lie beyond an extreme that is wanted is no error.
+
+    Counted as one, it keeps the purest colours short of where they should be.
+    """
+    error = found - pixels
+    is_beyond = pixels * found > 1.0
+    return engine.where(pixels * pixels >= 1.0, engine.where(is_beyond, error * 0.0, error), error)
 
 
 def inner_errors(engine: Engine, error: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:

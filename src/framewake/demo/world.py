@@ -20,7 +20,7 @@ FRAMES_PER_SECOND = 12
 
 SHAPES = ("circle", "square", "triangle", "star")
 
-# The middle of each named colour; a scene's colour lies between it and its pure form.
+# The middle of each named colour; a scene's colour lies between it and one of the vivid or dark forms of that name.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 38, 38),
     "orange": (245, 135, 30),
@@ -31,16 +31,20 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (243, 243, 243),
     "black": (24, 24, 24),
 }
-_PURE: dict[str, tuple[int, int, int]] = {
-    "red": (255, 0, 0),
-    "orange": (255, 150, 0),
-    "yellow": (255, 240, 0),
-    "green": (0, 140, 30),
-    "blue": (0, 40, 255),
-    "purple": (128, 0, 160),
-    "white": (255, 255, 255),
-    "black": (0, 0, 0),
+_FORMS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "red": ((255, 0, 0), (220, 20, 60), (190, 0, 0)),
+    "orange": ((255, 165, 0), (255, 110, 0)),
+    "yellow": ((255, 255, 0), (255, 210, 0)),
+    "green": ((0, 255, 0), (0, 140, 30), (0, 110, 0), (34, 139, 34)),
+    "blue": ((0, 0, 255), (0, 40, 255), (0, 0, 180)),
+    "purple": ((128, 0, 128), (128, 0, 160), (165, 40, 245)),
+    "white": ((255, 255, 255),),
+    "black": ((0, 0, 0),),
 }
+_MOST_BLEND = 1.25  # of the way to a form, cut at all of it: people draw with the pure colours
+
+_PAPER = 0.12  # the share of backgrounds that are what people draw on when they choose nothing
+_PAPERS = ((255, 255, 255), (0, 0, 0), (245, 245, 245), (128, 128, 128))
 
 DIRECTIONS: dict[str, tuple[float, float]] = {  # (x, y), y grows downwards
     "left": (-1.0, 0.0),
@@ -59,35 +63,63 @@ GROWTH, SHRINKAGE = 1.8, 0.45  # size at the end
 BOUNCE_HEIGHT, BOUNCES = 0.25, 2
 SPIN_RADIANS = math.pi  # clockwise
 
+_MOVES = (
+    "moves", "slides", "goes", "drifts", "travels", "glides", "flies", "floats", "is moving", "is sliding", "moving",
+)  # fmt: skip
+_SIDES: dict[str, tuple[str, ...]] = {
+    "left": ("left", "to the left"),
+    "right": ("right", "to the right"),
+    "up": ("up", "upwards", "to the top"),
+    "down": ("down", "downwards", "to the bottom"),
+}
+_DIAGONALS = (
+    "{way} and {side}", "{way} and to the {side}", "{way} {side}", "{way}-{side}", "diagonally {way}-{side}",
+    "diagonally {way} and {side}", "diagonally {way} and to the {side}", "to the {end} {side}", "to the {edge} {side}",
+    "towards the {edge} {side}", "towards the {end} {side}", "diagonally to the {end} {side}",
+)  # fmt: skip
+_ENDS = {"up": ("upper", "top"), "down": ("lower", "bottom")}
+
+
+def _ways(direction: str) -> tuple[str, ...]:
+    """How one says where something goes."""
+    if direction in _SIDES:
+        return _SIDES[direction]
+    way, side = direction.split("-")
+    end, edge = _ENDS[way]
+    return tuple(text.format(way=way, side=side, end=end, edge=edge) for text in _DIAGONALS)
+
+
 _ACTIONS: dict[str, tuple[str, ...]] = {
-    "left": ("moves left", "moves to the left", "slides left", "goes left", "travels to the left", "drifts left"),
-    "right": (
-        "moves right", "moves to the right", "slides right", "goes right", "travels to the right", "drifts right",
+    direction: tuple(f"{verb} {way}" for verb in _MOVES for way in _ways(direction)) for direction in DIRECTIONS
+}
+_ACTIONS["up"] += ("rises", "is rising")
+_ACTIONS["down"] += ("sinks", "falls", "is falling")
+_ACTIONS |= {
+    "grow": (
+        "grows", "gets bigger", "becomes larger", "expands", "grows larger", "is growing", "growing", "gets larger",
+        "becomes bigger", "enlarges", "increases in size",
     ),
-    "up": ("moves up", "rises", "goes up", "slides upwards", "moves upwards", "drifts up"),
-    "down": ("moves down", "sinks", "goes down", "slides downwards", "moves downwards", "drifts down"),
-    "up-left": (
-        "moves up and left", "moves diagonally up and to the left", "moves to the upper left", "goes up left",
-        "slides towards the top left", "drifts up and to the left",
+    "shrink": (
+        "shrinks", "gets smaller", "becomes smaller", "contracts", "grows smaller", "is shrinking", "shrinking",
+        "gets tiny", "decreases in size",
     ),
-    "up-right": (
-        "moves up and right", "moves diagonally up and to the right", "moves to the upper right", "goes up right",
-        "slides towards the top right", "drifts up and to the right",
+    "spin": (
+        "spins", "rotates", "turns around", "spins in place", "is spinning", "turns clockwise", "spinning", "rotating",
+        "is rotating", "turns", "is turning", "rotates in place", "spins around", "rotates clockwise",
+        "spins clockwise",
     ),
-    "down-left": (
-        "moves down and left", "moves diagonally down and to the left", "moves to the lower left", "goes down left",
-        "slides towards the bottom left", "drifts down and to the left",
+    "bounce": (
+        "bounces", "bounces up and down", "hops", "jumps up and down", "is bouncing", "hops in place", "bouncing",
+        "jumps", "is jumping", "jumping up and down", "bounces in place",
     ),
-    "down-right": (
-        "moves down and right", "moves diagonally down and to the right", "moves to the lower right", "goes down right",
-        "slides towards the bottom right", "drifts down and to the right",
+    "fade": (
+        "fades out", "fades away", "disappears", "slowly fades out", "vanishes", "becomes invisible", "fades",
+        "is fading out", "fading out", "is disappearing", "slowly disappears", "becomes transparent",
     ),
-    "grow": ("grows", "gets bigger", "becomes larger", "expands", "grows larger", "is growing"),
-    "shrink": ("shrinks", "gets smaller", "becomes smaller", "contracts", "grows smaller", "is shrinking"),
-    "spin": ("spins", "rotates", "turns around", "spins in place", "is spinning", "turns clockwise"),
-    "bounce": ("bounces", "bounces up and down", "hops", "jumps up and down", "is bouncing", "hops in place"),
-    "fade": ("fades out", "fades away", "disappears", "slowly fades out", "vanishes", "becomes invisible"),
-    "still": ("stays still", "does not move", "stands still", "remains still", "stays in place", "is motionless"),
+    "still": (
+        "stays still", "does not move", "stands still", "remains still", "stays in place", "is motionless", "is still",
+        "stays where it is", "does nothing", "remains in place", "is not moving", "rests", "is standing still",
+    ),
 }  # fmt: skip
 
 
@@ -239,15 +271,19 @@ def corpus() -> list[str]:
 
 def _sample_background(rng: np.random.Generator):
     first = tuple(int(v) for v in rng.integers(0, 256, 3))
-    second = tuple(int(v) for v in rng.integers(0, 256, 3)) if rng.random() < 0.5 else first
+    choice = rng.random()
+    second = tuple(int(v) for v in rng.integers(0, 256, 3)) if choice < 0.5 else first
+    if choice > 1 - _PAPER:
+        first = second = _PAPERS[int((1 - choice) / _PAPER * len(_PAPERS))]
     return (first, second), float(rng.choice((0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)) * math.pi)
 
 
 def _sample_shape(rng: np.random.Generator, name: str, width: float, height: float, motion: str) -> Shape | None:
     kinds = SHAPES[1:] if motion == "spin" else SHAPES  # a circle that spins looks like one that does not
     kind = str(rng.choice(kinds))
-    blend = rng.random()
-    red, green, blue = (round(a + (b - a) * blend) for a, b in zip(COLOURS[name], _PURE[name], strict=True))
+    place = rng.random() * len(_FORMS[name])
+    form, blend = _FORMS[name][int(place)], min(1.0, place % 1 * _MOST_BLEND)
+    red, green, blue = (round(a + (b - a) * blend) for a, b in zip(COLOURS[name], form, strict=True))
     size = float(rng.uniform(1 / 6, 1 / 3))
     final = size * GROWTH if motion == "grow" else size
     margin = final / 2 + 0.01
@@ -283,6 +319,7 @@ def _is_clear(scene: Scene) -> bool:
 
 _EDGE_LEVELS = 14.0  # a step between neighbouring pixels above this is an edge
 _MOST_EDGES = 0.16  # two large shapes give about half of it
+_FILLERS = {"and", "the", "to", "in", "does", "is", "up", "down", "it", "where", "not", "top", "bottom", "place"}
 
 
 def looks_like_world(image: Image.Image | None, prompt: str) -> str | None:
@@ -294,7 +331,7 @@ def looks_like_world(image: Image.Image | None, prompt: str) -> str | None:
     words = set(re.findall(r"[a-z]+", prompt.lower()))
     known = {word for actions in _ACTIONS.values() for action in actions for word in re.findall(r"[a-z]+", action)}
     odd = []
-    if not words & {*SHAPES, "shape"} or not words & (known - {"and", "the", "to", "in", "does", "is", "up", "down"}):
+    if not words & {*SHAPES, "shape"} or not words & (known - _FILLERS):
         odd.append("prompt")
     if image is not None:
         small = np.asarray(image.convert("RGB").resize((64, 64)), np.float32)
