@@ -72,7 +72,7 @@ DIT_STAGES = {
     "kinds": train_dit.Plan(11600, 2.5e-4, 1.5e-5, _SIZES, {"spin": 7, "grow": 4, "shrink": 4, "fade": 2}, foresight=1),
     "late": train_dit.Plan(4680, 2.5e-4, 1e-5, _SIZES, {"spin": 4, "grow": 3, "shrink": 3, "fade": 2}, foresight=1),
     "turns": train_dit.Plan(5900, 3e-4, 1e-5, _SIZES, {"spin": 5, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
-    "stars": train_dit.Plan(4630, 4e-4, 1e-5, _SIZES, {m: 2 for m in MOTIONS if m != "spin"}, pairs=2),
+    "stars": train_dit.Plan(5130, 4e-4, 1e-5, _SIZES, {m: 2 for m in MOTIONS if m != "spin"}, pairs=2),
 }
 MISS_CLIPS = 360
 
