@@ -27,7 +27,13 @@ def test_clips_of_two_shapes_have_prompts_that_name_a_kind_alone(fill, tmp_path)
     prompts = pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts
     told = [prompt.split(" while ")[0].lower() for several in prompts for prompt in several]
     bare = [prompt for prompt in told if not any(colour in prompt for colour in COLOURS)]
-    assert len(told) == 36 and 6 <= len(bare) <= 18  # where kinds differ, two of six and what chance adds
+    assert len(told) == 48 and 6 <= len(bare) <= 20  # where kinds differ, two of eight and what chance adds
+
+
+def test_words_that_no_other_way_has_are_said_of_every_clip(fill, tmp_path):
+    fill(pool.Plan(0.0, {(32, 32): 1}, ("down",)))
+    for prompts in pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts:
+        assert len([p for p in prompts if any(word in p for word in ("sinks", "falls", "falling"))]) >= 2, prompts
 
 
 def test_a_plan_draws_the_scenes_that_it_wants_and_keeps_what_is_there(fill, tmp_path):

@@ -21,7 +21,7 @@ from framewake.demo import models
 from framewake.demo.render import render_frame
 from framewake.demo.state import begun_state
 from framewake.demo.windows import to_pixels
-from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene, write_prompt
+from framewake.demo.world import FULL_FRAMES, MOTIONS, RARE_ACTIONS, Scene, sample_scene, write_prompt
 from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE
@@ -29,8 +29,9 @@ from framewake.models.vae import CausalVAE
 log = logging.getLogger(__name__)
 
 SHARD_CLIPS = 64
-PROMPTS_PER_CLIP = 6
+COMMON_PROMPTS = 6  # for a clip
 BARE_PROMPTS = 2  # of these, where only the kind says which of two shapes is meant: it is learned last
+RARE_PROMPTS = 2  # beside them, with a word that no other way has: "falls" would be one of 36 to say it
 LLAVA_SIDE = 64
 HARD = ("spin", "spin", "bounce", "grow", "shrink")  # drawn more often than the others
 LATENT_STEPS = (FULL_FRAMES - 1) // 4
@@ -105,8 +106,9 @@ def _fill_size(
 
 def _prompts(rng: np.random.Generator, scene: Scene) -> list[str]:
     is_pair = len(scene.shapes) > 1
-    more = [write_prompt(rng, scene, is_bare=is_pair and i < BARE_PROMPTS) for i in range(PROMPTS_PER_CLIP - 1)]
-    return [scene.prompt, *more]
+    more = [write_prompt(rng, scene, is_bare=is_pair and i < BARE_PROMPTS) for i in range(COMMON_PROMPTS - 1)]
+    rare = [write_prompt(rng, scene, actions=RARE_ACTIONS) for _ in range(RARE_PROMPTS)]
+    return [scene.prompt, *more, *rare]
 
 
 def read_shard(path: Path) -> Shard:

@@ -16,7 +16,7 @@ from framewake.demo.optimiser import Muon, blend, clip_norm
 from framewake.demo.pool import Shard, frozen_vae, read_shard
 from framewake.demo.reader import begun_reader
 from framewake.demo.state import load_state, read_scale, save_state
-from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma
+from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, draw_steps_before
 from framewake.demo.world import motion_of
 from framewake.engine.contract import Engine, Tensor
 from framewake.media.image import CLIP_MEAN, CLIP_STD
@@ -138,7 +138,11 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
         for _ in range(plan.foresight):
             weights = foresight.step(weights, frames.draw(rng), lr)
         batch, noise, sigma, guidance = _sample(rng, clips, plan)
-        value, grads = step(weights, batch, engine.asarray(noise), sigma, guidance)
+        start_noise, missed = engine.asarray(noise), draw_steps_before(rng, sigma)
+        off = None
+        if missed is not None:
+            off = model.first_miss(weights, batch, start_noise, guidance) * engine.asarray(missed)
+        value, grads = step(weights, batch, start_noise, sigma, guidance, off)
         grads, norm = clip_norm(engine, grads, 1.0)
         weights = weights | optimiser.step({n: w for n, w in weights.items() if not n.startswith(HEAD)}, grads, lr, lr)
         average = blend(average, weights, min(0.998, 1 - 1 / (number + 1))) if number or not state else average

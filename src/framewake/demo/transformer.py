@@ -28,6 +28,8 @@ NOISE_ALONE = 0.15  # share of noise levels that are 1
 COLOUR_WEIGHT = 15.0  # of squared errors of colours in [-1, 1], beside 1 for those of latents
 GUIDANCES = (1.0, 10.0)  # embedded scales that are trained at
 LEAST_SIGMA = 0.3  # errors of colours grow by no more than this for being made at little noise
+MOST_MISSED = 1.5  # times what one step gets wrong, for later steps to take back
+LEAST_CORRECTED = 0.2  # noise level from which on it is asked for: what is to be taken back grows with 1 / sigma
 TYPICAL_CHANGE, LEAST_CHANGE = 0.2, 0.015  # mean squared difference from the first frame
 
 
@@ -111,25 +113,29 @@ class Model:
         text = text._replace(states=engine.cast(text.states, kind), pooled=engine.cast(text.pooled, kind))
         return {n: engine.cast(w, kind) for n, w in weights.items()}, text
 
-    def loss(self, weights: Weights, batch: Batch, noise: Tensor, sigma: np.ndarray, guidance: np.ndarray) -> Tensor:
-        """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3)."""
+    def loss(
+        self,
+        weights: Weights,
+        batch: Batch,
+        noise: Tensor,
+        sigma: np.ndarray,
+        guidance: np.ndarray,
+        off: Tensor | None = None,
+    ) -> Tensor:
+        """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3).
+
+        ``off`` is added to the clean latents that the noisy ones are made of, and is to be taken back: a run's later
+        steps see what its earlier ones got wrong.
+        Shapes: noise and off (B, C, F, h, w), sigma and guidance (B,).
+        """
         engine = self.engine
         half, text = self.half(weights, batch)
-        kind = engine.dtype(text.states)
         clean = engine.asarray(batch.latents)
         share = engine.asarray(sigma.reshape(-1, 1, 1, 1, 1))
-        noisy = clean * (1.0 - share) + noise * share
-        noisy = engine.concat([clean[:, :, :1], noisy[:, :, 1:]], 2)
-        rope = rope_of(batch.moments, (int(clean.shape[3]) // 2, int(clean.shape[4]) // 2))
-        velocity = self.dit(
-            Resident(part(half, "dit.")),
-            engine.cast(noisy, kind),
-            timestep=engine.asarray(sigma * np.float32(1000)),
-            guidance=engine.asarray(guidance * np.float32(1000)),
-            text=text,
-            rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
-        )
-        error = engine.cast(velocity, "float32")[:, :, 1:] - (noise - clean)[:, :, 1:]
+        noisy = (clean if off is None else clean + off) * (1.0 - share) + noise * share
+        wanted = (noisy - clean) / share  # noise - clean, where nothing is off
+        velocity = self._velocity(half, batch, text, noisy, (sigma, guidance))
+        error = velocity[:, :, 1:] - wanted[:, :, 1:]
         weight = engine.asarray(clip_weight(batch.latents))
         value = engine.mean(error * error * weight, (0, 1, 2, 3, 4))
         if self.reader is None:
@@ -139,6 +145,37 @@ class Model:
         scale = engine.asarray((1 / np.maximum(sigma, LEAST_SIGMA)).reshape(-1, 1, 1, 1, 1).astype(np.float32))
         found = found * scale
         return value + engine.mean(found * found * weight, (0, 1, 2, 3, 4)) * COLOUR_WEIGHT
+
+    def first_miss(self, weights: Weights, batch: Batch, noise: Tensor, guidance: np.ndarray) -> Tensor:
+        """What the clip is off by that noise alone leads to in one step. Shapes: (B, C, F, h, w)."""
+        half, text = self.half(weights, batch)
+        clean = self.engine.asarray(batch.latents)
+        velocity = self._velocity(half, batch, text, noise, (np.ones_like(guidance), guidance))
+        return noise - velocity - clean
+
+    def _velocity(
+        self,
+        half: Weights,
+        batch: Batch,
+        text: TextStates,
+        noisy: Tensor,
+        told: tuple[np.ndarray, np.ndarray],
+    ) -> Tensor:
+        """The transformer's velocity in float32, the first frame replaced; ``told`` are noise levels and guidances."""
+        engine = self.engine
+        kind = engine.dtype(text.states)
+        sigma, guidance = told
+        kept = engine.asarray(np.ascontiguousarray(batch.latents[:, :, :1]))
+        rope = rope_of(batch.moments, (int(noisy.shape[3]) // 2, int(noisy.shape[4]) // 2))
+        velocity = self.dit(
+            Resident(part(half, "dit.")),
+            engine.cast(engine.concat([kept, noisy[:, :, 1:]], 2), kind),
+            timestep=engine.asarray(sigma * np.float32(1000)),
+            guidance=engine.asarray(guidance * np.float32(1000)),
+            text=text,
+            rope=(engine.asarray(rope[0]), engine.asarray(rope[1])),
+        )
+        return engine.cast(velocity, "float32")
 
     def _read(self, latents: Tensor) -> Tensor:
         """Colours (B, F, N, h, w) of latents (B, C, F, h, w)."""
@@ -162,6 +199,16 @@ def draw_sigma(rng: np.random.Generator, count: int) -> np.ndarray:
     u = 1 / (1 + np.exp(-rng.standard_normal(count)))
     sigma = (SHIFT * u / (1 + (SHIFT - 1) * u)).astype(np.float32)
     return np.where(rng.random(count) < NOISE_ALONE, np.float32(1), sigma)
+
+
+def draw_steps_before(rng: np.random.Generator, sigma: np.ndarray) -> np.ndarray | None:
+    """How much of what one step from noise alone gets wrong is in the clips that later steps begin from; in half of all
+    draws nothing, as in plain flow matching. Shapes: (count,) -> (count, 1, 1, 1, 1) float32, or None.
+    """
+    if rng.random() < 0.5:
+        return None
+    share = rng.uniform(0, MOST_MISSED, len(sigma)) * (sigma > LEAST_CORRECTED)
+    return share.reshape(-1, 1, 1, 1, 1).astype(np.float32)
 
 
 def draw_guidance(rng: np.random.Generator, count: int) -> np.ndarray:

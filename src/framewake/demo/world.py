@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,12 +91,12 @@ def _ways(direction: str) -> tuple[str, ...]:
     return tuple(text.format(way=way, side=side, end=end, edge=edge) for text in _DIAGONALS)
 
 
-_ACTIONS: dict[str, tuple[str, ...]] = {
+ACTIONS: dict[str, tuple[str, ...]] = {
     direction: tuple(f"{verb} {way}" for verb in _MOVES for way in _ways(direction)) for direction in DIRECTIONS
 }
-_ACTIONS["up"] += ("rises", "is rising")
-_ACTIONS["down"] += ("sinks", "falls", "is falling")
-_ACTIONS |= {
+ACTIONS["up"] += ("rises", "is rising")
+ACTIONS["down"] += ("sinks", "falls", "is falling")
+ACTIONS |= {
     "grow": (
         "grows", "gets bigger", "becomes larger", "expands", "grows larger", "is growing", "growing", "gets larger",
         "becomes bigger", "enlarges", "increases in size",
@@ -121,6 +123,15 @@ _ACTIONS |= {
         "stays where it is", "does nothing", "remains in place", "is not moving", "rests", "is standing still",
     ),
 }  # fmt: skip
+
+
+def _rare(actions: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the ways to say a motion, those that stand alone: one word, or one that no other has."""
+    counts = Counter(word for action in actions for word in set(action.split()))
+    return tuple(a for a in actions if " " not in a or min(counts[word] for word in a.split()) == 1) or actions
+
+
+RARE_ACTIONS = {motion: _rare(actions) for motion, actions in ACTIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -223,8 +234,13 @@ def acting(scene: Scene, index: int, motion: str) -> Scene | None:
     return changed if is_whole and is_inside and is_seen and _is_clear(changed) else None
 
 
-def write_prompt(rng: np.random.Generator, scene: Scene, *, is_bare: bool = False) -> str:
-    """One of many ways to say what happens in a scene; where ``is_bare``, by the kind alone if that tells which."""
+def write_prompt(
+    rng: np.random.Generator, scene: Scene, *, is_bare: bool = False, actions: Mapping[str, Sequence[str]] = ACTIONS
+) -> str:
+    """One of many ways to say what happens in a scene; where ``is_bare``, by the kind alone if that tells which.
+
+    ``actions`` are the ways to say each motion.
+    """
     actor, others = scene.shapes[0], scene.shapes[1:]
     name = f"{actor.colour_name} {actor.kind}"
     choice = rng.random()
@@ -233,10 +249,10 @@ def write_prompt(rng: np.random.Generator, scene: Scene, *, is_bare: bool = Fals
     elif choice < 0.14:
         name = f"{actor.colour_name} shape"
     article = str(rng.choice(("the ", "the ", "the ", "a ", "")))
-    text = f"{article}{name} {rng.choice(_ACTIONS[scene.motion])}"
+    text = f"{article}{name} {rng.choice(actions[scene.motion])}"
     if others and rng.random() < 0.3:
         other = others[0]
-        text += f" while the {other.colour_name} {other.kind} {rng.choice(_ACTIONS['still'])}"
+        text += f" while the {other.colour_name} {other.kind} {rng.choice(actions['still'])}"
     elif rng.random() < 0.1:
         text += str(
             rng.choice((" on a plain background", " in the picture", " across the frame", " smoothly", " slowly"))
@@ -252,7 +268,7 @@ def motion_of(prompt: str) -> str:
     Raises: ValueError for a prompt without any.
     """
     text = prompt.lower().split(" while ")[0]
-    said = [(len(action), motion) for motion, actions in _ACTIONS.items() for action in actions if action in text]
+    said = [(len(action), motion) for motion, actions in ACTIONS.items() for action in actions if action in text]
     if not said:
         raise ValueError(f"{prompt!r} names no motion of the demonstration's world: one of {', '.join(MOTIONS)}.")
     return max(said)[1]  # "moves up and left" holds "moves up"
@@ -262,7 +278,7 @@ def corpus() -> list[str]:
     """Texts with every word of the world, for the tokenizers."""
     texts = [f"the {c} {k}" for c in COLOURS for k in (*SHAPES, "shape")]
     texts += [f"The {c} {k}" for c in COLOURS for k in (*SHAPES, "shape")]
-    texts += [f"a {k} {action}." for k in (*SHAPES, "shape") for actions in _ACTIONS.values() for action in actions]
+    texts += [f"a {k} {action}." for k in (*SHAPES, "shape") for actions in ACTIONS.values() for action in actions]
     texts += [f"A {c} {k} while the {c} {k} on a plain background in the picture across the frame smoothly slowly"
               for c in COLOURS for k in SHAPES]  # fmt: skip
     texts += [f"{c} {k}" for c in COLOURS for k in SHAPES] + [f"{c.title()} {k}" for c in COLOURS for k in SHAPES]
@@ -329,7 +345,7 @@ def looks_like_world(image: Image.Image | None, prompt: str) -> str | None:
     something that it does.
     """
     words = set(re.findall(r"[a-z]+", prompt.lower()))
-    known = {word for actions in _ACTIONS.values() for action in actions for word in re.findall(r"[a-z]+", action)}
+    known = {word for actions in ACTIONS.values() for action in actions for word in re.findall(r"[a-z]+", action)}
     odd = []
     if not words & {*SHAPES, "shape"} or not words & (known - _FILLERS):
         odd.append("prompt")
