@@ -35,6 +35,8 @@ def main() -> int:
     parser.add_argument("--engine", default="torch:cpu")
     parser.add_argument("--checkpoint", default="demo")
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="number of the first scene")
+    parser.add_argument("--motion", choices=MOTIONS, help="of every scene; all of them by turns when left out")
     parser.add_argument("--resolution", default="720p", choices=sorted(RESOLUTION_BASES))
     parser.add_argument("--steps", type=int, help="the checkpoint's own number when left out")
     parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
@@ -45,8 +47,9 @@ def main() -> int:
     by_count: dict[str, list[Verdict]] = defaultdict(list)
     records = []
     started = time.perf_counter()
-    for number in range(arguments.scenes):
-        scene = sample_scene(np.random.default_rng(UNSEEN + number), motion=MOTIONS[number % len(MOTIONS)])
+    for number in range(arguments.first, arguments.first + arguments.scenes):
+        motion = arguments.motion or MOTIONS[number % len(MOTIONS)]
+        scene = sample_scene(np.random.default_rng(UNSEEN + number), motion=motion)
         frames = make_clip(pipeline, scene, (side, number), arguments)
         verdict = judge(scene, frames)
         found[scene.motion].append(verdict)
@@ -57,7 +60,8 @@ def main() -> int:
         sys.stdout.flush()
     seconds = time.perf_counter() - started
     about = {"engine": arguments.engine, "resolution": arguments.resolution, "seconds": round(seconds, 1)}
-    title = f"{record.today()}, {arguments.engine}, {arguments.resolution} ({side} px), {arguments.scenes} scenes:"
+    title = f"{record.today()}, {arguments.engine}, {arguments.resolution} ({side} px), {arguments.scenes} scenes"
+    title += (f" from number {arguments.first}" if arguments.first else "") + ":"
     rows = ["", title, "", *table(found, by_count), "", target(found)]
     record.write(NAME, about | {"scenes": records}, rows, has_notes=not arguments.no_notes)
     return 0
@@ -91,7 +95,7 @@ def table(found: dict[str, list[Verdict]], by_count: dict[str, list[Verdict]]) -
         colour, channel = ([getattr(v, name) for v in verdicts] for name in ("mean_colour_error", "colour_error"))
         followed, whole = sum(v.follows for v in verdicts), sum(v.is_whole for v in verdicts)
         rows.append(
-            f"| {name} | {followed}/{len(verdicts)} ({100 * followed / len(verdicts):.0f} %) | "
+            f"| {name} | {followed}/{len(verdicts)} ({100 * followed / len(verdicts):.3g} %) | "
             f"{min(psnr):.1f}, {statistics.median(psnr):.1f} dB | {statistics.mean(colour):.1f} | "
             f"{max(colour):.1f}, {statistics.median(colour):.1f} | "
             f"{max(channel):.1f}, {statistics.median(channel):.1f} | {whole}/{len(verdicts)} |"

@@ -43,6 +43,8 @@ STEPS = (
     "turns",
     "poolstars",
     "stars",
+    "poolagain",
+    "again",
     "misses",
     "decoder",
     "export",
@@ -64,6 +66,7 @@ _SIZES = {
     "96x128": (0.04, 16),
     "128x96": (0.04, 16),
 }
+_NO_SPINS = {motion: 2 for motion in MOTIONS if motion != "spin"}
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
     "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, often={"spin": 2}),
@@ -72,7 +75,8 @@ DIT_STAGES = {
     "kinds": train_dit.Plan(11600, 2.5e-4, 1.5e-5, _SIZES, {"spin": 7, "grow": 4, "shrink": 4, "fade": 2}, foresight=1),
     "late": train_dit.Plan(4680, 2.5e-4, 1e-5, _SIZES, {"spin": 4, "grow": 3, "shrink": 3, "fade": 2}, foresight=1),
     "turns": train_dit.Plan(5900, 3e-4, 1e-5, _SIZES, {"spin": 5, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
-    "stars": train_dit.Plan(5130, 4e-4, 1e-5, _SIZES, {m: 2 for m in MOTIONS if m != "spin"}, pairs=2),
+    "stars": train_dit.Plan(5130, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
+    "again": train_dit.Plan(5100, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
 }
 MISS_CLIPS = 360
 
@@ -89,6 +93,7 @@ def _is_small_star(scene: Scene) -> bool:
 
 
 _LATE = ("spin", "spin", "spin", "grow", "grow", "grow", "shrink", "fade")
+_AGAIN = (*MOTIONS, "grow", "shrink", "shrink", "bounce", "left", "down-left", "fade")
 POOLS = {
     "pool64": pool.Plan(0.6, {(64, 64): 64}),
     "pool128": pool.Plan(
@@ -98,6 +103,7 @@ POOLS = {
     "poollate": pool.Plan(0.6, {(128, 128): 406}, _LATE),
     "poolturns": pool.Plan(0.3, {(128, 128): 456}, ("spin",), _is_hard_to_turn),
     "poolstars": pool.Plan(0.3, {(128, 128): 496}, ("spin",), _is_small_star),
+    "poolagain": pool.Plan(0.5, {(128, 128): 616, (64, 64): 88}, _AGAIN),
 }
 
 

@@ -24,7 +24,7 @@ from framewake.models.vae import CausalVAE
 
 log = logging.getLogger(__name__)
 
-KL_WEIGHT, ABSOLUTE_WEIGHT, COLOUR_WEIGHT = 4e-4, 1.5, 5.0  # beside 1 for the squared error of pixels
+KL_WEIGHT, SQUARED_WEIGHT, ABSOLUTE_WEIGHT, COLOUR_WEIGHT = 4e-4, 10.0, 1.5, 5.0
 PATCH = 16  # pixels of a side whose inner colour is compared
 SAVE_SECONDS = 120.0
 REPORT_STEPS = 60
@@ -122,7 +122,7 @@ def loss(
     everything = (0, 1, 2, 3, 4)
     share = engine.mean(area, everything)
     return (
-        engine.mean(squared, everything)
+        engine.mean(squared, everything) * SQUARED_WEIGHT
         + engine.mean(absolute, everything) * ABSOLUTE_WEIGHT
         + engine.mean(colour, everything) / (share + 1e-4) * COLOUR_WEIGHT
         + divergence * KL_WEIGHT
