@@ -103,7 +103,11 @@ POOLS = {
     "poollate": pool.Plan(0.6, {(128, 128): 406}, _LATE),
     "poolturns": pool.Plan(0.3, {(128, 128): 456}, ("spin",), _is_hard_to_turn),
     "poolstars": pool.Plan(0.3, {(128, 128): 496}, ("spin",), _is_small_star),
-    "poolagain": pool.Plan(0.5, {(128, 128): 616, (64, 64): 88}, _AGAIN),
+    "poolagain": pool.Plan(
+        0.5,
+        {(128, 128): 576, (64, 64): 88, (96, 96): 36, (96, 160): 20, (160, 96): 20, (96, 128): 20, (128, 96): 20},
+        _AGAIN,
+    ),
 }
 
 

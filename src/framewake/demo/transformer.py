@@ -120,7 +120,7 @@ class Model:
         noise: Tensor,
         sigma: np.ndarray,
         guidance: np.ndarray,
-        off: Tensor | None = None,
+        off: Tensor | None,
     ) -> Tensor:
         """Flow-matching loss of latent frames 1.. with the first frame replaced (specification, 10.3).
 
