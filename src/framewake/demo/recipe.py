@@ -93,7 +93,7 @@ def _is_small_star(scene: Scene) -> bool:
 
 
 _LATE = ("spin", "spin", "spin", "grow", "grow", "grow", "shrink", "fade")
-_AGAIN = (*MOTIONS, "grow", "shrink", "shrink", "bounce", "left", "down-left", "fade")
+_AGAIN = (*MOTIONS, "grow", "shrink", "shrink", "bounce", "left", "down-left", "fade")  # colours were worst
 POOLS = {
     "pool64": pool.Plan(0.6, {(64, 64): 64}),
     "pool128": pool.Plan(
