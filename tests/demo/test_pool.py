@@ -30,6 +30,14 @@ def test_clips_of_two_shapes_have_prompts_that_name_a_kind_alone(fill, tmp_path)
     assert len(told) == 48 and 6 <= len(bare) <= 20  # where kinds differ, two of eight and what chance adds
 
 
+def test_a_plan_can_ask_for_prompts_that_name_a_colour_alone(fill, tmp_path):
+    fill(pool.Plan(1.0, {(32, 32): 1}, ("spin",), by_colour=3))
+    for prompts in pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts:
+        assert len(prompts) == 11
+        told = [prompt.split(" while ")[0].lower() for prompt in prompts[-3:]]
+        assert all(" shape " in p and any(colour in p for colour in COLOURS) for p in told), told
+
+
 def test_words_that_no_other_way_has_are_said_of_every_clip(fill, tmp_path):
     fill(pool.Plan(0.0, {(32, 32): 1}, ("down",)))
     for prompts in pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts:

@@ -153,7 +153,7 @@ def test_a_kind_alone_names_a_shape_only_where_the_other_is_of_another():
     for _ in range(40):
         scene = sample_scene(rng, pairs=1.0)
         actor, other = scene.shapes
-        prompt = write_prompt(rng, scene, is_bare=True).lower().split(" while ")[0]
+        prompt = write_prompt(rng, scene, called_by="kind").lower().split(" while ")[0]
         is_bare = not any(colour in prompt for colour in COLOURS)
         assert is_bare == (actor.kind != other.kind) and (actor.kind in prompt or not is_bare)
         found.add(is_bare)

@@ -22,7 +22,7 @@ from framewake.demo.pool import LLAVA_SIDE
 from framewake.demo.render import coverage, render_frame
 from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, part, rope_of
 from framewake.demo.windows import to_pixels
-from framewake.demo.world import MOTIONS, SHAPES, Scene, acting, pose, sample_scene, write_prompt
+from framewake.demo.world import MOTIONS, SHAPES, CalledBy, Scene, acting, pose, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import clip_pixels
 from framewake.models.dit import DiT
@@ -162,7 +162,8 @@ class FirstFrames:
             scene = acting(self.scenes[number], shape, str(rng.choice(MOTIONS)))
             if scene is None:
                 continue
-            scene = replace(scene, prompt=write_prompt(rng, scene, is_bare=rng.random() < self.bare))
+            called_by: CalledBy | None = "kind" if rng.random() < self.bare else None
+            scene = replace(scene, prompt=write_prompt(rng, scene, called_by=called_by))
             length = int(self.texts.ids(scene.prompt)[1].sum())
             self.waiting[length].append((number, scene))
             if len(self.waiting[length]) == count:

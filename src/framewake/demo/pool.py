@@ -51,12 +51,14 @@ class Shard:
 
 class Plan(NamedTuple):
     """Clips to encode: the share of scenes with two shapes, size (H, W) -> how many shards there are then, the motions
-    that are drawn from, and which scenes are not drawn again."""
+    that are drawn from, which scenes are not drawn again, and how many more prompts of a clip name the acting shape by
+    its colour alone ("the red shape spins"): its kind must then be seen."""
 
     pairs: float
     sizes: dict[tuple[int, int], int]
     motions: Sequence[str] = MOTIONS + HARD
     is_wanted: Callable[[Scene], bool] = lambda _scene: True
+    by_colour: int = 0
 
 
 def fill(engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, plan: Plan) -> None:
@@ -91,7 +93,7 @@ def _fill_size(
             means = engine.numpy(vae.encode(weights, engine.asarray(to_pixels(frames[:, None])))[0])
             latents.append(means[:, :, 0].swapaxes(0, 1))
             pictures.append(clip_crop(Image.fromarray(frames[0]), LLAVA_SIDE))
-        prompts = [_prompts(rng, scene) for scene in scenes]
+        prompts = [_prompts(rng, scene, plan.by_colour) for scene in scenes]
         partial = target / f"{number:05d}.partial"
         with partial.open("wb") as file:
             np.savez(
@@ -104,11 +106,11 @@ def _fill_size(
         log.info("shard %s of %s", number, target.name)
 
 
-def _prompts(rng: np.random.Generator, scene: Scene) -> list[str]:
-    is_pair = len(scene.shapes) > 1
-    more = [write_prompt(rng, scene, is_bare=is_pair and i < BARE_PROMPTS) for i in range(COMMON_PROMPTS - 1)]
+def _prompts(rng: np.random.Generator, scene: Scene, by_colour: int) -> list[str]:
+    bare = BARE_PROMPTS if len(scene.shapes) > 1 else 0
+    more = [write_prompt(rng, scene, called_by="kind" if i < bare else None) for i in range(COMMON_PROMPTS - 1)]
     rare = [write_prompt(rng, scene, actions=RARE_ACTIONS) for _ in range(RARE_PROMPTS)]
-    return [scene.prompt, *more, *rare]
+    return [scene.prompt, *more, *rare, *(write_prompt(rng, scene, called_by="colour") for _ in range(by_colour))]
 
 
 def read_shard(path: Path) -> Shard:

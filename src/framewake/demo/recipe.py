@@ -45,6 +45,10 @@ STEPS = (
     "stars",
     "poolagain",
     "again",
+    "poolnames",
+    "poolsmall",
+    "poollast",
+    "last",
     "misses",
     "decoder",
     "export",
@@ -77,6 +81,7 @@ DIT_STAGES = {
     "turns": train_dit.Plan(5900, 3e-4, 1e-5, _SIZES, {"spin": 5, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
     "stars": train_dit.Plan(5130, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
     "again": train_dit.Plan(5100, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
+    "last": train_dit.Plan(5200, 4e-4, 1e-5, _SIZES, _NO_SPINS),
 }
 MISS_CLIPS = 360
 
@@ -107,6 +112,14 @@ POOLS = {
         0.5,
         {(128, 128): 576, (64, 64): 88, (96, 96): 36, (96, 160): 20, (160, 96): 20, (96, 128): 20, (128, 96): 20},
         _AGAIN,
+    ),
+    "poolnames": pool.Plan(1.0, {(128, 128): 608}, ("spin",), by_colour=3),
+    "poolsmall": pool.Plan(0.5, {(128, 128): 624}, ("spin",), _is_hard_to_turn, by_colour=2),
+    "poollast": pool.Plan(
+        0.5,
+        {(128, 128): 696, (64, 64): 104, (96, 96): 44, (96, 160): 23, (160, 96): 23, (96, 128): 23, (128, 96): 23},
+        _AGAIN,
+        by_colour=1,
     ),
 }
 

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,7 @@ from PIL import Image
 FULL_FRAMES = 33  # the clip in which a motion runs from start to end
 FRAMES_PER_SECOND = 12
 
+CalledBy = Literal["kind", "colour"]
 SHAPES = ("circle", "square", "triangle", "star")
 
 # The middle of each named colour; a scene's colour lies between it and one of the vivid or dark forms of that name.
@@ -235,18 +237,24 @@ def acting(scene: Scene, index: int, motion: str) -> Scene | None:
 
 
 def write_prompt(
-    rng: np.random.Generator, scene: Scene, *, is_bare: bool = False, actions: Mapping[str, Sequence[str]] = ACTIONS
+    rng: np.random.Generator,
+    scene: Scene,
+    *,
+    called_by: CalledBy | None = None,
+    actions: Mapping[str, Sequence[str]] = ACTIONS,
 ) -> str:
-    """One of many ways to say what happens in a scene; where ``is_bare``, by the kind alone if that tells which.
+    """One of many ways to say what happens in a scene.
 
+    ``called_by`` is what the acting shape is called by, mostly both; by the kind alone only where that tells which.
     ``actions`` are the ways to say each motion.
     """
     actor, others = scene.shapes[0], scene.shapes[1:]
     name = f"{actor.colour_name} {actor.kind}"
     choice = rng.random()
-    if (is_bare or choice < 0.08) and all(other.kind != actor.kind for other in others):
+    is_told_by_kind = all(other.kind != actor.kind for other in others)
+    if is_told_by_kind and (called_by == "kind" or (called_by is None and choice < 0.08)):
         name = actor.kind
-    elif choice < 0.14:
+    elif called_by == "colour" or (called_by is None and choice < 0.14):
         name = f"{actor.colour_name} shape"
     article = str(rng.choice(("the ", "the ", "the ", "a ", "")))
     text = f"{article}{name} {rng.choice(actions[scene.motion])}"
