@@ -19,11 +19,16 @@ from measuring import record
 from PIL import Image
 
 from framewake import Pipeline, Request, Result
+from framewake import engine as engines
 from framewake.demo.follow import LEAST_PSNR, MOST_COLOUR_ERROR, Verdict, judge
 from framewake.demo.models import RESOLUTION_BASES
-from framewake.demo.render import render_frame
-from framewake.demo.sample import UNSEEN
+from framewake.demo.recipe import as_tensors, read_all
+from framewake.demo.render import render, render_frame
+from framewake.demo.sample import UNSEEN, decode_clip
+from framewake.demo.windows import encode_pictures
 from framewake.demo.world import MOTIONS, Scene, sample_scene
+from framewake.models.vae import CausalVAE
+from framewake.weights.load import Checkpoint
 
 NAME = "demo-quality"
 FOLLOWED = 0.95  # of the scenes of each motion
@@ -39,10 +44,14 @@ def main() -> int:
     parser.add_argument("--motion", choices=MOTIONS, help="of every scene; all of them by turns when left out")
     parser.add_argument("--resolution", default="720p", choices=sorted(RESOLUTION_BASES))
     parser.add_argument("--steps", type=int, help="the checkpoint's own number when left out")
+    parser.add_argument(
+        "--true-latents", action="store_true", help="decode the scenes' own latents: what the autoencoder alone does"
+    )
     parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
     arguments = parser.parse_args()
     pipeline = Pipeline.load(arguments.checkpoint, engine=arguments.engine)
     side = RESOLUTION_BASES[arguments.resolution]
+    autoencoder = Autoencoder(arguments.engine, pipeline.checkpoint) if arguments.true_latents else None
     found: dict[str, list[Verdict]] = defaultdict(list)
     by_count: dict[str, list[Verdict]] = defaultdict(list)
     records = []
@@ -50,7 +59,10 @@ def main() -> int:
     for number in range(arguments.first, arguments.first + arguments.scenes):
         motion = arguments.motion or MOTIONS[number % len(MOTIONS)]
         scene = sample_scene(np.random.default_rng(UNSEEN + number), motion=motion)
-        frames = make_clip(pipeline, scene, (side, number), arguments)
+        if autoencoder:
+            frames = autoencoder.there_and_back(scene, side)
+        else:
+            frames = make_clip(pipeline, scene, (side, number), arguments)
         verdict = judge(scene, frames)
         found[scene.motion].append(verdict)
         by_count["one shape" if len(scene.shapes) == 1 else "two shapes"].append(verdict)
@@ -61,6 +73,7 @@ def main() -> int:
     seconds = time.perf_counter() - started
     about = {"engine": arguments.engine, "resolution": arguments.resolution, "seconds": round(seconds, 1)}
     title = f"{record.today()}, {arguments.engine}, {arguments.resolution} ({side} px), {arguments.scenes} scenes"
+    title += " of true latents" if autoencoder else ""
     title += (f" from number {arguments.first}" if arguments.first else "") + ":"
     rows = ["", title, "", *table(found, by_count), "", target(found)]
     record.write(NAME, about | {"scenes": records}, rows, has_notes=not arguments.no_notes)
@@ -77,6 +90,21 @@ def make_clip(pipeline: Pipeline, scene: Scene, size_and_seed: tuple[int, int], 
             scene.prompt, image=str(picture), resolution=arguments.resolution, steps=arguments.steps, seed=seed
         )
         return next(event.frames for event in pipeline.run(request) if isinstance(event, Result))
+
+
+class Autoencoder:
+    """The checkpoint's autoencoder by itself: what no transformer could do better."""
+
+    def __init__(self, engine_name: str, checkpoint: Checkpoint) -> None:
+        self.engine = engines.get(engine_name)
+        self.vae = CausalVAE(self.engine, checkpoint.vae)
+        self.weights = as_tensors(self.engine, read_all(checkpoint.tensors("vae")))
+
+    def there_and_back(self, scene: Scene, side: int) -> np.ndarray:
+        """Frames of a scene's true latents, which are those of every fourth frame encoded as a picture."""
+        pictures = render(scene, side, side)[::4]
+        latents = encode_pictures(self.engine, self.vae, self.weights, pictures).swapaxes(0, 1)[None]
+        return decode_clip(self.engine, self.vae, self.weights, np.ascontiguousarray(latents))
 
 
 def table(found: dict[str, list[Verdict]], by_count: dict[str, list[Verdict]]) -> list[str]:

@@ -63,7 +63,12 @@ def clip_of(engine: Engine, parts: tuple, scene: Scene, size_px: tuple[int, int]
     shape = (1, 16, (FULL_FRAMES - 1) // 4 + 1, size_px[0] // 8, size_px[1] // 8)
     noise = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
     x = denoise(engine, model, weights, scene, (noise, image), (steps, 0))
-    video = engine.numpy(vae.decode(vae_weights, engine.asarray(x) * (1 / scale)))[0]
+    return decode_clip(engine, vae, vae_weights, x / np.float32(scale))
+
+
+def decode_clip(engine: Engine, vae: CausalVAE, weights: Weights, latents: np.ndarray) -> np.ndarray:
+    """Frames (F, H, W, 3) uint8 of a clip's unscaled latents (1, C, f, h, w)."""
+    video = engine.numpy(vae.decode(weights, engine.asarray(latents)))[0]
     return (np.clip(video.transpose(1, 2, 3, 0) / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
 
 
