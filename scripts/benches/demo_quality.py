@@ -19,7 +19,6 @@ from measuring import record
 from PIL import Image
 
 from framewake import Pipeline, Request, Result
-from framewake import engine as engines
 from framewake.demo.follow import LEAST_PSNR, MOST_COLOUR_ERROR, Verdict, judge
 from framewake.demo.models import RESOLUTION_BASES
 from framewake.demo.recipe import as_tensors, read_all
@@ -28,7 +27,6 @@ from framewake.demo.sample import UNSEEN, decode_clip
 from framewake.demo.windows import encode_pictures
 from framewake.demo.world import MOTIONS, Scene, sample_scene
 from framewake.models.vae import CausalVAE
-from framewake.weights.load import Checkpoint
 
 NAME = "demo-quality"
 FOLLOWED = 0.95  # of the scenes of each motion
@@ -51,7 +49,7 @@ def main() -> int:
     arguments = parser.parse_args()
     pipeline = Pipeline.load(arguments.checkpoint, engine=arguments.engine)
     side = RESOLUTION_BASES[arguments.resolution]
-    autoencoder = Autoencoder(arguments.engine, pipeline.checkpoint) if arguments.true_latents else None
+    autoencoder = Autoencoder(pipeline) if arguments.true_latents else None
     found: dict[str, list[Verdict]] = defaultdict(list)
     by_count: dict[str, list[Verdict]] = defaultdict(list)
     records = []
@@ -93,12 +91,12 @@ def make_clip(pipeline: Pipeline, scene: Scene, size_and_seed: tuple[int, int], 
 
 
 class Autoencoder:
-    """The checkpoint's autoencoder by itself: what no transformer could do better."""
+    """The checkpoint's autoencoder by itself: what is lost before a transformer has done anything."""
 
-    def __init__(self, engine_name: str, checkpoint: Checkpoint) -> None:
-        self.engine = engines.get(engine_name)
-        self.vae = CausalVAE(self.engine, checkpoint.vae)
-        self.weights = as_tensors(self.engine, read_all(checkpoint.tensors("vae")))
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.engine = pipeline.engine
+        self.vae = CausalVAE(self.engine, pipeline.checkpoint.vae)
+        self.weights = as_tensors(self.engine, read_all(pipeline.checkpoint.tensors("vae")))
 
     def there_and_back(self, scene: Scene, side: int) -> np.ndarray:
         """Frames of a scene's true latents, which are those of every fourth frame encoded as a picture."""
