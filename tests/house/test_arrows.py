@@ -7,7 +7,7 @@ import sys
 from package_source import imports, modules
 
 # Anyone may import these.
-LEAVES = {"", "errors", "config", "setting", "shapes", "lora", "cache", "request"}
+LEAVES = {"", "errors", "formats", "config", "setting", "shapes", "lora", "cache", "request"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 

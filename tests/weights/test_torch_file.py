@@ -87,12 +87,6 @@ def test_values_that_are_no_tensors_are_named(tmp_path):
         TorchFile(tmp_path / "y.pt")
 
 
-def test_old_format_is_refused_with_advice(tmp_path):
-    torch.save({"w": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"before version 1\.6.*save it again"):
-        TorchFile(tmp_path / "x.pt")
-
-
 def test_nothing_is_read_before_it_is_asked_for(tmp_path):
     """A terabyte that takes no room on disk opens at once."""
     size = 2**40

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
+from framewake.weights.containers import expect
 from framewake.weights.direct import CAN_READ, DirectFile
 from framewake.weights.narrow import STORED, fill
 from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
@@ -238,19 +240,17 @@ def find_file(path: Path) -> Path:
 
 
 def open_file(path: Path) -> Tensors:
-    """The tensors of a file, read as its name and its first bytes say."""
+    """The tensors of a file, read as its first bytes say, whatever its name is.
+
+    Raises: CheckpointError that names what it is where that cannot be read.
+    """
     if path.name.endswith(".index.json"):
         return ShardedFiles(path)
-    is_torch = path.suffix in (".pt", ".pth", ".bin", ".ckpt") or _first_bytes(path) == b"PK\x03\x04"
-    return TorchFile(path) if is_torch else TensorFile(path)
+    return READERS[expect(path, READERS).key](path)
 
 
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(4)
-    except OSError:  # told by the reader
-        return b""
+# By the keys of ``containers.py``.
+READERS: dict[str, Callable[[Path], Tensors]] = {"safetensors": TensorFile, "torch": TorchFile}
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

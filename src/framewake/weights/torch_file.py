@@ -40,7 +40,9 @@ class TorchFile:
         except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
             raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
         if data[:4].tobytes() != b"PK\x03\x04":
-            raise CheckpointError(_not_zip(self.path, data))
+            raise CheckpointError(
+                f"{self.path} is not a .pt file: it does not begin as a zip archive does. Download or copy it again."
+            )
         self._zip = ZipFile(self.path, data)
         self._folder = self._archive_folder()
         self._check_byte_order()
@@ -156,14 +158,3 @@ class TorchFile:
         last = place.offset + sum((n - 1) * step for n, step in zip(place.shape, place.strides, strict=True))
         if not is_addressable(place.shape) or (count and (last >= held // width or count > held // width)):
             raise self._zip.damaged(f"{name[:80]!r} of shape {list(place.shape)} is larger than its {held} bytes")
-
-
-def _not_zip(path: Path, data: np.ndarray) -> str:
-    # The old format begins with a pickled magic number, a still older one was a tar archive.
-    is_old = data[:4].tobytes() == b"\x80\x02\x8a\x0a" or data[257:262].tobytes() == b"ustar"
-    if is_old:
-        return (
-            f"{path} is in the format that torch wrote before version 1.6, which is not read. Load it with "
-            "torch.load(..., weights_only=True) and save it again with torch.save."
-        )
-    return f"{path} is not a .pt file: it does not begin as a zip archive does. Download or copy it again."
