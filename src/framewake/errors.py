@@ -2,6 +2,7 @@
 
     FramewakeError
     |-- InputError        a person can fix it: a bad image, prompt, option or path
+    |   `-- UnwritableError  a place that nothing can be written to; in a server not the client's fault
     |-- CheckpointError   a weight file is missing, damaged, hostile or of another model
     |-- EngineError       a framework or a device is missing or cannot do what was asked
     |-- ResourceError     not enough memory or disk: the bytes needed and free are in it
@@ -25,6 +26,10 @@ class FramewakeError(Exception):
 
 class InputError(FramewakeError):
     """What a person handed in cannot be used; the message says what can."""
+
+
+class UnwritableError(InputError):
+    """A file or folder cannot be written where somebody wanted it; a server's own folders are no client's fault."""
 
 
 class CheckpointError(FramewakeError):

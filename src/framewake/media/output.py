@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from framewake.errors import DiskFullError, EngineError, FramewakeError, InputError, nearest
+from framewake.errors import DiskFullError, EngineError, FramewakeError, InputError, UnwritableError, nearest
 from framewake.shapes import PixelShape
 
 OutputKind = Literal["mp4", "gif", "webp", "frames"]
@@ -64,7 +64,7 @@ def check_output(
     try:
         _check_place(target, folder, kind)
     except OSError as error:
-        raise InputError(f"{target}: cannot be used as output ({_reason(error)}). Choose another path.") from error
+        raise UnwritableError(f"{target}: cannot be used as output ({_reason(error)}). Choose another path.") from error
     if kind == "mp4" and importlib.util.find_spec("av") is None:
         raise EngineError(
             "an mp4 needs the package av: install it with `pip install av`, or choose a folder of PNG files "
@@ -79,9 +79,9 @@ def check_output(
 
 def _check_place(target: Path, folder: Path, kind: OutputKind) -> None:
     if not folder.exists():
-        raise InputError(f"the folder {folder} does not exist. Make it first: mkdir -p {folder}")
+        raise UnwritableError(f"the folder {folder} does not exist. Make it first: mkdir -p {folder}")
     if not folder.is_dir():
-        raise InputError(f"{folder} is a file, so {target.name} cannot be put into it. Choose another folder.")
+        raise UnwritableError(f"{folder} is a file, so {target.name} cannot be put into it. Choose another folder.")
     if kind == "frames":
         if target.is_dir() and any(target.iterdir()):
             raise InputError(f"the folder {target} is not empty. Name a new folder, or a file such as clip.mp4.")
@@ -155,6 +155,54 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def publish(part: Path, target: Path) -> None:
+    """Give a finished file or folder its name: from here on it is there, whole, also after a power cut.
+
+    Both lie in one folder; a file, or an empty folder, of that name is replaced.
+    """
+    if part.is_dir():
+        for folder, _, files in os.walk(part):
+            for name in files:
+                _sync(Path(folder, name))
+            sync_folder(Path(folder))
+        if target.is_dir():
+            target.rmdir()
+    else:
+        _sync(part)
+    os.replace(part, target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put on the disk which names a folder holds."""
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        try:
+            _sync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems know no such thing
+                raise
+
+
+def _sync(path: Path) -> None:
+    # Windows syncs only what may be written.
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def written_whole(target: Path, bytes_needed: int = 0) -> Iterator[Path]:
+    """A hidden place to write a file to, which gets the target's name at the end as ``publish`` gives it.
+
+    Raises: UnwritableError for a place that cannot be written, DiskFullError.
+    """
+    with guarded(target, bytes_needed), removed_at_end(temporary_path(target)) as part:
+        yield part
+        publish(part, target)
+
+
 @contextlib.contextmanager
 def guarded(target: Path, bytes_needed: int) -> Iterator[None]:
     """Turns what the system says while writing into errors that a person can act on."""
@@ -165,7 +213,9 @@ def guarded(target: Path, bytes_needed: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise no_room(target, bytes_needed) from error
-        raise InputError(f"{target} cannot be written ({_reason(error)}). Choose another folder with -o.") from error
+        raise UnwritableError(
+            f"{target} cannot be written ({_reason(error)}). Choose another folder with -o."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -12,14 +12,7 @@ import numpy as np
 
 from framewake.errors import InputError, NumericsError
 from framewake.media import animation, mp4
-from framewake.media.output import (
-    ENDINGS,
-    OutputKind,
-    check_output,
-    guarded,
-    removed_at_end,
-    temporary_path,
-)
+from framewake.media.output import ENDINGS, OutputKind, check_output, written_whole
 
 __all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8", "write_video", "writing_video"]
 
@@ -67,9 +60,9 @@ def writing_video(
 ) -> Generator[float, None, Path]:
     """Writes a video as its ending says, tells what share of it is done where that is known, and returns its path.
 
-    The file appears under its name only when it is complete; one of that name is replaced.  Closed on the way, this
-    leaves nothing behind.  An odd side of an mp4 grows by one repeated row or column.  ``metadata`` None writes no
-    settings.
+    The file appears under its name only when it is complete and on the disk; one of that name is replaced.  Closed
+    on the way, this leaves nothing behind.  An odd side of an mp4 grows by one repeated row or column.  ``metadata``
+    None writes no settings.
 
     Shapes: frames (F, H, W, 3) uint8.
     Units: ``crf`` is x264's quality from 0 to 51, lower is better; only mp4 uses it.
@@ -83,11 +76,8 @@ def writing_video(
     if metadata is not None:
         record[KEY] = dict(metadata)
     # Raw size: what a clip of pure noise would take at most.
-    with guarded(target, frames.nbytes), removed_at_end(temporary_path(target)) as part:
+    with written_whole(target, frames.nbytes) as part:
         yield from _write(kind, part, frames, record, crf)
-        if kind == "frames" and target.is_dir():
-            target.rmdir()
-        os.replace(part, target)
     return target
 
 

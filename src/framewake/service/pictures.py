@@ -22,7 +22,7 @@ def write_preview(path: Path, preview: np.ndarray) -> None:
     image = Image.fromarray(preview)
     factor = max(1, PREVIEW_PX // max(image.size))
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    write_whole(path, _encoded(image, "PNG"))
+    write_whole(path, _encoded(image, "PNG"), is_lasting=False)
 
 
 def write_thumbnail(path: Path, frames: np.ndarray) -> None:

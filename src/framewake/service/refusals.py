@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from framewake.errors import HTTP_STATUS, FramewakeError
+from framewake.errors import HTTP_STATUS, FramewakeError, UnwritableError
 
 
 class Refused(FramewakeError):
@@ -73,6 +74,8 @@ def http_status(error: BaseException) -> int:
     """The HTTP status of any error."""
     if isinstance(error, Refused):
         return error.status
+    if isinstance(error, UnwritableError):
+        return 500
     if _is_disk_full(error):
         return 507
     if isinstance(error, SQLAlchemyError):
@@ -84,10 +87,9 @@ def public_error(error: BaseException) -> tuple[str, str]:
     """A code and a message without paths and without the inside of the server."""
     if isinstance(error, Refused):
         return error.code, str(error)
-    if _is_disk_full(error):
-        return "out_of_resources", "the server's disk is full: no new videos are taken until there is room."
-    if isinstance(error, SQLAlchemyError):
-        return "unavailable", "the server's database does not answer now: try again in some seconds."
+    for is_meant, code, message in _SERVERS_OWN:
+        if is_meant(error):
+            return code, message
     status = http_status(error)
     if status in _OPEN:
         return _OPEN[status], without_paths(str(error))
@@ -102,6 +104,22 @@ def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, SQLAlchemyError):
         return "disk is full" in str(getattr(error, "orig", ""))
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+# Troubles of the server's own, whose words would tell about the machine or advise the wrong person.
+_SERVERS_OWN: tuple[tuple[Callable[[BaseException], bool], str, str], ...] = (
+    (
+        lambda error: isinstance(error, UnwritableError),
+        "storage_failed",
+        "the server could not store this video; its log says why.",
+    ),
+    (_is_disk_full, "out_of_resources", "the server's disk is full: no new videos are taken until there is room."),
+    (
+        lambda error: isinstance(error, SQLAlchemyError),
+        "unavailable",
+        "the server's database does not answer now: try again in some seconds.",
+    ),
+)
 
 
 def without_paths(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 from framewake.errors import DiskFullError, InputError
-from framewake.media.output import guarded, removed_at_end, temporary_path
+from framewake.media.output import guarded, removed_at_end, temporary_path, written_whole
 from framewake.pipeline.latents import latents_path
 
 PICTURE, CLIP, THUMBNAIL, PREVIEW = "picture", "clip.mp4", "thumbnail.jpg", "preview.png"
@@ -110,8 +111,15 @@ class Storage:
         return [path.name for path in found if path.stat().st_mtime < limit]
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears complete."""
-    with guarded(path, len(data)), removed_at_end(temporary_path(path)) as part:
-        part.write_bytes(data)
-        os.replace(part, path)
+def write_whole(path: Path, data: bytes, *, is_lasting: bool = True) -> None:
+    """Write a file that appears complete, for its owner only; one that does not last is not waited for on the disk."""
+    with contextlib.ExitStack() as stack:
+        if is_lasting:
+            part = stack.enter_context(written_whole(path, len(data)))
+        else:
+            stack.enter_context(guarded(path, len(data)))
+            part = stack.enter_context(removed_at_end(temporary_path(path)))
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        if not is_lasting:
+            os.replace(part, path)
