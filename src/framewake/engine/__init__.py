@@ -50,7 +50,7 @@ def get(name: str = "auto") -> Engine:
     full = (device if device.endswith("cpu") or device[-1].isdigit() else f"{device}:0") + plus + bits
     if full not in _engines:
         kind, _, device = full.partition(":")
-        _engines[full] = _make(_framework(kind), device, "asked for")
+        _engines[full] = _make(_framework(kind, name), device, "asked for")
     return _engines[full]
 
 
@@ -72,22 +72,23 @@ def _has_device(pattern: str) -> bool:
 def _choose() -> Engine:
     usable = installed()
     if "mindspore:ascend" in usable:
-        module = _framework("mindspore")
+        module = _framework("mindspore", "auto")
         if "ascend:0" in module.devices():
             return _make(module, "ascend:0", "auto: an Ascend device is there")
     if "torch:cpu" in usable:
-        module = _framework("torch")
+        module = _framework("torch", "auto")
         if "cuda:0" in module.devices():
             return _make(module, "cuda:0", "auto: a CUDA device is there")
         return _make(module, "cpu", "auto: no Ascend or CUDA device found, and torch is the faster one on a CPU")
     if "mindspore:cpu" in usable:
-        return _make(_framework("mindspore"), "cpu", "auto: no Ascend device found, and torch is not installed")
+        return _make(_framework("mindspore", "auto"), "cpu", "auto: no Ascend device found, and torch is not installed")
     raise EngineError(f"no framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
 
 
-def _framework(kind: str) -> ModuleType:
+def _framework(kind: str, name: str) -> ModuleType:
+    """The module of a framework, for the engine of this name."""
     if importlib.util.find_spec(kind) is None:
-        raise EngineError(f"the framework {kind} is not installed. Run: {_INSTALL[kind]}")
+        raise EngineError(f"{name} needs {kind}, which is not installed. Run: {_INSTALL[kind]}")
     try:
         return _imported(f"framewake.engine.{kind}")
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
