@@ -51,7 +51,6 @@ class Desk:
 
         Raises: InputError, Refused, ResourceError.
         """
-        self.rate.take(owner)
         check_model(given.model, self.model)
         if picture is not None:
             check_pixels(picture, self.limits.pixels)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from fastapi import Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 
-from framewake.errors import InputError
+from framewake.errors import InputError, nearest
+from framewake.service.body import form_pairs, json_value
 from framewake.service.fetch import Guarded, read_data_url
 from framewake.service.fields import FormVideo, ImageReference, JsonVideo, VideoSettings
 from framewake.service.refusals import TooLarge, WrongType
+from framewake.setting import shown
 
 # Both kinds of body, for the OpenAPI description.
 BODY = {
@@ -24,48 +24,46 @@ BODY = {
 }
 
 
-async def read_fields(request: Request) -> tuple[VideoSettings, Any]:
+def read_fields(body: bytes, content_type: str) -> tuple[VideoSettings, Any]:
     """The fields, and what was given as ``input_reference``.
 
-    Raises: InputError, WrongType, pydantic.ValidationError.
+    Raises: InputError, Refused, pydantic.ValidationError.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        given = JsonVideo.model_validate(await _json(request), strict=True)
+        given = JsonVideo.model_validate(_known(json_value(body)), strict=True)
         return given, given.input_reference
     if kind == "multipart/form-data":
-        form = await _form(request)
-        fields = FormVideo.model_validate(form)
+        fields = FormVideo.model_validate(_known(_form(body, content_type)))
         return fields, fields.input_reference
     raise WrongType("the body must be application/json or multipart/form-data.")
 
 
-async def _json(request: Request) -> Any:
-    try:
-        return json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise InputError("the body is not valid JSON.") from error
+def _known(given: Any) -> Any:
+    """The same, when it has no key but known ones: the first other one is enough to know."""
+    if not isinstance(given, dict):
+        raise InputError('the body must be a JSON object such as {"prompt": ..., "input_reference": ...}.')
+    for name in given:
+        if name not in JsonVideo.model_fields:
+            raise InputError(f"there is no field {shown(name)}.{nearest(name[:80], JsonVideo.model_fields)}")
+    return given
 
 
-async def _form(request: Request) -> dict[str, Any]:
-    try:
-        form = await request.form(max_files=1, max_fields=40)
-    except HTTPException as error:
-        raise InputError(f"the form is not valid: {error.detail}") from error
+def _form(body: bytes, content_type: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for key, value in form.multi_items():
+    for key, value in form_pairs(body, content_type):
         # OpenAI's clients spell nested fields in brackets: input_reference[image_url].
         name = key.removesuffix("[image_url]")
         if name in found:
-            raise InputError(f"the field {name[:40]!r} was given twice.")
+            raise InputError(f"the field {shown(name)} was given twice.")
         if isinstance(value, UploadFile) and name != "input_reference":
-            raise InputError(f"the field {name[:40]!r} must be text, not a file.")
+            raise InputError(f"the field {shown(name)} must be text, not a file.")
         if value != "":
             found[name] = value
     if isinstance(found.get("lora"), str):
         try:
-            found["lora"] = json.loads(found["lora"])
-        except (ValueError, RecursionError) as error:
+            found["lora"] = json_value(found["lora"].encode())
+        except InputError as error:
             raise InputError('lora must be JSON such as [{"name": "style", "scale": 0.8}].') from error
     return found
 
@@ -78,7 +76,7 @@ async def read_picture(given: Any, fetcher: Guarded | None, *, most_bytes: int) 
     if given is None:
         return None
     if isinstance(given, UploadFile):
-        data = await given.read(most_bytes + 1)
+        data = given.file.read(most_bytes + 1)  # from memory
         if len(data) > most_bytes:
             raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
         return data
@@ -86,7 +84,7 @@ async def read_picture(given: Any, fetcher: Guarded | None, *, most_bytes: int) 
     if url.startswith(("{", '"')):
         raise InputError("input_reference must be a picture file, an http(s) URL or a data URL.")
     if url[:5].lower() == "data:":
-        return read_data_url(url, most_bytes=most_bytes)
+        return await run_in_threadpool(read_data_url, url, most_bytes=most_bytes)
     if fetcher is None:
         raise InputError("this server fetches no pictures from addresses: send the file itself or a data URL.")
     return await fetcher.get(url, most_bytes=most_bytes)

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
 from framewake.errors import InputError
+from framewake.service.body import check_coding, received
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
 from framewake.service.intake import BODY, read_fields, read_picture
@@ -28,6 +29,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         401: "No valid API key.",
         403: "From a page of another site.",
         404: "No such video.",
+        408: "The body came too slowly.",
         409: "Not in this state.",
         413: "Too many bytes or pixels.",
         415: "Neither JSON nor a form.",
@@ -37,8 +39,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         507: "The disk is full.",
     }.items()
 }
-# Checking a picture is computing: with more at once, those would wait who ask how far their video is.
-SUBMITTED_AT_ONCE = 2
+# Reading a body and checking a picture is computing: with more at once, those would wait who ask how far theirs is.
+COMPUTED_AT_ONCE = 2
+# Of one key: bodies that are being sent, which wait on the disk, and those that are in memory.
+SENT_AT_ONCE, HANDED_IN_AT_ONCE = 64, 4
 # File and media type of each variant.
 VARIANTS = {"video": (CLIP, "video/mp4"), "thumbnail": (THUMBNAIL, "image/jpeg"), "preview": (PREVIEW, "image/png")}
 
@@ -57,34 +61,57 @@ def make_routes(desk: Desk, fetcher: Guarded | None, callbacks: Guarded, *, figu
     return router
 
 
+class Turns:
+    """So many at once for each key; the others wait for their turn."""
+
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        self._of: dict[str, asyncio.Semaphore] = {}  # owners are keys of the server's, and no others
+
+    def of(self, owner: str) -> asyncio.Semaphore:
+        """The turns of one key."""
+        return self._of.setdefault(owner, asyncio.Semaphore(self.at_once))
+
+
 def _owner(request: Request) -> str:
     return request.scope["owner"]
 
 
 def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callbacks: Guarded) -> None:
-    gate = asyncio.Semaphore(SUBMITTED_AT_ONCE)
+    gate = asyncio.Semaphore(COMPUTED_AT_ONCE)
+    sending = Turns(SENT_AT_ONCE)
+    working = Turns(HANDED_IN_AT_ONCE)
 
     @router.post(
         "/v1/videos",
-        responses=_errors(400, 413, 415, 422, 429, 507),
+        responses=_errors(400, 408, 413, 415, 422, 429, 507),
         openapi_extra={"requestBody": BODY},
         tags=["videos"],
     )
     async def create_video(request: Request) -> Video:
         """Put a video into the queue."""
-        given, reference = await read_fields(request)
-        if given.callback_url is not None:
-            await callbacks.check(given.callback_url)
-        picture = await read_picture(reference, fetcher, most_bytes=desk.limits.upload_bytes)
-        if picture == b"":
-            raise InputError("input_reference is empty (0 bytes): send a PNG, JPEG or WebP file.")
+        owner = _owner(request)
+        desk.rate.take(owner)
+        check_coding(request)
+        content_type = request.headers.get("content-type", "")
+        async with sending.of(owner):
+            file = await received(request, desk.storage.folder)
+        with file:
+            async with working.of(owner):
+                async with gate:
+                    given, reference = await run_in_threadpool(lambda: read_fields(file.read(), content_type))
+                if given.callback_url is not None:
+                    await callbacks.check(given.callback_url)
+                picture = await read_picture(reference, fetcher, most_bytes=desk.limits.upload_bytes)
+                if picture == b"":
+                    raise InputError("input_reference is empty (0 bytes): send a PNG, JPEG or WebP file.")
 
-        def submit() -> Video:
-            row = desk.submit(given, _owner(request), picture=picture, callback=given.callback_url)
-            return video(row, desk.store.position(row))
+                def submit() -> Video:
+                    row = desk.submit(given, owner, picture=picture, callback=given.callback_url)
+                    return video(row, desk.store.position(row))
 
-        async with gate:
-            return await run_in_threadpool(submit)
+                async with gate:
+                    return await run_in_threadpool(submit)
 
 
 def _add_reading(router: APIRouter, desk: Desk) -> None:
