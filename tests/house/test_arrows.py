@@ -50,6 +50,7 @@ PACKAGES: dict[str, set[str]] = {
     "fastapi": {"service"},
     "starlette": {"service"},
     "pydantic": {"service"},
+    "python_multipart": {"service"},
     "sqlalchemy": {"service"},
     "prometheus_client": {"service"},
     "gradio": {"service.page"},
