@@ -250,6 +250,22 @@ def test_without_metadata_nothing_is_told(tmp_path, name):
     assert not any(b"framewake" in file.read_bytes() for file in files)
 
 
+def test_a_comment_that_is_no_text_is_no_reason_to_refuse_a_clip(tmp_path):
+    path = write_video(tmp_path / "a.mp4", moving(), fps=24, metadata=METADATA)
+    path.write_bytes(path.read_bytes().replace(b'"framewake"', b'"frame\xffake"'))
+    assert read_video(path)[0].shape == (9, 48, 64, 3)
+    with pytest.raises(InputError, match="holds no settings"):
+        read_metadata(path)
+
+
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
+    (tmp_path / "clips:new").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write_video(Path("clips:new/a.mp4"), moving(), fps=24, metadata=METADATA)
+    assert read_video(path)[0].shape == (9, 48, 64, 3)
+    assert read_metadata(path) == METADATA
+
+
 def test_foreign_comments_are_not_ours(tmp_path):
     for index, text in enumerate(("hello", '{"framewake": 3}', "[1]", "[" * 3000, "")):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.gif", comment=text.encode())

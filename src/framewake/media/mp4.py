@@ -9,6 +9,7 @@ from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ LIMITED_RANGE = 1
 # The number of threads changes the bytes x264 puts out; with four of them equal frames gave another file once in
 # thirty times. One thread costs seconds beside minutes of sampling.
 THREADS = 1
+METADATA_IS_UTF8 = 19  # PyAV from here on replaces what is not UTF-8, and knows no argument for it
 # x264's AVX-512 code lets memory that it never wrote decide between equally good choices, so that equal frames gave two
 # different files by chance. Its older code does not, and costs a quarter more time. The name exists on x86 only, and
 # every processor that runs today's numpy has it.
@@ -50,6 +52,19 @@ def import_av() -> ModuleType:
         raise EngineError(
             f"mp4 files need the package av ({error}): install it with `pip install av`, or use a folder of PNG files."
         ) from error
+
+
+def as_file(path: Path) -> str:
+    """A path as FFmpeg takes it: the colon in clips:new/a.mp4 would be the end of a protocol's name."""
+    return f"file:{path}"
+
+
+def opened(path: Path) -> Any:
+    """A video's container, to be used in a ``with``; metadata in a strange encoding is no reason to refuse it."""
+    av = import_av()
+    if int(av.__version__.partition(".")[0]) >= METADATA_IS_UTF8:
+        return av.open(as_file(path))
+    return av.open(as_file(path), metadata_errors="replace")
 
 
 def pad_to_even(frame: np.ndarray) -> np.ndarray:
@@ -90,7 +105,7 @@ def write_mp4(
     height, width = pad_to_even(frames[0]).shape[:2]
     # The index goes first, so that a browser can start before it has the whole file.
     container_options = {"movflags": "+faststart", "fflags": "+bitexact"}
-    with av.open(str(path), "w", format="mp4", options=container_options) as container:
+    with av.open(as_file(path), "w", format="mp4", options=container_options) as container:
         if comment is not None:
             container.metadata["comment"] = comment
         rate = Fraction(fps).limit_denominator(1001)
@@ -125,7 +140,7 @@ def read_mp4(path: Path, *, most: int | None = None) -> tuple[np.ndarray, float]
     """
     av = import_av()
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with opened(path) as container:
             stream = _video_stream(container, path)
             frames = [_to_rgb(frame) for frame in itertools.islice(container.decode(stream), most)]
             fps = float(stream.average_rate or stream.guessed_rate or 0)
@@ -145,7 +160,7 @@ def read_mp4_comment(path: Path) -> str | None:
     """
     av = import_av()
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with opened(path) as container:
             _video_stream(container, path)
             return container.metadata.get("comment")
     except av.error.FFmpegError as error:
