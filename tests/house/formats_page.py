@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from framewake.formats import Format
-from framewake.weights import containers
+from framewake.weights import containers, scales
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 HEAD = """# Formats
@@ -15,7 +15,10 @@ What is read, what is converted on the way, and what is refused with the way out
 the code that decides, and `scripts/formats` writes this page from them: change the row there.
 """
 # Title, and the rows of the module that decides.
-SECTIONS: tuple[tuple[str, Iterable[Format]], ...] = (("Files with weights, by their first bytes", containers.rows()),)
+SECTIONS: tuple[tuple[str, Iterable[Format]], ...] = (
+    ("Files with weights, by their first bytes", containers.rows()),
+    ("Weights in eight bits and fewer", scales.rows()),
+)
 
 
 def page() -> str:

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from framewake.errors import CheckpointError
 from framewake.weights.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors
 from framewake.weights.pieces import Target
-from framewake.weights.views import Scaled
+from framewake.weights.scales import with_scales
 from framewake.weights.writing import write_safetensors, write_tensors
 
 ARRAYS = {
@@ -219,6 +219,6 @@ def test_opening_takes_time_in_proportion_to_the_names(tmp_path):
         json.dumps({"weight_map": dict.fromkeys(nothing, "m.safetensors")})
     )
     begin = time.process_time()
-    file = Scaled(open_tensors(tmp_path))
+    file = with_scales(open_tensors(tmp_path), {}, None)
     assert len(file.names()) == count
     assert time.process_time() - begin < 5

@@ -15,9 +15,9 @@ from framewake.weights.names import Rule, same
 from framewake.weights.narrow import CHUNK, narrowed
 from framewake.weights.pieces import Target, cast
 from framewake.weights.room import Room
+from framewake.weights.scales import with_scales
 from framewake.weights.storage import STORAGE
 from framewake.weights.torch_file import TorchFile
-from framewake.weights.views import Scaled
 from framewake.weights.writing import TORCH_KINDS, write_safetensors, write_torch
 
 ROWS = CHUNK // 64 + 5  # so that chunks do not end with the tensor
@@ -80,7 +80,7 @@ def test_scales_are_applied_in_float32(tmp_path, scales):
     path = tmp_path / "a.safetensors"
     made = [("x.weight", "F8_E4M3", bits), ("x.weight_scale", "F32", np.asarray(scales))]
     write_safetensors(path, [Target(n, k, v.shape, lambda v=v: iter([v.reshape(-1)])) for n, k, v in made])
-    file = Scaled(TensorFile(path))
+    file = with_scales(TensorFile(path), {}, None)
     found = MappedTensors(file, same(file.names())).values("x.weight", "bfloat16")
     assert found.tobytes() == narrowed(file.read("x.weight"), "bfloat16").tobytes()
 

@@ -23,10 +23,10 @@ from framewake.weights.names import same
 from framewake.weights.narrow import from_bfloat16, to_bfloat16
 from framewake.weights.pieces import Target
 from framewake.weights.quant import SCALE, STORED, Tally, dequantise, is_quantised, quantise, to_float8
+from framewake.weights.scales import with_scales
 from framewake.weights.storage import widen
 from framewake.weights.store import Resident
 from framewake.weights.streamed import Streamed
-from framewake.weights.views import Scaled
 from framewake.weights.writing import write_safetensors
 
 KINDS = ("fp8", "int8")
@@ -133,7 +133,8 @@ def test_a_file_in_eight_bits_runs_resident_and_streamed(engine, tmp_path, kind)
     model = DiT(engine, CONFIG)
     expected = written(tmp_path / "dit.safetensors", model.shapes(), kind)
     file = TensorFile(tmp_path / "dit.safetensors")
-    tensors = MappedTensors(Scaled(file), same(Scaled(file).names()))
+    scaled = with_scales(file, {}, None)
+    tensors = MappedTensors(scaled, same(scaled.names()))
     tensors.check(model.shapes())
     resident = Resident({name: engine.asarray(tensors.values(name, "float32")) for name in model.shapes()})
     streamed = Streamed(engine, tensors, "float32", names=model.shapes(), streams=model.streams())

@@ -220,6 +220,11 @@ def expect(path: Path, reads: Collection[str]) -> Container:
     raise CheckpointError(f"{path} is {found.name}.{said} {advice}")
 
 
+def unfinished_downloads(folder: Path) -> list[Path]:
+    """What a folder holds of downloads that did not come to their end."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _UNFINISHED)
+
+
 def rows() -> tuple[Format, ...]:
     """The rows of docs/formats.md."""
     return (*(container.row() for container in CONTAINERS), UNFINISHED, EMPTY, UNKNOWN)

@@ -18,11 +18,12 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.containers import expect
+from framewake.weights.containers import expect, unfinished_downloads
 from framewake.weights.direct import CAN_READ, DirectFile
 from framewake.weights.narrow import STORED, fill
 from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
 from framewake.weights.torch_file import TorchFile
+from framewake.weights.views import View
 
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
 
@@ -64,6 +65,8 @@ class TensorFile:
     def dtype(self, name: str) -> str:
         """A tensor's type as the file names it, such as "BF16"."""
         return self._entries[name].dtype
+
+    stored = dtype
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bits: bfloat16 as uint16, float8 as uint8; not copied."""
@@ -148,64 +151,64 @@ class TensorFile:
             raise self._damaged(f"its tensors end at {end} of {self._bytes.size - self._data_start} bytes")
 
 
-class ShardedFiles:
+class ShardedFiles(View):
     """Several files under one ``*.index.json``, used like one file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        places = read_json(self.path).get("weight_map")
-        if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
-            raise CheckpointError(f"{self.path} has no weight_map of names to file names.")
-        shards = sorted(set(places.values()))
-        for shard in shards:
-            if Path(shard).name != shard:
-                raise CheckpointError(f"{self.path} points outside its folder: {shard!r}.")
-        self._files = {shard: open_file(self.path.parent / shard) for shard in shards}
-        self._places: dict[str, Tensors] = {name: self._files[shard] for name, shard in places.items()}
+        path = Path(path)
+        places = _weight_map(path)
+        self._files = {shard: open_file(path.parent / shard) for shard in sorted(set(places.values()))}
+        super().__init__(path, {name: (self._files[shard], name) for name, shard in places.items()})
         held = {shard: set(file.names()) for shard, file in self._files.items()}
         wrong = sorted(name for shard, names in held.items() for name in names if places.get(name) != shard)
         wrong += [name for name, shard in places.items() if name not in held[shard]]
         if wrong:
             raise CheckpointError(
-                f"{self.path} and its {len(shards)} files disagree about {len(wrong)} tensors, first {wrong[0]!r}. "
+                f"{path} and its {len(held)} files disagree about {len(wrong)} tensors, first {wrong[0]!r}. "
                 "Download the checkpoint again."
             )
-
-    def names(self) -> tuple[str, ...]:
-        """Every tensor name."""
-        return tuple(self._places)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, from its header."""
-        return self._places[name].shape(name)
-
-    def dtype(self, name: str) -> str:
-        """A tensor's type as its file names it."""
-        return self._places[name].dtype(name)
-
-    def raw(self, name: str) -> np.ndarray:
-        """The stored bits; see ``TensorFile.raw``."""
-        return self._places[name].raw(name)
-
-    def read(self, name: str) -> np.ndarray:
-        """The values; see ``TensorFile.read``."""
-        return self._places[name].read(name)
-
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array; see ``TensorFile.fill``."""
-        self._places[name].fill(name, out, dtype)
-
-    def start(self, name: str) -> int:
-        """The byte of its file at which a tensor's bits begin."""
-        return self._places[name].start(name)
 
     def shards(self) -> list[TensorFile]:
         """The safetensors files themselves."""
         return [file for file in self._files.values() if isinstance(file, TensorFile)]
 
 
+def _weight_map(path: Path) -> dict[str, str]:
+    """Which shard holds which tensor, by an index that was checked: every shard is a file beside it that is there.
+
+    Raises: CheckpointError, one for all missing shards.
+    """
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
+        raise CheckpointError(f"{path} has no weight_map of names to file names.")
+    shards = sorted(set(places.values()))
+    for shard in shards:
+        is_plain = Path(shard).name == shard and "\\" not in shard and shard.isprintable()
+        if not is_plain or shard.endswith(".json"):
+            raise CheckpointError(f"{path} points outside its folder, or to no file of weights: {shard!r}.")
+    missing = [shard for shard in shards if not (path.parent / shard).is_file()]
+    if missing:
+        unfinished = [file.name for file in unfinished_downloads(path.parent)]
+        begun = f" Begun, but not finished: {', '.join(unfinished)}." if unfinished else ""
+        raise CheckpointError(
+            f"{path.parent} lacks {len(missing)} of the {len(shards)} files that {path.name} names, first "
+            f"{missing[0]!r}.{begun} Download the checkpoint in full."
+        )
+    return places
+
+
 # What a folder may hold, the first kind that is there counts: some hold the same weights several times.
-PATTERNS = ("*.safetensors.index.json", "*.safetensors", "pytorch_model.bin.index.json", "pytorch_model*.bin", "*.pt")
+PATTERNS = (
+    "*.safetensors.index.json",
+    "*.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model*.bin",
+    "*.pt",
+    "*.ckpt",
+    "*.gguf",
+)
+# Beside eight-bit weights in a file of their own: their scales.
+MAP = "_map"
 
 
 def open_tensors(path: str | os.PathLike[str]) -> Tensors:
@@ -221,7 +224,7 @@ def weight_files(path: Path) -> list[Path]:
     path = find_file(path)
     if not path.name.endswith(".index.json"):
         return [path]
-    return sorted(path.parent / name for name in set(read_json(path).get("weight_map", {}).values()))
+    return sorted(path.parent / name for name in set(_weight_map(path).values()))
 
 
 def find_file(path: Path) -> Path:
@@ -230,13 +233,21 @@ def find_file(path: Path) -> Path:
     Raises: CheckpointError when nothing or more than one thing is there.
     """
     if path.is_dir():
-        found = next((files for pattern in PATTERNS if (files := sorted(path.glob(pattern)))), [])
+        found = next((files for pattern in PATTERNS if (files := _weights_in(path, pattern))), [])
         if len(found) != 1:
-            names = ", ".join(file.name for file in found)
-            what = f"holds several: {names}" if found else "holds no .safetensors file and no .bin or .pt file"
-            raise CheckpointError(f"{path} {what}; exactly one file or one index is expected.")
+            names = ", ".join(file.name for file in found or unfinished_downloads(path))
+            what = f"holds several: {names}" if found else "holds no .safetensors, .bin, .pt, .ckpt or .gguf file"
+            begun = f" (but {names}, which was not downloaded to its end)" if names and not found else ""
+            raise CheckpointError(f"{path} {what}{begun}; exactly one file or one index is expected.")
         path = found[0]
     return path
+
+
+def _weights_in(folder: Path, pattern: str) -> list[Path]:
+    """The files of a pattern in a folder, without those that are the scales of another one."""
+    found = sorted(folder.glob(pattern))
+    stems = {file.stem for file in found}
+    return [file for file in found if not file.stem.endswith(MAP) or file.stem.removesuffix(MAP) not in stems]
 
 
 def open_file(path: Path) -> Tensors:

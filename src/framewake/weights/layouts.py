@@ -20,16 +20,27 @@ WORDS = {"dit": "transformer", "vae": "autoencoder", "llava": "LLaVA text encode
 
 
 class Files(NamedTuple):
-    """Single files that are taken instead of a folder's parts; None leaves the folder's."""
+    """Single files that are taken instead of a folder's parts; None leaves the folder's.
+
+    ``dit_scales``: the scales of a transformer in eight bits, where they are not beside it.
+    """
 
     dit: Path | None = None
+    dit_scales: Path | None = None
     vae: Path | None = None
     llava: Path | None = None
     llava_vision: Path | None = None
     clip_text: Path | None = None
 
 
-NAMES = {"dit": "dit", "vae": "vae", "llava": "llava", "llava-vision": "llava_vision", "clip": "clip_text"}
+NAMES = {
+    "dit": "dit",
+    "dit-scales": "dit_scales",
+    "vae": "vae",
+    "llava": "llava",
+    "llava-vision": "llava_vision",
+    "clip": "clip_text",
+}
 
 
 def parse_files(texts: Sequence[str]) -> Files:
@@ -57,6 +68,7 @@ class Layout:
     ``weights``: the files or folders of each part; ``configs``: where a part's ``config.json`` would be.
     ``condition``: what the place of a transformer says about it, where its tensors do not.
     ``is_strict``: every part has its ``config.json``. ``singles``: parts that were given as files of their own.
+    ``scales``: the map of the transformer's scales, where it was named.
     """
 
     name: str
@@ -69,6 +81,7 @@ class Layout:
     condition: Condition
     is_strict: bool
     singles: frozenset[Component] = frozenset()
+    scales: Path | None = None
 
     def needs_config(self, component: Component) -> bool:
         """Whether a part's ``config.json`` cannot be missing."""
@@ -80,7 +93,7 @@ class Layout:
         weights = self.weights | {name: (path,) for name, path in given.items()}
         if files.llava_vision is not None:
             weights["llava"] = (*weights["llava"], files.llava_vision)
-        return dataclasses.replace(self, weights=weights, singles=frozenset(given))
+        return dataclasses.replace(self, weights=weights, singles=frozenset(given), scales=files.dit_scales)
 
 
 def find_layout(path: Path) -> Layout:
@@ -153,5 +166,9 @@ def _tencent_layout(model: Path, path: Path) -> Layout:
 
 def transformer_file(path: Path) -> Path:
     """The file among a folder's that the original would take; the folder itself when there is only one."""
-    states = sorted(path.glob("*_model_states.pt")) if path.is_dir() else []
-    return states[0] if states else path
+    if path.is_dir():
+        for pattern in ("*_model_states.pt", "*_model_states_fp8.pt"):
+            states = sorted(path.glob(pattern))
+            if states:
+                return states[0]
+    return path

@@ -13,15 +13,15 @@ from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights import configs, diffusers, inferred, names
 from framewake.weights.direct import is_kept
-from framewake.weights.files import open_tensors, read_json
+from framewake.weights.files import read_json
 from framewake.weights.layouts import Component, Files, Layout, find_layout
 from framewake.weights.mapped import MappedTensors, Shapes
 from framewake.weights.narrow import BYTES
+from framewake.weights.parts import open_part
 from framewake.weights.settings import Settings, read_settings
 from framewake.weights.storage import Tensors
 from framewake.weights.store import Resident
 from framewake.weights.streamed import Streamed
-from framewake.weights.views import Joined, Scaled, Stripped, is_about_scales
 
 # Tensors that text encoders bring and that no state used here depends on (specification, section 3.3).
 _UNUSED = {
@@ -43,16 +43,6 @@ _UNUSED = {
         r"(text_projection|visual_projection)\.weight",
         r"logit_scale",
     ),
-}
-# What a file may have in front of all its names, and a name that tells.
-_PREFIXES = {
-    "dit": (
-        ("img_in.proj.weight", "x_embedder.proj.weight"),
-        ("", "model.diffusion_model.", "diffusion_model.", "model.model.", "transformer.", "model."),
-    ),
-    "vae": (("decoder.conv_in.conv.weight",), ("vae.", "first_stage_model.", "")),
-    "llava": ((), ()),
-    "clip_text": ((), ()),
 }
 _VISION = ("vision_tower.", "multi_modal_projector.")
 
@@ -76,6 +66,7 @@ class Checkpoint:
         self.folder = layout.root
         self.settings: Settings = read_settings(layout.root)
         self.has_vision = True
+        self._files: dict[Component, Tensors] = {}  # opened once: what was checked is what is read
         self.llava: LlavaConfig = self._config("llava", self._llava_config, inferred.llava_config)
         self.dit: DiTConfig = self._dit_config()
         if self.dit.condition == "none" and self.settings == Settings():
@@ -130,8 +121,10 @@ class Checkpoint:
 
     def _file(self, component: Component) -> Tensors:
         """A part's tensors under the names in its files."""
-        files = [_plain(component, open_tensors(_there(path))) for path in self.layout.weights[component]]
-        return files[0] if len(files) == 1 else Joined(files)
+        if component not in self._files:
+            scales = self.layout.scales if component == "dit" else None
+            self._files[component] = open_part(component, self.layout.weights[component], scales=scales)
+        return self._files[component]
 
     def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
         file = self._file(component)
@@ -196,8 +189,8 @@ class Checkpoint:
                 raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
         if self.dit.condition != "none" and not self.has_vision:
             raise CheckpointError(
-                f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. Add the "
-                "LLaVA encoder (with --llava-vision, where tower and text model are two files)."
+                f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. Add "
+                "it with --part llava-vision=FILE, or take a LLaVA encoder that has both with --part llava=FILE."
             )
 
 
@@ -215,22 +208,6 @@ def open_checkpoint(path: str | os.PathLike[str], files: Files = Files()) -> Che
 def _vae_config(content: dict[str, Any]) -> VAEConfig:
     is_original = content.get("_class_name") == diffusers.ORIGINAL_VAE
     return (diffusers.original_vae_config if is_original else diffusers.vae_config)(content)
-
-
-def _plain(component: Component, file: Tensors) -> Tensors:
-    """A file without what its publisher put around the names and values."""
-    marks, prefixes = _PREFIXES[component]
-    held = set(file.names())
-    prefix = next((prefix for prefix in prefixes if any(prefix + mark in held for mark in marks)), "")
-    if prefix:
-        file = Stripped(file, prefix)
-    return Scaled(file) if any(map(is_about_scales, file.names())) else file
-
-
-def _there(path: Path) -> Path:
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; download the checkpoint in full (framewake checkpoints download).")
-    return path
 
 
 def _folder(path: Path) -> Path:

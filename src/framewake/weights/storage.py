@@ -48,7 +48,10 @@ class Tensors(Protocol):
         """A tensor's shape."""
 
     def dtype(self, name: str) -> str:
-        """A tensor's type by its name in ``STORAGE``."""
+        """The type of a tensor's values by its name in ``STORAGE``."""
+
+    def stored(self, name: str) -> str:
+        """A tensor's type as it lies on the disk: that of its values, or an eight-bit or block type."""
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bits, not copied where the file holds them as they are."""

@@ -28,11 +28,11 @@ class TorchFile:
     """One file that ``torch.save`` wrote, mapped into memory.
 
     ``key`` says which of the dicts in it is meant; without one it is the first of ``KEYS`` that is there, else
-    the whole.
+    the whole. ``allows_numbers``: plain numbers among the tensors are kept as ``numbers``.
     Raises: CheckpointError for a file that is damaged or asks for anything but tensors.
     """
 
-    def __init__(self, path: str | os.PathLike[str], key: str | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: str | None = None, *, allows_numbers: bool = False) -> None:
         self.path = Path(path)
         try:
             data = np.memmap(self.path, dtype=np.uint8, mode="r")
@@ -52,7 +52,11 @@ class TorchFile:
             raise CheckpointError(f"{self.path} was not read, and nothing in it was run: {error}.") from error
         chosen = self._chosen(content, key)
         self._places: dict[str, Place] = {}
+        self.numbers: dict[str, float] = {}
         for name, value in chosen.items():
+            if allows_numbers and isinstance(name, str) and type(value) in (float, int):
+                self.numbers[name] = float(value)
+                continue
             if not isinstance(value, Place) or not isinstance(name, str):
                 raise self._zip.damaged(f"{str(name)[:80]!r} is no tensor but a {type(value).__name__}")
             self._check(name, value)
@@ -69,6 +73,8 @@ class TorchFile:
     def dtype(self, name: str) -> str:
         """A tensor's type as safetensors files name it, such as "BF16"."""
         return self._places[name].dtype
+
+    stored = dtype
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bits; not copied, so not always in one piece."""

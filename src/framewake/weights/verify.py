@@ -19,7 +19,6 @@ from framewake.weights.mapped import Shapes
 from framewake.weights.pieces import CHUNK_BYTES, FLOATS
 from framewake.weights.storage import STORAGE, Tensors, widen
 from framewake.weights.torch_file import TorchFile
-from framewake.weights.views import stored_kind
 
 
 class Finding(NamedTuple):
@@ -51,7 +50,7 @@ def verify(checkpoint: Checkpoint, shapes: Mapping[Component, Shapes], *, is_ful
             paths = checkpoint.layout.weights[component]
             files = tuple(file for path in paths for file in weight_files(path))
             tensors = checkpoint.check(component, shapes[component]).file
-            stored = {name: stored_kind(tensors, name) for name in tensors.names()}
+            stored = {name: tensors.stored(name) for name in tensors.names()}
             kinds = dict(Counter(stored.values()))
             size = sum(math.prod(tensors.shape(name)) * STORAGE[kind].itemsize for name, kind in stored.items())
             hashes = {}

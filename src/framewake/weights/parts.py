@@ -1,0 +1,115 @@
+"""One part's files as tensors under the published names, without what publishers put around names and values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from framewake.errors import CheckpointError
+from framewake.weights.containers import expect
+from framewake.weights.files import MAP, READERS, open_file, open_tensors
+from framewake.weights.layouts import Component
+from framewake.weights.names import unwrapped
+from framewake.weights.scales import read_map, with_scales
+from framewake.weights.storage import Tensors
+from framewake.weights.torch_file import TorchFile
+from framewake.weights.views import joined, renamed
+
+# Names that tell a part, and what files are known to have in front of all of theirs, the first that is there counts.
+_MARKS = {
+    "dit": ("img_in.proj.weight", "x_embedder.proj.weight"),
+    "vae": ("decoder.conv_in.conv.weight",),
+    "llava": (),
+    "clip_text": (),
+}
+_PREFIXES = {
+    "dit": ("", "model.diffusion_model.", "diffusion_model.", "model.model.", "transformer.", "model."),
+    "vae": ("vae.", "first_stage_model.", ""),
+    "llava": (),
+    "clip_text": (),
+}
+# MindSpore's own layers call these otherwise.
+_MINDSPORE = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"), (r"\.embedding_table$", ".weight"))
+
+
+def open_part(component: Component, paths: Iterable[Path], *, scales: Path | None = None) -> Tensors:
+    """A part's tensors; ``scales`` is the map of its eight-bit weights where that is not beside them.
+
+    Raises: CheckpointError for a file that is missing, damaged, of another kind, or lacks its scales.
+    """
+    return joined([_opened(component, path, scales) for path in paths])
+
+
+def _opened(component: Component, path: Path, scales: Path | None) -> Tensors:
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; download the checkpoint in full (framewake checkpoints download).")
+    file = open_tensors(path)
+    _check_no_map(file)
+    prefix = _prefix(component, file.names())
+    file = renamed(file, _plain_names(file, prefix))
+    place = scales if scales is not None else _map_beside(file.path)
+    outside = {} if place is None else read_map(_numbers(place), prefix, file.names())
+    return with_scales(file, outside, place)
+
+
+def _prefix(component: Component, names: Iterable[str]) -> str:
+    """What stands in front of all names of a part.
+
+    The autoencoder's file may hold other parts as well (specification, section 7.2).
+    """
+    held = {unwrapped(name) for name in names}
+    marks = _MARKS[component]
+    known = next((p for p in _PREFIXES[component] if any(p + mark in held for mark in marks)), None)
+    if known is not None:
+        return known
+    found = {name.removesuffix(mark) for mark in marks for name in held if name.endswith("." + mark)}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _plain_names(file: Tensors, prefix: str) -> dict[str, str]:
+    """Names without prefix and wrappers -> the file's; what is not below the prefix is left out.
+
+    Raises: CheckpointError when two become the same.
+    """
+    found: dict[str, str] = {}
+    for name in file.names():
+        plain = unwrapped(name)
+        if not plain.startswith(prefix):
+            continue
+        plain = plain.removeprefix(prefix).replace(".weight._data", ".weight")
+        for pattern, published in _MINDSPORE:
+            plain = re.sub(pattern, published, plain)
+        if plain in found:
+            raise CheckpointError(f"{file.path} holds {plain!r} twice: as {found[plain]!r} and as {name!r}.")
+        found[plain] = name
+    return found
+
+
+def _map_beside(path: Path) -> Path | None:
+    """The map of a file's scales, where it was published; a link's is beside what the link means, too."""
+    for place in (path, path.resolve()):
+        beside = place.with_name(f"{place.stem}{MAP}{place.suffix}")
+        if beside.is_file():
+            return beside
+    return None
+
+
+def _numbers(path: Path) -> dict[str, np.ndarray]:
+    """What a map holds: small tensors, or plain numbers."""
+    if expect(path, READERS).key != "torch":
+        file = open_file(path)
+        return {name: file.read(name) for name in file.names()}
+    numbers = TorchFile(path, allows_numbers=True)
+    found = {name: numbers.read(name) for name in numbers.names()}
+    return found | {name: np.asarray(value) for name, value in numbers.numbers.items()}
+
+
+def _check_no_map(file: Tensors) -> None:
+    """A map in place of weights holds nothing but single numbers."""
+    if file.path.stem.endswith(MAP) and all(math.prod(file.shape(name)) == 1 for name in file.names()):
+        weights = f"{file.path.stem.removesuffix(MAP)}{file.path.suffix}"
+        raise CheckpointError(f"{file.path} holds the scales of weights, not the weights: name {weights}.")
