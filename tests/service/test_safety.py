@@ -18,8 +18,9 @@ from toy_checkpoint import write_picture
 
 from framewake.app.serve import is_loopback, read_keys
 from framewake.errors import InputError
+from framewake.service.addresses import is_public
 from framewake.service.api import Access
-from framewake.service.fetch import Guarded, is_public, read_data_url
+from framewake.service.fetch import Guarded, read_data_url
 from framewake.service.guard import Guard, Limits, owner_of
 from framewake.service.refusals import public_error, without_paths
 

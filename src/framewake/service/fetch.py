@@ -6,42 +6,36 @@ import asyncio
 import base64
 import binascii
 import functools
-import ipaddress
 import socket
 import ssl
 import urllib.parse
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
 
 from framewake.errors import InputError
+from framewake.service.addresses import is_public
 from framewake.service.refusals import TooLarge
+from framewake.setting import shown
 
 MOST_REDIRECTS = 5
 SECONDS = 20.0
 PIECE = 2**20
+LOOKUP_SECONDS = 5.0
 PORTS = {"http": 80, "https": 443}
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the open internet, also when it hides inside an IPv6 one."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        hidden = found.ipv4_mapped or found.sixtofour or (found.teredo and found.teredo[1])
-        if hidden is None and found in ipaddress.ip_network("64:ff9b::/96"):
-            hidden = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if hidden is None and int(found) >> 32 == 0:  # the old ::1.2.3.4
-            hidden = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if hidden:
-            return is_public(str(hidden))
-    return found.is_global and not found.is_multicast
+_LOOKUPS = ThreadPoolExecutor(32, thread_name_prefix="names")
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Every address of a name. Raises: OSError when there is none."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Every address of a name.
+
+    Raises: OSError when there is none, UnicodeError for what cannot be one.
+    """
+    # Threads of its own: a name server that is silent holds them, and nobody else's work may wait for that.
+    look = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look)
     return [str(entry[4][0]) for entry in found]
 
 
@@ -61,7 +55,8 @@ class Guarded:
             return await asyncio.wait_for(self._get(url, most_bytes), self.seconds)
         except (asyncio.TimeoutError, httpx.TimeoutException) as error:
             raise InputError(f"the picture's address did not answer within {self.seconds:g} s.") from error
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        # ValueError: what a server answers is taken apart by others, who do not promise more.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             raise InputError("the picture's address could not be fetched: send the picture itself.") from error
 
     async def check(self, url: str) -> None:
@@ -72,8 +67,8 @@ class Guarded:
         parsed = split_url(url)
         try:
             await self._address(parsed)
-        except OSError as error:
-            raise InputError(f"the host {parsed.hostname!r} is not known.") from error
+        except (OSError, asyncio.TimeoutError) as error:
+            raise InputError(f"the host {shown(parsed.hostname)} is not known.") from error
 
     async def _get(self, url: str, most_bytes: int) -> bytes:
         async with self._client() as client:
@@ -82,7 +77,7 @@ class Guarded:
                 response = await client.send(request, stream=True)
                 try:
                     if response.is_redirect:
-                        url = urllib.parse.urljoin(url, response.headers["location"])
+                        url = _redirected(url, response)
                         continue
                     if response.status_code != 200:
                         raise InputError(f"the picture's address answered with status {response.status_code}.")
@@ -94,19 +89,28 @@ class Guarded:
     async def post(self, url: str, content: bytes, headers: dict[str, str]) -> int:
         """Send a body and return the status; redirects are not followed.
 
-        Raises: InputError, httpx.HTTPError, OSError, TimeoutError.
+        Raises: InputError when it may not or cannot be sent.
         """
+        try:
+            return await asyncio.wait_for(self._post(url, content, headers), self.seconds)
+        except (asyncio.TimeoutError, httpx.TimeoutException) as error:
+            raise InputError(f"no answer within {self.seconds:g} s.") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise InputError(f"it cannot be reached ({error}).") from error
+
+    async def _post(self, url: str, content: bytes, headers: dict[str, str]) -> int:
         async with self._client() as client:
             request = await self._request(client, "POST", url, content)
             request.headers.update(headers)
-            response = await asyncio.wait_for(client.send(request, stream=True), self.seconds)
+            response = await client.send(request, stream=True)
             await response.aclose()
             return response.status_code
 
     async def _address(self, parsed: urllib.parse.SplitResult) -> str:
         """The address that is connected to, when all of a host's addresses are allowed."""
         try:
-            addresses = await resolve(str(parsed.hostname), parsed.port or PORTS[parsed.scheme])
+            looking = resolve(str(parsed.hostname), parsed.port or PORTS[parsed.scheme])
+            addresses = await asyncio.wait_for(looking, LOOKUP_SECONDS)
         except UnicodeError as error:
             raise InputError("the host's name is not valid.") from error
         if not addresses or not all(self.allows(address) for address in addresses):
@@ -131,6 +135,18 @@ class Guarded:
         return client.build_request(
             method, pinned, headers=headers, content=content, extensions={"sni_hostname": host, **_timeouts(client)}
         )
+
+
+def _redirected(url: str, response: httpx.Response) -> str:
+    """Where a redirect leads, which is judged like any other address.
+
+    Raises: InputError when it leads nowhere.
+    """
+    try:
+        return urllib.parse.urljoin(url, response.headers["location"])
+    except (KeyError, ValueError) as error:
+        status = response.status_code
+        raise InputError(f"the picture's address answered with status {status}, which leads nowhere.") from error
 
 
 @functools.cache
