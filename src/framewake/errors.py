@@ -16,16 +16,23 @@ A message says what was received, what was expected and what to do.  ``EXIT_CODE
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class FramewakeError(Exception):
-    """Root of every error that framewake raises on purpose."""
+    """Root of every error that framewake raises on purpose; ``about`` is the setting or field that is wrong, if one."""
+
+    about: str | None = None
 
 
 class InputError(FramewakeError):
     """What a person handed in cannot be used; the message says what can."""
+
+    def __init__(self, *message: object, about: str | None = None) -> None:
+        super().__init__(*message)
+        self.about = about
 
 
 class UnwritableError(InputError):
@@ -89,6 +96,16 @@ HTTP_STATUS: dict[type[BaseException], int] = {
 def exit_code(error: BaseException) -> int:
     """The process exit code for an error, 1 for anything not in the table."""
     return next((code for kind, code in EXIT_CODE.items() if isinstance(error, kind)), 1)
+
+
+@contextlib.contextmanager
+def about(name: str) -> Iterator[None]:
+    """Say of every error inside which setting or field it is about, for doors that show it there."""
+    try:
+        yield
+    except FramewakeError as error:
+        error.about = error.about or name
+        raise
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

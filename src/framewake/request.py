@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framewake.cache import OFF, parse_cache
-from framewake.errors import InputError, nearest
+from framewake.errors import InputError, about, nearest
 from framewake.lora import parse_lora
 from framewake.setting import Setting, check_setting, shown
 from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
@@ -250,19 +250,25 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
         value = getattr(request, name)
         if value is None and setting.is_optional:
             continue
-        if name == "resolution" and isinstance(value, str):
-            base_px(value, resolutions)
-            continue
-        check_setting(name, value, setting)
-    if not request.prompt.strip():
-        raise InputError("the prompt is empty: say in a sentence what happens in the video.")
-    if request.image is not None and not request.image:
-        raise InputError("the path of the picture is empty: name a PNG, JPEG or WebP file.")
-    if request.frames is not None:
-        check_frames(request.frames)
-    for text in request.loras:
-        parse_lora(text)
-    parse_cache(request.cache)
+        with about(name):
+            if name == "resolution" and isinstance(value, str):
+                base_px(value, resolutions)
+            else:
+                check_setting(name, value, setting)
+    with about("prompt"):
+        if not request.prompt.strip():
+            raise InputError("the prompt is empty: say in a sentence what happens in the video.")
+    with about("image"):
+        if request.image is not None and not request.image:
+            raise InputError("the path of the picture is empty: name a PNG, JPEG or WebP file.")
+    with about("frames"):
+        if request.frames is not None:
+            check_frames(request.frames)
+    with about("loras"):
+        for text in request.loras:
+            parse_lora(text)
+    with about("cache"):
+        parse_cache(request.cache)
     return request
 
 

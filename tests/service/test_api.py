@@ -56,11 +56,11 @@ def test_json_with_a_data_url(client, desk, picture, wrap):
     [
         ({"size": "1280x720"}, {"resolution": "720p"}),
         ({"size": "64x64"}, {"resolution": "360p"}),
-        ({"size": "64x64", "resolution": "540p"}, {"resolution": "540p"}),
+        ({"size": "1280x720", "resolution": "720p"}, {"resolution": "720p"}),
         ({"seconds": "1"}, {"frames": 13}),
         ({"seconds": "1.5", "fps": "8"}, {"frames": 13}),
         ({"seconds": "0.01"}, {"frames": 1}),
-        ({"seconds": "4", "num_frames": "5"}, {"frames": 5}),
+        ({"seconds": "0.4", "num_frames": "5"}, {"frames": 5}),
     ],
 )
 def test_size_and_length(client, desk, picture, fields, want):

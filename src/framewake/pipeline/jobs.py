@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from framewake.config import DiTConfig
-from framewake.errors import CheckpointError, InputError
+from framewake.errors import CheckpointError, InputError, about
 from framewake.media.image import bucket_pixels, clip_pixels, load_image
 from framewake.media.output import check_output
 from framewake.media.video import check_crf
@@ -89,9 +89,11 @@ def plan_job(job: Job, checkpoint: Checkpoint, *, picture: tuple[int, int] | Non
         request = dataclasses.replace(request, flow_shift=checkpoint.settings.flow_shift)
     request = resolve(request, defaults_of(checkpoint))
     check_picture_use(request, checkpoint.dit)
-    check_loras(request, checkpoint)
-    height_px, width_px = picture or (WIDE if request.image is None else picture_size(request.image))
-    bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
+    with about("loras"):
+        check_loras(request, checkpoint)
+    with about("image"):
+        height_px, width_px = picture or (WIDE if request.image is None else picture_size(request.image))
+        bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
     shape = PixelShape(request.frames, *bucket)
     latent = latent_shape(
         shape,
@@ -111,14 +113,18 @@ def check_picture_use(request: Request, dit: DiTConfig) -> None:
 
     Raises: InputError when the two do not agree.
     """
-    if dit.condition == "none" and request.image is not None:
-        raise InputError("this checkpoint makes videos from text alone and takes no picture: leave the picture out.")
-    if dit.condition != "none" and request.image is None:
-        raise InputError("this checkpoint animates a picture and none was named: add a PNG, JPEG or WebP file.")
-    if dit.condition == "latent_concat" and request.frames is not None and request.frames < 5:
-        raise InputError(
-            f"{request.frames} frame cannot be made with this checkpoint, which drops the first 4: take 5 or more."
-        )
+    with about("image"):
+        if dit.condition == "none" and request.image is not None:
+            raise InputError(
+                "this checkpoint makes videos from text alone and takes no picture: leave the picture out."
+            )
+        if dit.condition != "none" and request.image is None:
+            raise InputError("this checkpoint animates a picture and none was named: add a PNG, JPEG or WebP file.")
+    with about("frames"):
+        if dit.condition == "latent_concat" and request.frames is not None and request.frames < 5:
+            raise InputError(
+                f"{request.frames} frame cannot be made with this checkpoint, which drops the first 4: take 5 or more."
+            )
 
 
 def picture_size(path: str) -> tuple[int, int]:

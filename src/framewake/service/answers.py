@@ -7,6 +7,7 @@ import logging
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from framewake.service.fields import PARAM_OF, problem
 from framewake.service.refusals import Refused, http_status, public_error
 from framewake.service.views import ErrorBody, Failure
 
@@ -17,6 +18,8 @@ KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 
 def answer(status: int, code: str, message: str, *, param: str | None = None) -> JSONResponse:
     """An error body in the form that OpenAI's clients read."""
+    # What people send may hold half a letter, which no answer can.
+    message, param = (None if text is None else text.encode(errors="replace").decode() for text in (message, param))
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     body = ErrorBody(error=Failure(message=message, type=kind, code=code, param=param))
     return JSONResponse(body.model_dump(), status_code=status)
@@ -27,7 +30,8 @@ def answer_error(error: BaseException) -> JSONResponse:
     status = http_status(error)
     if status >= 500:
         log.error("request failed", exc_info=error)
-    response = answer(status, *public_error(error))
+    name = getattr(error, "about", None)
+    response = answer(status, *public_error(error), param=PARAM_OF.get(name, name))
     if isinstance(error, Refused):
         if error.retry_after is not None:
             response.headers["Retry-After"] = str(error.retry_after)
@@ -38,6 +42,4 @@ def answer_error(error: BaseException) -> JSONResponse:
 
 def answer_invalid(error: ValidationError) -> JSONResponse:
     """The first field that is wrong."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"]) or None
-    return answer(422, "invalid_request", f"{name or 'body'}: {first['msg']}", param=name)
+    return answer_error(problem(error))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from framewake.errors import InputError, nearest
+from framewake.errors import InputError, about, nearest
 from framewake.pipeline.jobs import Job, plan_job
 from framewake.service.fields import VideoSettings, check_model, request_of
 from framewake.service.guard import Limits, Rate
@@ -53,7 +53,8 @@ class Desk:
         """
         check_model(given.model, self.model)
         if picture is not None:
-            check_pixels(picture, self.limits.pixels)
+            with about("image"):
+                check_pixels(picture, self.limits.pixels)
         job = new_id("video")
         folder = self.storage.accept(job, picture)
         is_taken = False
@@ -107,6 +108,7 @@ class Desk:
         for lora in given.lora or []:
             if lora.name not in known:
                 offered = f"it has {', '.join(known)}" if known else "it has none"
-                raise InputError(f"the server has no LoRA {lora.name!r}: {offered}.{nearest(lora.name, known)}")
+                text = f"the server has no LoRA {lora.name!r}: {offered}.{nearest(lora.name, known)}"
+                raise InputError(text, about="loras")
             names.append(f"{lora.name}.safetensors:{lora.scale:g}")
         return names

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from framewake.errors import InputError, nearest
+from framewake.errors import InputError, about, nearest
 from framewake.request import Request, from_dict, settings
+from framewake.service.dialects import PICTURE, translated
+from framewake.setting import shown
 from framewake.weights.settings import Settings
 
 _LIMITS = settings()
@@ -32,6 +34,8 @@ FIELD_OF = {
     "vae_tiling": "vae_tiling",
     "cache": "cache",
 }
+# The same where a field is no plain setting.
+PARAM_OF = {**FIELD_OF, "image": PICTURE, "loras": "lora"}
 
 
 class ImageReference(BaseModel):
@@ -61,20 +65,20 @@ class VideoSettings(BaseModel):
     size: Annotated[
         str | None,
         Field(
-            pattern=r"^[0-9]{2,5}x[0-9]{2,5}$",
-            description="Width x height, such as 1280x720: chooses the nearest resolution class. The picture's own "
-            "shape decides the exact size.",
+            pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$",
+            description="Width x height, such as 1280x720 (also as `width` and `height`): chooses the nearest "
+            "resolution class. The picture's own shape decides the exact size.",
         ),
     ] = None
-    resolution: Annotated[str | None, Field(max_length=20, description="720p, 540p or 360p; wins over size.")] = None
+    resolution: Annotated[str | None, Field(max_length=20, description="The class itself: 720p, 540p or 360p.")] = None
     seconds: Annotated[
         float | str | None, Field(description="Length; the nearest possible number of frames is made.")
     ] = None
     num_frames: Annotated[
-        int | None, Field(ge=1, le=1025, description="A multiple of 4 plus 1; wins over seconds.")
+        int | None, Field(ge=1, le=1025, description="Length in frames instead: a multiple of 4 plus 1.")
     ] = None
     fps: Annotated[float | None, Field(ge=1, le=MOST_FPS, description=_LIMITS["fps"].help)] = None
-    seed: Annotated[int | None, Field(ge=0, le=MAX_INTEGER, description=_LIMITS["seed"].help)] = None
+    seed: Annotated[int | None, Field(ge=-1, le=MAX_INTEGER, description=_LIMITS["seed"].help + " -1: any.")] = None
     num_inference_steps: Annotated[int | None, Field(ge=1, le=1000, description=_LIMITS["steps"].help)] = None
     guidance_scale: Annotated[
         float | None, Field(ge=0, le=100, description=_LIMITS["embedded_guidance"].help + " 6 by default.")
@@ -113,6 +117,43 @@ class FormVideo(VideoSettings):
     ] = None
 
 
+Fields = TypeVar("Fields", bound=VideoSettings)
+
+
+def fields_in(given: Mapping[str, Any], kind: type[Fields], *, is_strict: bool = False) -> Fields:
+    """The fields of a body, whatever names its client has for them.
+
+    Raises: InputError that is about the field in question.
+    """
+    found = translated(given, kind.model_fields)
+    if not str(found.get("prompt", "")).strip():
+        raise InputError("the prompt is empty: say in a sentence what happens in the video.", about="prompt")
+    try:
+        return kind.model_validate(found, strict=is_strict)
+    except ValidationError as error:
+        raise problem(error) from error
+
+
+def problem(error: ValidationError) -> InputError:
+    """The first thing that is wrong, in our words: what was received, and what is expected."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in first["loc"] if part not in ("list[LoraReference]",))
+    param = str(first["loc"][0]) if first["loc"] else None
+    expected = first["msg"].replace("Input should be", "expected").removesuffix(".")
+    match first["type"]:
+        case "missing":
+            text = f"{name} is missing."
+        case "extra_forbidden":
+            text = f"{name}: there is no such field."
+        case "string_too_long":
+            text = f"{name} is too long: {expected.removeprefix('String should have ')}."
+        case "too_long":
+            text = f"{name} holds too many: {expected.removeprefix('List should have ').partition(' after')[0]}."
+        case _:
+            text = f"{name or 'the body'} is {shown(first['input'])}: {expected}."
+    return InputError(text, about=param)
+
+
 def request_of(given: VideoSettings, checkpoint: Settings, *, picture: str | None) -> Request:
     """The fields as a request.
 
@@ -121,20 +162,37 @@ def request_of(given: VideoSettings, checkpoint: Settings, *, picture: str | Non
     values: dict[str, Any] = {"prompt": given.prompt, "image": picture}
     asked = {name: getattr(given, field) for name, field in FIELD_OF.items()}
     values |= {name: value for name, value in asked.items() if value is not None}
-    if given.resolution is None and given.size is not None:
-        values["resolution"] = resolution_of(given.size, checkpoint.resolutions)
-    if given.num_frames is None and given.seconds is not None:
-        values["frames"] = frames_of(given.seconds, given.fps or checkpoint.fps)
+    if given.seed == -1:
+        del values["seed"]
+    if given.size is not None:
+        with about("size"):
+            meant = resolution_of(given.size, checkpoint.resolutions)
+        _agree(given.resolution, meant, f"resolution is {given.resolution!r} and size {given.size}")
+        values["resolution"] = meant
+    if given.seconds is not None:
+        with about("seconds"):
+            meant_frames = frames_of(given.seconds, given.fps or checkpoint.fps)
+        said = f"num_frames is {given.num_frames} and seconds {given.seconds}"
+        _agree(given.num_frames, meant_frames, said)
+        values["frames"] = meant_frames
     return from_dict(values)
 
 
+def _agree(given: Any, meant: Any, said: str) -> None:
+    """Whether two fields for one thing agree, when both are there."""
+    if given is not None and given != meant:
+        name, other = said.partition(" ")[0], said.partition(" and ")[2].partition(" ")[0]
+        raise InputError(f"{said}, which means {meant}: send {name} or {other}, not both.", about=name)
+
+
 def check_model(name: str | None, served: str) -> None:
-    """Whether the model asked for is the served one.
+    """Whether the model asked for is the served one; its owner may stand before it, as on a hub.
 
     Raises: InputError.
     """
-    if name is not None and name != served:
-        raise InputError(f"model is {name!r}, but this server has {served!r}: leave it out." + nearest(name, [served]))
+    if name is not None and name.rpartition("/")[2].lower() != served.lower():
+        text = f"model is {shown(name)}, but this server has {served!r}: leave it out." + nearest(name, [served])
+        raise InputError(text, about="model")
 
 
 def resolution_of(size: str, resolutions: Mapping[str, int]) -> str:
@@ -142,7 +200,7 @@ def resolution_of(size: str, resolutions: Mapping[str, int]) -> str:
 
     Raises: InputError for a size that is none.
     """
-    found = re.fullmatch(r"(\d{2,5})x(\d{2,5})", size)
+    found = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", size)
     if found is None:
         raise InputError(f"size is {size!r}: expected width x height, such as 1280x720.")
     side = (int(found[1]) * int(found[2])) ** 0.5

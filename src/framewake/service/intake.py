@@ -7,12 +7,13 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
-from framewake.errors import InputError, nearest
+from framewake.config import DiTConfig
+from framewake.errors import InputError, about
 from framewake.service.body import form_pairs, json_value
+from framewake.service.dialects import PICTURE, unfolded
 from framewake.service.fetch import Guarded, read_data_url
-from framewake.service.fields import FormVideo, ImageReference, JsonVideo, VideoSettings
+from framewake.service.fields import FormVideo, JsonVideo, VideoSettings, fields_in
 from framewake.service.refusals import TooLarge, WrongType
-from framewake.setting import shown
 
 # Both kinds of body, for the OpenAPI description.
 BODY = {
@@ -25,47 +26,21 @@ BODY = {
 
 
 def read_fields(body: bytes, content_type: str) -> tuple[VideoSettings, Any]:
-    """The fields, and what was given as ``input_reference``.
+    """The fields, and what was given as ``input_reference``: a file or an address.
 
-    Raises: InputError, Refused, pydantic.ValidationError.
+    Raises: InputError, Refused.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
-        given = JsonVideo.model_validate(_known(json_value(body)), strict=True)
-        return given, given.input_reference
+        given = json_value(body)
+        if not isinstance(given, dict):
+            raise InputError('the body must be a JSON object such as {"prompt": ..., "input_reference": ...}.')
+        video = fields_in(given, JsonVideo, is_strict=True)
+        return video, video.input_reference
     if kind == "multipart/form-data":
-        fields = FormVideo.model_validate(_known(_form(body, content_type)))
-        return fields, fields.input_reference
+        form = fields_in(unfolded(form_pairs(body, content_type)), FormVideo)
+        return form, form.input_reference
     raise WrongType("the body must be application/json or multipart/form-data.")
-
-
-def _known(given: Any) -> Any:
-    """The same, when it has no key but known ones: the first other one is enough to know."""
-    if not isinstance(given, dict):
-        raise InputError('the body must be a JSON object such as {"prompt": ..., "input_reference": ...}.')
-    for name in given:
-        if name not in JsonVideo.model_fields:
-            raise InputError(f"there is no field {shown(name)}.{nearest(name[:80], JsonVideo.model_fields)}")
-    return given
-
-
-def _form(body: bytes, content_type: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in form_pairs(body, content_type):
-        # OpenAI's clients spell nested fields in brackets: input_reference[image_url].
-        name = key.removesuffix("[image_url]")
-        if name in found:
-            raise InputError(f"the field {shown(name)} was given twice.")
-        if isinstance(value, UploadFile) and name != "input_reference":
-            raise InputError(f"the field {shown(name)} must be text, not a file.")
-        if value != "":
-            found[name] = value
-    if isinstance(found.get("lora"), str):
-        try:
-            found["lora"] = json_value(found["lora"].encode())
-        except InputError as error:
-            raise InputError('lora must be JSON such as [{"name": "style", "scale": 0.8}].') from error
-    return found
 
 
 async def read_picture(given: Any, fetcher: Guarded | None, *, most_bytes: int) -> bytes | None:
@@ -78,13 +53,27 @@ async def read_picture(given: Any, fetcher: Guarded | None, *, most_bytes: int) 
     if isinstance(given, UploadFile):
         data = given.file.read(most_bytes + 1)  # from memory
         if len(data) > most_bytes:
-            raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
+            with about(PICTURE):
+                raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
         return data
-    url = given.image_url if isinstance(given, ImageReference) else str(given)
-    if url.startswith(("{", '"')):
-        raise InputError("input_reference must be a picture file, an http(s) URL or a data URL.")
-    if url[:5].lower() == "data:":
-        return await run_in_threadpool(read_data_url, url, most_bytes=most_bytes)
-    if fetcher is None:
-        raise InputError("this server fetches no pictures from addresses: send the file itself or a data URL.")
-    return await fetcher.get(url, most_bytes=most_bytes)
+    url = str(given)
+    with about(PICTURE):
+        if url[:5].lower() == "data:":
+            return await run_in_threadpool(read_data_url, url, most_bytes=most_bytes)
+        if fetcher is None:
+            raise InputError("this server fetches no pictures from addresses: send the file itself or a data URL.")
+        return await fetcher.get(url, most_bytes=most_bytes)
+
+
+def check_there(picture: bytes | None, dit: DiTConfig) -> None:
+    """Whether the picture that a checkpoint needs has come.
+
+    Raises: InputError.
+    """
+    if picture is None and dit.condition != "none":
+        text = (
+            "input_reference is missing: this checkpoint animates a picture, so send one as a file, a data URL or an "
+        )
+        raise InputError(text + "address.", about=PICTURE)
+    if picture == b"":
+        raise InputError("input_reference is empty (0 bytes): send a PNG, JPEG or WebP file.", about=PICTURE)

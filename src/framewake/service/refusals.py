@@ -37,6 +37,15 @@ class NotFound(Refused):
     status, code = 404, "not_found"
 
 
+class NoSuchVideo(NotFound):
+    """No video has this id, or another key's has."""
+
+    about = "video_id"
+
+    def __init__(self) -> None:
+        super().__init__("there is no such video.")
+
+
 class Conflict(Refused):
     """The job's state does not allow it."""
 

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import AfterValidator
 from starlette.concurrency import run_in_threadpool
 
-from framewake.errors import InputError
+from framewake.errors import about
 from framewake.service.body import check_coding, received
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
-from framewake.service.intake import BODY, read_fields, read_picture
+from framewake.service.intake import BODY, check_there, read_fields, read_picture
 from framewake.service.metrics import Figures
-from framewake.service.refusals import Conflict, NotFound
+from framewake.service.refusals import Conflict, NoSuchVideo, NotFound
 from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL
 from framewake.service.stream import events
 from framewake.service.views import Deleted, ErrorBody, Video, VideoList, video
 
-VideoId = Annotated[str, Path(pattern=r"^video_[0-9a-f]{32}$", description="As POST /v1/videos gave it.")]
+_ID = re.compile(r"video_[0-9a-f]{32}")
+
+
+def _known_form(video_id: str) -> str:
+    """An id as it may be; anything else is the id of no video.
+
+    Raises: NotFound.
+    """
+    if not _ID.fullmatch(video_id):
+        raise NoSuchVideo
+    return video_id
+
+
+VideoId = Annotated[str, Path(description="As POST /v1/videos gave it."), AfterValidator(_known_form)]
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": text}
     for status, text in {
@@ -101,10 +116,10 @@ def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callba
                 async with gate:
                     given, reference = await run_in_threadpool(lambda: read_fields(file.read(), content_type))
                 if given.callback_url is not None:
-                    await callbacks.check(given.callback_url)
+                    with about("callback_url"):
+                        await callbacks.check(given.callback_url)
                 picture = await read_picture(reference, fetcher, most_bytes=desk.limits.upload_bytes)
-                if picture == b"":
-                    raise InputError("input_reference is empty (0 bytes): send a PNG, JPEG or WebP file.")
+                check_there(picture, desk.checkpoint.dit)
 
                 def submit() -> Video:
                     row = desk.submit(given, owner, picture=picture, callback=given.callback_url)
@@ -118,7 +133,7 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
     @router.get("/v1/videos", responses=_errors(404, 422), tags=["videos"])
     def list_videos(
         request: Request,
-        after: Annotated[str | None, Query(pattern=r"^video_[0-9a-f]{32}$")] = None,
+        after: Annotated[str | None, Query(), AfterValidator(_known_form)] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         order: Literal["asc", "desc"] = "desc",
     ) -> VideoList:

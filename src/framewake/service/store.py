@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select,
 
 from framewake.errors import Cancelled
 from framewake.service.database import Database
-from framewake.service.refusals import Conflict, NotFound, TooMany
+from framewake.service.refusals import Conflict, NoSuchVideo, TooMany
 from framewake.service.tables import FINAL, deliveries, jobs
 
 MOST_DEATHS = 10  # workers that may die over one job without saving a step
@@ -266,7 +266,7 @@ def _row(connection: Connection, job: str, owner: str | None, *, is_locked: bool
         query = query.where(jobs.c.owner == owner)
     found = connection.execute(query.with_for_update() if is_locked else query).first()
     if found is None:
-        raise NotFound("there is no such video.")
+        raise NoSuchVideo
     return found
 
 
