@@ -15,6 +15,12 @@ from framewake.demo.world import MOTIONS, SHAPES
 pytest.importorskip("torch")  # the recipe's engine
 
 
+def code_of(*arguments):
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    return left.value.code
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -28,7 +34,7 @@ pytest.importorskip("torch")  # the recipe's engine
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, code, words, tmp_path, capsys):
-    assert main([arguments[0], str(tmp_path), *arguments[1:]]) == code
+    assert code_of(arguments[0], tmp_path, *arguments[1:]) == code
     said = capsys.readouterr().err.strip().split("\n")[-1]
     assert said.startswith("framewake.demo: ")
     for word in words:
@@ -37,7 +43,7 @@ def test_mistakes_are_told_in_one_line(arguments, code, words, tmp_path, capsys)
 
 def test_a_file_is_no_folder(tmp_path, capsys):
     (tmp_path / "run").write_text("")
-    assert main(["tokenizers", str(tmp_path / "run")]) == 2
+    assert code_of("tokenizers", tmp_path / "run") == 2
     assert "run is a file" in capsys.readouterr().err
 
 
@@ -85,7 +91,7 @@ def test_training_on_pairs_begins_with_a_fitted_head(tmp_path, monkeypatch):
     source = engine, pool.frozen_vae(engine, tmp_path), model.texts, read_scale(tmp_path)
     fitted = foresight.fitted_head(model, weights, foresight.FirstFrames(*source))[foresight.HEAD + "weight"]
     assert foresight.HEAD + "weight" not in before
-    assert main(["pairs", str(tmp_path), "--seconds", "0.01"]) == 0
+    assert code_of("pairs", tmp_path, "--seconds", "0.01") == 0
     state = load_state(tmp_path / "dit.safetensors")
     head = state.weights[foresight.HEAD + "weight"]
     assert 0 < np.abs(head - fitted).max() < 0.01 * np.abs(fitted).max()  # after one step at a fiftieth of the rate

@@ -7,7 +7,7 @@ import sys
 from package_source import imports, modules
 
 # Anyone may import these.
-LEAVES = {"", "errors", "formats", "config", "setting", "shapes", "lora", "cache", "request"}
+LEAVES = {"", "errors", "formats", "packages", "console", "config", "setting", "shapes", "lora", "cache", "request"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 
@@ -27,6 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "train": CORE,
     "demo": CORE | {"train"},
     "service": CORE,
+    "__main__": {"app"},
     "app": CORE | {"batch", "golden", "service", "train"},
 }
 

@@ -62,4 +62,4 @@ def test_describe_does_not_let_a_file_write_to_the_terminal():
         {"request": {"prompt": "a\x1b[2Jb\r\nc", "\x1b[1m": 1}, "versions": {"\x07": "\x1b"}, "size": ["\x1b"]}
     )
     assert all(line.isprintable() for line in lines)
-    assert lines[0].endswith("a [2Jb  c")
+    assert lines[0].endswith(r"a\u001b[2Jb\r\nc")

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from framewake import __version__
-from framewake.errors import Cancelled, FramewakeError, exit_code
+from framewake.console.ending import run_program
+from framewake.errors import InputError
+
+# Commands that make or change something: they have done it, whether or not anybody reads what they print.
+_MAKERS = {("animate",), ("serve",), ("worker",)} | {
+    (group, command)
+    for group, commands in {
+        "checkpoints": ("convert", "download"),
+        "lora": ("convert", "merge", "train"),
+        "jobs": ("cancel", "retry", "rm"),
+    }.items()
+    for command in commands
+}
+
+
+class UsageError(InputError):
+    """What was typed is no command line of framewake."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: errors are one line on stderr, the code is from ``errors.EXIT_CODE``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if given == ["--version"]:  # scripts ask this often, and parsing takes ten times as long
+    makes = bool(_MAKERS & {tuple(given[:1]), tuple(given[:2])})
+    run_program("framewake", lambda: run(given), has_json="--json" in given, is_answer=not makes)
+
+
+def run(given: Sequence[str]) -> int:
+    """Run the command line.
+
+    Raises: FramewakeError of any kind, KeyboardInterrupt.
+    """
+    if list(given) == ["--version"]:  # scripts ask this often, and parsing takes ten times as long
         sys.stdout.write(f"framewake {__version__}\n")
-        sys.exit(0)
+        return 0
     import typer
 
     from framewake.app.commands import app
@@ -24,21 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # ClickException: typer has its own copy of click or uses the real one, depending on its version.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
-        code = app(args=given, prog_name="framewake", standalone_mode=False)
+        code = app(args=list(given), prog_name="framewake", standalone_mode=False)
     except usage_error as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group alone: help, as the program alone gives it
             sys.stdout.write(f"{error.format_message()}\n")
-            sys.exit(0)
-        fail(usage_text(error), error.exit_code, "UsageError", given)
-    except FramewakeError as error:
-        fail(str(error), exit_code(error), type(error).__name__, given)
-    except (KeyboardInterrupt, typer.Abort):
-        fail("stopped.", exit_code(Cancelled()), "Cancelled", given)
-    except BrokenPipeError:
-        # The reader of our output went away: that is its right, and nobody is left to read a message.
-        sys.stderr.close()
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+            return 0
+        raise UsageError(usage_text(error)) from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    return code if isinstance(code, int) else 0
 
 
 def usage_text(error: Any) -> str:
@@ -47,17 +65,6 @@ def usage_text(error: Any) -> str:
     told = told[:1].lower() + told[1:] + ("" if told.endswith((".", "?")) else ".")
     command = "framewake" if error.ctx is None else error.ctx.command_path
     return f"{told} See `{command} --help`."
-
-
-def fail(message: str, code: int, kind: str, arguments: Sequence[str]) -> NoReturn:
-    """Exit with one line on stderr, and with --json also with an event on stdout."""
-    line = " ".join(message.split())
-    if "--json" in arguments:
-        record = {"event": "error", "kind": kind, "message": line, "exit_code": code}
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-    sys.stderr.write(f"framewake: {line}\n")
-    sys.exit(code)
 
 
 if __name__ == "__main__":

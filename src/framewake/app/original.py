@@ -6,14 +6,14 @@ Source: specification, section 1; what is different is told to the user in notes
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from framewake.app.original_flags import FLAGS, parser
-from framewake.errors import Cancelled, FramewakeError, InputError, exit_code
+from framewake.console.ending import run_program
+from framewake.errors import InputError
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job
 from framewake.request import Request, draw_seed, validate
 from framewake.weights.layouts import Files, transformer_file
@@ -173,12 +173,4 @@ def run(given: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the original's command line and exit; errors are one line on stderr."""
-    try:
-        run(vars(parser().parse_args(arguments)))
-    except FramewakeError as error:
-        sys.stderr.write(f"sample_image2video.py: {' '.join(str(error).split())}\n")
-        sys.exit(exit_code(error))
-    except KeyboardInterrupt:  # before the work that says how to go on
-        sys.stderr.write("sample_image2video.py: stopped.\n")
-        sys.exit(exit_code(Cancelled()))
-    sys.exit(0)
+    run_program("sample_image2video.py", lambda: run(vars(parser().parse_args(arguments))))

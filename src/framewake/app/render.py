@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any, Protocol
 
+from framewake.console.escape import escaped, inline
 from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
 
 LABELS = {
@@ -66,7 +67,7 @@ class Quiet:
     def show(self, event: Event) -> None:
         """Print a result's path."""
         if isinstance(event, Result) and event.path is not None:
-            sys.stdout.write(f"{event.path}\n")
+            sys.stdout.write(f"{inline(event.path)}\n")
             sys.stdout.flush()
 
     def close(self) -> None:
@@ -119,17 +120,17 @@ class Terminal:
                 if not self._console.is_terminal:
                     self._console.print(f"{LABELS[stage]}: {duration(seconds)}")
             case Note(text):
-                self._console.print(f"Note: {text}", style="yellow", soft_wrap=True, markup=False)
+                self._console.print(f"Note: {escaped(text)}", style="yellow", soft_wrap=True, markup=False)
             case Result():
                 self._result(event)
 
     def _open(self) -> Any:
         """The bars of this clip."""
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         if self._progress is None:
             self._progress = Progress(
-                SpinnerColumn(finished_text="[green]✓"),
+                spinner(self._console),
                 TextColumn("{task.description:<20}"),
                 BarColumn(bar_width=16),
                 TextColumn("{task.fields[detail]}"),
@@ -149,7 +150,7 @@ class Terminal:
         what = f"{frames} frames of {width}x{height}, seed {event.seed}, {duration(seconds)}"
         if event.cached is not None:
             what += f", {caching(event.cached)}"
-        sys.stdout.write(f"{event.path}{number}: {what}\n")
+        sys.stdout.write(f"{inline(event.path)}{number}: {what}\n")
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -157,6 +158,15 @@ class Terminal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def spinner(console: Any) -> Any:
+    """What turns while work goes on, in signs that the terminal has."""
+    from rich.progress import SpinnerColumn
+
+    if console.options.ascii_only:
+        return SpinnerColumn("line", finished_text="[green]+")
+    return SpinnerColumn(finished_text="[green]✓")
 
 
 def caching(cached: Cached) -> str:

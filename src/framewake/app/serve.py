@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from framewake.errors import EngineError, InputError
+from framewake.console import logs
+from framewake.errors import InputError
+from framewake.packages import need
 
 DATABASE = "FRAMEWAKE_DATABASE"
 log = logging.getLogger("framewake.serve")
@@ -25,9 +27,8 @@ def serve(given: Mapping[str, Any]) -> None:
     Raises: InputError for settings that are not safe, CheckpointError, EngineError.
     """
     begin = time.perf_counter()
-    _need("fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client")
-    if not given["no_page"]:
-        _need("gradio")
+    packages = ["fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client"]
+    need("framewake serve", *packages, *([] if given["no_page"] else ["gradio"]))
     keys = read_keys(given["api_key"], given["api_key_file"])
     is_local = is_loopback(given["host"])
     if not is_local and not keys:
@@ -93,7 +94,7 @@ def work(given: Mapping[str, Any]) -> None:
 
     Raises: InputError, CheckpointError, EngineError.
     """
-    _need("sqlalchemy")
+    need("framewake worker", "sqlalchemy")
     from framewake.app.animate import asked_engine
     from framewake.pipeline.jobs import find_checkpoint
     from framewake.pipeline.run import Pipeline
@@ -127,8 +128,8 @@ def _wait_for_end(stop: threading.Event) -> None:
 
 
 def start_logging() -> None:
-    """What happens goes to stderr, where systemd and containers look for it."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    """The log of server and worker."""
+    logs.start_logging("%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
@@ -162,11 +163,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _need(*names: str) -> None:
-    import importlib.util
-
-    missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EngineError(f"the service needs {', '.join(missing)}: install it with `pip install framewake[web]`.")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from framewake.app.animate import asked_engine
-from framewake.app.render import duration
+from framewake.app.render import duration, spinner
+from framewake.console.escape import escaped, inline
 from framewake.errors import Cancelled
 from framewake.pipeline.events import Note
 from framewake.pipeline.jobs import find_checkpoint
@@ -119,14 +120,14 @@ class Terminal:
                 detail = f"update {step} of {count}, loss {self._loss:.4f}, {duration(seconds_left)} left"
                 self._bar("Training", step, count, detail)
             case Saved(step, path):
-                self._say(f"saved after update {step}: {path}")
+                self._say(f"saved after update {step}: {inline(path)}")
             case Sampled(step, path):
-                self._say(f"sample after update {step}: {path}")
+                self._say(f"sample after update {step}: {inline(path)}")
             case Note(text):
                 self._say(f"Note: {text}", style="yellow")
             case Trained(path, step, loss, seconds):
                 self.close()
-                sys.stdout.write(f"{path}: {step} updates, loss {loss:.4f}, {duration(seconds)}\n")
+                sys.stdout.write(f"{inline(path)}: {step} updates, loss {loss:.4f}, {duration(seconds)}\n")
                 sys.stdout.flush()
 
     def close(self) -> None:
@@ -136,7 +137,7 @@ class Terminal:
             self._progress = None
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, soft_wrap=True, markup=False)
+        self._console.print(escaped(text), style=style, soft_wrap=True, markup=False)
 
     def _bar(self, label: str, done: int, count: int, detail: str) -> None:
         if not self._console.is_terminal:
@@ -145,9 +146,9 @@ class Terminal:
                 self._say(f"{label}: {detail}")
             return
         if self._progress is None:
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            columns = (SpinnerColumn(), TextColumn("{task.description:<20}"), BarColumn(bar_width=16))
+            columns = (spinner(self._console), TextColumn("{task.description:<20}"), BarColumn(bar_width=16))
             more = (TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
             self._progress = Progress(*columns, *more, console=self._console)
             self._task = self._progress.add_task(label, total=count, detail="")

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from framewake import engine as engines
+from framewake.console.ending import run_program
+from framewake.console.logs import start_logging
 from framewake.demo.names import look_at_names
 from framewake.demo.recipe import ADOPT, STEPS, run_step
 from framewake.demo.sample import look
-from framewake.errors import FramewakeError, InputError, exit_code
+from framewake.errors import InputError
 
 LOOK, LOOK_PX = "look", (128, 128)
 NAMES = "names"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step of the recipe, or all that are not done yet; the exit code, as ``framewake`` has it."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one step of the recipe, or all that are not done yet, and exit as ``framewake`` does."""
+    run_program("framewake.demo", lambda: begin(arguments))
+
+
+def begin(arguments: Sequence[str] | None) -> None:
+    """Read the command line, and run what it asks for.
+
+    Raises: FramewakeError of any kind.
+    """
     parser = argparse.ArgumentParser(prog="python -m framewake.demo", description=__doc__)
     parser.add_argument(
         "step",
@@ -32,13 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", default="torch:cpu")
     parser.add_argument("--seconds", type=float, help="train for another time than the recipe's")
     given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    try:
-        run(given.step, given.engine, given.folder, seconds=given.seconds)
-    except FramewakeError as error:
-        sys.stderr.write(f"framewake.demo: {error}\n")
-        return exit_code(error)
-    return 0
+    start_logging("%(asctime)s %(message)s")
+    run(given.step, given.engine, given.folder, seconds=given.seconds)
 
 
 def run(step: str, engine_name: str, folder: Path, *, seconds: float | None) -> None:
@@ -63,4 +67,4 @@ def run(step: str, engine_name: str, folder: Path, *, seconds: float | None) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

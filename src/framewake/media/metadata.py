@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import framewake
+from framewake.console.escape import inline
 from framewake.request import Request, settings
 from framewake.shapes import PixelShape
 
@@ -80,4 +81,4 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
     # A video comes from anywhere: control characters could rewrite the terminal that shows it.
-    return "".join(character if character.isprintable() else " " for character in str(value))
+    return inline(value)

@@ -1,0 +1,47 @@
+"""Packages that a part of framewake needs and not every installation has: one way to ask for them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+from framewake.errors import EngineError
+
+# Name of import -> the extra that brings it.
+EXTRA = {
+    "fastapi": "web",
+    "uvicorn": "web",
+    "sqlalchemy": "web",
+    "multipart": "web",
+    "httpx": "web",
+    "prometheus_client": "web",
+    "gradio": "web",
+    "psycopg": "web",
+    "huggingface_hub": "download",
+    "flip_evaluator": "quality",
+    "torch": "torch",
+    "mindspore": "mindspore",
+}
+
+
+def install_line(name: str) -> str:
+    """The command that installs a package, by the name it is imported by; in quotes, as a shell needs them."""
+    if name not in EXTRA:
+        return f"pip install {name}"
+    try:
+        importlib.metadata.version("framewake")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is only run
+        return f'pip install "{Path(__file__).parents[2]}[{EXTRA[name]}]"'
+    return f'pip install "framewake[{EXTRA[name]}]"'
+
+
+def need(what: str, *names: str) -> None:
+    """Nothing when all of the packages are there.
+
+    Raises: EngineError with the command that installs them.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        lines = dict.fromkeys(install_line(name) for name in missing)
+        raise EngineError(f"{what} needs {', '.join(missing)}. Run: {' && '.join(lines)}")
