@@ -18,7 +18,7 @@ import pytest
 
 
 class ForgetfulDisk:
-    """Records what is synced below ``folder``; files named in ``kept`` have other writers, whose syncs it cannot see."""
+    """Records what is synced below ``folder``; files named in ``kept`` have other writers, whose syncs are not seen."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, kept: Iterable[str] = ()) -> None:
         self.folder, self.kept = folder, tuple(kept)

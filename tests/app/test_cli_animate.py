@@ -152,17 +152,17 @@ def test_from_latents(call, picture, tmp_path):
     arguments = ["animate", str(picture), PROMPT, *SMALL, "-o", "clip2.mp4", "--seed", "4"]
     failed = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert failed.returncode == 5, failed.stderr
-    assert "framewake animate --from-latents clip2.mp4.latents.npz" in failed.stderr.splitlines()[-1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4.latents.npz"]
-    assert call("animate", "--from-latents", "clip2.mp4.latents.npz").code == 0
+    assert "framewake animate --from-latents clip2.mp4.latents.safetensors" in failed.stderr.splitlines()[-1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4.latents.safetensors"]
+    assert call("animate", "--from-latents", "clip2.mp4.latents.safetensors").code == 0
     assert (tmp_path / "clip2.mp4").read_bytes() == want
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4"]
 
 
 def test_damaged_latents(call, tmp_path):
-    (tmp_path / "x.latents.npz").write_bytes(b"PK nothing")
-    np.savez(tmp_path / "y.latents.npz", latents=np.zeros(3))
-    for name in ("x.latents.npz", "y.latents.npz", "z.latents.npz"):
+    (tmp_path / "x.latents.safetensors").write_bytes(b"PK nothing")
+    np.savez(tmp_path / "y.latents.safetensors", latents=np.zeros(3))
+    for name in ("x.latents.safetensors", "y.latents.npz", "z.latents.npz"):
         answer = call("animate", "--from-latents", name)
         assert answer.code == 2 and answer.err.count("\n") == 1, answer.err
 
@@ -182,7 +182,7 @@ def test_stopping_leaves_no_half_file_and_says_how_to_go_on(call, toy, picture, 
     assert process.returncode == 130
     assert time.monotonic() - begin < 20
     assert err.splitlines()[-1].startswith("framewake: stopped") and "framewake animate --resume -o clip.mp4" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4.latents.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4.latents.safetensors"]
 
 
 def test_resume_after_ctrl_c_gives_the_same_file(call, toy, picture, tmp_path):

@@ -7,7 +7,8 @@ import sys
 from package_source import imports, modules
 
 # Anyone may import these.
-LEAVES = {"", "errors", "formats", "packages", "console", "config", "setting", "shapes", "lora", "cache", "request"}
+LEAVES = {"", "errors", "lasting", "formats", "packages", "console", "config", "setting", "shapes", "lora", "cache"}
+LEAVES |= {"request"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 

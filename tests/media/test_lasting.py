@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from forgetful_disk import ForgetfulDisk
 
-from framewake.media.output import publish
+from framewake.lasting import publish
 from framewake.media.video import read_metadata, read_video, write_video
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the disk is watched through /proc")

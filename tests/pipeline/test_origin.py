@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from framewake.errors import InputError
 from framewake.pipeline import Note, Output, Pipeline, Step
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.origin import differences, origin_of
@@ -35,11 +38,51 @@ def test_another_number_of_threads_is_told(toy, engine, request_of, tmp_path, mo
     assert output.exists()
 
 
-def test_latents_of_an_older_program_tell_their_engine(toy, engine, request_of, tmp_path):
+OTHERS = {
+    "seed 5, saved 3": {"seed": 5},
+    "prompt 'a blue square', saved": {"prompt": "a blue square"},
+    "steps 9, saved 4": {"steps": 9},
+    "frames 9, saved 5": {"frames": 9},
+    "is_stable False, saved True": {"is_stable": False},
+    "fps 30.0, saved 12": {"fps": 30},
+}
+
+
+def test_latents_of_another_clip_are_not_believed(toy, engine, request_of, tmp_path):
     pipeline, output = Pipeline(open_checkpoint(toy), engine), tmp_path / "clip.mp4"
     saved = stopped(pipeline, request_of(steps=4), output)
-    old = saved._replace(origin={}, metadata=saved.metadata | {"engine": "torch:cuda:0"})
-    assert any(f"engine torch:cuda:0, now {engine.name}" in text for text in notes(pipeline, old, output))
+    for told, changes in OTHERS.items():
+        events = pipeline.resume(saved, Output(output), request=request_of(**({"steps": 4} | changes)))
+        with pytest.raises(InputError, match=f"of another clip.*{told}"):
+            list(events)
+    list(pipeline.resume(saved, Output(output), request=request_of(steps=4, seed=None)))
+
+
+def test_latents_of_other_weights_are_not_believed(toy, engine, request_of, tmp_path):
+    """A checkpoint of the same name and shapes, such as one with a LoRA merged in."""
+    output, other = tmp_path / "clip.mp4", shutil.copytree(toy, tmp_path / "other")
+    saved = stopped(Pipeline(open_checkpoint(toy), engine), request_of(steps=4), output)
+    list(Pipeline(open_checkpoint(other), engine).resume(saved, Output(output)))  # a copy is the same checkpoint
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        (file,) = (other / part).glob("*.safetensors")
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-2000] + bytes(value ^ 1 for value in whole[-2000:]))
+        with pytest.raises(InputError, match="is not what the clip was begun with"):
+            list(Pipeline(open_checkpoint(other), engine).resume(saved, Output(output)))
+        file.write_bytes(whole)
+
+
+def test_latents_that_do_not_fit_their_settings_are_not_believed(toy, engine, request_of, tmp_path):
+    pipeline, output = Pipeline(open_checkpoint(toy), engine), tmp_path / "clip.mp4"
+    saved = stopped(pipeline, request_of(steps=4), output)
+    for changed in (
+        saved._replace(sources={**saved.sources, "the picture": "0"}),
+        saved._replace(sources={}),
+        saved._replace(step=5),
+        saved._replace(latents=saved.latents[:, :, :, :4], step=4),
+    ):
+        with pytest.raises(InputError, match=r"begun with|do not fit their own settings"):
+            list(pipeline.resume(changed, Output(output)))
 
 
 def test_differences():

@@ -104,7 +104,7 @@ def test_one_frame_is_the_picture(torch_pipeline, request_of):
 
 
 def test_closing_stops_and_keeps_the_latents(torch_pipeline, request_of, tmp_path):
-    for every, left in ((5, ["clip.mp4.latents.npz"]), (0, [])):
+    for every, left in ((5, ["clip.mp4.latents.safetensors"]), (0, [])):
         events = torch_pipeline.run(request_of(steps=50), Output(tmp_path / "clip.mp4", save_every=every))
         for event in events:
             if isinstance(event, Step) and event.index == 2:
@@ -208,7 +208,7 @@ def test_latents_survive_a_failed_write(torch_pipeline, request_of, tmp_path):
             if event == StageStarted("write"):
                 output.path.mkdir()  # something took the name while the clip was being made
     assert str(saved) in str(raised.value)
-    assert sorted(p.name for p in folder.iterdir()) == ["clip.mp4", "clip.mp4.latents.npz"]
+    assert sorted(p.name for p in folder.iterdir()) == ["clip.mp4", "clip.mp4.latents.safetensors"]
 
     from framewake.pipeline.latents import load_latents
 
@@ -219,10 +219,10 @@ def test_latents_survive_a_failed_write(torch_pipeline, request_of, tmp_path):
 
 def test_latents_that_cannot_be_saved_stop_nothing(torch_pipeline, request_of, tmp_path):
     path = tmp_path / "clip.mp4"
-    latents_path(path).with_name("clip.mp4.latents.npz.part").mkdir()
+    latents_path(path).mkdir()
     events = list(torch_pipeline.run(request_of(), path))
     assert any(isinstance(e, Note) and "cannot be saved" in e.text for e in events)
-    assert path.is_file() and not latents_path(path).exists()
+    assert path.is_file() and sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, latents_path(path).name])
 
 
 class SmallEngine(TorchEngine):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
-import numpy as np
 import pytest
 from toy_checkpoint import write_picture
 
 from framewake.errors import InputError, ResourceError
 from framewake.pipeline import Job, Output, Pipeline, StageFinished, StageStarted, Step, Tile
-from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, save_latents
+from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Clip, has_room_for_both
 
@@ -61,7 +59,7 @@ def test_a_clip_that_is_stopped_behind_its_last_step_is_not_lost(pipeline, reque
     list(pipeline.run(request_of(steps=3), whole))
     stop_at(pipeline, request_of(steps=3), parts, 3)
     saved = load_latents(latents_path(parts))
-    assert saved.step is None
+    assert saved.step == 3
     assert not any(isinstance(event, Step) for event in pipeline.resume(saved, Output(parts)))
     assert parts.read_bytes() == whole.read_bytes()
 
@@ -71,7 +69,7 @@ def test_another_picture_is_refused(pipeline, request_of, tmp_path):
     stop_at(pipeline, request_of(steps=STEPS, image=str(picture)), tmp_path / "clip.mp4", 2)
     write_picture(picture, 60, 80)
     saved = load_latents(latents_path(tmp_path / "clip.mp4"))
-    with pytest.raises(InputError, match="not the picture that the clip was begun with"):
+    with pytest.raises(InputError, match="the picture is not what the clip was begun with"):
         list(pipeline.resume(saved, Output(tmp_path / "clip.mp4")))
 
 
@@ -139,19 +137,3 @@ def test_the_transformer_leaves_before_a_decode_that_needs_its_place(toy, engine
             if isinstance(event, StageStarted) and event.stage == "decode"
         ]
         assert held == expected
-
-
-def test_damaged_latents_are_refused(tmp_path):
-    """Bytes changed at places that a seed chose: what a zip reader says of them has many names."""
-    file, draw = tmp_path / "clip.mp4.latents.npz", random.Random(1)
-    save_latents(file, SavedLatents(np.zeros((1, 2, 1, 2, 2), np.float32), {"request": {}}, 3, "ab"))
-    whole, refused = file.read_bytes(), 0
-    for _ in range(400):
-        damaged = bytearray(whole)
-        damaged[draw.randrange(len(damaged))] = draw.randrange(256)
-        file.write_bytes(damaged)
-        try:
-            load_latents(file)
-        except InputError:
-            refused += 1
-    assert refused > 100

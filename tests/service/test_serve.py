@@ -89,7 +89,7 @@ def test_a_polite_end_saves_the_job(toy, picture, tmp_path):
     store.database.close()
     assert ended.state == "queued" and ended.deaths == 0 and ended.step >= row.step
     names = {path.name for path in (tmp_path / "data" / "jobs" / job).iterdir()}
-    assert "clip.mp4.latents.npz" in names and CLIP not in names
+    assert "clip.mp4.latents.safetensors" in names and CLIP not in names
 
 
 def test_a_worker_outlives_no_server(toy, tmp_path):

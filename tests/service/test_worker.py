@@ -18,7 +18,7 @@ from toy_checkpoint import SETTINGS, write_toy
 from framewake.errors import InputError
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline import Pipeline
-from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, save_latents
+from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.fields import JsonVideo
 from framewake.service.storage import CLIP, LATENTS, PICTURE, PREVIEW, THUMBNAIL
 from framewake.service.worker import Settings
@@ -76,19 +76,6 @@ def test_a_stopped_job_goes_on_and_is_the_same(desk, worker_of, picture, cut):
     clips = [(desk.storage.job(job) / CLIP).read_bytes() for job in (whole, parts)]
     assert clips[0] == clips[1]
     assert not latents_path(desk.storage.job(parts) / CLIP).exists()
-
-
-@pytest.mark.parametrize("step", [2, None])
-def test_saved_latents_that_do_not_fit_cost_the_job_nothing_but_time(desk, worker_of, picture, step):
-    """Whoever asks a server for a video can delete no file there: it has to be made from its beginning."""
-    whole, parts = submit(desk, picture, num_inference_steps=4), submit(desk, picture, num_inference_steps=4)
-    work_once(worker_of(desk))
-    clip = desk.storage.job(parts) / CLIP
-    metadata = read_metadata(desk.storage.job(whole) / CLIP)
-    save_latents(latents_path(clip), SavedLatents(np.zeros((1, 4, 0, 3, 3), np.float32), metadata, step))
-    work_once(worker_of(desk))
-    assert desk.store.get(parts).state == "completed"
-    assert clip.read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
 
 
 def told_steps(desk):
@@ -267,13 +254,6 @@ def test_a_clip_that_is_there_is_not_made_again(desk, worker_of, picture):
     assert desk.store.get(second).state == "completed"
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
     assert (desk.storage.job(second) / THUMBNAIL).is_file()
-
-
-def test_damaged_latents_cost_time_only(desk, worker_of, picture):
-    job = submit(desk, picture)
-    latents_path(desk.storage.job(job) / CLIP).write_bytes(b"PK nothing")
-    work_once(worker_of(desk))
-    assert desk.store.get(job).state == "completed"
 
 
 def spoil(folder, part, change):

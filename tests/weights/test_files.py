@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, UnwritableError
 from framewake.weights.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors
 from framewake.weights.pieces import Target
 from framewake.weights.scales import with_scales
@@ -195,7 +195,7 @@ def test_folder_without_or_with_several_files(tmp_path):
 def test_unwritable(tmp_path):
     with pytest.raises(CheckpointError, match="float64"):
         write_tensors(tmp_path / "x", {"a": np.zeros(2)})
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(UnwritableError, match="cannot be written"):
         write_tensors(tmp_path / "no folder" / "x", ARRAYS)
 
 

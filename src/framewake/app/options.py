@@ -160,7 +160,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             parser=filled("--from-latents"),
             metavar="FILE",
             show_default=False,
-            help="Make the clip of the .latents.npz that a failed or stopped run has left.",
+            help="Make the clip of the .latents.safetensors that a failed or stopped run has left.",
         ),
     ),
     "resume": (

@@ -9,17 +9,15 @@ from typing import Any
 from framewake.app.animate import asked_crf, asked_engine, reporter, show
 from framewake.app.options import given_settings
 from framewake.errors import InputError
-from framewake.media.output import clear_abandoned
+from framewake.lasting import clear_abandoned
 from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.jobs import Job, Output, find_checkpoint, request_from
-from framewake.pipeline.latents import SavedLatents, latents_path, load_latents
+from framewake.pipeline.latents import ENDING, OLD_ENDING, SavedLatents, latents_path, load_latents, old_latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict
 from framewake.setting import shown
 from framewake.weights.layouts import parse_files
 from framewake.weights.load import open_checkpoint
-
-ENDING = ".latents.npz"
 
 
 def go_on(given: Mapping[str, Any]) -> bool:
@@ -70,20 +68,22 @@ def saved_file(given: Mapping[str, Any]) -> Path | None:
     Raises: InputError when it is not clear which, or there are none and nothing else to do.
     """
     if given["output"] is not None:
-        file = latents_path(Path(given["output"]))
-        if file.is_file():
-            return file
+        output = Path(given["output"])
+        file = latents_path(output)
+        for place in (file, old_latents_path(output)):
+            if place.is_file():
+                return place
         if given_settings(given):
             return None
         raise InputError(f"{file}: there is nothing to go on from. Leave out --resume and give picture and prompt.")
-    files = sorted(Path().glob(f"*{ENDING}"))
+    files = sorted(path for ending in (ENDING, OLD_ENDING) for path in Path().glob(f"*{ending}"))
     if len(files) == 1:
         return files[0]
     if not files:
         if given_settings(given):
             return None
         raise InputError("no stopped clip lies in this folder: name it with -o, such as --resume -o clip.mp4.")
-    names = ", ".join(file.name.removesuffix(ENDING) for file in files[:8])
+    names = ", ".join(file.name.removesuffix(ENDING).removesuffix(OLD_ENDING) for file in files[:8])
     raise InputError(f"{len(files)} stopped clips lie in this folder: name one with -o ({names}).")
 
 

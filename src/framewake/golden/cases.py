@@ -14,7 +14,6 @@ from framewake.config import Condition, DiTConfig, TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import CheckpointError, InputError
 from framewake.golden import rule
-from framewake.pipeline.latents import DAMAGE
 from framewake.weights.files import read_json
 from framewake.weights.store import Resident
 
@@ -47,7 +46,7 @@ class Case(NamedTuple):
         try:
             with np.load(self.file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
-        except DAMAGE as error:
+        except Exception as error:
             raise CheckpointError(f"{self.file} cannot be read as arrays: {error}.") from error
         strange = sorted(set(arrays) ^ set(self.meanings))
         if strange:

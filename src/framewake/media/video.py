@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from framewake.errors import InputError, NumericsError
+from framewake.lasting import written_whole
 from framewake.media import animation, mp4
-from framewake.media.output import ENDINGS, OutputKind, check_output, written_whole
+from framewake.media.output import ENDINGS, OutputKind, check_output
 
 __all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8", "write_video", "writing_video"]
 

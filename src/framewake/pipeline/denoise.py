@@ -126,7 +126,7 @@ def denoise(
     finally:
         # Stopped, closed or failed: the last good step is not lost, be it the last of all.
         if keeper is not None and keeper.every > 0 and keeper.step < done and not is_whole:
-            keeper.save(done if done < request.steps else None, engine.numpy(latents), cache=caching.arrays())
+            keeper.save(done, engine.numpy(latents), cache=caching.arrays() if done < request.steps else None)
     finished = engine.numpy(latents)
     check_numbers(finished, request.steps, request.steps, precision)
     return Denoised(finished, caching.report())

@@ -63,6 +63,11 @@ def dropped_frames(config: DiTConfig) -> int:
     return DROPPED_FRAMES if config.condition == "latent_concat" else 0
 
 
+def clip_frames(request: Request, config: DiTConfig) -> int:
+    """How many frames the clip of a settled request has."""
+    return (request.frames or 0) - dropped_frames(config)
+
+
 def to_frames(pixels: np.ndarray) -> np.ndarray:
     """Pixels in [-1, 1] as uint8, frame by frame: a second long clip in float32 might not fit into memory.
 

@@ -1,122 +1,140 @@
 """Latents kept on disk until their clip is written, so that no failure and no stop costs the denoising.
 
-A file of named arrays: the latents, how many steps they have behind them, the settings and the picture's digest.
+One sealed file of arrays with a record: how many steps the latents have behind them, the clip's settings, what they
+were made from, and where. Every entry is always there: nothing is ever told by an entry that is missing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from framewake.errors import InputError
+from framewake.errors import CheckpointError, FramewakeError, InputError
+from framewake.weights.sealed import open_sealed, write_sealed
 
-FORMAT = "framewake latents 1"
-# What numpy's reader and the zip reader below it raise on a damaged file.
-DAMAGE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
-CACHE = "cache_"  # how the names of a step cache's arrays begin
+KEY, FORMAT = "framewake_latents", "framewake latents 2"
+ENDING = ".latents.safetensors"
+OLD_ENDING = ".latents.npz"  # of versions that kept no checksum
+LATENTS, CACHE = "latents", "cache_"  # the names of the arrays, or how those of a step cache begin
+_CACHE_KINDS = {np.dtype(np.uint16): "BF16", np.dtype(np.float64): "F64"}  # numpy has no bfloat16: its bits
+_RECORD = {"format": str, "step": int, "metadata": dict, "sources": dict, "origin": dict}
 
 
 class SavedLatents(NamedTuple):
     """Latents and what is needed to make their clip.
 
-    ``step`` denoising steps are done, all of them when it is None; ``picture`` is the digest of the picture's file;
-    ``cache`` is what a step cache remembers, as ``sampling.cache.state`` writes it; ``origin`` is where they were
-    computed, as ``pipeline.origin`` tells it.
+    ``step`` denoising steps are done. ``sources`` are digests of what the latents were made from, ``origin`` is where
+    they were computed, both as ``pipeline.origin`` tells them; ``cache`` is what a step cache remembers, as
+    ``sampling.cache.state`` writes it.
     Shapes: latents float32 (1, C, F, H, W).
     """
 
     latents: np.ndarray
     metadata: dict[str, Any]
-    step: int | None = None
-    picture: str = ""
+    step: int
+    sources: Mapping[str, str]
+    origin: Mapping[str, Any]
     cache: Mapping[str, np.ndarray] = {}
-    origin: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass
 class Keeper:
-    """Saves the latents of one run on its way: after every ``every`` steps, and when the run is stopped."""
+    """Saves the latents of one run on its way: after every ``every`` steps, and when the run is stopped.
+
+    ``step`` is that of the newest file.
+    """
 
     path: Path
     metadata: Mapping[str, Any]
-    picture: str
+    sources: Mapping[str, str]
+    origin: Mapping[str, Any]
     every: int
-    step: int = 0  # of the newest file
-    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    step: int = 0
 
     def is_due(self, step: int) -> bool:
         """Whether it is time to save."""
         return self.every > 0 and step % self.every == 0
 
-    def save(
-        self, step: int | None, latents: np.ndarray, *, cache: Mapping[str, np.ndarray] | None = None
-    ) -> str | None:
+    def save(self, step: int, latents: np.ndarray, *, cache: Mapping[str, np.ndarray] | None = None) -> str | None:
         """Save; a sentence for a person when that failed, which stops nothing: the clip may still fit.
 
         Shapes: latents (1, C, F, H, W).
         """
+        saved = SavedLatents(latents, dict(self.metadata), step, self.sources, self.origin, cache or {})
         try:
-            saved = SavedLatents(latents, dict(self.metadata), step, self.picture, cache or {}, self.origin)
             save_latents(self.path, saved)
-        except OSError as error:
-            return f"the latents cannot be saved beside the clip ({error.strerror}); going on without."
-        self.step = step or self.step
+        except FramewakeError as error:
+            return f"the latents cannot be saved beside the clip ({str(error).rstrip('.')}); going on without."
+        self.step = step
         return None
 
 
 def latents_path(output: Path) -> Path:
     """Where the latents of a clip lie while it is being made: next to it, under a telling name."""
     output = output if output.name else output.resolve()  # "." has no name of its own
-    return output.with_name(f"{output.name}.latents.npz")
+    return output.with_name(output.name + ENDING)
+
+
+def old_latents_path(output: Path) -> Path:
+    """Where they lay before there was a checksum."""
+    return latents_path(output).with_name(latents_path(output).name.removesuffix(ENDING) + OLD_ENDING)
 
 
 def save_latents(path: Path, saved: SavedLatents) -> None:
-    """Write a file that is whole or not there, also after a power cut."""
-    part = path.with_name(path.name + ".part")
-    text = json.dumps({"format": FORMAT, "origin": dict(saved.origin), **saved.metadata})
-    arrays = {"latents": saved.latents.astype(np.float32), "metadata": np.array(text)}
-    if saved.step is not None:
-        arrays |= {"step": np.array(saved.step), "picture": np.array(saved.picture), **saved.cache}
-    try:
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a file that is whole or not there, also after a power cut.
+
+    Raises: UnwritableError, DiskFullError.
+    """
+    record = {
+        "format": FORMAT,
+        "step": saved.step,
+        "metadata": saved.metadata,
+        "sources": dict(saved.sources),
+        "origin": dict(saved.origin),
+    }
+    arrays = {LATENTS: np.ascontiguousarray(saved.latents, np.float32), **saved.cache}
+    kinds = {name: _CACHE_KINDS[a.dtype] for name, a in arrays.items() if a.dtype in _CACHE_KINDS}
+    write_sealed(path, arrays, metadata={KEY: json.dumps(record)}, kinds=kinds)
 
 
 def load_latents(path: Path) -> SavedLatents:
-    """Read what ``save_latents`` wrote; nothing in the file is executed.
+    """Read what ``save_latents`` wrote; nothing in the file is executed, and nothing is believed before its checksum.
 
-    Raises: InputError when the file is missing, damaged or something else.
+    Raises: InputError when the file is missing, damaged, of an earlier version or something else.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file. Name the .latents.npz file that the stopped run told you.")
+        raise InputError(f"{path}: there is no such file. Name the {ENDING} file that the stopped run told you.")
+    if path.name.endswith(OLD_ENDING):
+        raise InputError(
+            f"{path} was saved by an earlier version, without a checksum, so damage to it could not be seen: delete "
+            "it and begin the clip anew."
+        )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            latents, metadata = arrays["latents"], json.loads(str(arrays["metadata"]))
-            step = int(arrays["step"]) if "step" in arrays else None
-            picture = str(arrays["picture"]) if "picture" in arrays else ""
-            cache = {name: arrays[name] for name in arrays.files if name.startswith(CACHE)}
-    except (*DAMAGE, TypeError) as error:
-        raise InputError(f"{path} does not hold saved latents ({error}). Name a .latents.npz file.") from error
-    if not isinstance(metadata, dict) or metadata.pop("format", None) != FORMAT or latents.ndim != 5:
+        file = open_sealed(path)
+        if LATENTS not in file.names() or not all(n == LATENTS or n.startswith(CACHE) for n in file.names()):
+            raise CheckpointError(f"{path} holds other arrays than saved latents.")
+        arrays = {name: np.array(file.raw(name)) for name in file.names()}
+    except (CheckpointError, OSError) as error:
+        raise InputError(f"these are no saved latents that can be used: {error} Begin the clip anew.") from error
+    record = _record(path, file.metadata.get(KEY))
+    latents = arrays.pop(LATENTS)
+    if latents.dtype != np.float32 or latents.ndim != 5 or not np.isfinite(latents).all():
+        raise InputError(f"{path} holds no latents of a clip: begin the clip anew.")
+    return SavedLatents(latents, record["metadata"], record["step"], record["sources"], record["origin"], arrays)
+
+
+def _record(path: Path, text: str | None) -> dict[str, Any]:
+    """What stands beside the arrays, with every entry of its type."""
+    try:
+        record = json.loads(text or "null")
+    except (TypeError, ValueError, RecursionError):
+        record = None
+    is_ours = isinstance(record, dict) and record.get("format") == FORMAT and set(record) == set(_RECORD)
+    if not is_ours or any(type(record[name]) is not kind for name, kind in _RECORD.items()):
         raise InputError(f"{path} does not hold latents saved by this program: expected {FORMAT!r}.")
-    origin = metadata.pop("origin", {})
-    return SavedLatents(latents.astype(np.float32), metadata, step, picture, cache, origin)
-
-
-def picture_digest(path: str | None) -> str:
-    """SHA-256 of a picture's file; empty without one."""
-    return "" if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return record

@@ -1,7 +1,11 @@
-"""Where latents were computed: what has to be the same again for a resumed clip to be the same, byte for byte."""
+"""What latents were made from, and where: what has to be the same again for a clip to go on from them.
+
+Other sources make it another clip, so they are refused. Computed elsewhere, it is the same clip, but not byte for byte.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -9,7 +13,102 @@ from pathlib import Path
 from typing import Any
 
 from framewake.engine.contract import Engine
+from framewake.errors import CheckpointError, InputError
+from framewake.lora import parse_lora
 from framewake.media.metadata import package_versions
+from framewake.pipeline.jobs import request_from
+from framewake.pipeline.latents import SavedLatents
+from framewake.request import Request, from_dict
+from framewake.setting import shown
+from framewake.weights.files import weight_files
+from framewake.weights.identity import identity
+from framewake.weights.layouts import COMPONENTS, WORDS
+from framewake.weights.load import Checkpoint
+
+UNFIT = "the saved latents do not fit their own settings: begin the clip anew."
+DECODER = "the autoencoder"  # the only source that finished latents still need
+
+
+def part_sources(checkpoint: Checkpoint) -> dict[str, str]:
+    """Digests of a checkpoint's parts by their names for a person: configuration and samples of the weights.
+
+    Raises: CheckpointError when a file cannot be read.
+    """
+    found = {}
+    for component in COMPONENTS:
+        files = [file for path in checkpoint.layout.weights[component] for file in weight_files(path)]
+        try:
+            weights = identity(files)
+        except OSError as error:
+            raise CheckpointError(f"{error.filename} cannot be read ({error.strerror}).") from error
+        text = f"{getattr(checkpoint, component)!r} {weights}"
+        found[f"the {WORDS[component]}"] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def file_sources(request: Request) -> dict[str, str]:
+    """Digests of a request's picture and LoRAs, by their names for a person.
+
+    Raises: InputError when one cannot be read.
+    """
+    try:
+        picture = b"" if request.image is None else Path(request.image).read_bytes()
+        found = {"the picture": hashlib.sha256(picture).hexdigest()}
+        for number, text in enumerate(request.loras, 1):
+            use = parse_lora(text)
+            told = f"{identity([Path(use.path).expanduser()])} {use.spans}"
+            found[f"LoRA {number}"] = hashlib.sha256(told.encode()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read ({error.strerror}).") from error
+    return found
+
+
+def check_sources(then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Whether latents were made from what is here now.
+
+    Raises: InputError that names what has changed.
+    """
+    changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    if changed:
+        what = f"{changed[0]} is not" if len(changed) == 1 else f"{' and '.join(changed)} are not"
+        raise InputError(f"{what} what the clip was begun with: put back what it was, or begin the clip anew.")
+
+
+def own_request(
+    saved: SavedLatents, checkpoint: Checkpoint, parts: Mapping[str, str], *, asked: Request | None
+) -> Request:
+    """The request that latents were saved for, once they are known to be of this checkpoint and of what is asked for.
+
+    ``parts`` are the ``part_sources`` of the checkpoint; of them, only the decoder's is compared here.
+    Raises: InputError.
+    """
+    own, name = from_dict(request_from(saved.metadata)), saved.metadata.get("checkpoint")
+    if name != checkpoint.settings.name or saved.latents.shape[1] != checkpoint.vae.latent_channels:
+        raise InputError(
+            f"the latents were made with the checkpoint {name!r}, this one is {checkpoint.settings.name!r}: name the "
+            "same one with --checkpoint."
+        )
+    if own.steps is None or own.fps is None or own.seed is None or not 0 < saved.step <= own.steps:
+        raise InputError(UNFIT)
+    others = [] if asked is None else other_settings(asked, own)
+    if others:
+        raise InputError(f"the saved latents are of another clip ({'; '.join(others)}): begin the clip anew.")
+    check_sources({DECODER: saved.sources.get(DECODER, "")}, {DECODER: parts[DECODER]})
+    return own
+
+
+def other_settings(asked: Request, saved: Request) -> list[str]:
+    """Settings in which a saved request is not the one that was asked for, as "seed 3, saved 5".
+
+    Picture and LoRAs are compared by content, elsewhere. What was left open may have become anything.
+    """
+    found = []
+    for name, value in asked.to_dict().items():
+        is_open = value is None or (name, value) == ("precision", "auto")
+        then = getattr(saved, name)
+        if name not in ("image", "loras") and not is_open and value != then:
+            found.append(f"{name} {shown(value)}, saved {shown(then)}")
+    return found
 
 
 def origin_of(engine: Engine) -> dict[str, Any]:

@@ -26,13 +26,21 @@ from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageF
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements, scene_of
 from framewake.pipeline.forecast.place import PART, said, shortage
-from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture, request_from
-from framewake.pipeline.latents import Keeper, SavedLatents, latents_path, picture_digest
-from framewake.pipeline.origin import differences, origin_of
+from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture
+from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
+from framewake.pipeline.origin import (
+    UNFIT,
+    check_sources,
+    differences,
+    file_sources,
+    origin_of,
+    own_request,
+    part_sources,
+)
 from framewake.pipeline.parts import ENCODERS, Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
-from framewake.request import Request, from_dict
+from framewake.request import Request
 from framewake.shapes import LatentShape, PixelShape
 from framewake.weights.load import Checkpoint, open_checkpoint
 
@@ -52,7 +60,6 @@ class Clip:
     timings: Timings
     picture: Picture | None = None
     text: TextStates | None = None
-    digest: str = ""
     start: SavedLatents | None = None
 
 
@@ -74,6 +81,7 @@ class Pipeline:
         self.engine = engine
         self.parts = Parts(checkpoint, engine, memory=memory)
         self.reader = TextReader(checkpoint)
+        self._sources: dict[str, str] | None = None
 
     @classmethod
     def load(
@@ -170,6 +178,8 @@ class Pipeline:
             raise InputError(f"the saved latents are of size {done.latents.shape}, which is no clip: start anew.")
         frames = (latent.frames - 1) * config.temporal_compression + 1
         sides = latent.height * config.spatial_compression, latent.width * config.spatial_compression
+        if frames != done.request.frames or list(sides[::-1]) != done.metadata.get("size"):
+            raise InputError(UNFIT)
         plan = Plan(done.request, done.output, PixelShape(frames, *sides), latent)
         setup = self._setup(precision)
         room = self.parts.room() + self.parts.held_bytes()
@@ -200,41 +210,43 @@ class Pipeline:
             # However it ended: the next run's forecast takes nothing to be there that it does not use.
             self.parts.release(*self.parts.held())
 
-    def resume(self, saved: SavedLatents, output: Output | None = None) -> Events:
+    def resume(self, saved: SavedLatents, output: Output | None = None, *, request: Request | None = None) -> Events:
         """Make the clip of latents that an earlier run has saved, from the step where it stopped.
 
-        Raises: InputError when they come from another checkpoint, or the picture has changed since.
+        ``request``: what is asked for, where that is known apart from the latents.
+        Raises: InputError when they come from another checkpoint, picture or request, or do not fit their own settings.
         """
-        request = from_dict(request_from(saved.metadata))
-        name = saved.metadata.get("checkpoint")
-        if name != self.checkpoint.settings.name or saved.latents.shape[1] != self.checkpoint.vae.latent_channels:
-            raise InputError(
-                f"the latents were made with the checkpoint {name!r}, this one is {self.checkpoint.settings.name!r}: "
-                "name the same one with --checkpoint."
-            )
+        own = own_request(saved, self.checkpoint, self._part_sources(), asked=request)
         if output is not None:
-            check_output(output.path, fps=request.fps)
-        precision = choose_precision(request.precision, self.engine)
-        changed = differences(saved.origin or {"engine": saved.metadata.get("engine")}, origin_of(self.engine))
+            check_output(output.path, fps=own.fps)
+        precision = choose_precision(own.precision, self.engine)
+        changed = differences(saved.origin, origin_of(self.engine))
         if changed:
             yield Note(
                 f"what was saved was made elsewhere ({'; '.join(changed)}): the clip is as good, but not the same to "
                 "the last bit as one made in one go."
             )
-        if saved.step is not None:
-            plan = self.plan(Job(request, output))
-            if saved.latents.shape != (1, *plan.latent) or not 0 < saved.step < plan.request.steps:
-                raise InputError("the saved latents do not fit their own settings: delete the file and start again.")
+        if saved.step < own.steps:
+            plan = self.plan(Job(own, output))
+            check_sources(saved.sources, self._part_sources() | file_sources(plan.request))
+            if saved.latents.shape != (1, *plan.latent):
+                raise InputError(UNFIT)
             clip = Clip(plan, precision, {}, start=saved)
             is_roomy = yield from self._place([clip])
             yield from self._run([clip], is_roomy=is_roomy)
             return
-        done = Finished(request, output, saved.latents, saved.metadata)
+        done = Finished(own, output, saved.latents, saved.metadata)
         yield from self._place_decoding(done, precision)
         try:
             yield from self._finish(done, precision, {})
         finally:
             self.parts.release(*self.parts.held())
+
+    def _part_sources(self) -> dict[str, str]:
+        """Digests of the checkpoint's parts, taken once: a run's weights stay those of its beginning."""
+        if self._sources is None:
+            self._sources = part_sources(self.checkpoint)
+        return self._sources
 
     # --- stages
 
@@ -242,9 +254,6 @@ class Pipeline:
         for clip in clips:
             request = clip.plan.request
             image = None if request.image is None else load_image(request.image)
-            clip.digest = picture_digest(request.image)
-            if clip.start is not None and clip.start.picture != clip.digest:
-                raise InputError(f"{request.image} is not the picture that the clip was begun with: put it back.")
             if image is not None:
                 clip.picture = read_picture(image, clip.plan, self.checkpoint)
             if self.checkpoint.settings.is_demo:
@@ -275,9 +284,10 @@ class Pipeline:
         metadata = self._metadata(clip, request)
         keeper = None
         if plan.output is not None:
-            keeper = Keeper(latents_path(plan.output.path), metadata, clip.digest, plan.output.save_every)
+            sources = self._part_sources() | file_sources(plan.request)
+            path, every = latents_path(plan.output.path), plan.output.save_every
+            keeper = Keeper(path, metadata, sources, origin_of(self.engine), every)
             keeper.step = 0 if clip.start is None else clip.start.step
-            keeper.origin = origin_of(self.engine)
         steps = denoise(
             self.parts, plan, condition, precision=clip.precision, preview=preview, keeper=keeper, start=clip.start
         )
@@ -289,10 +299,10 @@ class Pipeline:
             if keeper is not None:
                 keeper.metadata = metadata
         done = Finished(request, plan.output, latents, metadata, cached)
-        saved = None if keeper is None else keeper.path
-        failure = None if keeper is None else keeper.save(None, latents)
+        failure = None if keeper is None else keeper.save(request.steps, latents)
         if failure is not None:
             yield Note(failure)
+        saved = None if keeper is None or not keeper.path.is_file() else keeper.path
         with finish.told_where(saved):
             yield from self._finish(done, clip.precision, timings, saved=saved)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row, delete, insert, or_, select, update
 
-from framewake.media.output import process_space
+from framewake.lasting import process_space
 from framewake.service.store import JobStore
 from framewake.service.tables import devices, jobs, workers
 

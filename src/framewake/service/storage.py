@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from framewake.errors import DiskFullError, InputError
-from framewake.media.output import guarded, removed_at_end, temporary_path, written_whole
+from framewake.lasting import guarded, removed_at_end, temporary_path, written_whole
 from framewake.pipeline.latents import latents_path
 
 PICTURE, CLIP, THUMBNAIL, PREVIEW = "picture", "clip.mp4", "thumbnail.jpg", "preview.png"

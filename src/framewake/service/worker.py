@@ -17,14 +17,16 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from framewake.errors import DiskFullError, FramewakeError, InputError
-from framewake.media.output import clear_abandoned
-from framewake.media.video import read_video
+from framewake.errors import DiskFullError, InputError
+from framewake.lasting import clear_abandoned
+from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile, Written
-from framewake.pipeline.jobs import Output
-from framewake.pipeline.latents import SavedLatents, latents_path, load_latents
+from framewake.pipeline.finish import clip_frames
+from framewake.pipeline.jobs import Output, request_from
+from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
+from framewake.pipeline.origin import other_settings
 from framewake.pipeline.run import Pipeline
-from framewake.request import from_dict
+from framewake.request import Request, from_dict
 from framewake.service.devices import device_facts
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
@@ -42,8 +44,8 @@ PAUSE_SECONDS = 30.0  # before a job is tried again that found the disk full
 AWAY_SECONDS, WARN_SECONDS = 1.0, 60.0  # between two questions to a database that does not answer, and two warnings
 LORAS = "loras"  # a link in a job's folder, so that no path of the server gets into a clip
 
-# What frameworks and the system raise over one job: the job fails, the worker goes on to the next.
-FAILURES = (FramewakeError, OSError, RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError)
+# Not what is wrong with a job: somebody wants this process to end.
+ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class Stopped(Exception):
@@ -128,7 +130,10 @@ class Worker:
             self._tidy(lease)
         except Stopped:
             self._give_back(lease)
-        except FAILURES as error:
+        # One job's data may raise anything, also a panic in Rust, which is no Exception: it is that job's failure.
+        except BaseException as error:
+            if isinstance(error, ENDS):
+                raise
             if isinstance(error, DiskFullError) or getattr(error, "errno", None) == errno.ENOSPC:
                 self._pause(lease, error)
             else:
@@ -145,7 +150,7 @@ class Worker:
         clear_abandoned(Path())
         if self.settings.loras is not None and not Path(LORAS).is_symlink():
             Path(LORAS).symlink_to(self.settings.loras)
-        if not Path(CLIP).is_file():  # a worker may have died between the clip and the word that it is made
+        if not self._is_made(job):  # a worker may have died between the clip and the word that it is made
             Path(PREVIEW).unlink(missing_ok=True)
             events, step = self._events(job)
             self._report(lease, {"step": step})
@@ -155,31 +160,49 @@ class Worker:
             write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
 
-    def _events(self, job: Row[Any]) -> tuple[Any, int]:
-        """The run of a job, and how many steps it has behind it."""
-        output = Output(Path(CLIP), save_every=self.settings.save_every)
-        saved = latents_path(output.path)
-        if saved.is_file():
-            try:
-                latents = load_latents(saved)
-                done = job.steps if latents.step is None else latents.step
-                return self._resumed(job, latents, output), done
-            except InputError as error:
-                self._forget(job, error)
-        return self.pipeline.run(from_dict(json.loads(job.request)), output), 0
+    def _is_made(self, job: Row[Any]) -> bool:
+        """Whether the job's clip is there, whole, and its own."""
+        if not Path(CLIP).is_file():
+            return False
+        try:
+            own = from_dict(request_from(read_metadata(Path(CLIP))))
+            others = other_settings(from_dict(json.loads(job.request)), own)
+            is_whole = len(read_video(Path(CLIP))[0]) == clip_frames(own, self.pipeline.checkpoint.dit)
+            problem = "; ".join(others) or ("" if is_whole else "it is cut")
+        except InputError as error:
+            problem = str(error)
+        if problem:
+            log.warning("%s: the clip that is there is not this job's (%s); making it", job.id, problem)
+            Path(CLIP).unlink()
+        return not problem
 
-    def _resumed(self, job: Row[Any], latents: SavedLatents, output: Output) -> Generator[Event, None, None]:
+    def _events(self, job: Row[Any]) -> tuple[Generator[Event, None, None], int]:
+        """The run of a job, and how many steps it has behind it."""
+        request = from_dict(json.loads(job.request))
+        output = Output(Path(CLIP), save_every=self.settings.save_every)
+        for file in (latents_path(output.path), old_latents_path(output.path)):
+            if file.is_file():
+                try:
+                    saved = load_latents(file)
+                    return self._resumed(job, request, saved, output), saved.step
+                except InputError as error:
+                    self._forget(job, file, error)
+        return self.pipeline.run(request, output), 0
+
+    def _resumed(
+        self, job: Row[Any], request: Request, saved: SavedLatents, output: Output
+    ) -> Generator[Event, None, None]:
         """A run from saved latents, from its beginning where they turn out to be of no use on the way."""
         try:
-            yield from self.pipeline.resume(latents, output)
+            yield from self.pipeline.resume(saved, output, request=request)
         except InputError as error:
-            self._forget(job, error)
-            yield from self.pipeline.run(from_dict(json.loads(job.request)), output)
+            self._forget(job, latents_path(output.path), error)
+            yield from self.pipeline.run(request, output)
 
-    def _forget(self, job: Row[Any], error: InputError) -> None:
+    def _forget(self, job: Row[Any], file: Path, error: InputError) -> None:
         # Nobody who asks for a video can delete a file here, and trying again would meet the same one.
         log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
-        latents_path(Path(CLIP)).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = told = 0.0
@@ -244,8 +267,9 @@ class Worker:
     def _fail(self, lease: Lease, error: BaseException) -> None:
         log.error("%s: failed", lease.job, exc_info=error)
         code, message = public_error(error)
+        told = message.encode("utf-8", "replace").decode().replace("\0", " ")  # what databases cannot keep
         try:
-            self._insist(lambda: self.store.end(lease, "failed", code=code, error=message))
+            self._insist(lambda: self.store.end(lease, "failed", code=code[:60], error=told))
         except LeaseLost:
             self._tidy(lease)
 
@@ -256,7 +280,8 @@ class Worker:
         try:
             row = self._insist(lambda: self.store.get(lease.job))
             if row is not None and row.state == "cancelled":
-                self.storage.clear(lease.job)
+                with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
+                    self.storage.clear(lease.job)
         except NotFound:
             self.storage.drop(lease.job)
 
@@ -269,7 +294,7 @@ class Worker:
         """Tell what this device is like, so that the page can say what a video will take."""
         try:
             self.presence.describe(self.name, device_facts(self.pipeline))
-        except (*FAILURES, SQLAlchemyError) as error:
+        except Exception as error:  # noqa: BLE001 - a forecast's figures are worth no worker
             log.warning("nothing is known of this device's speed: %s", error)
 
     def _keep_beating(self) -> None:
@@ -283,7 +308,7 @@ class Worker:
             except LeaseLost:
                 if self._lease == lease:
                     self._lost.set()
-            except (*FAILURES, SQLAlchemyError) as error:  # the database is away: the next beat tries again
+            except Exception as error:  # noqa: BLE001 - without beats, a living worker is taken for dead
                 self._warn_of(error)
 
     def _warn_of(self, error: BaseException) -> None:

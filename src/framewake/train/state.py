@@ -42,7 +42,7 @@ def state_path(target: Path) -> Path:
 def save_run(engine: Engine, target: Path, run: Run) -> None:
     """Write the state, whole or not at all. Nothing of the random draws is in it: they follow from step and seed.
 
-    Raises: CheckpointError when it cannot be written.
+    Raises: UnwritableError, DiskFullError.
     """
     tensors: dict[str, np.ndarray] = {}
     for part in _PARTS:

@@ -26,7 +26,7 @@ def write_lora(engine: Engine, target: Path, state: State, settings: Training, *
     """Write a run's factors in the format and type of its settings; the file changes at once or not at all.
 
     ``base`` is the shape of the transformer that they are for, ``name`` its checkpoint's.
-    Raises: CheckpointError when it cannot be written.
+    Raises: UnwritableError, DiskFullError.
     Source: specification, sections 9 and 10.5.
     """
     about = {

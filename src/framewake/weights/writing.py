@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import IO
 import numpy as np
 
 from framewake.errors import CheckpointError
+from framewake.lasting import written_whole
 from framewake.weights.pickle_values import DTYPES
 from framewake.weights.pieces import Target
 from framewake.weights.storage import STORAGE
@@ -35,6 +37,9 @@ TORCH_KINDS = {
 }
 SAFETENSORS_KINDS = tuple(DTYPES.values())
 _KINDS = {np.dtype(np.float32): "F32", np.dtype(np.float16): "F16", np.dtype(np.int64): "I64"}
+# Under which name a checksum of the whole file stands in its metadata, and what stands there until it is known.
+SEAL, BLANK_SEAL = "framewake_sha256", "0" * 64
+SEAL_MARK = f'"{SEAL}":"'.encode()  # quotes inside of values are escaped, so it stands nowhere else
 
 
 def bytes_of(targets: Sequence[Target]) -> int:
@@ -52,7 +57,7 @@ def write_tensors(
     """Write float32, float16 and int64 arrays as one safetensors file, whole or not at all.
 
     ``kinds`` names the stored type of arrays that hold bits, as ``TensorFile.raw`` gives them, such as "BF16".
-    Raises: CheckpointError when the file cannot be written.
+    Raises: UnwritableError, DiskFullError.
     """
     targets = []
     for name, values in tensors.items():
@@ -68,9 +73,9 @@ def _at_once(values: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def write_safetensors(path: Path, targets: Sequence[Target], *, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file, whole or not at all; a ``SEAL`` in its metadata gets the checksum.
 
-    Raises: CheckpointError when it cannot be written.
+    Raises: UnwritableError, DiskFullError.
     """
     # Other readers refuse a file that does not say which layout its tensors have; "pt" is row-major.
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
@@ -83,10 +88,17 @@ def write_safetensors(path: Path, targets: Sequence[Target], *, metadata: Mappin
     text += b" " * (-len(text) % 8)
 
     def write(file: IO[bytes]) -> None:
-        file.write(len(text).to_bytes(8, "little") + text)
+        begin = len(text).to_bytes(8, "little") + text
+        digest = hashlib.sha256(begin) if SEAL_MARK in begin else None
+        file.write(begin)
         for target in targets:
             for chunk in target.chunks():
                 file.write(chunk.data)
+                if digest is not None:
+                    digest.update(chunk.reshape(-1).view(np.uint8).data)
+        if digest is not None:
+            file.seek(begin.index(SEAL_MARK) + len(SEAL_MARK))
+            file.write(digest.hexdigest().encode())
 
     _whole(path, write)
 
@@ -94,7 +106,7 @@ def write_safetensors(path: Path, targets: Sequence[Target], *, metadata: Mappin
 def write_torch(path: Path, targets: Sequence[Target], *, key: str | None = None) -> None:
     """Write a ``.pt`` file as ``torch.save`` would, the tensors in a dict below ``key``; torch is not needed.
 
-    Raises: CheckpointError when it cannot be written.
+    Raises: UnwritableError, DiskFullError.
     """
 
     def write(file: IO[bytes]) -> None:
@@ -153,12 +165,5 @@ def _name(module: str, name: str) -> bytes:
 
 def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Let a file appear under its name when it is complete."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with open(unfinished, "wb") as file:
-            write(file)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be written: {error}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as part, open(part, "wb") as file:
+        write(file)

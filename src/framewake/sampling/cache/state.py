@@ -27,7 +27,8 @@ class State(NamedTuple):
 
     def save(self, engine: Engine) -> dict[str, np.ndarray]:
         """The state as arrays that give exactly the same state back."""
-        arrays = {f"{PREFIX}computed": np.array(self.computed), f"{PREFIX}skipped": np.array(self.skipped)}
+        steps = {"computed": self.computed, "skipped": self.skipped}
+        arrays = {f"{PREFIX}{name}": np.array(values, np.int64) for name, values in steps.items()}
         arrays |= {f"{PREFIX}number_{name}": np.array(values, np.float64) for name, values in self.numbers.items()}
         for name, tensor in self.tensors.items():
             values = engine.numpy(tensor)
@@ -52,7 +53,7 @@ def load_state(engine: Engine, arrays: Mapping[str, np.ndarray]) -> State:
                 tensors[rest] = engine.asarray(values, dtype)
             elif kind == "number":
                 numbers[rest] = tuple(float(value) for value in values.reshape(-1))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, ArithmeticError) as error:
         raise InputError(
             f"the saved latents hold a broken step cache ({error}): delete the file, start anew."
         ) from error
