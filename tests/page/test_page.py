@@ -217,3 +217,17 @@ def test_words_of_people_are_never_markup(page_of, server):
     page.wait_for_selector(f".fw-stage [data-id='{job}']")
     assert page.inner_text(".fw-said") == prompt and page.title() == "framewake"
     assert json.loads(page.evaluate("JSON.stringify(!!document.querySelector('.fw-said b'))")) is False
+
+
+def test_the_description_of_the_api_needs_no_internet(chromium, server):
+    page = chromium.new_page()
+    page.set_default_timeout(90_000)
+    asked, problems = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.goto(server.url + "/docs")
+    page.click("#operations-videos-create_video_v1_videos_post button.opblock-summary-control")
+    page.wait_for_selector(".opblock-body textarea:has-text('the red circle moves right')")
+    assert not [url for url in asked if not url.startswith((server.url, "data:"))] and not problems
+    page.close()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -16,17 +15,13 @@ from starlette.exceptions import HTTPException
 from framewake import __version__
 from framewake.errors import FramewakeError
 from framewake.service.answers import answer, answer_error, answer_invalid
+from framewake.service.described import DESCRIPTION, add_docs, describe
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
-from framewake.service.fields import FormVideo, JsonVideo
 from framewake.service.guard import Guard
 from framewake.service.metrics import Figures, Timed
 from framewake.service.routes import make_routes
-
-DESCRIPTION = """
-One picture and one prompt become a video. A video is a job: `POST /v1/videos` puts it into the queue, `GET
-/v1/videos/{video_id}` tells how far it is, `GET /v1/videos/{video_id}/content` gives the file.
-"""
+from framewake.setting import shown
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,15 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
                 end()
 
     app = FastAPI(
-        title="framewake", version=__version__, description=DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+        title="framewake",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # FastAPI's own pages run scripts from other hosts
+        redoc_url=None,
     )
+    add_docs(app)
     figures = Figures(desk)
     app.include_router(make_routes(desk, access.fetcher, access.callbacks, figures=figures))
     if has_page:
@@ -73,7 +75,7 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
     app.add_middleware(Guard, keys=access.keys, is_local=access.is_local, limits=desk.limits, has_page=has_page)
     app.add_middleware(Timed, figures=figures)
     _add_errors(app)
-    app.openapi = lambda: _describe(app, bool(access.keys))  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app, bool(access.keys))  # type: ignore[method-assign]
     return app
 
 
@@ -91,8 +93,8 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong(_request: Any, error: RequestValidationError) -> Any:
         first = error.errors()[0]
-        name = str(first["loc"][-1])
-        return answer(422, "invalid_request", f"{name}: {first['msg']}", param=name)
+        name, expected = str(first["loc"][-1]), first["msg"].replace("Input should be", "expected")
+        return answer(422, "invalid_request", f"{name} is {shown(first['input'])}: {expected}.", param=name)
 
     @app.exception_handler(HTTPException)
     async def http(_request: Any, error: HTTPException) -> Any:
@@ -109,19 +111,3 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unknown(_request: Any, error: Exception) -> Any:
         return answer_error(error)
-
-
-def _describe(app: FastAPI, has_keys: bool) -> dict[str, Any]:
-    """The OpenAPI description with both kinds of body."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = made["components"]["schemas"]
-        for model in (JsonVideo, FormVideo):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(schema.pop("$defs", {}))
-            schemas[model.__name__] = schema
-        if has_keys:
-            made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            made["security"] = [{"key": []}]
-        app.openapi_schema = made
-    return app.openapi_schema

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+from collections.abc import MutableMapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,9 +15,11 @@ from pydantic import AfterValidator
 from starlette.concurrency import run_in_threadpool
 
 from framewake.errors import about
+from framewake.service.answers import answer
 from framewake.service.body import check_coding, received
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
+from framewake.service.guard import Receive, Scope, Send
 from framewake.service.intake import BODY, check_there, read_fields, read_picture
 from framewake.service.metrics import Figures
 from framewake.service.refusals import Conflict, NoSuchVideo, NotFound
@@ -176,14 +180,37 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
+class Ranged(FileResponse):
+    """A file whose refusals have the form of every error; Starlette's own are plain text."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, the part that was asked for, or why there is none."""
+        refused = False
+
+        async def told(message: MutableMapping[str, Any]) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused = True
+                size = os.stat(self.path).st_size
+                text = f"the Range header cannot be used: the file has {size} bytes; ask for bytes=0-99, for example."
+                instead = answer(message["status"], "bad_range", text, param="Range")
+                if message["status"] == 416:
+                    instead.headers["Content-Range"] = f"bytes */{size}"
+                await instead(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, told)
+
+
 def _add_files(router: APIRouter, desk: Desk) -> None:
     kinds = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
     described: dict[int | str, dict[str, Any]] = {
         200: {"content": kinds, "description": "The file."},
         206: {"content": kinds, "description": "Part."},
     }
-    described[416] = {"content": {"text/plain": {}}, "description": "No such part."}
-    described[400] = {"content": {"text/plain": {}}, "description": "The range is not understood."}
+    described[416] = {"model": ErrorBody, "description": "The file has no such part."}
+    described[400] = {"model": ErrorBody, "description": "The range is not understood."}
 
     @router.get(
         "/v1/videos/{video_id}/content",
@@ -202,7 +229,7 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
             raise Conflict(f"the video is {row.state}: there is no file yet.")
         if not path.is_file():
             raise NotFound(f"there is no {variant} of this video.")
-        return FileResponse(path, media_type=media, filename=f"{video_id}-{name}", content_disposition_type="inline")
+        return Ranged(path, media_type=media, filename=f"{video_id}-{name}", content_disposition_type="inline")
 
 
 def _add_state(router: APIRouter, desk: Desk, figures: Figures) -> None:
