@@ -53,6 +53,7 @@ PACKAGES: dict[str, set[str]] = {
     "starlette": {"service"},
     "pydantic": {"service"},
     "python_multipart": {"service"},
+    "fastapi_offline": {"service"},
     "sqlalchemy": {"service"},
     "prometheus_client": {"service"},
     "gradio": {"service.page"},
