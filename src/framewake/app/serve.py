@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
@@ -13,8 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framewake.app.listen import address_of, listen
 from framewake.console import logs
-from framewake.errors import InputError
+from framewake.console.streams import tell_start
+from framewake.errors import FramewakeError, InputError
 from framewake.packages import need
 
 DATABASE = "FRAMEWAKE_DATABASE"
@@ -29,6 +32,8 @@ def serve(given: Mapping[str, Any]) -> None:
     begin = time.perf_counter()
     packages = ["fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client"]
     need("framewake serve", *packages, *([] if given["no_page"] else ["gradio"]))
+    sockets = listen(given["host"], given["port"])
+    address = address_of(given["host"], sockets)
     keys = read_keys(given["api_key"], given["api_key_file"])
     is_local = is_loopback(given["host"])
     if not is_local and not keys:
@@ -36,6 +41,7 @@ def serve(given: Mapping[str, Any]) -> None:
             f"--host {given['host']} opens the server to other machines, which needs a key: add --api-key-file FILE, "
             "or leave --host out."
         )
+    tell_start(f"{address} answers in some seconds")
     import uvicorn
 
     from framewake.pipeline.jobs import find_checkpoint
@@ -70,15 +76,18 @@ def serve(given: Mapping[str, Any]) -> None:
         supervisor = Supervisor(worker_arguments(given, storage.folder, loras), {DATABASE: url})
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
-    shown = f"[{given['host']}]" if ":" in given["host"] else given["host"]
     app = create_app(desk, access, background=beside, has_page=not given["no_page"])
     what = "API" if given["no_page"] else "page and API"
     seconds = time.perf_counter() - begin
     log.info(
-        "http://%s:%d serves %s (%s, ready after %.1f s); data in %s",
-        shown, given["port"], desk.model, what, seconds, storage.folder,
+        "%s serves %s (%s, ready after %.1f s); data in %s",
+        address, desk.model, what, seconds, storage.folder,
     )  # fmt: skip
-    uvicorn.run(app, host=given["host"], port=given["port"], log_level="warning", timeout_graceful_shutdown=3)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    with contextlib.suppress(KeyboardInterrupt):  # an end like any other
+        server.run(sockets=sockets)
+    if not server.started:
+        raise FramewakeError("the server could not start; the lines above say why.")
 
 
 def worker_arguments(given: Mapping[str, Any], folder: Path, loras: Path | None) -> list[str]:
@@ -160,6 +169,6 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False

@@ -127,3 +127,10 @@ def lost_answer() -> OSError | None:
         return None
     sys.stdout.flush()
     return None if under.lost is None or under.lost.errno in _GONE else under.lost
+
+
+def tell_start(text: str) -> None:
+    """A first line for somebody who waits at a terminal: large libraries take seconds to load."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"{text} ...\n")
+        sys.stderr.flush()
