@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -34,16 +35,8 @@ def serve(given: Mapping[str, Any]) -> None:
     need("framewake serve", *packages, *([] if given["no_page"] else ["gradio"]))
     sockets = listen(given["host"], given["port"])
     address = address_of(given["host"], sockets)
-    keys = read_keys(given["api_key"], given["api_key_file"])
-    is_local = is_loopback(given["host"])
-    if not is_local and not keys:
-        raise InputError(
-            f"--host {given['host']} opens the server to other machines, which needs a key: add --api-key-file FILE, "
-            "or leave --host out."
-        )
+    keys, is_local = asked_keys(given), is_loopback(given["host"])
     tell_start(f"{address} answers in some seconds")
-    import uvicorn
-
     from framewake.pipeline.jobs import find_checkpoint
     from framewake.service.api import Access, Background, create_app
     from framewake.service.database import Database, default_url
@@ -83,6 +76,16 @@ def serve(given: Mapping[str, Any]) -> None:
         "%s serves %s (%s, ready after %.1f s); data in %s",
         address, desk.model, what, seconds, storage.folder,
     )  # fmt: skip
+    run_server(app, sockets)
+
+
+def run_server(app: Any, sockets: list[socket.socket]) -> None:
+    """Answer at the sockets until a signal comes.
+
+    Raises: FramewakeError when the application does not start.
+    """
+    import uvicorn
+
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
     with contextlib.suppress(KeyboardInterrupt):  # an end like any other
         server.run(sockets=sockets)
@@ -140,6 +143,20 @@ def start_logging() -> None:
     """The log of server and worker."""
     logs.start_logging("%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def asked_keys(given: Mapping[str, Any]) -> list[str]:
+    """The API keys that were given.
+
+    Raises: InputError when other machines can reach the server and there are none.
+    """
+    keys = read_keys(given["api_key"], given["api_key_file"])
+    if not keys and not is_loopback(given["host"]):
+        raise InputError(
+            f"--host {given['host']} opens the server to other machines, which needs a key: add --api-key-file FILE, "
+            "or leave --host out."
+        )
+    return keys
 
 
 def read_keys(given: Sequence[str], file: str | None) -> list[str]:
