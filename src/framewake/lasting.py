@@ -14,7 +14,7 @@ from pathlib import Path
 
 from framewake.errors import DiskFullError, FramewakeError, UnwritableError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PREFIX = ".framewake-"
 
 
@@ -41,7 +41,7 @@ def clear_abandoned(folder: Path) -> None:
     """Remove temporary files that a killed process of this machine has left."""
     for path in folder.glob(f"{_PREFIX}{process_space()}-*.part"):
         process = path.name.removeprefix(_PREFIX).split("-")[1]
-        if process.isdecimal() and not _is_alive(int(process)):
+        if process.isdecimal() and not is_running(int(process)):
             with contextlib.suppress(OSError), removed_at_end(path):
                 pass
 
@@ -55,7 +55,8 @@ def process_space() -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:10]
 
 
-def _is_alive(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine, or of this container, has that number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -121,7 +122,7 @@ def guarded(target: Path, bytes_needed: int) -> Iterator[None]:
     except FramewakeError:
         raise
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise no_room(target, bytes_needed) from error
         raise UnwritableError(f"{target} cannot be written ({reason(error)}). Choose another folder.") from error
 

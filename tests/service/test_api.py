@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import io
 import json
-import os
 import threading
 
 import numpy as np
@@ -16,7 +15,6 @@ from test_worker import work_once
 
 from framewake.request import Request
 from framewake.service.storage import CLIP, PICTURE
-from framewake.service.store import new_id
 
 FIELDS = {"prompt": "the red circle moves left", "resolution": "360p", "seed": 3}
 
@@ -200,15 +198,6 @@ def test_state_of_the_server(client, desk, picture):
     text = client.get("/metrics").text
     assert 'framewake_jobs{state="queued"} 1.0' in text and "framewake_workers 1.0" in text
     assert 'framewake_request_seconds_count{method="POST",path="/v1/videos",status="200"} 1.0' in text
-
-
-def test_strays_are_swept(desk, picture):
-    stray = desk.storage.accept(new_id("video"), picture)
-    desk.sweep()
-    assert stray.exists(), "younger than an hour: it may be being handed in"
-    os.utime(stray, (1, 1))
-    desk.sweep()
-    assert not stray.exists()
 
 
 def test_every_setting_of_a_request_is_known_here():

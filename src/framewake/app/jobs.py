@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,7 @@ def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
         return
     for entry in found:
         created = time.strftime("%m-%d %H:%M", time.localtime(entry["created_at"]))
-        prompt = "".join(letter if letter.isprintable() else " " for letter in entry["prompt"])[:48]
-        _print(f"{entry['id']}  {entry['status']:<11} {entry['progress']:>3} %  {created}  {prompt}")
+        _print(f"{entry['id']}  {entry['status']:<11} {entry['progress']:>3} %  {created}  {_shown(entry['prompt'])}")
     if not found:
         _print("no videos")
 
@@ -42,8 +43,135 @@ def change_job(place: Mapping[str, Any], job: str, what: str) -> None:
     _print(f"{job}: {_desk(place).change(job, what)}")
 
 
+def show_strays(place: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the folders that the database does not know."""
+    storage, store = open_folder(place["data"], place["database"])
+    from framewake.service.strays import strays
+
+    found = strays(storage, store)
+    if as_json:
+        _print(json.dumps([stray.to_dict() for stray in found], ensure_ascii=False, indent=2))
+        return
+    for stray in found:
+        changed = time.strftime("%m-%d %H:%M", time.localtime(stray.changed))
+        holds = ", ".join(stray.holds) or "nothing known"
+        _print(f"{stray.id}  {changed}  {stray.size_bytes:>12,} bytes  {holds}  {_shown(stray.prompt or '')}")
+    if not found:
+        _print("no strays")
+
+
+def adopt_jobs(place: Mapping[str, Any], ids: Sequence[str], *, takes_all: bool) -> None:
+    """Take strays in again; what cannot be taken in is told, and stays where it is.
+
+    Raises: InputError when nothing is named, or some could not be taken in.
+    """
+    storage, store = open_folder(place["data"], place["database"])
+    from framewake.service.guard import NOBODY, owner_of
+    from framewake.service.strays import adopt, strays
+
+    if bool(ids) == takes_all:
+        raise InputError("name the strays to take in, or --all. `framewake jobs strays` lists them.")
+    owner = NOBODY if place["api_key"] is None else owner_of(place["api_key"])
+    wanted, failed = list(ids) or [stray.id for stray in strays(storage, store)], 0
+    for job in wanted:
+        try:
+            _print(f"{job}: {adopt(storage, store, job, owner=owner)}")
+        except FramewakeError as error:
+            failed += 1
+            _print(f"{job}: not taken in: {' '.join(str(error).split())}")
+    if failed:
+        raise InputError(f"{failed} of {len(wanted)} strays were not taken in; they are still where they were.")
+    if not wanted:
+        _print("no strays")
+
+
+def bind_folder(data: str, database: str | None) -> None:
+    """Say that a data folder and a database belong together from now on."""
+    need_service()
+    from framewake.service.binding import bind_anew
+    from framewake.service.database import Database, default_url
+    from framewake.service.storage import Storage
+    from framewake.service.store import JobStore
+    from framewake.service.strays import strays
+
+    if not Path(data).is_dir():
+        raise InputError(f"{data} is no folder: name the data folder of framewake serve with --data.")
+    os.umask(0o077)
+    storage = Storage(Path(data))
+    opened = Database(database or default_url(storage.folder))
+    try:
+        bind_anew(storage, opened)
+        unknown = len(strays(storage, JobStore(opened)))
+    finally:
+        opened.close()
+    _print(f"{storage.folder} and {opened.shown} belong together from now on.")
+    if unknown:
+        _print(f"{unknown} videos in the folder are not in the database: `framewake jobs adopt --all` takes them in.")
+
+
+def back_up(place: Mapping[str, Any], target: str) -> None:
+    """Copy a data folder and its database."""
+    storage, store = open_folder(place["data"], place["database"])
+    from framewake.service.backup import back_up as copy
+    from framewake.service.binding import Place
+
+    count = copy(Place(storage, store.database), Path(target))
+    _print(f"{target}: {count} videos")
+
+
+def restore(backup: str, data: str, database: str | None) -> None:
+    """Bring back what a data folder does not have."""
+    need_service()
+    from framewake.service.backup import restore as bring_back
+
+    os.umask(0o077)
+    done = bring_back(Path(backup), Path(data), url=database)
+    _print(f"{data}: {done.added} videos brought back, {done.kept} were there")
+
+
+def _shown(text: str) -> str:
+    """A prompt for one line of a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:48]
+
+
 def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
+
+
+def open_folder(data: str, database: str | None) -> tuple[Any, Any]:
+    """The storage and the job store of a data folder.
+
+    Raises: InputError, EngineError for missing packages.
+    """
+    need_service()
+    from framewake.service.binding import open_place
+    from framewake.service.database import FILE
+    from framewake.service.store import JobStore
+
+    folder = Path(data)
+    if not folder.is_dir() or (database is None and not (folder / FILE).is_file()):
+        raise InputError(f"{data} is no data folder of framewake serve: name it with --data, or --server URL.")
+    os.umask(0o077)
+    storage, opened = open_place(folder, database)
+    return storage, JobStore(opened)
+
+
+def open_queue(database: str) -> Any:
+    """The job store of a database alone.
+
+    Raises: InputError, EngineError for missing packages.
+    """
+    need_service()
+    from framewake.service.database import Database
+    from framewake.service.store import JobStore
+
+    return JobStore(Database(database))
+
+
+def need_service() -> None:
+    """Raises: EngineError where a package of the service is missing."""
+    if importlib.util.find_spec("sqlalchemy") is None:
+        raise EngineError("this needs sqlalchemy: install it with `pip install framewake[web]`.")
 
 
 def _desk(place: Mapping[str, Any]) -> Any:
@@ -56,16 +184,10 @@ class _Folder:
     """The queue behind a data folder; no server needs to run."""
 
     def __init__(self, data: str, database: str | None) -> None:
-        try:
-            from framewake.service.database import FILE, Database, default_url
-            from framewake.service.storage import Storage
-            from framewake.service.store import JobStore
-        except ImportError as error:
-            raise EngineError(f"this needs {error.name}: install it with `pip install framewake[web]`.") from error
-        if database is None and not (Path(data) / FILE).is_file():
-            raise InputError(f"{data} is no data folder of framewake serve: name it with --data, or --server URL.")
-        self.storage = Storage(Path(data))
-        self.store = JobStore(Database(database or default_url(self.storage.folder)))
+        if database is not None and not Path(data).is_dir():  # enough to look at the queue
+            self.storage, self.store = None, open_queue(database)
+        else:
+            self.storage, self.store = open_folder(data, database)
 
     def _shown(self, row: Any) -> dict[str, Any]:
         from framewake.service.views import video
@@ -79,9 +201,12 @@ class _Folder:
         return self._shown(self.store.get(job))
 
     def change(self, job: str, what: str) -> str:
+        if self.storage is None:
+            raise InputError("the files of the video are needed too: name the data folder with --data.")
         if what == "rm":
-            self.store.remove(job)
-            self.storage.drop(job)
+            from framewake.service.strays import remove
+
+            remove(self.store, self.storage, job)
             return "removed"
         if what == "retry":
             return self.store.retry(job).state

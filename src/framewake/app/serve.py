@@ -39,20 +39,19 @@ def serve(given: Mapping[str, Any]) -> None:
     tell_start(f"{address} answers in some seconds")
     from framewake.pipeline.jobs import find_checkpoint
     from framewake.service.api import Access, Background, create_app
-    from framewake.service.database import Database, default_url
+    from framewake.service.binding import open_place
+    from framewake.service.database import default_url
     from framewake.service.desk import Desk
     from framewake.service.fetch import Guarded
     from framewake.service.guard import Limits
-    from framewake.service.storage import Storage
     from framewake.service.store import JobStore
     from framewake.service.supervisor import Supervisor
     from framewake.service.webhooks import Sender, read_secret
     from framewake.weights.load import open_checkpoint
 
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
-    storage = Storage(Path(given["data"]))
-    url = given["database"] or default_url(storage.folder)
-    database = Database(url)
+    os.umask(0o077)  # pictures, clips and prompts are nobody else's business
+    storage, database = open_place(Path(given["data"]), given["database"])
     limits = Limits(
         upload_bytes=given["max_upload_mb"] * 10**6,
         pixels=given["max_megapixels"] * 10**6,
@@ -64,8 +63,9 @@ def serve(given: Mapping[str, Any]) -> None:
     callbacks = Guarded(allows=lambda _: True) if given["allow_private_callbacks"] else Guarded()
     access = Access(keys, is_local, Guarded() if given["allow_image_urls"] else None, callbacks)
     sender = Sender(database, read_secret(storage.folder), callbacks)
-    beside = Background([desk.sweep, sender.start], [sender.stop])
+    beside = Background([desk.sweep, sender.start], [sender.stop, database.close])
     if not given["no_worker"]:
+        url = given["database"] or default_url(storage.folder)
         supervisor = Supervisor(worker_arguments(given, storage.folder, loras), {DATABASE: url})
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
@@ -110,8 +110,7 @@ def work(given: Mapping[str, Any]) -> None:
     from framewake.app.animate import asked_engine
     from framewake.pipeline.jobs import find_checkpoint
     from framewake.pipeline.run import Pipeline
-    from framewake.service.database import Database, default_url
-    from framewake.service.storage import Storage
+    from framewake.service.binding import open_place
     from framewake.service.store import JobStore
     from framewake.service.worker import Settings, Worker
     from framewake.weights.load import open_checkpoint
@@ -119,8 +118,8 @@ def work(given: Mapping[str, Any]) -> None:
     if not Path(given["storage"]).is_dir():  # made anew, it would be a queue that nobody hands anything in to
         raise InputError(f"--storage {given['storage']} is no folder: name the data folder of framewake serve.")
     start_logging()
-    storage = Storage(Path(given["storage"]))
-    database = Database(given["database"] or default_url(storage.folder))
+    os.umask(0o077)
+    storage, database = open_place(Path(given["storage"]), given["database"])
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo").resolve())
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
     loras = None if given["loras"] is None else Path(given["loras"]).resolve()
@@ -129,7 +128,10 @@ def work(given: Mapping[str, Any]) -> None:
         signal.signal(number, lambda *_: worker.stop.set())
     if given["attached"]:
         threading.Thread(target=_wait_for_end, args=(worker.stop,), daemon=True).start()
-    worker.run()
+    try:
+        worker.run()
+    finally:
+        database.close()
 
 
 def _wait_for_end(stop: threading.Event) -> None:

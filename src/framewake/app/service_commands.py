@@ -69,6 +69,8 @@ def add_commands(app: typer.Typer) -> None:
     """Hang the commands of the service under the program."""
     app.command("serve")(serve)
     app.command("worker")(worker)
+    app.command("backup")(backup)
+    app.command("restore")(restore)
     app.add_typer(jobs, name="jobs")
 
 
@@ -217,6 +219,76 @@ def remove_job(
 ) -> None:
     """Remove a video that has ended, with its files."""
     _change(job, "rm", _place(data, database, server=server, api_key=api_key))
+
+
+@jobs.command("strays")
+def list_strays(*, data: Data = FOLDER, database: Url = None, as_json: AsJson = False) -> None:
+    """List folders of videos that the database does not know."""
+    from framewake.app.jobs import show_strays
+
+    show_strays(_place(data, database, server=None, api_key=None), as_json=as_json)
+
+
+@jobs.command("adopt")
+def adopt_strays(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of strays.")] = None,
+    *,
+    takes_all: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    data: Data = FOLDER,
+    database: Url = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key", metavar="KEY", envvar="FRAMEWAKE_API_KEY", help="The key whose videos they become, if any."
+        ),
+    ] = None,
+) -> None:
+    """Take strays in again: finished videos as they are, unfinished ones to go on."""
+    from framewake.app.jobs import adopt_jobs
+
+    adopt_jobs(_place(data, database, server=None, api_key=api_key), ids or [], takes_all=takes_all)
+
+
+@jobs.command("bind")
+def bind(*, data: Data = FOLDER, database: Url = None) -> None:
+    """Say that a data folder and a database belong together, where they were not made together."""
+    from framewake.app.jobs import bind_folder
+
+    bind_folder(data, database)
+
+
+def backup(
+    target: Annotated[str, typer.Argument(metavar="DIR", help="A new folder for the copy.")],
+    *,
+    data: Data = FOLDER,
+    database: Url = None,
+) -> None:
+    """Copy all videos and their records, also while the server runs.
+
+    \b
+    Examples:
+      framewake backup /backups/monday --data /srv/framewake
+    """
+    from framewake.app.jobs import back_up
+
+    back_up(_place(data, database, server=None, api_key=None), target)
+
+
+def restore(
+    source: Annotated[str, typer.Argument(metavar="DIR", help="A folder that framewake backup made.")],
+    *,
+    data: Data = FOLDER,
+    database: Url = None,
+) -> None:
+    """Bring back from a backup what is missing; nothing that is there is replaced or removed.
+
+    \b
+    Examples:
+      framewake restore /backups/monday --data /srv/framewake
+    """
+    from framewake.app.jobs import restore as bring_back
+
+    bring_back(source, data, database)
 
 
 def _change(job: str, what: str, place: dict[str, str | None]) -> None:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.engine.interfaces import ExceptionContext
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from framewake.errors import EngineError, InputError
-from framewake.service.tables import metadata
+from framewake.errors import EngineError, FramewakeError, InputError
+from framewake.service.schema import damaged, prepare
 
 WAIT_SECONDS = 30  # for a writer before us
+CONNECT_SECONDS = 10  # for a PostgreSQL server that does not answer at all
 FILE = "jobs.sqlite3"
+DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+# Numbers of PostgreSQL's advisory locks: the tables are made by one, and jobs come or go while nobody compares the
+# folder with the database. SQLite has one writer at any time, and needs neither.
+MAKING, COMPARING = 7165230, 7165231
+
+# What will be no different in some seconds. SQLite says it in words, PostgreSQL in classes of states.
+_BROKEN_WORDS = re.compile(
+    "malformed|not a database|readonly|no such (table|column)|has no column|NOT NULL constraint|authorized|encrypted"
+)
+_BROKEN_STATES = re.compile("(42|3D|3F|28|XX00[12]|23502)")
 
 
 def default_url(folder: Path) -> str:
@@ -23,41 +38,58 @@ def default_url(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / FILE}"
 
 
+class DatabaseBroken(FramewakeError):
+    """The database is damaged, was changed by somebody, or cannot be written: waiting does not help."""
+
+
+def is_broken(error: SQLAlchemyError) -> bool:
+    """Whether asking again is of no use."""
+    cause = getattr(error, "orig", None)
+    state = getattr(cause, "sqlstate", None)
+    if state is not None:
+        return _BROKEN_STATES.match(state) is not None
+    return isinstance(cause, sqlite3.Error) and _BROKEN_WORDS.search(str(cause)) is not None
+
+
+def reason(error: BaseException) -> str:
+    """What the database said, in one line."""
+    return (str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__])[0]
+
+
 class Database:
     """Two ways in: ``reading`` never waits for a writer; ``writing`` is one transaction, whole or not at all."""
 
     def __init__(self, url: str) -> None:
-        """Raises: InputError for an address that cannot be used, EngineError for a missing driver."""
-        try:
-            parsed = make_url(url)
-        except ArgumentError as error:
-            raise InputError(
-                "the database's address is not understood: expected sqlite:///FILE or postgresql://USER@HOST/NAME."
-            ) from error
+        """Raises: InputError for an address or a database that cannot be used, EngineError for a missing driver."""
+        parsed = _parsed(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        arguments: dict[str, Any] = {"timeout": WAIT_SECONDS} if self.is_sqlite else {}
+        self.shown = parsed.set(query={}).render_as_string()  # a password may stand behind the ? too
+        arguments: dict[str, Any] = {"timeout": WAIT_SECONDS}
+        if not self.is_sqlite:
+            arguments = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_SECONDS}
         try:
-            self.engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=True, pool_size=10)
+            # What people ask for is in the parameters, and no business of a log's.
+            self.engine = create_engine(
+                parsed, connect_args=arguments, pool_pre_ping=True, pool_size=10, hide_parameters=True
+            )
         except (NoSuchModuleError, ImportError) as error:
             raise EngineError(
                 f"the database {parsed.get_backend_name()!r} needs a package ({error}): for PostgreSQL, "
                 "`pip install psycopg[binary]`."
             ) from error
+        event.listen(self.engine, "handle_error", _without_values)
         if self.is_sqlite:
+            _make_private(file_of(url))
             _prepare_sqlite(self.engine)
         try:
-            self._create()
-        except OperationalError as error:
-            reason = str(error.orig).strip().splitlines()[0]
-            raise InputError(f"the database {parsed.render_as_string()} cannot be used ({reason}).") from error
-
-    def _create(self) -> None:
-        with self.writing() as connection:
-            if not self.is_sqlite:  # two programs that start together must not both create
-                connection.execute(text("SELECT pg_advisory_xact_lock(7165230)"))
-            metadata.create_all(connection)
+            with self.writing(lock=MAKING) as connection:
+                prepare(connection, self.shown)
+        except SQLAlchemyError as error:
+            self.close()
+            raise InputError(_unusable(self.shown, error)) from error
+        except InputError:
+            self.close()
+            raise
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -66,9 +98,12 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A transaction."""
+    def writing(self, *, lock: int | None = None, is_shared: bool = False) -> Iterator[Connection]:
+        """A transaction; with a lock, those with the same one wait for each other unless all of them share it."""
         with self.engine.begin() as connection:
+            if lock is not None and not self.is_sqlite:
+                kind = "pg_advisory_xact_lock_shared" if is_shared else "pg_advisory_xact_lock"
+                connection.execute(text(f"SELECT {kind}({lock})"))
             yield connection
 
     def now(self, connection: Connection) -> float:
@@ -78,18 +113,75 @@ class Database:
         return float(connection.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
     def close(self) -> None:
-        """Give back every connection."""
+        """Give back every connection; all of an SQLite database is in its one file then, if nobody else has it open."""
+        if self.is_sqlite:
+            with contextlib.suppress(SQLAlchemyError), self.reading() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         self.engine.dispose()
+
+
+def file_of(url: str) -> Path | None:
+    """The file behind an address of SQLite; None for PostgreSQL, and where only SQLite can tell."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database.startswith("file:"):
+        return None
+    return Path(parsed.database)
+
+
+def _parsed(url: str) -> URL:
+    expected = "expected sqlite:///FILE or postgresql://USER@HOST/NAME."
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is none
+        raise InputError(f"the database's address is not understood: {expected}") from error
+    name = parsed.get_backend_name()
+    if name not in DRIVERS:
+        raise InputError(f"the database {name!r} is not one that can be used: {expected}")
+    if name == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise InputError(f"a database in memory would be lost with the process: {expected}")
+    return parsed.set(drivername=DRIVERS[name])
+
+
+def _unusable(shown: str, error: SQLAlchemyError) -> str:
+    if isinstance(error, DBAPIError) and is_broken(error) and _is_damage(error):
+        return damaged(shown, reason(error))
+    return f"the database {shown} cannot be used ({reason(error)})."
+
+
+def _is_damage(error: DBAPIError) -> bool:
+    return re.search("malformed|not a database|XX00", f"{error.orig} {getattr(error.orig, 'sqlstate', '')}") is not None
+
+
+def _without_values(context: ExceptionContext) -> None:
+    """Only the first line of what PostgreSQL says: the others show the row, with what people asked for."""
+    first = reason(context.original_exception)
+    context.original_exception.args = (first,)
+    if isinstance(context.sqlalchemy_exception, DBAPIError):
+        kind = type(context.original_exception)
+        context.sqlalchemy_exception.args = (f"({kind.__module__}.{kind.__qualname__}) {first}",)
+
+
+def _make_private(file: Path | None) -> None:
+    """SQLite gives the files beside a database the mode of the database."""
+    if file is None:
+        return
+    with contextlib.suppress(OSError):  # opening the database says what is wrong
+        # Only a new file is opened: closing one that SQLite has open in this process would drop SQLite's locks on it.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with contextlib.suppress(OSError):
+        os.chmod(file, 0o600)
 
 
 def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # Python's driver must not begin transactions by itself
+        # One damaged text must not make a whole list unreadable.
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # what was answered outlives a power cut
         cursor.close()
 
     @event.listens_for(engine, "begin")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row
+from sqlalchemy.exc import SQLAlchemyError
 
-from framewake.errors import InputError, about, nearest
+from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.pipeline.jobs import Job, plan_job
 from framewake.service.fields import VideoSettings, check_model, request_of
 from framewake.service.guard import Limits, Rate
@@ -16,6 +19,7 @@ from framewake.service.pictures import check_pixels
 from framewake.service.presence import Presence
 from framewake.service.storage import PICTURE, Storage
 from framewake.service.store import JobStore, NewJob, new_id
+from framewake.service.strays import remove, sweep
 from framewake.service.tables import FINAL
 from framewake.service.worker import LORAS
 from framewake.weights.load import Checkpoint
@@ -57,7 +61,6 @@ class Desk:
                 check_pixels(picture, self.limits.pixels)
         job = new_id("video")
         folder = self.storage.accept(job, picture)
-        is_taken = False
         try:
             path = None if picture is None else str(folder / PICTURE)
             request = request_of(given, self.checkpoint.settings, picture=path)
@@ -70,12 +73,21 @@ class Desk:
                 loras=tuple(f"{LORAS}/{name}" for name in names),
             )
             new = NewJob(job, owner, self.model, stored.to_dict(), plan.shape.width, plan.shape.height, callback)
-            row = self.store.submit(new, most_queued=self.limits.queued)
-            is_taken = True
-            return row
-        finally:
-            if not is_taken:
-                self.storage.drop(job)
+            return self.store.submit(
+                new, most_queued=self.limits.queued, before_end=lambda: self.storage.place(folder, job)
+            )
+        except BaseException:
+            self._take_back(folder, job)
+            raise
+
+    def _take_back(self, folder: Path, job: str) -> None:
+        """Remove what was not handed in after all; where the database cannot say, the sweep will find it."""
+        shutil.rmtree(folder, ignore_errors=True)
+        if self.storage.job(job).exists():
+            with contextlib.suppress(SQLAlchemyError, FramewakeError), self.store.comparing([job]) as known:
+                if not known:
+                    self.storage.hide(job)
+            self.storage.erase(job)
 
     def delete(self, job: str, owner: str | None) -> Row[Any] | None:
         """Cancel a video that has not ended, and return it; forget any other, and return None.
@@ -89,18 +101,12 @@ class Desk:
             if is_waiting:  # otherwise its worker clears what it is just writing
                 self.storage.clear(job)
             return row
-        self.store.remove(job, owner)
-        self.storage.drop(job)
+        remove(self.store, self.storage, job, owner=owner)
         return None
 
     def sweep(self) -> None:
-        """Remove folders that a crash has left without a job."""
-        strays = self.storage.strays()
-        known: set[str] = set()
-        for begin in range(0, len(strays), 500):
-            known |= self.store.known(strays[begin : begin + 500])
-        for job in set(strays) - known:
-            self.storage.drop(job)
+        """What a crash has left is tidied up."""
+        sweep(self.storage, self.store)
 
     def _lora_files(self, given: VideoSettings) -> list[str]:
         """File names with weights, as ``Request.loras`` wants them."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Row, delete, false, insert, not_, or_, select, update
 
 from framewake.lasting import process_space
 from framewake.service.store import JobStore
 from framewake.service.tables import devices, jobs, workers
 
 DEAD_SECONDS = 30  # without a heartbeat
+SET_SECONDS = 5  # a clock that gains or loses so much between two looks was set
 
 
 def worker_name() -> str:
@@ -47,6 +50,8 @@ class Presence:
     def __init__(self, store: JobStore, *, dead_seconds: float = DEAD_SECONDS) -> None:
         self.store = store
         self.dead_seconds = dead_seconds
+        self._offset: float | None = None  # of the database's clock against one that nobody sets
+        self._calm_until = 0.0
 
     def beat(self, worker: str, *, model: str, engine: str) -> None:
         """Say that a worker lives."""
@@ -71,8 +76,13 @@ class Presence:
         alive = [row.id for row in self.alive() if row.model == model]
         with self.store.database.reading() as connection:
             query = select(devices.c.facts).where(devices.c.worker.in_(alive)).order_by(devices.c.worker)
-            facts = connection.execute(query).scalars().first()
-        return None if facts is None else json.loads(facts)
+            told = connection.execute(query).scalars().all()
+        for facts in told:
+            with contextlib.suppress(ValueError, TypeError):  # one damaged row
+                found = json.loads(facts)
+                if isinstance(found, dict):
+                    return found
+        return None
 
     def leave(self, worker: str) -> None:
         """A worker goes in peace."""
@@ -83,15 +93,21 @@ class Presence:
         """Workers that were heard lately."""
         database = self.store.database
         with database.reading() as connection:
-            since = database.now(connection) - self.dead_seconds
-            rows = connection.execute(select(workers).where(workers.c.heartbeat >= since)).all()
+            now = database.now(connection)
+            lately = workers.c.heartbeat.between(now - self.dead_seconds, now + self.dead_seconds)
+            rows = connection.execute(select(workers).where(lately)).all()
         return [row for row in rows if not is_gone(row.id)]
 
     def bury(self) -> int:
         """Give the jobs of dead workers back to the queue. Returns how many."""
         database = self.store.database
         with database.reading() as connection:
-            silent = jobs.c.heartbeat < database.now(connection) - self.dead_seconds
+            now = database.now(connection)
+            silent = or_(
+                jobs.c.heartbeat.is_(None),
+                not_(jobs.c.heartbeat.between(now - self.dead_seconds, now + self.dead_seconds)),
+            )
+            silent = false() if self._was_set(now) else silent
             running = select(jobs.c.worker).where(jobs.c.state == "in_progress")
             named = connection.execute(running).scalars().all()
             overdue = connection.execute(running.where(silent)).first()
@@ -99,3 +115,12 @@ class Presence:
         if not gone and overdue is None:
             return 0
         return self.store.take_over(or_(silent, jobs.c.worker.in_(gone)))
+
+    def _was_set(self, now: float) -> bool:
+        """Whether the clock was set a moment ago: silence says nothing until everybody can have been heard again."""
+        steady = time.monotonic()
+        offset = now - steady
+        if self._offset is not None and abs(offset - self._offset) > SET_SECONDS:
+            self._calm_until = steady + self.dead_seconds
+        self._offset = offset
+        return steady < self._calm_until

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, not_, or_, select, update
 
 from framewake.errors import Cancelled
-from framewake.service.database import Database
+from framewake.service.database import COMPARING, Database
 from framewake.service.refusals import Conflict, NoSuchVideo, TooMany
 from framewake.service.tables import FINAL, deliveries, jobs
 
+LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
 MOST_DEATHS = 10  # workers that may die over one job without saving a step
 DIED = "the worker died again and again over this video; its log says more."
 
@@ -57,32 +59,38 @@ class JobStore:
 
     # --- people
 
-    def submit(self, new: NewJob, *, most_queued: int) -> Row[Any]:
-        """Put a job at the end of the queue.
+    def submit(self, new: NewJob, *, most_queued: int, before_end: Callable[[], None] | None = None) -> Row[Any]:
+        """Put a job at the end of the queue; ``before_end`` is called when all else is done, and may still refuse.
 
         Raises: TooMany when its owner has too many waiting.
         """
-        with self.database.writing() as connection:
-            now = self.database.now(connection)
+        with self.database.writing(lock=COMPARING, is_shared=True) as connection:
             waiting = and_(jobs.c.owner == new.owner, jobs.c.state == "queued")
             count = connection.execute(select(func.count()).where(waiting)).scalar_one()
             if count >= most_queued:
                 raise TooMany(f"{count} videos are waiting already, {most_queued} may: try later.", retry_after=60)
-            values = {
-                "id": new.id,
-                "owner": new.owner,
-                "state": "queued",
-                "model": new.model,
-                "request": json.dumps(new.request),
-                "width": new.width,
-                "height": new.height,
-                "callback": new.callback,
-                **{name: now for name in ("created", "queued", "due")},
-                **{name: 0 for name in ("step", "lease", "deaths")},
-                "steps": new.request["steps"],
-            }
+            values = _first_values(connection, new, self.database.now(connection))
             connection.execute(insert(jobs).values(values))
+            row = _row(connection, new.id, None)
+            if before_end is not None:
+                before_end()
+            return row
+
+    def adopt(self, new: NewJob, *, ended: float | None, before_end: Callable[[], None]) -> Row[Any]:
+        """Enter a job whose files are there already: completed at a time, or, with None, waiting to go on."""
+        with self.database.writing(lock=COMPARING, is_shared=True) as connection:
+            values = _first_values(connection, new, ended or self.database.now(connection))
+            if ended is not None:
+                values |= {"state": "completed", "step": values["steps"], "started": ended, "ended": ended}
+            connection.execute(insert(jobs).values(values))
+            before_end()
             return _row(connection, new.id, None)
+
+    def restore(self, values: Mapping[str, Any], *, before_end: Callable[[], None]) -> None:
+        """Enter a job as another database had it."""
+        with self.database.writing(lock=COMPARING, is_shared=True) as connection:
+            connection.execute(insert(jobs).values(dict(values)))
+            before_end()
 
     def get(self, job: str, owner: str | None = None) -> Row[Any]:
         """One job; ``owner`` None sees everybody's.
@@ -154,27 +162,33 @@ class JobStore:
             row = _row(connection, job, None, is_locked=True)
             if row.state not in ("failed", "cancelled"):
                 raise Conflict(f"the video is {row.state}: only a failed or cancelled one can be tried again.")
-            now = self.database.now(connection)
             cleared = {name: None for name in ("error", "error_code", "worker", "ended", "stage", "seconds_left")}
-            values = {"state": "queued", "queued": now, "due": now, "deaths": 0, **cleared}
+            values = {"state": "queued", "queued": _last_place(connection), "due": 0, "deaths": 0, **cleared}
             connection.execute(update(jobs).where(jobs.c.id == job).values(values))
             return _row(connection, job, None)
 
-    def remove(self, job: str, owner: str | None = None) -> None:
-        """Forget an ended job.
+    def remove(self, job: str, owner: str | None = None, *, before_end: Callable[[], None] | None = None) -> None:
+        """Forget an ended job; ``before_end`` as in ``submit``.
 
         Raises: NotFound, Conflict when it has not ended.
         """
-        with self.database.writing() as connection:
+        with self.database.writing(lock=COMPARING, is_shared=True) as connection:
             row = _row(connection, job, owner, is_locked=True)
             if row.state not in FINAL:
                 raise Conflict(f"the video is {row.state}: cancel it first.")
             connection.execute(delete(jobs).where(jobs.c.id == job))
+            if before_end is not None:
+                before_end()
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these jobs exist."""
-        with self.database.reading() as connection:
-            return set(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(ids))).scalars())
+    @contextlib.contextmanager
+    def comparing(self, ids: Sequence[str]) -> Iterator[set[str]]:
+        """Which of these jobs exist; while this is open, none comes and none goes."""
+        with self.database.writing(lock=COMPARING) as connection:
+            found: set[str] = set()
+            for begin in range(0, len(ids), 500):
+                some = ids[begin : begin + 500]
+                found |= set(connection.execute(select(jobs.c.id).where(jobs.c.id.in_(some))).scalars())
+            yield found
 
     # --- workers
 
@@ -182,26 +196,29 @@ class JobStore:
         """The next job for a worker, if there is one; no other worker gets it."""
         with self.database.writing() as connection:
             now = self.database.now(connection)
+            # A due time that is further away than any pause was set by a clock that has been put right since.
+            waits = and_(jobs.c.due > now, jobs.c.due <= now + LONGEST_PAUSE)
             query = (
-                select(jobs.c.id, jobs.c.lease)
-                .where(jobs.c.state == "queued", jobs.c.model == model, jobs.c.due <= now)
+                select(jobs.c.number)
+                .where(jobs.c.state == "queued", jobs.c.model == model, or_(jobs.c.due.is_(None), not_(waits)))
                 .order_by(jobs.c.queued, jobs.c.number)
                 .limit(1)
                 .with_for_update(skip_locked=True)
             )
-            found = connection.execute(query).first()
+            found = connection.execute(query).scalar()
             if found is None:
                 return None
-            lease = Lease(found.id, worker, found.lease + 1)
             values = {
                 "state": "in_progress",
                 "worker": worker,
-                "lease": lease.number,
+                "lease": func.coalesce(jobs.c.lease, 0)
+                + 1,  # by the database, which makes a number of what was damaged too
                 "heartbeat": now,
                 "started": func.coalesce(jobs.c.started, now),
             }
-            connection.execute(update(jobs).where(jobs.c.id == found.id).values(values))
-            return lease, _row(connection, found.id, None)
+            connection.execute(update(jobs).where(jobs.c.number == found).values(values))
+            row = connection.execute(select(jobs).where(jobs.c.number == found)).one()
+            return Lease(row.id, worker, row.lease), row
 
     def report(self, lease: Lease, values: Mapping[str, Any]) -> None:
         """Progress of a job; also a sign of life.
@@ -212,14 +229,17 @@ class JobStore:
             now = self.database.now(connection)
             _held(connection, lease, {"heartbeat": now, **values})
 
-    def release(self, lease: Lease, *, seconds: float = 0) -> None:
-        """Give a job back unfinished: it keeps its place, and waits ``seconds`` at least.
+    def release(self, lease: Lease, *, seconds: float = 0, deaths: int | None = None) -> None:
+        """Give a job back unfinished: it keeps its place, and waits ``seconds`` at least, ``LONGEST_PAUSE`` at most.
+
+        ``deaths`` is written down where the attempt counts as one.
 
         Raises: LeaseLost.
         """
         with self.database.writing() as connection:
-            due = self.database.now(connection) + seconds
-            _held(connection, lease, {"state": "queued", "worker": None, "due": due, "seconds_left": None})
+            due = self.database.now(connection) + min(seconds, LONGEST_PAUSE) if seconds > 0 else 0
+            counted = {} if deaths is None else {"deaths": deaths}
+            _held(connection, lease, {"state": "queued", "worker": None, "due": due, "seconds_left": None, **counted})
 
     def end(
         self, lease: Lease, state: Literal["completed", "failed"], *, code: str | None = None, error: str | None = None
@@ -231,7 +251,8 @@ class JobStore:
         with self.database.writing() as connection:
             _held(connection, lease, {})
             row = _row(connection, lease.job, None, is_locked=True)
-            self._end(connection, row, state, {"error_code": code, "error": error})
+            told = None if error is None else error.replace("\0", " ")  # PostgreSQL has no text with a zero byte
+            self._end(connection, row, state, {"error_code": code, "error": told})
 
     def take_over(self, condition: Any) -> int:
         """Put back the running jobs of dead workers; those that killed too many fail. Returns how many."""
@@ -239,17 +260,22 @@ class JobStore:
             query = select(jobs).where(jobs.c.state == "in_progress", condition).with_for_update(skip_locked=True)
             rows = connection.execute(query).all()
             for row in rows:
-                if row.deaths + 1 >= MOST_DEATHS:
+                if isinstance(row.deaths, int) and row.deaths + 1 >= MOST_DEATHS:
                     self._end(connection, row, "failed", {"error_code": "worker_died", "error": DIED})
                     continue
-                values = {"state": "queued", "worker": None, "deaths": row.deaths + 1, "seconds_left": None}
-                connection.execute(update(jobs).where(jobs.c.id == row.id).values(values))
+                values = {
+                    "state": "queued",
+                    "worker": None,
+                    "deaths": func.coalesce(jobs.c.deaths, 0) + 1,
+                    "seconds_left": None,
+                }
+                connection.execute(update(jobs).where(jobs.c.number == row.number).values(values))
         return len(rows)
 
     def _end(self, connection: Connection, row: Row[Any], state: str, values: Mapping[str, Any]) -> None:
         now = self.database.now(connection)
         done = {"state": state, "ended": now, "seconds_left": None, "worker": None, **values}
-        connection.execute(update(jobs).where(jobs.c.id == row.id).values(done))
+        connection.execute(update(jobs).where(jobs.c.number == row.number).values(done))
         if row.callback is None:
             return
         event = new_id("evt")
@@ -268,6 +294,31 @@ def _row(connection: Connection, job: str, owner: str | None, *, is_locked: bool
     if found is None:
         raise NoSuchVideo
     return found
+
+
+def _first_values(connection: Connection, new: NewJob, created: float) -> dict[str, Any]:
+    """The record of a job at the end of the queue."""
+    return {
+        "id": new.id,
+        "owner": new.owner,
+        "state": "queued",
+        "model": new.model,
+        "request": json.dumps(new.request),
+        "width": new.width,
+        "height": new.height,
+        "callback": new.callback,
+        "created": created,
+        "queued": _last_place(connection),
+        **{name: 0 for name in ("due", "step", "lease", "deaths")},
+        "steps": new.request["steps"],
+    }
+
+
+def _last_place(connection: Connection) -> Any:
+    """The place behind everything that waits or may come back to wait."""
+    # What was damaged into a text, or into a number that cannot grow, is left out.
+    counted = and_(jobs.c.state.in_(("queued", "in_progress")), jobs.c.queued < 1e15)
+    return (connection.execute(select(func.max(jobs.c.queued)).where(counted)).scalar() or 0) + 1
 
 
 def _position(connection: Connection, row: Row[Any]) -> int | None:

@@ -10,6 +10,15 @@ FINAL = ("completed", "failed", "cancelled")
 
 metadata = MetaData()
 
+# One row: which version of these tables this is, and the id that the data folder carries too.
+identity = Table(
+    "framewake",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("folder", String(48)),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -23,7 +32,10 @@ jobs = Table(
     Column("height", Integer, nullable=False),
     Column("callback", Text),
     Column("created", Double, nullable=False),
+    # The place in the queue: a number that only grows, so that no clock has a say. In databases of older versions it
+    # began as a time, and goes on from there.
     Column("queued", Double, nullable=False),
+    # 0, or when a job that was paused may be tried again.
     Column("due", Double, nullable=False),
     Column("started", Double),
     Column("ended", Double),

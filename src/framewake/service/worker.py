@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from framewake.errors import DiskFullError, InputError
+from framewake.errors import DiskFullError, FramewakeError, InputError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile, Written
@@ -27,12 +27,14 @@ from framewake.pipeline.latents import SavedLatents, latents_path, load_latents,
 from framewake.pipeline.origin import other_settings
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, from_dict
+from framewake.service.binding import is_bound
+from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import device_facts
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.refusals import NotFound, public_error
 from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL, Storage
-from framewake.service.store import JobStore, Lease, LeaseLost
+from framewake.service.store import MOST_DEATHS, JobStore, Lease, LeaseLost
 
 log = logging.getLogger("framewake.worker")
 
@@ -46,6 +48,10 @@ LORAS = "loras"  # a link in a job's folder, so that no path of the server gets 
 
 # Not what is wrong with a job: somebody wants this process to end.
 ENDS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+class FolderMissing(FramewakeError):
+    """A job's folder is not where it should be."""
 
 
 class Stopped(Exception):
@@ -106,12 +112,16 @@ class Worker:
         """Ask the database until it answers: it may be starting, locked for long, or on a full disk.
 
         A worker that is asked to end asks once more and then goes, with None: its job is taken over.
+
+        Raises: DatabaseBroken where that would not help.
         """
         while True:
             is_last = self.stop.is_set()
             try:
                 return action()
             except SQLAlchemyError as error:
+                if is_broken(error):
+                    raise DatabaseBroken(f"the database cannot be used any more ({reason(error)}).") from error
                 self._warn_of(error)
             if is_last:
                 return None
@@ -130,6 +140,10 @@ class Worker:
             self._tidy(lease)
         except Stopped:
             self._give_back(lease)
+        except DatabaseBroken:
+            raise
+        except FolderMissing as error:
+            self._wait_for_folder(lease, job, error)
         # One job's data may raise anything, also a panic in Rust, which is no Exception: it is that job's failure.
         except BaseException as error:
             if isinstance(error, ENDS):
@@ -146,6 +160,9 @@ class Worker:
 
     def _make(self, lease: Lease, job: Row[Any]) -> None:
         folder = self.storage.job(lease.job)
+        if not folder.is_dir():
+            raise FolderMissing("the files of this video are not in the data folder.")
+        os.umask(0o077)  # pictures and clips are nobody else's business
         os.chdir(folder)  # every path in requests, clips and errors is relative to it
         clear_abandoned(Path())
         if self.settings.loras is not None and not Path(LORAS).is_symlink():
@@ -156,7 +173,7 @@ class Worker:
             self._report(lease, {"step": step})
             with contextlib.closing(events):
                 self._follow(events, lease)
-        if not Path(THUMBNAIL).is_file():
+        if not Path(THUMBNAIL).is_file() or not Path(THUMBNAIL).stat().st_size:
             write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
 
@@ -264,6 +281,18 @@ class Worker:
         with contextlib.suppress(LeaseLost):
             self._insist(lambda: self.store.release(lease, seconds=self.settings.pause_seconds))
 
+    def _wait_for_folder(self, lease: Lease, job: Row[Any], error: FramewakeError) -> None:
+        """Another worker may have the folder, or a disk come back: only after a while the job fails."""
+        deaths = job.deaths if isinstance(job.deaths, int) else 0
+        if self._insist(lambda: is_bound(self.storage, self.store.database)):
+            deaths += 1
+        if deaths >= MOST_DEATHS:
+            self._fail(lease, error)
+            return
+        log.error("%s: its folder is not in %s; waiting for it", lease.job, self.storage.folder)
+        with contextlib.suppress(LeaseLost):
+            self._insist(lambda: self.store.release(lease, seconds=self.settings.pause_seconds, deaths=deaths))
+
     def _fail(self, lease: Lease, error: BaseException) -> None:
         log.error("%s: failed", lease.job, exc_info=error)
         code, message = public_error(error)
@@ -282,8 +311,8 @@ class Worker:
             if row is not None and row.state == "cancelled":
                 with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
                     self.storage.clear(lease.job)
-        except NotFound:
-            self.storage.drop(lease.job)
+        except NotFound:  # removed: its folder was taken away, but what was being written may have kept it
+            self.storage.erase(lease.job)
 
     # --- signs of life
 
@@ -315,4 +344,4 @@ class Worker:
         """Say now and then that the database does not answer."""
         if time.monotonic() - self._warned > WARN_SECONDS:
             self._warned = time.monotonic()
-            log.warning("the database does not answer; work goes on: %s", getattr(error, "orig", error))
+            log.warning("the database does not answer; work goes on: %s", reason(error))

@@ -1,0 +1,232 @@
+"""A copy of a database and its folder that fit each other, made while both are in use, and brought back.
+
+A backup is a data folder of its own, with an SQLite database whatever the original has. Bringing it back adds what is
+missing: no record and no file that is there is replaced or removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from framewake.errors import DiskFullError, InputError, UnwritableError
+from framewake.lasting import NO_ROOM, publish, removed_at_end, temporary_path
+from framewake.service import binding
+from framewake.service.binding import Place, bind, bind_anew, is_bound
+from framewake.service.database import FILE, Database, default_url
+from framewake.service.storage import Storage, is_id
+from framewake.service.store import JobStore
+from framewake.service.tables import FINAL, deliveries, jobs
+
+SECRET = "webhook-secret"
+
+
+class Restored(NamedTuple):
+    """How many videos came back, and how many were there already."""
+
+    added: int
+    kept: int
+
+
+def back_up(place: Place, target: Path) -> int:
+    """Copy all videos with their records into a new folder, which appears when it is complete. Returns how many.
+
+    Raises: InputError for a folder that is not empty, UnwritableError, DiskFullError.
+    """
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty: name a new folder for the backup.")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file: name a new folder for the backup.")
+    with _told(target), removed_at_end(temporary_path(target)) as part:
+        part.mkdir(mode=0o700)
+        count = _copy(place, part)
+        publish(part, target)
+    return count
+
+
+def _copy(place: Place, part: Path) -> int:
+    rows, messages = _snapshot(place.database)
+    copy = Storage(part)
+    database = Database(default_url(part))
+    try:
+        bind(copy, database)
+        with database.writing() as connection:
+            if rows:
+                connection.execute(insert(jobs), [row._asdict() for row in rows])
+            if messages:
+                connection.execute(insert(deliveries), [row._asdict() for row in messages])
+        gone = []
+        for row in rows:
+            with contextlib.suppress(InputError):  # a damaged id has no folder
+                source = place.storage.job(row.id)
+                had_files = source.is_dir()
+                _copy_files(source, copy.job(row.id))
+                if had_files and not source.is_dir():  # removed meanwhile
+                    shutil.rmtree(copy.job(row.id), ignore_errors=True)
+                    gone.append(row.number)
+        with database.writing() as connection:
+            for number in gone:
+                connection.execute(delete(jobs).where(jobs.c.number == number))
+    finally:
+        database.close()
+    for job in place.storage.aside_ids():
+        _copy_files(place.storage.stray(job), copy.accept_aside(job))
+    _copy_secret(place.storage.folder, part)
+    return len(rows) - len(gone)
+
+
+def _snapshot(database: Database) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    """All jobs, and what is still to be told of those that have ended.
+
+    Files are copied after this: a picture lies there before its job is recorded, a clip before it is called complete.
+    """
+    with database.writing() as connection:
+        rows = connection.execute(select(jobs).order_by(jobs.c.number)).all()
+        messages = connection.execute(select(deliveries).order_by(deliveries.c.number)).all()
+    ended = {row.id for row in rows if row.state in FINAL}
+    return rows, [message for message in messages if _meant(message) in ended]
+
+
+def _meant(message: Row[Any]) -> str | None:
+    """The job of a webhook's message."""
+    try:
+        return json.loads(message.body)["data"]["id"]
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if is_id(path.name)) if folder.is_dir() else []
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy what is in a job's folder; files that vanish meanwhile were temporary, or are gone with their job."""
+    try:
+        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return
+    target.mkdir(mode=0o700, exist_ok=True)
+    for entry in entries:
+        copied = target / entry.name
+        with contextlib.suppress(FileNotFoundError):
+            if entry.is_symlink():
+                copied.symlink_to(os.readlink(entry.path))
+            elif entry.is_file() and not entry.name.endswith(".part"):
+                shutil.copy2(entry.path, copied)
+                copied.chmod(0o600)
+
+
+def _copy_secret(source: Path, target: Path) -> None:
+    if (source / SECRET).is_file() and not (target / SECRET).exists():
+        shutil.copy2(source / SECRET, target / SECRET)
+        (target / SECRET).chmod(0o600)
+
+
+def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
+    """Bring back from a backup what a data folder and its database do not have.
+
+    Raises: InputError for something that is no backup, or a database that belongs to another folder.
+    """
+    if not (backup / FILE).is_file() or not (backup / "jobs").is_dir():
+        raise InputError(f"{backup} is no backup: name a folder that `framewake backup` made.")
+    if backup.resolve() == folder.resolve():
+        raise InputError(f"{backup} is the data folder itself: name another folder with --data.")
+    storage = Storage(folder)
+    database = Database(url or default_url(storage.folder))
+    place = Place(storage, database)
+    try:
+        with _told(folder):
+            rows, messages = _read(backup)
+            _bind(place)
+            added = {row.id for row in rows if _bring_back(row, backup, place)}
+            with database.writing() as connection:
+                known = set(connection.execute(select(deliveries.c.id)).scalars())
+                for message in messages:
+                    if message.id not in known and _meant(message) in added:
+                        values = {name: value for name, value in message._asdict().items() if name != "number"}
+                        connection.execute(insert(deliveries).values(values))
+            for job in _names(backup / "strays"):
+                if not (storage.job(job).exists() or storage.stray(job).exists()):
+                    _copy_files(backup / "strays" / job, storage.accept_aside(job))
+            _copy_secret(backup, storage.folder)
+    finally:
+        database.close()
+    return Restored(len(added), len(rows) - len(added))
+
+
+def _read(backup: Path) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+    """What a backup records, from a copy: it may lie where nothing can be written, or be of an older version."""
+    with tempfile.TemporaryDirectory(prefix="framewake-") as scratch:
+        for name in (FILE, f"{FILE}-wal"):
+            if (backup / name).is_file():
+                shutil.copy(backup / name, scratch)
+        database = Database(default_url(Path(scratch)))
+        try:
+            return _snapshot(database)
+        finally:
+            database.close()
+
+
+def _bind(place: Place) -> None:
+    """A database that knows no video is the one that is to be filled; any other must be the folder's own."""
+    with place.database.reading() as connection:
+        is_empty = connection.execute(select(func.count()).select_from(jobs)).scalar_one() == 0
+    if is_empty and not ((place.storage.folder / binding.FILE).exists() and is_bound(*place)):
+        bind_anew(*place)
+    else:
+        bind(*place)
+
+
+def _bring_back(row: Row[Any], backup: Path, place: Place) -> bool:
+    """One job with its files, unless it is there; files that are there already are newer, and stay."""
+    store, storage = JobStore(place.database), place.storage
+    with store.comparing([row.id]) as known:
+        if known:
+            return False
+    values = {name: value for name, value in row._asdict().items() if name != "number"}
+    if row.state == "in_progress":
+        values |= {"state": "queued", "worker": None, "heartbeat": None, "seconds_left": None}
+    hidden = None
+    if not storage.job(row.id).exists() and not storage.stray(row.id).exists():
+        hidden = storage.accept(row.id, None)
+        _copy_files(backup / "jobs" / row.id, hidden)
+
+    def place_files() -> None:
+        if hidden is not None:
+            storage.place(hidden, row.id)
+        elif not storage.job(row.id).exists():
+            storage.take_in(row.id)
+
+    try:
+        store.restore(values, before_end=place_files)
+    except IntegrityError:  # another program was first
+        return False
+    finally:
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
+    return True
+
+
+@contextlib.contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """What the system says while files are copied, for a person."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            free = shutil.disk_usage(target.parent).free
+            raise DiskFullError(
+                f"there is no room for {target} ({free // 2**20} MiB are free): make some, and begin again.",
+                bytes_needed=0,
+                bytes_free=free,
+            ) from error
+        raise UnwritableError(f"{target} cannot be written ({error.strerror}): name another folder.") from error
