@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from toy_checkpoint import write_toy
 from toy_layouts import MODEL, our_tensors, save_comfy, text_to_video, write_tencent, write_wide_toy
 
 from framewake.errors import CheckpointError, InputError, ResourceError
@@ -203,3 +204,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused_first(source, tmp_path):
     with pytest.raises(CheckpointError, match="missing"):
         written(tree, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_what_no_shape_tells_is_written_into_tencents_layout(tmp_path):
+    """Rotary channels other than the published rule's were lost, and clips were others."""
+    source = open_checkpoint(write_toy(tmp_path / "a"))
+    assert source.dit.rope_dims == (4, 6, 6)
+    list(convert(source, tmp_path / "b", shapes=shapes(source), layout="tencent"))
+    assert open_checkpoint(tmp_path / "b").dit == source.dit

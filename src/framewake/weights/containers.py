@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from framewake.errors import CheckpointError
 from framewake.formats import Format, Handling
+from framewake.weights.gguf_blocks import READ
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 1 << 20
@@ -43,6 +44,17 @@ def _like(pattern: bytes) -> Callable[[bytes], bool]:
 def _is_safetensors(head: bytes) -> bool:
     """Eight bytes that give the length of a header of at most some hundred megabytes, and the header's brace."""
     return head[8:9] == b"{" and head[5:8] == bytes(3)
+
+
+def _is_mindspore(head: bytes) -> bool:
+    """A message of one tensor: its length, then a name and its length."""
+    found = re.match(rb"\n[\x80-\xff]{0,9}[\x01-\x7f]\n([\x80-\xff]?)([\x01-\x7f])", head)
+    if found is None:
+        return False
+    low, high = found[1], found[2][0]
+    length = low[0] - 128 + (high << 7) if low else high
+    name, following = head[found.end() :][:length], head[found.end() :][length : length + 1]
+    return name.isascii() and name.decode("ascii").isprintable() and following in (b"\x12", b"\x1a")
 
 
 def _is_zeros(head: bytes) -> bool:
@@ -81,6 +93,21 @@ CONTAINERS: tuple[Container, ...] = (
         "read",
         "Without torch, and nothing in it is run.",
         lambda head: head.startswith(b"PK\x03\x04") and _first_member(head).endswith("data.pkl"),
+    ),
+    Container(
+        "gguf",
+        "GGUF",
+        "converted",
+        "Transformers as ComfyUI-GGUF writes them, text encoders and vision towers as llama.cpp does, in "
+        f"{', '.join(READ)}; blocks become numbers a few rows at a time, in memory and streamed.",
+        _at(0, b"GGUF"),
+    ),
+    Container(
+        "mindspore",
+        "MindSpore's .ckpt",
+        "read",
+        "As data, without MindSpore; names of its own layers (gamma, embedding_table) are known. Not encrypted ones.",
+        _is_mindspore,
     ),
     Container(
         "old torch",
@@ -180,7 +207,7 @@ EMPTY = Format("an empty file", "refused", "Download or copy it again; the disk 
 UNKNOWN = Format(
     "anything else",
     "refused",
-    "Told with its first bytes. Read are safetensors, .pt files of torch 1.6 or newer, and their indexes.",
+    "Told with its first bytes. Read are safetensors, .pt files of torch 1.6 or newer, GGUF, and MindSpore's .ckpt.",
 )
 _KINDS = {container.key: container for container in CONTAINERS}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.errors import CheckpointError, InputError, ResourceError, nearest
-from framewake.weights import diffusers, names
+from framewake.weights import diffusers, inferred, names
 from framewake.weights.export import FILES, write_descriptions
 from framewake.weights.layouts import COMPONENTS, Component
 from framewake.weights.load import Checkpoint
@@ -146,7 +146,7 @@ def _describe(checkpoint: Checkpoint, component: Component, folder: Path, layout
         shutil.copyfile(known, folder / "config.json")
         return
     if component == "dit":
-        if layout == "tencent":
+        if layout == "tencent" and _tells_itself(checkpoint):
             return
         content = diffusers.dit_content(checkpoint.dit)
     elif component == "vae":
@@ -157,6 +157,16 @@ def _describe(checkpoint: Checkpoint, component: Component, folder: Path, layout
     else:
         content = diffusers.clip_text_content(checkpoint.clip_text)
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _tells_itself(checkpoint: Checkpoint) -> bool:
+    """Whether the shapes of a transformer say all of it, as those of the published ones do."""
+    tensors = checkpoint.tensors("dit")
+    shapes = {name: tensors.shape(name) for name in tensors.names()}
+    try:
+        return inferred.dit_config(shapes, checkpoint.dit.condition) == checkpoint.dit
+    except CheckpointError:
+        return False
 
 
 def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:

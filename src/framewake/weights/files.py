@@ -20,6 +20,8 @@ from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.containers import expect, unfinished_downloads
 from framewake.weights.direct import CAN_READ, DirectFile
+from framewake.weights.gguf_file import GgufFile
+from framewake.weights.mindspore_file import MindsporeFile
 from framewake.weights.narrow import STORED, fill
 from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
 from framewake.weights.torch_file import TorchFile
@@ -261,7 +263,12 @@ def open_file(path: Path) -> Tensors:
 
 
 # By the keys of ``containers.py``.
-READERS: dict[str, Callable[[Path], Tensors]] = {"safetensors": TensorFile, "torch": TorchFile}
+READERS: dict[str, Callable[[Path], Tensors]] = {
+    "safetensors": TensorFile,
+    "torch": TorchFile,
+    "gguf": GgufFile,
+    "mindspore": MindsporeFile,
+}
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

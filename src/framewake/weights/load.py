@@ -134,16 +134,20 @@ class Checkpoint:
     def _config(self, component: Component, parse: Callable[[dict[str, Any]], Any], infer: Callable[..., Any]) -> Any:
         """A part's configuration from its ``config.json``, from its tensors where there is none."""
         path = self.layout.configs[component]
+        is_described = path.is_file() or self.layout.needs_config(component)
+        shapes = {} if is_described and component not in self.layout.singles else self._shapes(component)
         try:
-            if path.is_file() or self.layout.needs_config(component):
+            if is_described:
                 _folder(path.parent)
-                return parse(read_json(path))
-            path = self.layout.weights[component][0]
-            found = infer(self._shapes(component))
-            self.has_vision = self.has_vision and (component != "llava" or inferred.has_vision(self._shapes(component)))
-            return found
+                found = parse(read_json(path))
+            else:
+                path = self.layout.weights[component][0]
+                found = infer(shapes)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+        if component == "llava" and shapes:  # what a folder says of its own tower holds for no other file
+            self.has_vision = self.has_vision and inferred.has_vision(shapes)
+        return found
 
     def _llava_config(self, content: dict[str, Any]) -> LlavaConfig:
         if content.get("model_type") == "llama":

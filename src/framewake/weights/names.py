@@ -180,6 +180,40 @@ _LLAVA_PREFIXES = (
 )
 
 
+# llama.cpp's names of a language model, and of a vision tower with its projector.
+_LLAMA_CPP = (
+    (r"^token_embd\.", "language_model.model.embed_tokens."),
+    (r"^output_norm\.", "language_model.model.norm."),
+    (r"^output\.", "language_model.lm_head."),
+    (r"^blk\.(\d+)\.attn_(q|k|v)\.", r"language_model.model.layers.\1.self_attn.\2_proj."),
+    (r"^blk\.(\d+)\.attn_output\.", r"language_model.model.layers.\1.self_attn.o_proj."),
+    (r"^blk\.(\d+)\.attn_norm\.", r"language_model.model.layers.\1.input_layernorm."),
+    (r"^blk\.(\d+)\.ffn_norm\.", r"language_model.model.layers.\1.post_attention_layernorm."),
+    (r"^blk\.(\d+)\.ffn_(gate|up|down)\.", r"language_model.model.layers.\1.mlp.\2_proj."),
+    (r"^mm\.0\.", "multi_modal_projector.linear_1."),
+    (r"^mm\.2\.", "multi_modal_projector.linear_2."),
+    (r"^v\.class_embd$", "vision_model.embeddings.class_embedding"),
+    (r"^v\.patch_embd\.", "vision_model.embeddings.patch_embedding."),
+    (r"^v\.position_embd\.", "vision_model.embeddings.position_embedding."),
+    (r"^v\.pre_ln\.", "vision_model.pre_layrnorm."),
+    (r"^v\.post_ln\.", "vision_model.post_layernorm."),
+    (r"^v\.blk\.(\d+)\.attn_(q|k|v)\.", r"vision_model.encoder.layers.\1.self_attn.\2_proj."),
+    (r"^v\.blk\.(\d+)\.attn_out\.", r"vision_model.encoder.layers.\1.self_attn.out_proj."),
+    (r"^v\.blk\.(\d+)\.ln(1|2)\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
+    (r"^v\.blk\.(\d+)\.ffn_up\.", r"vision_model.encoder.layers.\1.mlp.fc1."),
+    (r"^v\.blk\.(\d+)\.ffn_down\.", r"vision_model.encoder.layers.\1.mlp.fc2."),
+)
+
+
+def from_llama_cpp(name: str) -> str:
+    """A name of llama.cpp as a published one; any other stays."""
+    for pattern, published in _LLAMA_CPP:
+        name, count = re.subn(pattern, published, name)
+        if count:
+            break
+    return name
+
+
 def llava(names: Iterable[str]) -> list[Rule]:
     """The table of a LLaVA file in any of its three styles, recognised name by name."""
     return [Rule(_published_llava(name), (name,)) for name in names]

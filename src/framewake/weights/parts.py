@@ -12,8 +12,9 @@ import numpy as np
 from framewake.errors import CheckpointError
 from framewake.weights.containers import expect
 from framewake.weights.files import MAP, READERS, open_file, open_tensors
-from framewake.weights.layouts import Component
-from framewake.weights.names import unwrapped
+from framewake.weights.gguf_file import GgufFile
+from framewake.weights.layouts import WORDS, Component
+from framewake.weights.names import from_llama_cpp, unwrapped
 from framewake.weights.scales import read_map, with_scales
 from framewake.weights.storage import Tensors
 from framewake.weights.torch_file import TorchFile
@@ -32,6 +33,14 @@ _PREFIXES = {
     "llava": (),
     "clip_text": (),
 }
+_IS_LANGUAGE = re.compile(r"(model\.)?language_model\.|(model\.)?(embed_tokens|layers|norm)\.|lm_head\.")
+# What GGUF files say of themselves, by the part that they are; "pig" and nothing stand for any.
+_ARCHITECTURES: dict[Component, tuple[str, ...]] = {"dit": ("hyvid",), "llava": ("llama", "clip")}
+_FLAGS = {"dit": ("dit",), "llava": ("llava", "llava-vision")}
+_FOREIGN = (
+    "flux", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos", "ltxv", "wan", "lumina2", "qwen_image",
+    "t5", "t5encoder", "qwen2", "qwen2vl", "gemma2", "gemma3",
+)  # fmt: skip
 # MindSpore's own layers call these otherwise.
 _MINDSPORE = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"), (r"\.embedding_table$", ".weight"))
 
@@ -41,7 +50,10 @@ def open_part(component: Component, paths: Iterable[Path], *, scales: Path | Non
 
     Raises: CheckpointError for a file that is missing, damaged, of another kind, or lacks its scales.
     """
-    return joined([_opened(component, path, scales) for path in paths])
+    files = [_opened(component, path, scales) for path in paths]
+    if component == "llava" and len(files) > 1:  # a whole LLaVA may lend its vision tower
+        files[1:] = [renamed(f, {n: n for n in f.names() if not _IS_LANGUAGE.match(n)}) for f in files[1:]]
+    return joined(files)
 
 
 def _opened(component: Component, path: Path, scales: Path | None) -> Tensors:
@@ -49,11 +61,41 @@ def _opened(component: Component, path: Path, scales: Path | None) -> Tensors:
         raise CheckpointError(f"{path} is missing; download the checkpoint in full (framewake checkpoints download).")
     file = open_tensors(path)
     _check_no_map(file)
+    if isinstance(file, GgufFile):
+        file = _from_gguf(component, file)
     prefix = _prefix(component, file.names())
     file = renamed(file, _plain_names(file, prefix))
     place = scales if scales is not None else _map_beside(file.path)
     outside = {} if place is None else read_map(_numbers(place), prefix, file.names())
     return with_scales(file, outside, place)
+
+
+def _from_gguf(component: Component, file: GgufFile) -> Tensors:
+    """A GGUF file's tensors under published names, where it is of the right kind.
+
+    Raises: CheckpointError that names the part that it is, or the model.
+    """
+    said = file.architecture
+    part = next((name for name, kinds in _ARCHITECTURES.items() if said in kinds), None)
+    if part is not None and part != component:
+        flags = " or ".join(f"--part {name}=FILE" for name in _FLAGS[part])
+        raise CheckpointError(
+            f"{file.path} says that it is a {said!r} model, no {WORDS[component]}: name it with {flags}."
+        )
+    if part is None and (component not in _ARCHITECTURES or said in _FOREIGN):
+        raise CheckpointError(
+            f"{file.path} says that it is a {said!r} model; in GGUF, transformers (hyvid) and text encoders (llama) of "
+            "HunyuanVideo are read. Take the .safetensors file of this part."
+        )
+    names = {from_llama_cpp(name): name for name in file.names()}
+    # Older converters had the two layers of an MLP the wrong way round, which their sizes show.
+    for first in [name for name in names if re.search(r"^vision_model.*\.mlp\.fc1\.weight$", name)]:
+        shape = file.shape(names[first])
+        if len(shape) == 2 and shape[0] < shape[1]:
+            for kind in ("weight", "bias"):
+                one, two = (first.replace("fc1.weight", f"fc{number}.{kind}") for number in (1, 2))
+                names[one], names[two] = names[two], names[one]
+    return renamed(file, names)
 
 
 def _prefix(component: Component, names: Iterable[str]) -> str:

@@ -13,11 +13,13 @@ import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.weights.files import open_tensors, weight_files
+from framewake.weights.gguf_blocks import bytes_of
 from framewake.weights.layouts import COMPONENTS, Component
 from framewake.weights.load import Checkpoint
 from framewake.weights.mapped import Shapes
+from framewake.weights.mindspore_file import MindsporeFile
 from framewake.weights.pieces import CHUNK_BYTES, FLOATS
-from framewake.weights.storage import STORAGE, Tensors, widen
+from framewake.weights.storage import Tensors, widen
 from framewake.weights.torch_file import TorchFile
 
 
@@ -52,7 +54,7 @@ def verify(checkpoint: Checkpoint, shapes: Mapping[Component, Shapes], *, is_ful
             tensors = checkpoint.check(component, shapes[component]).file
             stored = {name: tensors.stored(name) for name in tensors.names()}
             kinds = dict(Counter(stored.values()))
-            size = sum(math.prod(tensors.shape(name)) * STORAGE[kind].itemsize for name, kind in stored.items())
+            size = sum(bytes_of(kind, math.prod(tensors.shape(name))) for name, kind in stored.items())
             hashes = {}
             if is_full:
                 hashes = {file.name: sha256(file) for file in files}
@@ -80,7 +82,7 @@ def sha256(path: Path) -> str:
 def _read_all(tensors: Tensors, files: tuple[Path, ...]) -> None:
     for path in files:
         file = open_tensors(path)
-        if isinstance(file, TorchFile):
+        if isinstance(file, TorchFile | MindsporeFile):
             file.check_sums()
     broken = [name for name in tensors.names() if tensors.dtype(name) in FLOATS and not _is_finite(tensors, name)]
     if broken:
