@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
+from framewake.weights.names import unwrapped
+
 Format = Literal["official", "kohya", "diffusers", "comfyui"]
 FORMATS: tuple[Format, ...] = ("official", "kohya", "diffusers", "comfyui")
 
@@ -40,11 +42,8 @@ _PARTS = tuple((re.compile(rf"(?P<body>.+?)(?:{ending})"), part) for ending, par
 
 OFFICIAL = "Hunyuan_video_I2V_lora_"
 _UNDERSCORED = (OFFICIAL, "lora_unet_", "lora_transformer_", "lycoris_")
-_DOTTED = re.compile(r"(?:(?:base_model|model|diffusion_model|transformer|unet|dit|pipe)\.)+")
-# What torch.compile, DDP, FSDP, recomputation and PEFT put around modules, anywhere in a name.
-_WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)(?:\.|$)"
-)
+_DOTTED = re.compile(r"^(?:(?:base_model|model|diffusion_model|transformer|unet|dit|pipe)\.)+")
+# What training wrappers put into underscored names; of dotted ones, ``unwrapped`` takes it out.
 _WRAPPED = re.compile(r"_orig_mod_|_fsdp_wrapped_module_|_checkpoint_wrapped_module_")
 
 # Tensors that no method here has, for a message that says what they are.
@@ -96,8 +95,8 @@ def take_apart(text: str) -> Key | None:
             return Key(text, name, part, True, prefix == OFFICIAL, adapter)
     before = ""
     while before != body:  # wrappers and prefixes may stand in any order
-        before, body = body, _WRAPPERS.sub("", body).rstrip(".")
-        body = _DOTTED.sub("", body, count=1) if _DOTTED.match(body) else body
+        before, body = body, _DOTTED.sub("", unwrapped(body), count=1)
+    body = body.removesuffix(".base_layer")  # PEFT's place for a layer that it has adapted
     return Key(text, body, part, "." not in body and re.search(r"_\d+_", body) is not None, False, adapter)
 
 

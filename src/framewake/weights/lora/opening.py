@@ -8,14 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from framewake.errors import CheckpointError, nearest
-from framewake.weights.containers import expect
 from framewake.weights.files import TensorFile, open_file
+from framewake.weights.scales import with_own_scales
 from framewake.weights.storage import Tensors
-from framewake.weights.torch_file import TorchFile
-from framewake.weights.views import Scaled, is_about_scales
 
 SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
-_READ = ("safetensors", "torch", "mindspore")
 _ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # What PEFT and diffusers call the file in the folders that they write.
 _STEMS = ("adapter_model", "pytorch_lora_weights")
@@ -27,8 +24,7 @@ class LoraFile:
     def __init__(self, file: Tensors) -> None:
         self.path = file.path
         self.metadata: dict[str, str] = file.metadata if isinstance(file, TensorFile) else {}
-        is_scaled = any(is_about_scales(name) for name in file.names())
-        self._file: Tensors = Scaled(file) if is_scaled else file
+        self._file = with_own_scales(file)
 
     def names(self) -> tuple[str, ...]:
         """Every key."""
@@ -67,10 +63,7 @@ def lora_file(path: str | os.PathLike[str]) -> LoraFile:
             f"{path}: there is no such LoRA file. Check the path, and a weight, which is a number as in FILE:0.8."
             f"{nearest(f'demo/{path.stem}', shipped) if path.parent == SHIPPED else ''}"
         )
-    kind = expect(path, _READ).key
-    if kind == "safetensors":
-        return LoraFile(TensorFile(path))
-    return LoraFile(TorchFile(path) if kind == "torch" else open_file(path))
+    return LoraFile(open_file(path))
 
 
 def is_shipped(path: str | os.PathLike[str]) -> bool:
