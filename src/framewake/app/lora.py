@@ -109,7 +109,7 @@ def convert(
     lora = _lora(source, targets, allows_partial=allows_partial, adapter=adapter, is_guess=opened is None)
     lost = unheld(lora, known, targets.tensors)
     count = write(lora, target, known, diffusers_dit(config), targets, allows_partial=allows_partial)
-    without = f", without {len(lost)} changes that it cannot hold" if lost else ""
+    without = f", without {len(lost)} change{'s' if len(lost) > 1 else ''} that it cannot hold" if lost else ""
     sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format{without}.\n")
 
 

@@ -98,12 +98,20 @@ def read_alphas(path: Path, tensors: Tensors) -> Alphas:
         config = {name.removeprefix(_PART): value for name, value in content.items()}
     elif named is not None:
         config = {"lora_alpha": _number(path, named, metadata[named])}
-    elif path.stem == _PEFT_STEM and (path.parent / _PEFT_CONFIG).is_file():
+    elif _is_pefts(path):
         config = read_json(path.parent / _PEFT_CONFIG)
         if "lora_alpha" not in config and "alpha" in config:  # as LoHa and LoKr call it
             config["lora_alpha"] = config["alpha"]
     kohya = metadata.get(_KOHYA_KEY)
     return Alphas(path, tensors, config, None if kohya in (None, "None") else _number(path, _KOHYA_KEY, kohya))
+
+
+def _is_pefts(path: Path) -> bool:
+    """Whether the configuration beside a file is about it: under PEFT's name, or because no other file is there."""
+    if not (path.parent / _PEFT_CONFIG).is_file():
+        return False
+    others = (file for file in path.parent.iterdir() if file.suffix == path.suffix and file != path)
+    return path.stem == _PEFT_STEM or next(others, None) is None
 
 
 def _number(path: Path, name: str, text: Any) -> float:

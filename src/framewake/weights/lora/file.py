@@ -90,14 +90,14 @@ def fit(
     listed, strange, adapters = modules(tensors.names(), adapter)
     _check_adapters(path, adapters, adapter)
     found = _placed(path, tensors, targets, listed)._replace(strange=tuple(strange))
-    if not found.updates or (not allows_partial and found.left_out()):
-        raise CheckpointError(refusal(path, tensors, targets, found))
-    _check_whole(path, found.updates)
-    if not allows_partial and _is_for_flux(tensors, targets):
+    if found.updates and not allows_partial and _is_for_flux(tensors, targets):
         raise CheckpointError(
             f"{path} is most likely a LoRA for Flux, whose layers have the names and sizes of this model's: it says "
             "so, or it adapts exactly the 19 and 38 blocks that Flux has. --lora-partial applies it all the same."
         )
+    if not found.updates or (not allows_partial and found.left_out()):
+        raise CheckpointError(refusal(path, tensors, targets, found))
+    _check_whole(path, found.updates)
     _check_overlaps(path, found.updates)
     if (key := whole_numbers(tensors, list(found.updates))) is not None:
         raise CheckpointError(
@@ -153,7 +153,7 @@ def _check_adapters(path: Path, adapters: Sequence[str], chosen: str | None) -> 
     if chosen is None and len(adapters) > 1:
         raise CheckpointError(
             f"{path} holds {len(adapters)} adapters: {', '.join(names)}. Take one out of it: `framewake lora convert "
-            f"{path.name} OUT --format comfyui --adapter {next(filter(None, adapters))}`."
+            f"{path} OUT --format comfyui --adapter {next(filter(None, adapters))}`."
         )
 
 
@@ -168,7 +168,7 @@ def _check_whole(path: Path, updates: Iterable[Update]) -> None:
 
 
 def _is_for_flux(tensors: Tensors, targets: Targets) -> bool:
-    """Evidence for Flux in a file whose every key has a place here, and none for this model."""
+    """Evidence for Flux in a file with keys that have a place here, and none for this model."""
     counts = [len({n.split(".")[1] for n in targets.shapes if n.startswith(kind)}) for kind in ("double_", "single_")]
     said = " ".join(map(str, tensors.metadata.values())).lower()
     names = tensors.names()
