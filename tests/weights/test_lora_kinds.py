@@ -12,6 +12,7 @@ from toy_checkpoint import DIT
 
 from framewake.errors import CheckpointError
 from framewake.weights.lora.file import open_lora
+from framewake.weights.lora.keys import EXAMPLES, take_apart
 from framewake.weights.lora.report import report
 from framewake.weights.lora.view import Merger
 from framewake.weights.names import comfy_dit, diffusers_dit
@@ -223,3 +224,10 @@ def test_patterns_that_could_take_for_ever_are_refused(tmp_path, pattern):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2, "alpha_pattern": {pattern: 6}}))
     with pytest.raises(CheckpointError, match="chooses modules by"):
         open_lora(tmp_path, TARGETS)
+
+
+def test_the_endings_that_the_page_of_formats_shows_are_of_their_parts():
+    for part, endings in EXAMPLES.items():
+        for ending in endings:
+            key = take_apart(f"transformer.double_blocks.0.img_attn_qkv{ending}")
+            assert (key.module, key.part) == ("double_blocks.0.img_attn_qkv", part), ending

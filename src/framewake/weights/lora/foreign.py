@@ -66,6 +66,16 @@ def recognised(keys: Iterable[str], metadata: Mapping[str, str], columns: Iterab
     return FLUX if is_as_long_as_flux(keys) else None
 
 
+def models() -> list[str]:
+    """The other models that are known, by name."""
+    return list(dict.fromkeys(name for name, _ in (*_KEYS, *_SAID)))
+
+
+def parts() -> list[str]:
+    """The parts of a pipeline beside its transformer."""
+    return [name for name, _ in _ELSEWHERE]
+
+
 def said_to_be(metadata: Mapping[str, str]) -> str | None:
     """The other model that a file says it is for."""
     said = " ".join(str(metadata.get(name, "")).lower() for name in _SAYING)

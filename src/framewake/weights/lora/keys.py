@@ -40,14 +40,27 @@ _ENDINGS: tuple[tuple[str, str], ...] = tuple(
 )
 _PARTS = tuple((re.compile(rf"(?P<body>.+?)(?:{ending})"), part) for ending, part in _ENDINGS)
 
+# Endings as files have them, for people; each is of its part.
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "down": (".lora_down.weight", ".lora_A.weight", ".lora_A.NAME.weight", ".lora.down.weight"),
+    "up": (".lora_up.weight", ".lora_B.weight", ".lora_B.NAME.weight", ".lora.up.weight"),
+    "up bias": (".lora_B.bias",),
+    "magnitude": (".dora_scale", ".lora_magnitude_vector"),
+    "difference": (".diff", ".w_norm"),
+    "bias difference": (".diff_b", ".b_norm"),
+    "value": (".set_weight", ".weight"),
+    "bias value": (".bias",),
+    **{part: (f".{part}",) for part in ("hada_w1_a", "hada_w1_b", "lokr_w1", "lokr_w2")},
+}
+
 OFFICIAL = "Hunyuan_video_I2V_lora_"
-_UNDERSCORED = (OFFICIAL, "lora_unet_", "lora_transformer_", "lycoris_")
+UNDERSCORED = (OFFICIAL, "lora_unet_", "lora_transformer_", "lycoris_")
 _DOTTED = re.compile(r"^(?:(?:base_model|model|diffusion_model|transformer|unet|dit|pipe)\.)+")
 # What training wrappers put into underscored names; of dotted ones, ``unwrapped`` takes it out.
 _WRAPPED = re.compile(r"_orig_mod_|_fsdp_wrapped_module_|_checkpoint_wrapped_module_")
 
 # Tensors that no method here has, for a message that says what they are.
-_OTHER_METHODS = {
+OTHER_METHODS = {
     r"\.oft_|\.oft_blocks|\.oft_R|\.oft_diag": "OFT",
     r"\.(a1|a2|b1|b2)\.weight$|\.bm\.weight$": "GLoRA",
     r"\.vera_lambda|vera_[AB]$": "VeRA",
@@ -89,7 +102,7 @@ def take_apart(text: str) -> Key | None:
         return None
     match, part = found
     body, adapter = match["body"], match.groupdict().get("adapter") or ""
-    for prefix in _UNDERSCORED:
+    for prefix in UNDERSCORED:
         if body.startswith(prefix):
             name = _WRAPPED.sub("", body.removeprefix(prefix))
             return Key(text, name, part, True, prefix == OFFICIAL, adapter)
@@ -132,4 +145,4 @@ def modules(keys: Iterable[str], adapter: str | None = None) -> tuple[list[Modul
 
 def other_method(key: str) -> str | None:
     """The name of the method that a key belongs to, where it is none that is applied."""
-    return next((name for pattern, name in _OTHER_METHODS.items() if re.search(pattern, key)), None)
+    return next((name for pattern, name in OTHER_METHODS.items() if re.search(pattern, key)), None)

@@ -13,7 +13,7 @@ from framewake.weights.scales import with_own_scales
 from framewake.weights.storage import Tensors
 
 SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
-_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # What PEFT and diffusers call the file in the folders that they write.
 _STEMS = ("adapter_model", "pytorch_lora_weights")
 
@@ -73,7 +73,7 @@ def is_shipped(path: str | os.PathLike[str]) -> bool:
 
 
 def _in_folder(folder: Path) -> Path:
-    found = sorted(file for file in folder.iterdir() if file.suffix in _ENDINGS and file.is_file())
+    found = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS and file.is_file())
     for files in ([file for file in found if file.stem in _STEMS], found):
         best = [file for file in files if file.suffix == ".safetensors"] or files
         if len(best) == 1:
@@ -82,4 +82,4 @@ def _in_folder(folder: Path) -> Path:
         raise CheckpointError(f"{folder} holds {len(found)} files with weights; name the LoRA itself.")
     inner = sorted(file.parent.name for file in folder.glob("*/*") if file.stem in _STEMS)
     where = f" Its folders hold some: {', '.join(inner[:8])}; name one of them." if inner else ""
-    raise CheckpointError(f"{folder} holds no LoRA: a file that ends in {', '.join(_ENDINGS)} is expected.{where}")
+    raise CheckpointError(f"{folder} holds no LoRA: a file that ends in {', '.join(ENDINGS)} is expected.{where}")
