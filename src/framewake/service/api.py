@@ -105,7 +105,8 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     async def away(_request: Any, error: SQLAlchemyError) -> Any:
         response = answer_error(error)
-        response.headers["Retry-After"] = "5"
+        if response.status_code == 503:
+            response.headers["Retry-After"] = "5"
         return response
 
     @app.exception_handler(Exception)
