@@ -112,7 +112,7 @@ def _damaged(row: Row[Any]) -> Video:
     def number(value: Any) -> int:
         return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
 
-    state = row.state if row.state in STATES else "failed"
+    state: Any = row.state if row.state in STATES else "failed"
     return Video(
         id=str(row.id).encode(errors="replace").decode(),
         model=str(row.model).encode(errors="replace").decode(),
