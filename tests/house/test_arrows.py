@@ -57,7 +57,8 @@ PACKAGES: dict[str, set[str]] = {
     "sqlalchemy": {"service"},
     "prometheus_client": {"service"},
     "gradio": {"service.page"},
-    "uvicorn": {"app.serve"},
+    "uvicorn": {"app.serve", "service.connections"},
+    "h11": {"service.connections"},
     "torch": {"engine.torch", "engine.torch_cpu", "engine.torch_cuda"},
     "mindspore": {"engine.mindspore"},
 }

@@ -16,13 +16,15 @@ from PIL import Image
 from test_api import FIELDS, data_url, post
 from toy_checkpoint import write_picture
 
-from framewake.app.serve import is_loopback, read_keys
+from framewake.app.access import is_loopback, read_keys
 from framewake.errors import InputError
 from framewake.service.addresses import is_public
 from framewake.service.api import Access
+from framewake.service.brake import Brake
 from framewake.service.fetch import Guarded, read_data_url
 from framewake.service.guard import Guard, Limits, owner_of
 from framewake.service.refusals import public_error, without_paths
+from framewake.service.site import Site
 
 KEY, OTHER = "k" * 24, "o" * 24
 
@@ -32,7 +34,7 @@ def bearer(key):
 
 
 def test_keys(desk, client_of, picture):
-    client = client_of(desk, Access(keys=[KEY, OTHER], is_local=False))
+    client = client_of(desk, Access(keys=[KEY, OTHER], site=Site(is_open=True)))
     for headers in ({}, bearer("x" * 24), bearer(""), {"Authorization": "Basic abc"}, {"X-API-Key": KEY + "x"}):
         for path in ("/v1/videos", "/v1/models", "/metrics", "/docs", "/openapi.json", "/nowhere"):
             answer = client.get(path, headers=headers)
@@ -58,7 +60,7 @@ def test_every_key_is_compared_in_constant_time():
         if event == "c_call" and function is hmac.compare_digest:
             compared.append(event)
 
-    guard = Guard(application, keys=[KEY, OTHER], is_local=False, limits=Limits())
+    guard = Guard(application, keys=[KEY, OTHER], site=Site(is_open=True), limits=Limits(), brake=Brake())
     scope = {"type": "http", "method": "GET", "path": "/v1/videos", "headers": [(b"x-api-key", KEY.encode())]}
     sys.setprofile(watch)
     try:
@@ -68,10 +70,13 @@ def test_every_key_is_compared_in_constant_time():
     assert compared == ["c_call", "c_call", owner_of(KEY)]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "[::1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "0.0.0.0", "[::2]"]
+)
 def test_a_local_server_answers_to_its_own_name_only(client, host):
     """A name that was made to point here must not let a web page in."""
-    assert client.get("/v1/videos", headers={"Host": host}).status_code == 403
+    answer = client.get("/v1/videos", headers={"Host": host})
+    assert answer.status_code == 403 and "--allow-host" in answer.json()["error"]["message"]
     for own in ("localhost:7860", "127.0.0.1:7860", "[::1]:7860"):
         assert client.get("/v1/videos", headers={"Host": own}).status_code == 200
 

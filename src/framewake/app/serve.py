@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framewake.app.access import asked_keys, asked_site
 from framewake.app.listen import address_of, listen
 from framewake.console import logs
 from framewake.console.streams import tell_start
@@ -35,7 +35,8 @@ def serve(given: Mapping[str, Any]) -> None:
     need("framewake serve", *packages, *([] if given["no_page"] else ["gradio"]))
     sockets = listen(given["host"], given["port"])
     address = address_of(given["host"], sockets)
-    keys, is_local = asked_keys(given), is_loopback(given["host"])
+    keys = asked_keys(given)
+    site = asked_site(given, has_keys=bool(keys))
     tell_start(f"{address} answers in some seconds")
     from framewake.pipeline.jobs import find_checkpoint
     from framewake.service.api import Access, Background, create_app
@@ -61,7 +62,7 @@ def serve(given: Mapping[str, Any]) -> None:
     loras = None if given["loras"] is None else Path(given["loras"]).resolve()
     desk = Desk(JobStore(database), storage, checkpoint, limits=limits, loras=loras)
     callbacks = Guarded(allows=lambda _: True) if given["allow_private_callbacks"] else Guarded()
-    access = Access(keys, is_local, Guarded() if given["allow_image_urls"] else None, callbacks)
+    access = Access(keys, site, Guarded() if given["allow_image_urls"] else None, callbacks)
     sender = Sender(database, read_secret(storage.folder), callbacks)
     beside = Background([desk.sweep, sender.start], [sender.stop, database.close])
     if not given["no_worker"]:
@@ -76,17 +77,36 @@ def serve(given: Mapping[str, Any]) -> None:
         "%s serves %s (%s, ready after %.1f s); data in %s",
         address, desk.model, what, seconds, storage.folder,
     )  # fmt: skip
-    run_server(app, sockets)
+    if site.hosts and not keys:
+        log.warning("there are no keys: whoever reaches the proxy uses this server, unless the proxy asks who it is")
+    run_server(app, sockets, proxies=site.proxies)
 
 
-def run_server(app: Any, sockets: list[socket.socket]) -> None:
-    """Answer at the sockets until a signal comes.
+def run_server(app: Any, sockets: list[socket.socket], *, proxies: Sequence[str]) -> None:
+    """Answer at the sockets until a signal comes; what ``proxies`` say of a request's origin is believed.
 
     Raises: FramewakeError when the application does not start.
     """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    from framewake.service.connections import IDLE_SECONDS, PIECE, Connections, most_connections
+
+    connections = Connections(most_connections())
+    config = uvicorn.Config(
+        connections.watching(app),
+        http=connections.make,  # type: ignore[arg-type]
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=list(proxies),
+        backlog=100,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=3,
+        h11_max_incomplete_event_size=PIECE,
+    )
+    server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # an end like any other
         server.run(sockets=sockets)
     if not server.started:
@@ -145,49 +165,3 @@ def start_logging() -> None:
     """The log of server and worker."""
     logs.start_logging("%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-
-
-def asked_keys(given: Mapping[str, Any]) -> list[str]:
-    """The API keys that were given.
-
-    Raises: InputError when other machines can reach the server and there are none.
-    """
-    keys = read_keys(given["api_key"], given["api_key_file"])
-    if not keys and not is_loopback(given["host"]):
-        raise InputError(
-            f"--host {given['host']} opens the server to other machines, which needs a key: add --api-key-file FILE, "
-            "or leave --host out."
-        )
-    return keys
-
-
-def read_keys(given: Sequence[str], file: str | None) -> list[str]:
-    """The API keys of the command line and of a file with one key a line.
-
-    Raises: InputError for a key that could be guessed, or a file that cannot be read.
-    """
-    keys = list(given)
-    if file is not None:
-        try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: the file of keys cannot be read ({error}).") from error
-        keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    for key in keys:
-        if len(key) < 16 or not key.isascii() or any(character.isspace() for character in key):
-            raise InputError(
-                "an API key must have 16 or more ASCII characters and no spaces: make one with `openssl rand -hex 24`."
-            )
-    if file is not None and not keys:
-        raise InputError(f"{file} holds no key: write one a line.")
-    return keys
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens there."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

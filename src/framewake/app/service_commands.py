@@ -61,6 +61,32 @@ def _whole(flag: str, text: str, *, minimum: int, maximum: int | None = None) ->
 
 
 SaveEvery = Annotated[int, _whole("--save-every", "Steps between saved states of a running video", minimum=1)]
+AllowHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host", metavar="NAME", help="A name that a proxy passes on as Host, for a server without keys."
+    ),
+]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="URL",
+        help="Let web pages from there use the API, such as https://app.example.com.",
+    ),
+]
+RootPath = Annotated[
+    str,
+    typer.Option("--root-path", metavar="PATH", help="The path that a proxy serves this under, like /framewake."),
+]
+TrustProxy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-proxy",
+        metavar="ADDRESS",
+        help="Address or network of a proxy whose X-Forwarded headers count, beside those on this machine.",
+    ),
+]
 FOLDER = "framewake-data"
 jobs = typer.Typer(rich_markup_mode=None, help="Look at the queue and change it.", no_args_is_help=True)
 
@@ -98,6 +124,10 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
             help="Keys, one a line; others cannot see them.",
         ),
     ] = None,
+    allow_host: AllowHost = None,
+    allow_origin: AllowOrigin = None,
+    root_path: RootPath = "",
+    trust_proxy: TrustProxy = None,
     allow_image_urls: Annotated[
         bool, typer.Option("--allow-image-urls", help="Fetch pictures from public web addresses.")
     ] = False,

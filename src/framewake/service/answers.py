@@ -7,19 +7,22 @@ import logging
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from framewake.console.escape import escaped, inline
 from framewake.service.fields import PARAM_OF, problem
 from framewake.service.refusals import Refused, http_status, public_error
 from framewake.service.views import ErrorBody, Failure
 
 log = logging.getLogger("framewake.api")
 
+MOST_LETTERS, MOST_PARAM = 1000, 100
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 def answer(status: int, code: str, message: str, *, param: str | None = None) -> JSONResponse:
     """An error body in the form that OpenAI's clients read."""
-    # What people send may hold half a letter, which no answer can.
-    message, param = (None if text is None else text.encode(errors="replace").decode() for text in (message, param))
+    # Nothing that was sent comes back at length, nor what would steer the terminal of whoever reads it.
+    message = escaped(message if len(message) <= MOST_LETTERS else message[:MOST_LETTERS] + "...")
+    param = None if param is None else inline(param[:MOST_PARAM])
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     body = ErrorBody(error=Failure(message=message, type=kind, code=code, param=param))
     return JSONResponse(body.model_dump(), status_code=status)
@@ -28,15 +31,16 @@ def answer(status: int, code: str, message: str, *, param: str | None = None) ->
 def answer_error(error: BaseException) -> JSONResponse:
     """Any error, without paths and without the inside of the server."""
     status = http_status(error)
-    if status >= 500:
+    if status >= 500 and not isinstance(error, Refused):
         log.error("request failed", exc_info=error)
     name = getattr(error, "about", None)
     response = answer(status, *public_error(error), param=PARAM_OF.get(name, name))
-    if isinstance(error, Refused):
-        if error.retry_after is not None:
-            response.headers["Retry-After"] = str(error.retry_after)
-        if status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Refused) and error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    if status in (503, 507):
+        response.headers.setdefault("Retry-After", "5" if status == 503 else "60")
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

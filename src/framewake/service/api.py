@@ -7,21 +7,32 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
 
 from framewake import __version__
 from framewake.errors import FramewakeError
 from framewake.service.answers import answer, answer_error, answer_invalid
-from framewake.service.described import DESCRIPTION, add_docs, describe
+from framewake.service.brake import Brake
+from framewake.service.described import add_docs, describe
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
 from framewake.service.guard import Guard
 from framewake.service.metrics import Figures, Timed
+from framewake.service.protocol import Plain
+from framewake.service.refusals import SlowBody, public_error
 from framewake.service.routes import make_routes
+from framewake.service.site import Site
 from framewake.setting import shown
+
+# What a page of an allowed origin may read beside the body.
+EXPOSED = ("Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed", "Retry-After")
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class Access:
     """Who may come in, and where the server may go. ``fetcher`` None: it fetches no pictures."""
 
     keys: Sequence[str] = ()
-    is_local: bool = True
+    site: Site = field(default_factory=Site)
     fetcher: Guarded | None = None
     callbacks: Guarded = field(default_factory=Guarded)
 
@@ -59,27 +70,50 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
     app = FastAPI(
         title="framewake",
         version=__version__,
-        description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
         docs_url=None,  # FastAPI's own pages run scripts from other hosts
         redoc_url=None,
     )
     add_docs(app)
-    figures = Figures(desk)
-    app.include_router(make_routes(desk, access.fetcher, access.callbacks, figures=figures))
+    figures, brake, site = Figures(desk), Brake(), access.site
+    router = make_routes(desk, access.fetcher, access.callbacks, figures=figures)
+    described = describe(router.routes, bool(access.keys), site.root)
+    for route in router.routes:
+        _answer_head(route)
+    app.include_router(router)
+    app.openapi = lambda: described  # type: ignore[method-assign]
     if has_page:
         from framewake.service.page.mount import add_page
 
-        add_page(app, desk, access.keys)
-    app.add_middleware(Guard, keys=access.keys, is_local=access.is_local, limits=desk.limits, has_page=has_page)
+        add_page(app, desk, access.keys, brake=brake, root=site.root)
+    for route in app.routes:
+        _answer_head(route)
+    # The last one added is asked first.
+    app.add_middleware(Guard, keys=access.keys, site=site, limits=desk.limits, brake=brake, has_page=has_page)
     app.add_middleware(Timed, figures=figures)
-    _add_errors(app)
-    app.openapi = lambda: describe(app, bool(access.keys))  # type: ignore[method-assign]
+    if site.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=site.origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE", "OPTIONS"),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=EXPOSED,
+        )
+    app.add_middleware(Plain, site=site)
+    # Newer versions of FastAPI keep a router as one; older ones take its routes over.
+    _add_errors(app, [route for route in (*router.routes, *app.routes) if isinstance(route, Route)])
     return app
 
 
-def _add_errors(app: FastAPI) -> None:
+def _answer_head(route: BaseRoute) -> None:
+    """Whoever may GET may ask for the headers alone; FastAPI has no such rule. The description is made before this."""
+    if isinstance(route, Route) and "GET" in route.methods:
+        route.methods.add("HEAD")
+
+
+def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
     from fastapi.exceptions import RequestValidationError
 
     @app.exception_handler(FramewakeError)
@@ -97,18 +131,33 @@ def _add_errors(app: FastAPI) -> None:
         return answer(422, "invalid_request", f"{name} is {shown(first['input'])}: {expected}.", param=name)
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Any, error: HTTPException) -> Any:
+    async def http(request: Request, error: HTTPException) -> Any:
+        allowed = _methods(routes, request) if error.status_code == 405 else []
+        if request.method == "OPTIONS" and allowed:
+            return Response(status_code=204, headers={"Allow": ", ".join(allowed)})
         response = answer(error.status_code, "not_found" if error.status_code == 404 else "http_error", error.detail)
         response.headers.update(error.headers or {})
+        if allowed:
+            response.headers["Allow"] = ", ".join(allowed)
         return response
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Any, _error: ClientDisconnect) -> Any:
+        return answer_error(SlowBody("the request ended before its body did."))
 
     @app.exception_handler(SQLAlchemyError)
     async def away(_request: Any, error: SQLAlchemyError) -> Any:
-        response = answer_error(error)
-        if response.status_code == 503:
-            response.headers["Retry-After"] = "5"
-        return response
+        return answer_error(error)
 
     @app.exception_handler(Exception)
     async def unknown(_request: Any, error: Exception) -> Any:
-        return answer_error(error)
+        # Raised again for the server, which writes it to the log.
+        response = answer(500, *public_error(error))
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def _methods(routes: Sequence[Route], request: Request) -> list[str]:
+    """All methods of an address, which may be several endpoints."""
+    found = {method for route in routes if route.matches(request.scope)[0] != Match.NONE for method in route.methods}
+    return sorted(found | {"OPTIONS"}) if found else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.resources
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, HTMLResponse
 from PIL import Image, ImageDraw
+from starlette.routing import BaseRoute
 
+from framewake import __version__
 from framewake.service.fields import FormVideo, JsonVideo
 
 DESCRIPTION = """
@@ -96,25 +99,24 @@ EXAMPLE_ERROR: dict[str, Any] = {
 }
 
 
-def describe(app: FastAPI, has_keys: bool) -> dict[str, Any]:
-    """The OpenAPI description with both kinds of body."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        schemas = made["components"]["schemas"]
-        for model in (JsonVideo, FormVideo):
-            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas.update(schema.pop("$defs", {}))
-            schemas[model.__name__] = schema
-        schemas["JsonVideo"]["examples"] = [EXAMPLE]
-        schemas["Video"]["examples"] = [EXAMPLE_VIDEO]
-        schemas["ErrorBody"]["examples"] = [EXAMPLE_ERROR]
-        for name in ("prompt", "resolution", "num_frames", "seed"):
-            schemas["FormVideo"]["properties"][name]["examples"] = [EXAMPLE[name]]
-        if has_keys:
-            made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            made["security"] = [{"key": []}]
-        app.openapi_schema = made
-    return app.openapi_schema
+def describe(routes: Sequence[BaseRoute], has_keys: bool, root: str) -> dict[str, Any]:
+    """The OpenAPI description with both kinds of body, of a server under the path ``root``."""
+    servers = [{"url": root}] if root else None
+    made = get_openapi(title="framewake", version=__version__, description=DESCRIPTION, routes=routes, servers=servers)
+    schemas = made["components"]["schemas"]
+    for model in (JsonVideo, FormVideo):
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    schemas["JsonVideo"]["examples"] = [EXAMPLE]
+    schemas["Video"]["examples"] = [EXAMPLE_VIDEO]
+    schemas["ErrorBody"]["examples"] = [EXAMPLE_ERROR]
+    for name in ("prompt", "resolution", "num_frames", "seed"):
+        schemas["FormVideo"]["properties"][name]["examples"] = [EXAMPLE[name]]
+    if has_keys:
+        made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        made["security"] = [{"key": []}]
+    return made
 
 
 def add_docs(app: FastAPI) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import threading
 import time
-import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from framewake.service import sessions
-from framewake.service.refusals import Forbidden, Refused, TooLarge, TooMany, Unauthorised
+from framewake.service.brake import Brake
+from framewake.service.refusals import Refused, TooLarge, TooMany, Unauthorised
+from framewake.service.site import Site
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,9 +22,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOGIN = "/login"
 OPEN_PATHS = {"/health", LOGIN}
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 NOBODY = "local"  # who asks when there are no keys
-LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
+UPLOADS = {"/v1/videos", "/page/settings"}  # the only bodies that may be large
+SMALL_BODY = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ class Guard:
     """An ASGI middleware: keys, hosts, origins and sizes. The owner of a request is in ``scope["owner"]``."""
 
     def __init__(
-        self, app: App, *, keys: Sequence[str], is_local: bool, limits: Limits, has_page: bool = False
+        self, app: App, *, keys: Sequence[str], site: Site, limits: Limits, brake: Brake, has_page: bool = False
     ) -> None:
         self.app = app
         self.has_page = has_page
         self.keys = [key.encode() for key in keys]
-        self.is_local = is_local
+        self.site = site
         self.limits = limits
+        self.brake = brake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check, count the body's bytes, and hand on."""
@@ -82,10 +84,14 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        most = self._most_bytes(scope)
         try:
-            self._check_site(scope, headers)
-            scope["owner"] = self._owner(scope, headers)
-            self._check_length(headers)
+            self.site.check_host(headers.get("host"))
+            self.site.check_origin(scope["method"], headers)
+            scope["owner"] = await self._owner(scope, headers)
+            length = headers.get("content-length", "")
+            if length.isdecimal() and int(length[:20]) > most:
+                raise self._too_large(most)
         except Unauthorised as error:
             is_page = self.has_page and scope["method"] == "GET" and "text/html" in headers.get("accept", "")
             await (_to_login if is_page else _refuse)(error, scope, receive, send)
@@ -93,18 +99,9 @@ class Guard:
         except Refused as error:
             await _refuse(error, scope, receive, send)
             return
-        await self.app(scope, self._counted(receive), send)
+        await self.app(scope, self._counted(receive, most), send)
 
-    def _check_site(self, scope: Scope, headers: dict[str, str]) -> None:
-        """A page in the user's browser must not reach a server on the user's machine."""
-        host = headers.get("host", "")
-        if self.is_local and _hostname(host) not in LOOPBACK_NAMES:
-            raise Forbidden("this server answers to localhost only.")
-        origin = headers.get("origin")
-        if origin is not None and scope["method"] not in SAFE_METHODS and urllib.parse.urlsplit(origin).netloc != host:
-            raise Forbidden("this request comes from a page of another site.")
-
-    def _owner(self, scope: Scope, headers: dict[str, str]) -> str:
+    async def _owner(self, scope: Scope, headers: dict[str, str]) -> str:
         if not self.keys:
             return NOBODY
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -116,47 +113,48 @@ class Guard:
         session = sessions.key_of(headers.get("cookie", ""), self.keys)
         if session is not None:
             return owner_of(session)
-        if scope["path"] in OPEN_PATHS:
+        if scope.get("inner", scope["path"]) in OPEN_PATHS:
             return NOBODY
+        seconds = await self.brake.wrong(client_of(scope)) if key else 0
+        if seconds:
+            raise TooMany("too many wrong API keys came from your address: check yours.", retry_after=seconds)
         raise Unauthorised("a valid API key is needed: send it as Authorization: Bearer KEY.")
 
-    def _check_length(self, headers: dict[str, str]) -> None:
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > self._most_bytes():
-            raise self._too_large()
-
-    def _counted(self, receive: Receive) -> Receive:
+    def _counted(self, receive: Receive, most: int) -> Receive:
         size = 0
 
         async def counted() -> MutableMapping[str, Any]:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._most_bytes():
-                raise self._too_large()
+            if size > most:
+                raise self._too_large(most)
             return message
 
         return counted
 
-    def _most_bytes(self) -> int:
+    def _most_bytes(self, scope: Scope) -> int:
+        if scope["method"] != "POST" or scope.get("inner", scope["path"]) not in UPLOADS:
+            return SMALL_BODY
         # Base64 in JSON is a third larger than the picture; the other fields are small.
         return self.limits.upload_bytes * 4 // 3 + 2**20
 
-    def _too_large(self) -> TooLarge:
+    def _too_large(self, most: int) -> TooLarge:
+        if most == SMALL_BODY:
+            return TooLarge(f"the request is too large: here it may have {most:,} bytes.")
         return TooLarge(f"the request is too large: a picture may have {self.limits.upload_bytes:,} bytes.")
 
 
-def _hostname(host: str) -> str:
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+def client_of(scope: Scope) -> str:
+    """The address that a request came from; behind a trusted proxy, the one that the proxy tells."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 async def _to_login(_error: Refused, scope: Scope, receive: Receive, send: Send) -> None:
     from starlette.responses import RedirectResponse
 
-    await RedirectResponse(LOGIN, status_code=303)(scope, receive, send)
+    await RedirectResponse(scope.get("root_path", "") + LOGIN, status_code=303)(scope, receive, send)
 
 
 async def _refuse(error: Refused, scope: Scope, receive: Receive, send: Send) -> None:

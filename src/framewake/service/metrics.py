@@ -56,7 +56,7 @@ class Figures:
 
 
 class Timed:
-    """An ASGI middleware that measures requests by route, never by id."""
+    """An ASGI middleware that measures requests by route, never by id; unknown methods do not come so far."""
 
     def __init__(self, app: App, *, figures: Figures) -> None:
         self.app = app

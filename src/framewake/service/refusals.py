@@ -9,7 +9,6 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import HTTP_STATUS, FramewakeError, UnwritableError
-from framewake.service.database import is_broken
 
 
 class Refused(FramewakeError):
@@ -18,6 +17,10 @@ class Refused(FramewakeError):
     status = 400
     code = "bad_request"
     retry_after: int | None = None  # seconds
+
+
+class BadRequest(Refused):
+    """A header or an address that cannot be understood."""
 
 
 class Unauthorised(Refused):
@@ -47,16 +50,46 @@ class NoSuchVideo(NotFound):
         super().__init__("there is no such video.")
 
 
+class SlowBody(Refused):
+    """The client went away, or its body stopped coming."""
+
+    status, code = 408, "timeout"
+
+
 class Conflict(Refused):
     """The job's state does not allow it."""
 
     status, code = 409, "conflict"
 
 
+class Changed(Refused):
+    """A condition of the request does not hold."""
+
+    status, code = 412, "precondition_failed"
+
+
 class TooLarge(Refused):
     """More bytes or pixels than are taken."""
 
     status, code = 413, "too_large"
+
+
+class LongAddress(Refused):
+    """An address of more characters than any endpoint has."""
+
+    status, code = 414, "address_too_long"
+
+
+class LongHeader(Refused):
+    """More headers than any client needs."""
+
+    status, code = 431, "headers_too_large"
+
+
+class UnknownMethod(Refused):
+    """A method that nothing here has, under any address."""
+
+    status, code = 501, "method_unknown"
 
 
 class WrongType(Refused):
@@ -66,7 +99,7 @@ class WrongType(Refused):
 
 
 class TooMany(Refused):
-    """The queue or the rate of a key is used up."""
+    """The queue or the rate of a key is used up, or too many wrong keys came from one address."""
 
     status, code = 429, "rate_limit_exceeded"
 
@@ -89,7 +122,7 @@ def http_status(error: BaseException) -> int:
     if _is_disk_full(error):
         return 507
     if isinstance(error, SQLAlchemyError):
-        return 500 if is_broken(error) else 503
+        return 503
     return next((status for kind, status in HTTP_STATUS.items() if isinstance(error, kind)), 500)
 
 
@@ -124,11 +157,6 @@ _SERVERS_OWN: tuple[tuple[Callable[[BaseException], bool], str, str], ...] = (
         "the server could not store this video; its log says why.",
     ),
     (_is_disk_full, "out_of_resources", "the server's disk is full: no new videos are taken until there is room."),
-    (
-        lambda error: isinstance(error, SQLAlchemyError) and is_broken(error),
-        "database_broken",
-        "the server's database cannot be used any more: its operator has to mend it, and finds the reason in the log.",
-    ),
     (
         lambda error: isinstance(error, SQLAlchemyError),
         "unavailable",

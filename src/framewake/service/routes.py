@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-from collections.abc import MutableMapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -15,16 +13,15 @@ from pydantic import AfterValidator
 from starlette.concurrency import run_in_threadpool
 
 from framewake.errors import about
-from framewake.service.answers import answer
 from framewake.service.body import check_coding, received
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
-from framewake.service.guard import Receive, Scope, Send
+from framewake.service.files import file_answer
 from framewake.service.intake import BODY, check_there, read_fields, read_picture
 from framewake.service.metrics import Figures
-from framewake.service.refusals import Conflict, NoSuchVideo, NotFound
+from framewake.service.refusals import Conflict, NoSuchVideo
 from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL
-from framewake.service.stream import events
+from framewake.service.stream import HEADERS, EventStream, Streams
 from framewake.service.views import Deleted, ErrorBody, Video, VideoList, video
 
 _ID = re.compile(r"video_[0-9a-f]{32}")
@@ -50,6 +47,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "No such video.",
         408: "The body came too slowly.",
         409: "Not in this state.",
+        412: "Not the file that the request is about.",
         413: "Too many bytes or pixels.",
         415: "Neither JSON nor a form.",
         422: "A setting cannot be used; the message says why.",
@@ -134,6 +132,8 @@ def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callba
 
 
 def _add_reading(router: APIRouter, desk: Desk) -> None:
+    streams = Streams()
+
     @router.get("/v1/videos", responses=_errors(404, 422), tags=["videos"])
     def list_videos(
         request: Request,
@@ -168,39 +168,16 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
     @router.get(
         "/v1/videos/{video_id}/events",
-        responses=_errors(404, 422) | {200: {"content": {"text/event-stream": {}}, "description": "Events."}},
+        responses=_errors(404, 422, 429) | {200: {"content": {"text/event-stream": {}}, "description": "Events."}},
         response_class=StreamingResponse,
         tags=["videos"],
     )
-    def video_events(request: Request, video_id: VideoId) -> StreamingResponse:
+    def video_events(request: Request, video_id: VideoId) -> Response:
         """Server-sent events: `status` with the video, `preview` with a data URL, and `end`."""
         desk.store.get(video_id, _owner(request))
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = events(desk, video_id, _owner(request))
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
-
-
-class Ranged(FileResponse):
-    """A file whose refusals have the form of every error; Starlette's own are plain text."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, the part that was asked for, or why there is none."""
-        refused = False
-
-        async def told(message: MutableMapping[str, Any]) -> None:
-            nonlocal refused
-            if message["type"] == "http.response.start" and message["status"] in (400, 416):
-                refused = True
-                size = os.stat(self.path).st_size
-                text = f"the Range header cannot be used: the file has {size} bytes; ask for bytes=0-99, for example."
-                instead = answer(message["status"], "bad_range", text, param="Range")
-                if message["status"] == 416:
-                    instead.headers["Content-Range"] = f"bytes */{size}"
-                await instead(scope, receive, send)
-            elif not refused:
-                await send(message)
-
-        await super().__call__(scope, receive, told)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers=HEADERS)
+        return EventStream(desk, video_id, _owner(request), streams=streams)
 
 
 def _add_files(router: APIRouter, desk: Desk) -> None:
@@ -208,28 +185,27 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
     described: dict[int | str, dict[str, Any]] = {
         200: {"content": kinds, "description": "The file."},
         206: {"content": kinds, "description": "Part."},
+        304: {"description": "You have it."},
     }
     described[416] = {"model": ErrorBody, "description": "The file has no such part."}
     described[400] = {"model": ErrorBody, "description": "The range is not understood."}
 
     @router.get(
         "/v1/videos/{video_id}/content",
-        responses=_errors(404, 409, 422) | described,
+        responses=_errors(404, 409, 412, 422) | described,
         response_class=FileResponse,
         tags=["videos"],
     )
     def video_content(
         request: Request, video_id: VideoId, variant: Literal["video", "thumbnail", "preview"] = "video"
-    ) -> FileResponse:
+    ) -> Response:
         """The mp4 (ranges are understood), its thumbnail, or the newest preview of a running one."""
         row = desk.store.get(video_id, _owner(request))
         name, media = VARIANTS[variant]
         path = desk.storage.job(video_id) / name
         if variant != "preview" and row.state != "completed":
             raise Conflict(f"the video is {row.state}: there is no file yet.")
-        if not path.is_file():
-            raise NotFound(f"there is no {variant} of this video.")
-        return Ranged(path, media_type=media, filename=f"{video_id}-{name}", content_disposition_type="inline")
+        return file_answer(request.headers, path, media=media, name=f"{video_id}-{name}")
 
 
 def _add_state(router: APIRouter, desk: Desk, figures: Figures) -> None:

@@ -6,9 +6,9 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
-from http.cookies import CookieError, SimpleCookie
 
 COOKIE = "framewake_session"
+LANGUAGE_COOKIE = "framewake_language"
 LIFE_SECONDS = 30 * 24 * 3600
 
 
@@ -20,11 +20,8 @@ def issue(key: str, *, now: float | None = None) -> str:
 
 def key_of(cookies: str, keys: Sequence[bytes], *, now: float | None = None) -> str | None:
     """The key that a Cookie header proves, None for an unknown or an old one."""
-    try:
-        found = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return None
-    ends, _, proof = ("" if found is None else found.value).partition(".")
+    pairs = (part.strip().partition("=") for part in cookies.split(";"))
+    ends, _, proof = next((value for name, _, value in pairs if name == COOKIE), "").partition(".")
     if not ends.isdecimal() or not proof.isascii() or int(ends[:20]) < (time.time() if now is None else now):
         return None
     # All are compared, each in constant time, as with keys themselves.

@@ -51,12 +51,12 @@ window.framewake = (() => {
   async function ask(path, options = {}) {
     let answer;
     try {
-      answer = await fetch(path, { credentials: "same-origin", ...options });
+      answer = await fetch(given.root + path, { credentials: "same-origin", ...options });
     } catch {
       throw Object.assign(new Error(say("error.network")), { isNetwork: true });
     }
     if (answer.status === 401) {
-      location.assign("/login");
+      location.assign(`${given.root}/login`);
       throw new Error(say("login.wrong"));
     }
     if (answer.ok) return answer;

@@ -42,10 +42,11 @@ def own_html(text: str, *, name: str | None = None, is_visible: bool = True) -> 
 class Layout:
     """One language's page over a desk."""
 
-    def __init__(self, desk: Desk, language: str, *, has_keys: bool) -> None:
+    def __init__(self, desk: Desk, language: str, *, has_keys: bool, root: str = "") -> None:
         self.desk = desk
         self.language = language
         self.has_keys = has_keys
+        self.root = root  # the path that the server stands under
         self.checkpoint = desk.checkpoint.settings
         self.needs_picture = desk.checkpoint.dit.condition != "none"
         self.controls: dict[str, Any] = {}
@@ -68,6 +69,7 @@ class Layout:
         """Scripts and their settings, for the page's head."""
         given = {
             "language": self.language,
+            "root": self.root,
             "texts": dict(TEXTS[self.language]) | names_of(self.language),
             "told": PATTERNS[self.language],
             "mostBytes": self.desk.limits.upload_bytes,
@@ -81,12 +83,13 @@ class Layout:
 
     def _header(self) -> str:
         links = [
-            f'<a href="{"/?language=en" if name == "en" else f"/{name}/"}" lang="{name}" hreflang="{name}">{words}</a>'
+            f'<a href="{self.root}/{"?language=en" if name == "en" else name + "/"}" lang="{name}" hreflang="{name}">'
+            f"{words}</a>"
             for name, words in LANGUAGES.items()
             if name != self.language
         ]
         if self.has_keys:
-            links.append(f'<a href="/logout">{self._text("logout")}</a>')
+            links.append(f'<a href="{self.root}/logout">{self._text("logout")}</a>')
         return (
             f'<header class="fw-header"><div><h1>{self._text("title")}</h1><p>{self._text("subtitle")}</p></div>'
             f"<nav>{''.join(links)}</nav></header>"

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Mount
 
+from framewake.errors import FramewakeError
 from framewake.service.answers import answer
+from framewake.service.body import json_value
+from framewake.service.brake import Brake
 from framewake.service.desk import Desk
 from framewake.service.guard import App, Receive, Scope, Send
 from framewake.service.page.door import add_doors
 from framewake.service.page.memory import add_memory
 from framewake.service.page.texts import LANGUAGES, preferred
+from framewake.service.sessions import LANGUAGE_COOKIE
+
+log = logging.getLogger("framewake.page")
 
 # All of Gradio that the page needs; uploads, files, proxies and its own queue stay out of reach.
 FILES = ("/assets/", "/static/")
@@ -28,10 +37,10 @@ ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="4" fill="#0f766e"/>'
     '<path d="M6 4.5v7l6-3.5z" fill="white"/></svg>'
 )
-LANGUAGE_COOKIE = "framewake_language"
+MOST_SESSIONS, MOST_VALUES = 500, 100  # that Gradio remembers of each language; in one list of a handler's input
 
 
-def add_page(app: FastAPI, desk: Desk, keys: Sequence[str]) -> None:
+def add_page(app: FastAPI, desk: Desk, keys: Sequence[str], *, brake: Brake, root: str) -> None:
     """Mount the page at the root of an application; importing Gradio takes some seconds."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", str(desk.storage.folder / "page"))
@@ -39,14 +48,22 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str]) -> None:
 
     from framewake.service.page.layout import HERE, Layout
 
+    _tame(gr.routes)
+
     inner = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     css = (HERE / "style.css").read_text(encoding="utf-8")
+    handlers: dict[str, dict[int, int]] = {}
     for language in sorted(LANGUAGES, key=lambda name: name == "en"):  # "/" catches all, so it comes last
-        layout = Layout(desk, language, has_keys=bool(keys))
+        layout = Layout(desk, language, has_keys=bool(keys), root=root)
+        blocks = layout.build()
+        blocks.state_session_capacity = MOST_SESSIONS
+        handlers[language] = {number: len(fn.inputs) for number, fn in blocks.fns.items() if fn.fn is not None}
+        place = "" if language == "en" else f"/{language}"
         gr.mount_gradio_app(
             inner,
-            layout.build(),
-            path="/" if language == "en" else f"/{language}",
+            blocks,
+            path=place or "/",
+            root_path=root + place or None,
             ssr_mode=False,
             run_history=False,
             mcp_server=False,
@@ -64,9 +81,20 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str]) -> None:
         return Response(ICON, media_type="image/svg+xml")
 
     add_memory(app, desk)
-    add_doors(app, keys)
-    app.router.routes.append(PageMount("", app=Front(inner)))
+    add_doors(app, keys, brake=brake)
+    app.router.routes.append(PageMount("", app=Front(inner, handlers)))
     _live_together(app, inner)
+
+
+def _tame(routes: Any) -> None:
+    """What goes wrong in a handler goes to the log, which nobody can forge; Gradio prints it, values and all."""
+
+    class ToTheLog:
+        @staticmethod
+        def print_exc() -> None:
+            log.warning("the page sent what a handler cannot use", exc_info=True)
+
+    routes.traceback = ToTheLog
 
 
 def _theme() -> Any:
@@ -118,26 +146,35 @@ class PageMount(Mount):
         """Whether this is one of the page's places."""
         if scope["type"] != "http":
             return Match.NONE, {}
-        path = inner_path(scope["path"])
+        path = inner_path(scope["inner"])
         is_read = scope["method"] in ("GET", "HEAD") and (path in PLACES or path.startswith(FILES))
         is_call = scope["method"] == "POST" and path == HANDLER
         return super().matches(scope) if is_read or is_call else (Match.NONE, {})
 
 
 class Front:
-    """What stands before Gradio: chooses the language, and lets nothing but plain values into the handlers."""
+    """What stands before Gradio: chooses the language, and lets nothing but plain values into the handlers.
 
-    def __init__(self, app: App) -> None:
+    ``handlers`` has for each language how many values each handler takes.
+    """
+
+    def __init__(self, app: App, handlers: Mapping[str, Mapping[int, int]]) -> None:
         self.app = app
+        self.handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer here, or hand on."""
+        path = scope["inner"]
         if scope["method"] == "POST":
-            receive = await _plain(receive)
-            if receive is None:
+            language = next((name for name in self.handlers if path.startswith(f"/{name}/")), "en")
+            body = await _body(receive)
+            plain = await run_in_threadpool(_plain, body, self.handlers[language])
+            if plain is None:
                 await answer(400, "bad_request", "the page sent something that is no setting.")(scope, receive, send)
                 return
-        elif scope["path"] in ("", "/"):
+            await _call(self.app, scope, plain, send)
+            return
+        if path == "/":
             other = _other_language(scope)
             if other is not None:
                 await other(scope, receive, send)
@@ -145,42 +182,73 @@ class Front:
         await self.app(scope, receive, send)
 
 
+async def _call(app: App, scope: Scope, body: bytes, send: Send) -> None:
+    """Call a handler. What Gradio cannot put into a control is the sender's mistake, not the server's."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+    is_refused = False
+
+    async def receive() -> Any:
+        return waiting.pop() if waiting else {"type": "http.disconnect"}
+
+    async def told(message: Any) -> None:
+        nonlocal is_refused
+        if message["type"] == "http.response.start" and message["status"] >= 500:
+            is_refused = True
+            await answer(422, "invalid_request", "the page sent a value that its control does not have.")(
+                scope, receive, send
+            )
+        elif not is_refused:
+            await send(message)
+
+    headers = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
+    length = (b"content-length", str(len(body)).encode())
+    await app({**scope, "headers": [*headers, length]}, receive, told)
+
+
 def _other_language(scope: Scope) -> RedirectResponse | None:
     """Where a reader of another language goes from the root; a choice by hand is kept in a cookie."""
     headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    root = scope["root_path"]
     if scope["query_string"] == b"language=en":
-        there = RedirectResponse("/", status_code=303)
-        there.set_cookie(LANGUAGE_COOKIE, "en", max_age=365 * 24 * 3600, samesite="lax")
+        there = RedirectResponse(f"{root}/", status_code=303)
+        there.set_cookie(LANGUAGE_COOKIE, "en", max_age=365 * 24 * 3600, samesite="lax", path=root or "/")
         return there
     if f"{LANGUAGE_COOKIE}=en" in headers.get(b"cookie", ""):
         return None
     language = preferred(headers.get(b"accept-language", ""))
-    return None if language == "en" else RedirectResponse(f"/{language}/", status_code=303)
+    return None if language == "en" else RedirectResponse(f"{root}/{language}/", status_code=303)
 
 
-async def _plain(receive: Receive) -> Receive | None:
-    """The same body, when it holds only numbers and texts: Gradio would fetch a file that an object names."""
-    body, is_more = b"", True
+async def _body(receive: Receive) -> bytes:
+    """As much of a body as a handler may have, and one byte more when it has more."""
+    body, is_more = bytearray(), True
     while is_more and len(body) <= MOST_BYTES:
         message = await receive()
         body += message.get("body", b"")
         is_more = message.get("more_body", False)
+    return bytes(body[: MOST_BYTES + 1])
+
+
+def _plain(body: bytes, handlers: Mapping[int, int]) -> bytes | None:
+    """A call with nothing but numbers and texts in it, as many as its handler takes; Gradio would fetch a file that an
+    object names, and remember a session under any name."""
     try:
-        given = json.loads(body)["data"] if not is_more and len(body) <= MOST_BYTES else None
-    except (ValueError, RecursionError, KeyError, TypeError):
+        given = json_value(body) if len(body) <= MOST_BYTES else None
+    except FramewakeError:
         return None
-    if not isinstance(given, list) or not all(_is_plain(value) for value in given):
+    if not isinstance(given, dict):
         return None
-    whole = {"type": "http.request", "body": body, "more_body": False}
-    waiting = [whole]
-
-    async def again() -> Any:
-        return waiting.pop() if waiting else await receive()
-
-    return again
+    number, data, session = given.get("fn_index"), given.get("data"), given.get("session_hash")
+    if type(number) is not int or not isinstance(data, list) or handlers.get(number) != len(data):
+        return None
+    if not all(_is_plain(value) for value in data):
+        return None
+    if session is not None and not (isinstance(session, str) and re.fullmatch(r"[a-z0-9]{1,20}", session)):
+        return None
+    return json.dumps({"fn_index": number, "data": data, "session_hash": session}).encode()
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return all(isinstance(each, str | int | float | bool | None) for each in value)
+        return len(value) <= MOST_VALUES and all(isinstance(each, str | int | float | bool | None) for each in value)
     return isinstance(value, str | int | float | bool | None)

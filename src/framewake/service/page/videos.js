@@ -13,7 +13,7 @@
   let timer = null;
   let stage, list, banner, more;
 
-  const content = (video, variant) => `/v1/videos/${video.id}/content?variant=${variant}`;
+  const content = (video, variant) => `${given.root}/v1/videos/${video.id}/content?variant=${variant}`;
 
   // --- the large card
 
@@ -113,7 +113,7 @@
     stream?.source.close();
     stream = null;
     if (!wanted) return;
-    const source = new EventSource(`/v1/videos/${wanted}/events`);
+    const source = new EventSource(`${given.root}/v1/videos/${wanted}/events`);
     const own = { id: wanted, source, isBroken: false };
     stream = own;
     source.addEventListener("open", () => (own.isBroken = false));
@@ -223,7 +223,7 @@
     try {
       const [answer, health] = await Promise.all([
         ask(`/v1/videos?limit=${shown}`).then(async (found) => parse(await found.text())),
-        fetch("/health").then((found) => found.json()),
+        fetch(`${given.root}/health`).then((found) => found.json()),
       ]);
       if (asked < answered) return; // a later question was answered sooner
       answered = asked;
