@@ -21,6 +21,7 @@ from framewake.lora import LoraUse, Span, parse_lora
         ("C:/a b:c/x.safetensors:+2", "C:/a b:c/x.safetensors", 2.0),
         ("/loras/12:30/a.safetensors", "/loras/12:30/a.safetensors", 1.0),
         ("folder:0.5", "folder", 0.5),
+        ("a.pt:0.5", "a.pt", 0.5),
     ],
 )
 def test_one_weight(text, path, weight):

@@ -90,6 +90,62 @@ def test_convert_and_merge(call, lora, toy, picture):
     assert difference.max() <= 1
 
 
+def test_the_one_that_ships_needs_no_checkpoint(call, monkeypatch):
+    monkeypatch.delenv("FRAMEWAKE_CHECKPOINT", raising=False)
+    answer = call("lora", "info", "demo/trails")
+    assert answer.code == 0 and "43 of 43 modules matched" in answer.out and "largest change" in answer.out, answer.err
+    answer = call("lora", "convert", "demo/trails", "t.safetensors", "--format", "diffusers")
+    assert answer.code == 0 and "69 modules in diffusers format" in answer.out, answer.err
+
+
+def test_one_of_several_adapters(call, toy):
+    tensors = {}
+    for name in ("one", "two"):
+        for key, x in keys_of("comfyui", "lora_A", names=["single_blocks.0.linear2.weight"]).items():
+            tensors[key.replace(".weight", f".{name}.weight") if "lora_" in key else key] = x
+    write("b.safetensors", tensors)
+    answer = call("lora", "info", "b.safetensors", "--checkpoint", toy)
+    assert answer.code == 3 and "2 adapters: one, two" in answer.err and answer.err.count("\n") == 1
+    options = ("--adapter", "two", "--checkpoint", toy)
+    assert call("lora", "info", "b.safetensors", *options).code == 0
+    answer = call("lora", "convert", "b.safetensors", "two.safetensors", "--format", "kohya", *options)
+    assert answer.code == 0 and call("lora", "info", "two.safetensors", "--checkpoint", toy).code == 0, answer.err
+
+
+def test_a_conversion_says_what_it_leaves_out(call, toy):
+    name = "single_blocks.0.linear2"
+    tensors = keys_of("comfyui", names=[f"{name}.weight"]) | {f"diffusion_model.{name}.diff_b": np.ones(32, np.float32)}
+    write("c.safetensors", tensors)
+    arguments = ("lora", "convert", "c.safetensors", "d.safetensors", "--format", "official", "--checkpoint", toy)
+    answer = call(*arguments)
+    assert answer.code == 3 and "cannot hold" in answer.err and "--format kohya" in answer.err
+    answer = call(*arguments, "--lora-partial")
+    assert answer.code == 0 and "without 1 change that it cannot hold" in answer.out, answer.err
+
+
+@pytest.mark.parametrize("command", ["animate", "plan", "info", "merge"])
+def test_numbers_that_cannot_be_meant_are_refused_at_every_door(call, picture, toy, command):
+    """Eight-bit numbers without their scales, of a type that could be plain."""
+    tensors = keys_of("kohya", names=["single_blocks.0.linear2.weight"])
+    write("e.safetensors", {key: x if "alpha" in key else x * np.float32(500) for key, x in tensors.items()})
+    arguments = {
+        "animate": ("animate", picture, PROMPT, *SMALL, "--lora", "e.safetensors"),
+        "plan": ("plan", picture, PROMPT, *SMALL, "--lora", "e.safetensors"),
+        "info": ("lora", "info", "e.safetensors", "--checkpoint", toy),
+        "merge": ("lora", "merge", toy, "e.safetensors", "new"),
+    }[command]
+    answer = call(*arguments)
+    assert answer.code == 3 and "nothing would be left of it" in answer.err and answer.err.count("\n") == 1, answer.err
+
+
+def test_a_pt_file_is_a_lora_too(call, toy):
+    torch = pytest.importorskip("torch")
+    tensors = keys_of("kohya", names=["single_blocks.0.linear2.weight"])
+    torch.save({key: torch.from_numpy(np.array(x)) for key, x in tensors.items()}, "f.pt")
+    answer = call("lora", "info", "f.pt", "--checkpoint", toy)
+    assert answer.code == 0 and "1 of 1 modules matched" in answer.out, answer.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

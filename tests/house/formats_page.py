@@ -7,6 +7,7 @@ from pathlib import Path
 
 from framewake.formats import Format
 from framewake.weights import containers, scales
+from framewake.weights.lora import rows as lora
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 HEAD = """# Formats
@@ -18,6 +19,7 @@ the code that decides, and `scripts/formats` writes this page from them: change 
 SECTIONS: tuple[tuple[str, Iterable[Format]], ...] = (
     ("Files with weights, by their first bytes", containers.rows()),
     ("Weights in eight bits and fewer", scales.rows()),
+    ("LoRAs", lora.rows()),
 )
 
 

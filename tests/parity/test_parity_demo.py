@@ -73,7 +73,7 @@ def test_both_pipelines_make_the_same_clip(tmp_path, has_lora):
     theirs.set_progress_bar_config(disable=True)
     if has_lora:
         targets, rules = targets_of(pipeline.checkpoint), diffusers_dit(pipeline.checkpoint.dit)
-        convert(open_lora(LORA, targets), tmp_path / "theirs.safetensors", "diffusers", rules, targets.shapes)
+        convert(open_lora(LORA, targets), tmp_path / "theirs.safetensors", "diffusers", rules, targets)
         theirs.load_lora_weights(str(tmp_path), weight_name="theirs.safetensors")
     with torch.no_grad():
         video = theirs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lora_files import ALPHA, SHAPES, TARGETS, keys_of, write
+from lora_files import ALPHA, TARGETS, keys_of, write
 from toy_checkpoint import DIT, write_toy
 
 from framewake import engine as engines
@@ -101,7 +101,7 @@ def test_a_file_converted_to_their_format_does_the_same_there(folder, theirs, tm
         source,
         {key: x * np.float32(0.5) if "lora_" in key else x for key, x in keys_of("official", alpha=alpha).items()},
     )
-    convert(open_lora(source, TARGETS), path, "diffusers", diffusers_dit(DIT), SHAPES)
+    convert(open_lora(source, TARGETS), path, "diffusers", diffusers_dit(DIT), TARGETS)
     expected = loaded(theirs, path, 0.7)
     for file in (source, path):
         check(our_velocity(folder, file, 0.7), expected, our_velocity(folder))

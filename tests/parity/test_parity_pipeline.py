@@ -63,7 +63,7 @@ def lora_for(checkpoint, tmp_path):
         tensors[f"{key}.lora_down.weight"] = rule.weight(f"{name}.down", (4, *columns), 5)
         tensors[f"{key}.alpha"] = np.asarray(3, np.float32)
     write_tensors(ours, tensors)
-    convert(open_lora(ours, targets), theirs, "diffusers", diffusers_dit(checkpoint.dit), targets.shapes)
+    convert(open_lora(ours, targets), theirs, "diffusers", diffusers_dit(checkpoint.dit), targets)
     return ours, theirs
 
 

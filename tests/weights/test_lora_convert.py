@@ -27,7 +27,7 @@ RULES = diffusers_dit(DIT)
 
 
 def converted(source, path, style):
-    return convert(open_lora(source, TARGETS), path, style, RULES, SHAPES)
+    return convert(open_lora(source, TARGETS), path, style, RULES, TARGETS)
 
 
 def merged(path, engine):

@@ -23,6 +23,7 @@ from framewake.weights.names import diffusers_dit
 
 MODULE = "double_blocks.0.img_mod.linear"
 NAME = f"{MODULE}.weight"
+UNDERSCORED = MODULE.replace(".", "_")
 
 
 def one(style="kohya", **changes):
@@ -52,10 +53,18 @@ def refused(tmp_path, tensors, words, metadata=None, **options):
         ),
         (one() | pair("lora_unet_double_blocks_9_img_mod_linear"), "2 of its 4 keys.*--lora-partial"),
         (one() | {"extra": np.zeros(1, np.float32)}, "1 of its 3 keys.*'extra'"),
-        ({"lora_unet_x.hada_w1_a": np.zeros((2, 2), np.float32)}, "holds LoHa"),
-        ({"a.lokr_w1": np.zeros((2, 2), np.float32)}, "holds LoKr"),
-        (one() | {f"lora_unet_{MODULE.replace('.', '_')}.dora_scale": np.zeros(2, np.float32)}, "holds DoRA"),
-        ({f"diffusion_model.{MODULE}.diff": np.zeros((2, 2), np.float32)}, "full difference"),
+        ({f"lora_unet_{UNDERSCORED}.hada_w1_a": np.zeros((192, 2), np.float32)}, "has only a part of"),
+        ({f"lora_unet_{UNDERSCORED}.lokr_w1": np.zeros((2, 2), np.float32)}, "has only a part of"),
+        (one() | {f"lora_unet_{UNDERSCORED}.dora_scale": np.zeros(2, np.float32)}, r"\[2\], needed are \[192\]"),
+        ({f"diffusion_model.{MODULE}.diff": np.zeros((2, 2), np.float32)}, r"\[2, 2\], needed are \[192, 32\]"),
+        (
+            one() | {f"lora_unet_{UNDERSCORED}.lora_mid.weight": np.zeros((2, 2), np.float32)},
+            "LoCon with a middle layer",
+        ),
+        (
+            one() | {f"lora_unet_{UNDERSCORED}.oft_blocks": np.zeros(2, np.float32)},
+            "1 of its 3 keys belong to OFT.*rest",
+        ),
         ({key: x for key, x in one().items() if "up" in key}, "only a part of 'double_blocks_0_img_mod_linear'"),
         (pair("lora_unet_double_blocks_0_img_mod_linear", rows=191), r"factors \[191, 2\].*needed are \[192, rank\]"),
         (pair("lora_unet_double_blocks_0_img_mod_linear", columns=64), "a model of another size"),
@@ -70,22 +79,15 @@ def test_files_that_do_not_fit(tmp_path, tensors, words):
 FOREIGN = {
     "Stable Diffusion or SDXL": "lora_unet_down_blocks_1_attentions_0_proj_in",
     "Wan": "diffusion_model.blocks.3.self_attn.q",
-    "Flux": "lora_unet_double_blocks_0_img_mod_lin",
     "HunyuanVideo-1.5": "double_blocks.53.img_attn_q",
     "Qwen-Image": "transformer.transformer_blocks.1.img_mod.1",
     "LTX-Video or CogVideoX": "transformer.transformer_blocks.0.attn1.to_q",
-    "a text encoder": "lora_te1_text_model_encoder_layers_0_mlp_fc1",
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_loras_for_other_models_are_named(tmp_path, name):
     refused(tmp_path, pair(FOREIGN[name]), f"looks like a LoRA for {re.escape(name)}: ")
-
-
-def test_flux_in_other_spellings(tmp_path):
-    for key in ("diffusion_model.double_blocks.0.img_attn.qkv", "lora_unet_single_blocks_0_modulation_lin"):
-        refused(tmp_path, pair(key), "LoRA for Flux")
 
 
 def test_what_a_file_says_of_itself_counts(tmp_path):
@@ -114,24 +116,52 @@ def test_our_own_loras_are_not_taken_for_others():
         assert recognised([key], {}, [3072]) is None, key
 
 
-def test_every_block_of_flux_and_no_other(tmp_path):
-    """Flux has the names and sizes of this model in diffusers' format, but 19 and 38 blocks instead of 20 and 40."""
+FLUX = {
+    "diffusers": ("transformer.transformer_blocks.{}.attn.to_q", "transformer.single_transformer_blocks.{}.attn.to_q"),
+    "comfyui": ("diffusion_model.double_blocks.{}.img_attn.proj", "diffusion_model.single_blocks.{}.modulation.lin"),
+    "kohya": ("lora_unet_double_blocks_{}_img_attn_proj", "lora_unet_single_blocks_{}_modulation_lin"),
+}
+
+
+@pytest.mark.parametrize("style", FLUX)
+def test_every_block_of_flux_and_no_other(style):
+    """Flux has the names and sizes of this model in every format, but 19 and 38 blocks instead of 20 and 40."""
     targets = Targets.of(HUNYUAN_DIT, DiT(None, HUNYUAN_DIT).shapes())
 
-    def held(doubles, singles):
-        names = [f"transformer_blocks.{i}.attn.to_q" for i in range(doubles)]
-        names += [f"single_transformer_blocks.{i}.attn.to_q" for i in range(singles)]
+    def held(doubles, singles, said=None, more=None):
         keys = {}
-        for name in names:
-            keys |= {f"transformer.{name}.lora_A.weight": np.zeros((1, 3072), np.float32)}
-            keys |= {f"transformer.{name}.lora_B.weight": np.zeros((3072, 1), np.float32)}
-        return HeldTensors(keys)
+        for name, blocks in zip(FLUX[style], (doubles, singles), strict=True):
+            for number in blocks:
+                rows = 9216 if "modulation" in name else 3072
+                keys |= {f"{name.format(number)}.lora_A.weight": np.zeros((1, 3072), np.float32)}
+                keys |= {f"{name.format(number)}.lora_B.weight": np.zeros((rows, 1), np.float32)}
+        tensors = HeldTensors(keys | (more or {}))
+        tensors.metadata = {} if said is None else {"modelspec.architecture": said}
+        return tensors
 
+    flux = held(range(19), range(38))
     with pytest.raises(CheckpointError, match=r"most likely a LoRA for Flux.*--lora-partial"):
-        fit(Path("a"), held(19, 38), targets)
-    assert len(fit(Path("a"), held(19, 38), targets, allows_partial=True).updates) == 57
-    assert len(fit(Path("a"), held(20, 40), targets).updates) == 60
-    assert len(fit(Path("a"), held(0, 40), targets).updates) == 40
+        fit(Path("a"), flux, targets)
+    assert len(fit(Path("a"), flux, targets, allows_partial=True).updates) == 57
+    some = (range(3), range(7))
+    with pytest.raises(CheckpointError, match="most likely a LoRA for Flux"):
+        fit(Path("a"), held(*some, "flux-1-dev/lora"), targets)
+    # What fits is ours, whatever else it might be: nothing says that it is not.
+    ours = [held(range(20), range(40)), held([], range(40)), held(*some), held(*some, "hunyuan-video/lora")]
+    ours.append(held(range(19), range(38), "hunyuan-video"))
+    refiner = pair("diffusion_model.txt_in.individual_token_refiner.blocks.0.mlp.0", 12288, 3072)
+    ours.append(held(range(19), range(38), more=refiner))
+    assert [len(fit(Path("a"), tensors, targets).updates) for tensors in ours] == [60, 40, 10, 10, 57, 58]
+
+
+def test_another_model_of_which_a_part_has_a_place():
+    """Qwen-Image has 60 double blocks of this model's width, whose attention has its names in diffusers' format."""
+    targets = Targets.of(HUNYUAN_DIT, DiT(None, HUNYUAN_DIT).shapes())
+    keys = {}
+    for number in range(60):
+        keys |= pair(f"transformer.transformer_blocks.{number}.attn.to_q", 3072, 3072)
+    with pytest.raises(CheckpointError, match="looks like a LoRA for Qwen-Image"):
+        fit(Path("a"), HeldTensors(keys), targets)
 
 
 def test_partial_files_on_request(tmp_path):
@@ -182,14 +212,22 @@ def test_a_lora_of_zeros_is_said_to_change_nothing(tmp_path):
     assert "it changes nothing" in report(lora, lambda name: 1.0).sentence(1.0)
 
 
-def test_only_safetensors_are_read(tmp_path):
-    for name in ("a.pt", "a.ckpt", "a.bin"):
-        (tmp_path / name).write_bytes(b"x")
-        with pytest.raises(CheckpointError, match=r"can run code.*only \.safetensors"):
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+CONTENTS = {b"<!DOCTYPE html><html>": "web page", POINTER: "Git LFS pointer", b"\x80\x02}q\0.": "bare pickle"}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_what_is_no_lora_is_named(tmp_path, content):
+    for name in ("a.pt", "a.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=CONTENTS[content]):
             lora_file(tmp_path / name)
+
+
+def test_paths_without_a_lora(tmp_path):
     with pytest.raises(CheckpointError, match="no such LoRA"):
         lora_file(tmp_path / "gone.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds 0 \.safetensors"):
+    with pytest.raises(CheckpointError, match="holds no LoRA"):
         lora_file(tmp_path)
 
 

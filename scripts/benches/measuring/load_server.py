@@ -27,24 +27,33 @@ def free_port() -> int:
 class Server:
     """``framewake serve`` on the embedded checkpoint, with its data in a folder of its own."""
 
-    def __init__(self, folder: Path, engine: str) -> None:
+    def __init__(self, folder: Path, engine: str, *, environment: dict[str, str] | None = None) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.storage = folder / "data"
         self.log = folder / "log"
+        self.environment = os.environ | (environment or {})
         self.command = [str(Path(sys.executable).with_name("framewake")), "serve", "--port", str(port)]
         self.command += ["--checkpoint", "demo", "--engine", engine, "--data", str(self.storage)]
         self.command += ["--allow-private-callbacks", "--max-per-minute", "100000"]
 
     def __enter__(self) -> Server:
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=60)
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, also once more on what a killed one left."""
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=self.environment)
+
+    def kill(self) -> None:
+        """As a power cut ends it."""
         self.process.kill()
         self.process.wait()
 

@@ -33,17 +33,21 @@ _CHECKPOINT = typer.Option(
     show_default=False,
     help="The checkpoint that it is for, or demo for the embedded one. Default: the published model's sizes.",
 )
+_ADAPTER = typer.Option(
+    "--adapter", metavar="NAME", show_default=False, help="Which one, of a file that holds several adapters of PEFT."
+)
 _PARTIAL = typer.Option("--lora-partial", help="Take what fits of a file instead of refusing it.")
 
 
 @app.command()
 def info(
     file: Annotated[
-        str, typer.Argument(parser=filled("FILE"), metavar="FILE", help="A LoRA: .safetensors of any format.")
+        str, typer.Argument(parser=filled("FILE"), metavar="FILE", help="A LoRA of any format, or PEFT's folder.")
     ],
     checkpoint: Annotated[str | None, _CHECKPOINT] = None,
     *,
     allows_partial: Annotated[bool, _PARTIAL] = False,
+    adapter: Annotated[str | None, _ADAPTER] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
     """Tell what a LoRA is and what it matches.
@@ -56,9 +60,11 @@ def info(
       framewake lora info style.safetensors --checkpoint /models/HunyuanVideo-I2V
     """
     from framewake.weights.lora.report import report
+    from framewake.weights.lora.sizes import check_sizes
 
-    opened, targets, _ = _opened(checkpoint)
-    lora = _lora(file, targets, allows_partial=allows_partial, is_guess=opened is None)
+    opened, targets, _ = _opened(checkpoint, file)
+    lora = _lora(file, targets, allows_partial=allows_partial, adapter=adapter, is_guess=opened is None)
+    check_sizes(lora)
     norm_of = None
     if opened is not None:
         tensors = opened.tensors("dit")
@@ -82,6 +88,7 @@ def convert(
     *,
     checkpoint: Annotated[str | None, _CHECKPOINT] = None,
     allows_partial: Annotated[bool, _PARTIAL] = False,
+    adapter: Annotated[str | None, _ADAPTER] = None,
 ) -> None:
     """Write a LoRA in another format; the numbers stay as they are.
 
@@ -91,16 +98,19 @@ def convert(
     """
     from framewake.errors import InputError, nearest
     from framewake.weights.lora.convert import convert as write
+    from framewake.weights.lora.holding import unheld
     from framewake.weights.lora.keys import FORMATS
     from framewake.weights.names import diffusers_dit
 
     known = next((name for name in FORMATS if name == style), None)
     if known is None:
         raise InputError(f"--format {style!r} is unknown: choose {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
-    opened, targets, config = _opened(checkpoint)
-    lora = _lora(source, targets, allows_partial=allows_partial, is_guess=opened is None)
-    count = write(lora, target, known, diffusers_dit(config), targets.shapes)
-    sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format.\n")
+    opened, targets, config = _opened(checkpoint, source)
+    lora = _lora(source, targets, allows_partial=allows_partial, adapter=adapter, is_guess=opened is None)
+    lost = unheld(lora, known, targets.tensors)
+    count = write(lora, target, known, diffusers_dit(config), targets, allows_partial=allows_partial)
+    without = f", without {len(lost)} change{'s' if len(lost) > 1 else ''} that it cannot hold" if lost else ""
+    sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format{without}.\n")
 
 
 @app.command()
@@ -138,11 +148,14 @@ def merge(
     from framewake.weights.load import open_checkpoint
     from framewake.weights.lora.file import open_lora
     from framewake.weights.lora.fuse import fuse
+    from framewake.weights.lora.sizes import check_sizes
 
     paths, scales, folder = _places(places)
     opened = open_checkpoint(find_checkpoint(checkpoint))
     targets = targets_of(opened)
     loras = [open_lora(p, targets, allows_partial=allows_partial, ignores_alpha=ignores_alpha) for p in paths]
+    for lora in loras:
+        check_sizes(lora)
     changed = fuse(opened, loras, scales, folder=folder, engine=asked_engine(engine))
     sys.stdout.write(f"{folder}: a checkpoint with {changed} changed weights.\n")
 
@@ -187,7 +200,7 @@ def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
     return [use.path for use in uses], [use.weight(0) for use in uses], folder
 
 
-def _lora(path: str, targets: Targets, *, allows_partial: bool, is_guess: bool) -> Lora:
+def _lora(path: str, targets: Targets, *, allows_partial: bool, adapter: str | None, is_guess: bool) -> Lora:
     """A LoRA against a transformer; ``is_guess``: nobody named one, so it is the published one.
 
     Raises: CheckpointError.
@@ -196,20 +209,25 @@ def _lora(path: str, targets: Targets, *, allows_partial: bool, is_guess: bool) 
     from framewake.weights.lora.file import open_lora
 
     try:
-        return open_lora(path, targets, allows_partial=allows_partial)
+        return open_lora(path, targets, allows_partial=allows_partial, adapter=adapter)
     except CheckpointError as error:
         if is_guess and "this transformer" in str(error):  # which nobody has named
             error.args = (f"{error} This transformer is the published model's: name another with --checkpoint.",)
         raise
 
 
-def _opened(checkpoint: str | None) -> tuple[Checkpoint | None, Targets, DiTConfig]:
-    """The checkpoint, None without one; what a LoRA can adapt; and the transformer's shape."""
+def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targets, DiTConfig]:
+    """The checkpoint, None without one; what a LoRA can adapt; and the transformer's shape.
+
+    A LoRA that ships is for the embedded checkpoint.
+    """
     from framewake.config import HUNYUAN_DIT
     from framewake.pipeline.adapters import targets_for, targets_of
     from framewake.pipeline.jobs import find_checkpoint
     from framewake.weights.load import open_checkpoint
+    from framewake.weights.lora.opening import is_shipped
 
+    checkpoint = checkpoint or ("demo" if is_shipped(file) else None)
     if checkpoint is None:
         return None, targets_for(HUNYUAN_DIT), HUNYUAN_DIT
     opened = open_checkpoint(find_checkpoint(checkpoint))

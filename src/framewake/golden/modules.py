@@ -160,6 +160,10 @@ class HeldTensors:
         """An array's shape."""
         return self._arrays[name].shape
 
+    def dtype(self, name: str) -> str:
+        """Every array is of float32."""
+        return "F32"
+
     def read(self, name: str) -> np.ndarray:
         """An array."""
         return self._arrays[name]
@@ -175,7 +179,7 @@ def lora_merge(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
         keys = {name.rsplit(".lora_", 1)[0] for name in lora}
         lora |= {f"{key}.alpha": np.asarray(case.need("inputs", "alpha", "value"), np.float32) for key in keys}
     opened = fit(case.file, HeldTensors(lora), Targets.of(config, shapes))._replace(ignores_alpha=True)
-    found = {update.pair.module: update.place.weight.removesuffix(".weight") for update in opened.updates}
+    found = {update.module.name: update.place.weight.removesuffix(".weight") for update in opened.updates}
     prefix = case.need("config", "prefix")
     expected = {entry["key"]: entry["module"] for entry in case.need("resolved")}
     right = [found.get(key.removeprefix(f"{prefix}_")) == module for key, module in expected.items()]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig
@@ -16,6 +18,7 @@ from framewake.sampling.guide import Denoise
 from framewake.weights.load import Checkpoint
 from framewake.weights.lora.file import Lora, open_lora
 from framewake.weights.lora.report import report
+from framewake.weights.lora.sizes import check_sizes
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
 from framewake.weights.store import Resident
@@ -63,11 +66,22 @@ def check_loras(request: Request, checkpoint: Checkpoint) -> None:
 
     Raises: InputError, CheckpointError.
     """
-    open_loras(request, checkpoint)
+    loras = open_loras(request, checkpoint)
     for text in request.loras:
         first = parse_lora(text).last_start()
         if first >= request.steps:
             raise InputError(f"LoRA {text!r}: the span from step {first} never comes, there are {request.steps} steps.")
+    for lora in loras:
+        about = lora.path.stat()
+        switches = (request.allows_partial_loras, request.ignores_lora_alpha)
+        _check_values(lora.path, (about.st_mtime_ns, about.st_size), checkpoint.dit, switches)
+
+
+@lru_cache(maxsize=64)
+def _check_values(path: Path, stamp: tuple[int, int], dit: DiTConfig, switches: tuple[bool, bool]) -> None:
+    """A file's numbers, read once: a batch or a server asks for every clip anew."""
+    is_partial, ignores_alpha = switches
+    check_sizes(open_lora(path, targets_for(dit), allows_partial=is_partial, ignores_alpha=ignores_alpha))
 
 
 class Adapters:
@@ -110,7 +124,7 @@ class Adapters:
 
     def _bytes(self, loras: Sequence[Lora], dtype: Dtype) -> int:
         """Bytes of a second copy of the weights that LoRAs touch."""
-        shapes = targets_of(self._checkpoint).shapes
+        shapes = targets_of(self._checkpoint).tensors
         touched = {update.place.weight for lora in loras for update in lora.updates}
         return sum(math.prod(shapes[name]) for name in touched) * _BYTES[dtype]
 

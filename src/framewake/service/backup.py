@@ -64,18 +64,16 @@ def _copy(place: Place, part: Path) -> int:
                 connection.execute(insert(jobs), [row._asdict() for row in rows])
             if messages:
                 connection.execute(insert(deliveries), [row._asdict() for row in messages])
-        gone = []
         for row in rows:
-            with contextlib.suppress(InputError):  # a damaged id has no folder
-                source = place.storage.job(row.id)
-                had_files = source.is_dir()
-                _copy_files(source, copy.job(row.id))
-                if had_files and not source.is_dir():  # removed meanwhile
-                    shutil.rmtree(copy.job(row.id), ignore_errors=True)
-                    gone.append(row.number)
+            if is_id(row.id):
+                _copy_files(place.storage.job(row.id), copy.job(row.id))
+        with JobStore(place.database).comparing([row.id for row in rows]) as known:
+            gone = [row.id for row in rows if row.id not in known]  # removed meanwhile
         with database.writing() as connection:
-            for number in gone:
-                connection.execute(delete(jobs).where(jobs.c.number == number))
+            for job in gone:
+                connection.execute(delete(jobs).where(jobs.c.id == job))
+                if is_id(job):
+                    shutil.rmtree(copy.job(job), ignore_errors=True)
     finally:
         database.close()
     for job in place.storage.aside_ids():

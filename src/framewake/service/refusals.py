@@ -9,6 +9,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import HTTP_STATUS, FramewakeError, UnwritableError
+from framewake.service.database import is_broken
 
 
 class Refused(FramewakeError):
@@ -122,7 +123,7 @@ def http_status(error: BaseException) -> int:
     if _is_disk_full(error):
         return 507
     if isinstance(error, SQLAlchemyError):
-        return 503
+        return 500 if is_broken(error) else 503
     return next((status for kind, status in HTTP_STATUS.items() if isinstance(error, kind)), 500)
 
 
@@ -157,6 +158,11 @@ _SERVERS_OWN: tuple[tuple[Callable[[BaseException], bool], str, str], ...] = (
         "the server could not store this video; its log says why.",
     ),
     (_is_disk_full, "out_of_resources", "the server's disk is full: no new videos are taken until there is room."),
+    (
+        lambda error: isinstance(error, SQLAlchemyError) and is_broken(error),
+        "database_broken",
+        "the server's database cannot be used any more: its operator has to mend it, and finds the reason in the log.",
+    ),
     (
         lambda error: isinstance(error, SQLAlchemyError),
         "unavailable",

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import (
@@ -220,9 +221,9 @@ class Storage:
         sync_folder(self.jobs)
 
 
-def is_id(name: str) -> bool:
-    """Whether a folder of that name is a job's."""
-    return _ID.fullmatch(name) is not None
+def is_id(name: Any) -> bool:
+    """Whether this is the id of a job, whatever a damaged record holds in its place."""
+    return isinstance(name, str) and _ID.fullmatch(name) is not None
 
 
 def _checked(job: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Row
+
+from framewake.service.tables import FINAL, STATES
 
 # Share of the work that lies before the last step; decoding takes most of the rest.
 DENOISING = 90
@@ -23,6 +25,7 @@ class Problem(BaseModel):
 class Video(BaseModel):
     """A video and how far it is. Times are Unix seconds."""
 
+    model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
     id: str
     object: Literal["video"] = "video"
     model: str
@@ -98,7 +101,49 @@ def progress(row: Row[Any]) -> int:
 
 
 def video(row: Row[Any], position: int | None) -> Video:
-    """A job for people and programs."""
+    """A job for people and programs; of a damaged record what can be told, so that no list fails because of it."""
+    try:
+        return _video(row, position)
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError):
+        return _damaged(row)
+
+
+def _damaged(row: Row[Any]) -> Video:
+    def number(value: Any) -> int:
+        return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
+
+    state: Any = row.state if row.state in STATES else "failed"
+    return Video(
+        id=str(row.id).encode(errors="replace").decode(),
+        model=str(row.model).encode(errors="replace").decode(),
+        status=state,
+        progress=100 if state == "completed" else 0,
+        stage=None,
+        step=number(row.step),
+        num_inference_steps=number(row.steps),
+        seconds_left=None,
+        queue_position=None,
+        created_at=number(row.created),
+        started_at=None,
+        completed_at=number(row.ended) if state in FINAL else None,
+        prompt="",
+        negative_prompt=None,
+        size=f"{number(row.width)}x{number(row.height)}",
+        resolution="",
+        seconds="0",
+        num_frames=0,
+        fps=0,
+        seed=0,
+        guidance_scale=0,
+        true_cfg_scale=0,
+        flow_shift=0,
+        stability=False,
+        lora=[],
+        error=Problem(code="damaged_record", message="the record of this video is damaged, and cannot be shown whole."),
+    )
+
+
+def _video(row: Row[Any], position: int | None) -> Video:
     request = json.loads(row.request)
     problem = None if row.error is None else Problem(code=row.error_code or "error", message=row.error)
     return Video(

@@ -10,9 +10,9 @@ import numpy as np
 from framewake.engine.contract import Tensor, Weights
 from framewake.errors import InputError
 from framewake.train.draws import START, generator
-from framewake.weights.lora.file import Update
-from framewake.weights.lora.keys import Pair
+from framewake.weights.lora.keys import Module
 from framewake.weights.lora.targets import Place
+from framewake.weights.lora.updates import Update
 
 # Endings of the modules that the published LoRAs adapt (specification, sections 9 and 10.4).
 SUFFIXES = (
@@ -52,9 +52,9 @@ class Factors:
         """What an update's product is multiplied with at weight 1."""
         return update.factor()
 
-    def factors(self, update: Update) -> tuple[Tensor, Tensor]:
-        """The up and down matrices. Shapes: (rows, rank), (rank, columns)."""
-        return self._values[update.pair.up], self._values[update.pair.down]
+    def part(self, update: Update, name: str) -> Tensor:
+        """The up or the down matrix. Shapes: (rows, rank), (rank, columns)."""
+        return self._values[update.keys[name]]
 
 
 def chosen(shapes: Shapes, patterns: Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
@@ -93,5 +93,5 @@ def _module(name: str) -> str:
 
 def _update(name: str, shape: tuple[int, ...], rank: int, alpha: float) -> Update:
     module = _module(name)
-    pair = Pair(module, False, True, module + DOWN, module + UP, None)
-    return Update(pair, Place(name, 0, shape[0]), rank, alpha, False)
+    keys = {"down": module + DOWN, "up": module + UP}
+    return Update(Module(module, False, True, keys), Place(name, 0, shape[0]), "product", keys, rank, alpha)

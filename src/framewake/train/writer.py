@@ -55,7 +55,7 @@ def write_lora(engine: Engine, target: Path, state: State, settings: Training, *
         second.unlink(missing_ok=True)
         rules = diffusers_dit(base)
         targets = Targets(_shapes(state), rules)
-        convert(open_lora(first, targets), second, settings.format, rules, targets.shapes)  # type: ignore[arg-type]
+        convert(open_lora(first, targets), second, settings.format, rules, targets)  # type: ignore[arg-type]
         second.replace(target)
     finally:
         first.unlink(missing_ok=True)

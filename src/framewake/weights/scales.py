@@ -157,11 +157,8 @@ def with_scales(file: Tensors, outside: Mapping[str, np.ndarray], place: Path | 
     Of the tensors, some thousand numbers are read where a scale is missing.
     Raises: CheckpointError when scales fit nothing or are broken, and for weights that need some and have none.
     """
-    _check_packed(file)
     held = set(file.names())
-    scales = dict(_inside(file, held))
-    used = {scale.name for scale in scales.values()}
-    names = tuple(name for name in file.names() if name not in used and not _is_mark(name))
+    scales, names = _own(file)
     strange = [name for name in outside if name not in held]
     if strange:
         raise CheckpointError(
@@ -175,6 +172,23 @@ def with_scales(file: Tensors, outside: Mapping[str, np.ndarray], place: Path | 
         _check_numbers(file, scale)
     _check_complete(file, [name for name in names if name not in scales], has_map=place is not None)
     return Scaled(file, scales, names) if len(names) < len(held) or scales else file
+
+
+def with_own_scales(file: Tensors) -> Tensors:
+    """A file with the scales applied that stand in it; nothing is said of those that may be missing.
+
+    Raises: CheckpointError when scales fit nothing, and for packed types.
+    """
+    scales, names = _own(file)
+    return Scaled(file, scales, names) if scales else file
+
+
+def _own(file: Tensors) -> tuple[dict[str, Scale], tuple[str, ...]]:
+    """The scales that stand beside their weights, and the names of all that is not about scales."""
+    _check_packed(file)
+    scales = dict(_inside(file, set(file.names())))
+    used = {scale.name for scale in scales.values()}
+    return scales, tuple(name for name in file.names() if name not in used and not _is_mark(name))
 
 
 def read_map(tensors: Mapping[str, np.ndarray], prefix: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from framewake.errors import CheckpointError, InputError
-from framewake.weights.lora.alpha import METADATA_KEY
+from framewake.weights.lora.alpha import ALPHA_KEYS, METADATA_KEY
 from framewake.weights.lora.file import Lora
-from framewake.weights.lora.keys import OFFICIAL, Format
+from framewake.weights.lora.holding import layered, unheld
+from framewake.weights.lora.keys import FORMATS, OFFICIAL, Format
 from framewake.weights.lora.pieces import Piece, joined, pieces_of, split
-from framewake.weights.lora.targets import Place, diffusers_modules
+from framewake.weights.lora.targets import Place, Targets, diffusers_modules
 from framewake.weights.names import Rule
 from framewake.weights.writing import write_tensors
 
@@ -25,53 +26,100 @@ _WRITTEN: dict[str, tuple[str, str, str]] = {
     "comfyui": ("diffusion_model.", ".lora_A.weight", ".lora_B.weight"),
     "diffusers": ("transformer.", ".lora_A.weight", ".lora_B.weight"),
 }
+# What the new file says anew, or what no longer holds in it.
+_NOT_KEPT = (METADATA_KEY, *ALPHA_KEYS, "format")
 
 
-def convert(lora: Lora, path: str | Path, style: Format, rules: Iterable[Rule], shapes: Mapping[str, Any]) -> int:
+def convert(
+    lora: Lora,
+    path: str | Path,
+    style: Format,
+    rules: Iterable[Rule],
+    targets: Targets,
+    *,
+    allows_partial: bool = False,
+) -> int:
     """Write a LoRA in a format; the number of modules written.
 
-    ``rules`` and ``shapes`` are the transformer's. Joined pieces that have nothing in common become blocks of
+    ``rules`` and ``targets`` are the transformer's. Joined pieces that have nothing in common become blocks of
     one larger pair, and such a pair becomes its pieces again; the product stays the same.
-    Precision: stored bits are kept; pieces of different types or scales become float32.
+    Precision: stored bits of pairs are kept; pieces of different types or scales, and all else, become float32.
     Raises: InputError for another kind of file or a folder that is not there, CheckpointError when the file cannot be
-    written or already exists.
+    written or already exists, or when the format cannot hold all of the LoRA (``allows_partial`` leaves that out).
     """
     path = Path(path)
+    _check_target(path)
+    shapes = targets.tensors
+    lost = unheld(lora, style, shapes)
+    if lost and (not allows_partial or len(lost) == len(lora.by_weight())):
+        raise CheckpointError(_unheld(lora, style, lost, shapes))
+    modules: dict[str, Piece] = {}
+    others: dict[str, np.ndarray] = {}
+    fields = diffusers_modules(rules) if style == "diffusers" else {}
+    for weight, updates in lora.by_weight().items():
+        if weight in lost:
+            continue
+        module = weight.removesuffix(".weight").removesuffix(".bias")
+        if updates[0].method != "product":
+            key = _key(module, style)
+            others |= {key + ending: values for ending, values in layered(lora, updates, shapes[weight]).items()}
+            continue
+        pieces = pieces_of(lora, updates)
+        if style != "diffusers":
+            modules[module] = joined(pieces, shapes[weight][0])
+            continue
+        rows = shapes[weight][0]
+        places = [
+            (name, Place(weight, 0, rows, place.is_swapped, "diffusers") if len(fields[weight]) == 1 else place)
+            for name, place in fields[weight]
+        ]
+        for piece in pieces:
+            modules |= split(piece, places)
+    tensors, kinds = _tensors(modules, style)
+    metadata = {name: str(text) for name, text in lora.tensors.metadata.items() if name not in _NOT_KEPT}
+    has_magnitudes = any(piece.magnitude is not None for piece in modules.values())
+    if style == "diffusers" and (has_magnitudes or any(piece.factor() != 1.0 for piece in modules.values())):
+        metadata[METADATA_KEY] = json.dumps(_configuration(modules, has_magnitudes), sort_keys=True)
+    write_tensors(path, _aligned(tensors | others), metadata=metadata, kinds=kinds | dict.fromkeys(others, "F32"))
+    return len({key.rpartition(".")[0] for key in others} | set(modules))
+
+
+def _check_target(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: the LoRA's file has to end in .safetensors.")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} is no folder: make it first, or name another file.")
     if path.exists():
         raise CheckpointError(f"{path} already exists: name another file.")
-    modules: dict[str, Piece] = {}
-    fields = diffusers_modules(rules) if style == "diffusers" else {}
-    for weight, updates in lora.by_weight().items():
-        pieces = pieces_of(lora, updates)
-        if style != "diffusers":
-            modules[weight.removesuffix(".weight")] = joined(pieces, shapes[weight][0])
-            continue
-        rows = shapes[weight][0]
-        places = [
-            (name, Place(weight, 0, rows, place.is_swapped, True) if len(fields[weight]) == 1 else place)
-            for name, place in fields[weight]
-        ]
-        for piece in pieces:
-            modules |= split(piece, places)
-    tensors, kinds = _tensors(modules, style)
-    kept = [name for name in lora.tensors.metadata if name not in (METADATA_KEY, "lora_alpha", "format")]
-    metadata = {name: str(lora.tensors.metadata[name]) for name in kept}
-    if style == "diffusers" and any(piece.factor() != 1.0 for piece in modules.values()):
-        metadata[METADATA_KEY] = json.dumps(_configuration(modules), sort_keys=True)
-    write_tensors(path, tensors, metadata=metadata, kinds=kinds)
-    return len(modules)
+
+
+def _unheld(lora: Lora, style: Format, lost: Mapping[str, str], shapes: Mapping[str, Any]) -> str:
+    weight, why = next(iter(lost.items()))
+    key = next(iter(lora.by_weight()[weight][0].keys.values()))
+    others = [name for name in FORMATS if name != style and not unheld(lora, name, shapes)]
+    way = f" --format {others[0]} holds all of it." if others else ""
+    part = "" if len(lost) == len(lora.by_weight()) else " --lora-partial writes the rest without it."
+    return (
+        f"{lora.path}: the {style} format cannot hold {key!r}, one of {len(lost)} changes of the "
+        f"{len(lora.by_weight())} that it makes: {why}.{way}{part}"
+    )
+
+
+def _key(module: str, style: str) -> str:
+    return _WRITTEN[style][0] + (module.replace(".", "_") if style in ("official", "kohya") else module)
+
+
+def _aligned(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Wider types first: other readers map tensors where they lie, so that every start has to be aligned."""
+    return dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
 
 
 def _tensors(modules: Mapping[str, Piece], style: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    prefix, down, up = _WRITTEN[style]
+    _, down, up = _WRITTEN[style]
     tensors: dict[str, np.ndarray] = {}
     kinds: dict[str, str] = {}
     for module, piece in modules.items():
-        key = prefix + (module.replace(".", "_") if style in ("official", "kohya") else module)
+        key = _key(module, style)
         for name, values in ((key + down, piece.down), (key + up, piece.up)):
             tensors[name], kinds[name] = values, piece.kind
         alpha = piece.alpha
@@ -79,11 +127,14 @@ def _tensors(modules: Mapping[str, Piece], style: str) -> tuple[dict[str, np.nda
             alpha = float(piece.rank)
         if alpha is not None and style != "diffusers":
             tensors[key + ".alpha"] = np.asarray(alpha, dtype=np.float32)
-    # Other readers map tensors where they lie, so wider types come first and every start is aligned.
-    return dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize)), kinds
+        if piece.magnitude is not None:
+            is_vector = style == "diffusers"
+            name = key + (".lora_magnitude_vector" if is_vector else ".dora_scale")
+            tensors[name], kinds[name] = piece.magnitude.reshape(-1) if is_vector else piece.magnitude, "F32"
+    return tensors, kinds
 
 
-def _configuration(modules: Mapping[str, Piece]) -> dict[str, Any]:
+def _configuration(modules: Mapping[str, Piece], has_magnitudes: bool) -> dict[str, Any]:
     """What diffusers hands to PEFT: without it, alpha would be lost there."""
     first = next(iter(modules.values()))
     alphas = {module: piece.factor() * piece.rank for module, piece in modules.items()}
@@ -95,7 +146,7 @@ def _configuration(modules: Mapping[str, Piece]) -> dict[str, Any]:
         "alpha_pattern": {module: _whole(alpha) for module, alpha in alphas.items() if alpha != base},
         "target_modules": sorted(modules),
         "use_rslora": False,
-        "use_dora": False,
+        "use_dora": has_magnitudes,
         "lora_bias": False,
     }
     return {f"transformer.{name}": value for name, value in values.items()}

@@ -2,64 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from framewake.errors import CheckpointError, nearest
-from framewake.weights.files import TensorFile
 from framewake.weights.lora import foreign
-from framewake.weights.lora.alpha import Alphas, read_alphas
-from framewake.weights.lora.keys import Format, Pair, other_method, pairs
-from framewake.weights.lora.targets import Place, Targets
+from framewake.weights.lora.alpha import read_alphas
+from framewake.weights.lora.keys import Format, Module, modules
+from framewake.weights.lora.opening import lora_file
+from framewake.weights.lora.refusal import Found, refusal
+from framewake.weights.lora.targets import Targets
+from framewake.weights.lora.updates import Misfit, Tensors, Update, updates_of, whole_numbers
 
-LISTED = 4
-SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
-
-
-class Tensors(Protocol):
-    """What a LoRA is read from; ``TensorFile`` is the usual one."""
-
-    metadata: dict[str, str]
-
-    def names(self) -> tuple[str, ...]:
-        """Every key."""
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-
-    def read(self, name: str) -> np.ndarray:
-        """A tensor's values."""
-
-
-class Update(NamedTuple):
-    """One pair at its place. ``alpha`` is None when neither file nor configuration has one.
-
-    ``has_root_rank``: the configuration says that alpha is divided by the root of the rank.
-    """
-
-    pair: Pair
-    place: Place
-    rank: int
-    alpha: float | None
-    has_root_rank: bool
-
-    def factor(self) -> float:
-        """What the product is multiplied with at weight 1: alpha over rank, 1 without alpha."""
-        if self.alpha is None:
-            return 1.0
-        return self.alpha / (math.sqrt(self.rank) if self.has_root_rank else self.rank)
+# Parts of decompositions that are not applied; what they belong to is left out as a whole.
+_NOT_APPLIED = ("middle", "hada_t1", "hada_t2", "lokr_t2")
+_METHODS = {"product": "LoRA", "hadamard": "LoHa", "kronecker": "LoKr", "difference": "differences", "value": "values"}
 
 
 class Lora(NamedTuple):
-    """An opened LoRA; factors are read from its file when they are asked for.
+    """An opened LoRA; its tensors are read from its file when they are asked for.
 
-    ``modules`` counts the pairs in the file, ``unmatched`` are keys that were left out on request.
+    ``modules`` counts the modules in the file, ``unmatched`` are keys that were left out on request.
     """
 
     path: Path
@@ -71,18 +38,15 @@ class Lora(NamedTuple):
     ignores_alpha: bool = False
 
     def factor(self, update: Update) -> float:
-        """What an update's product is multiplied with at weight 1."""
+        """What an update's change is multiplied with at weight 1."""
         return 1.0 if self.ignores_alpha else update.factor()
 
-    def factors(self, update: Update) -> tuple[np.ndarray, np.ndarray]:
-        """The up and down matrices in float32, rows in our order.
-
-        Shapes: (rows, rank), (rank, columns).
-        """
-        up, down = (_matrix(self.tensors.read(key)) for key in (update.pair.up, update.pair.down))
-        if update.place.is_swapped:
-            up = np.concatenate(np.split(up, 2)[::-1])
-        return up, down
+    def part(self, update: Update, name: str) -> np.ndarray:
+        """One of an update's parts as a float32 matrix, rows as in the file; magnitudes by row or by column."""
+        values = self.tensors.read(update.keys[name])
+        is_by_column = name == "magnitude" and values.shape[0] != update.place.stop - update.place.start
+        flat = values.reshape(1, -1) if is_by_column else values.reshape(len(values), -1)
+        return np.ascontiguousarray(flat, dtype=np.float32)
 
     def by_weight(self) -> dict[str, list[Update]]:
         """The updates of each weight, in the order of its rows."""
@@ -91,132 +55,126 @@ class Lora(NamedTuple):
             found.setdefault(update.place.weight, []).append(update)
         return found
 
+    def methods(self) -> list[str]:
+        """What the file's updates are called."""
+        found = {_METHODS[update.method]: None for update in self.updates}
+        return list(found | ({"DoRA": None} if any("magnitude" in update.keys for update in self.updates) else {}))
+
 
 def open_lora(
-    path: str | os.PathLike[str], targets: Targets, *, allows_partial: bool = False, ignores_alpha: bool = False
+    path: str | os.PathLike[str],
+    targets: Targets,
+    *,
+    allows_partial: bool = False,
+    ignores_alpha: bool = False,
+    adapter: str | None = None,
 ) -> Lora:
-    """A safetensors file of any published format; only its header and its alphas are read.
+    """A file of any published format; only its header and its alphas are read.
 
-    ``allows_partial`` leaves out keys that have no place instead of refusing the file.
+    ``allows_partial`` leaves out keys that have no place instead of refusing the file; ``adapter`` chooses one of
+    several in one file.
     Raises: CheckpointError when it cannot be read or does not fit the transformer.
     """
     file = lora_file(path)
-    lora = fit(file.path, file, targets, allows_partial=allows_partial)
+    lora = fit(file.path, file, targets, allows_partial=allows_partial, adapter=adapter)
     return lora._replace(ignores_alpha=ignores_alpha)
 
 
-def lora_file(path: str | os.PathLike[str]) -> TensorFile:
-    """The file, or the one file of a folder such as PEFT writes; "demo/trails" is the one that ships.
-
-    Raises: CheckpointError for anything but one safetensors file.
-    """
-    path = Path(path).expanduser()
-    if path.suffix.lower() in _PICKLES:
-        raise CheckpointError(f"{path}: a {path.suffix} file can run code when it is read; only .safetensors are read.")
-    if path.is_dir():
-        found = sorted(path.glob("*.safetensors"))
-        if len(found) != 1:
-            raise CheckpointError(f"{path} holds {len(found)} .safetensors files; name the LoRA itself.")
-        path = found[0]
-    if not path.exists() and path.parent == Path("demo"):
-        path = SHIPPED / f"{path.name}.safetensors"
-    if not path.exists():
-        shipped = [f"demo/{file.stem}" for file in SHIPPED.glob("*.safetensors")]
-        raise CheckpointError(
-            f"{path}: there is no such LoRA file. Check the path, and a weight, which is a number as in FILE:0.8."
-            f"{nearest(f'demo/{path.stem}', shipped) if path.parent == SHIPPED else ''}"
-        )
-    return TensorFile(path)
-
-
-def fit(path: Path, tensors: Tensors, targets: Targets, *, allows_partial: bool = False) -> Lora:
+def fit(
+    path: Path, tensors: Tensors, targets: Targets, *, allows_partial: bool = False, adapter: str | None = None
+) -> Lora:
     """A LoRA's keys with their places.
 
     Raises: CheckpointError for keys without a place (unless allowed), wrong shapes, or nothing that fits.
     """
-    listed, strange = pairs(tensors.names())
-    alphas = read_alphas(path, tensors)
-    updates: list[Update] = []
-    lost: list[Pair] = []
-    for pair in listed:
-        place = targets.find(pair.module, is_underscored=pair.is_underscored)
-        if place is None or pair.down is None or pair.up is None:
-            lost.append(pair)
-        else:
-            updates.append(_update(path, tensors, pair, place, (targets.shapes, alphas)))
-    if not updates or (not allows_partial and (lost or strange)):
-        raise CheckpointError(_refusal(path, tensors, targets, lost=lost, strange=strange))
-    if not allows_partial and _is_for_flux(tensors, targets):
+    listed, strange, adapters = modules(tensors.names(), adapter)
+    _check_adapters(path, adapters, adapter)
+    found = _placed(path, tensors, targets, listed)._replace(strange=tuple(strange))
+    if found.updates and not allows_partial and _is_for_flux(tensors, targets):
         raise CheckpointError(
-            f"{path} adapts exactly the 19 and 38 blocks of Flux, whose layers have the names and sizes of this "
-            "model's: it is most likely a LoRA for Flux. --lora-partial applies it all the same."
+            f"{path} is most likely a LoRA for Flux, whose layers have the names and sizes of this model's: it says "
+            "so, or it adapts exactly the 19 and 38 blocks that Flux has. --lora-partial applies it all the same."
         )
-    _check_overlaps(path, updates)
-    unmatched = tuple(strange + [key for pair in lost for key in pair.held()])
-    return Lora(path, tensors, " and ".join(formats(updates)), tuple(updates), len(listed), unmatched)
+    if not found.updates or (not allows_partial and found.left_out()):
+        raise CheckpointError(refusal(path, tensors, targets, found))
+    _check_whole(path, found.updates)
+    _check_overlaps(path, found.updates)
+    if (key := whole_numbers(tensors, list(found.updates))) is not None:
+        raise CheckpointError(
+            f"{path} stores {key!r} as {tensors.dtype(key)}, whole numbers without the scales that say what they are "
+            "worth. Take the file in float16, bfloat16 or float32 that it was made from."
+        )
+    alphas = read_alphas(path, tensors)
+    updates = tuple(alphas.given(update) for update in found.updates)
+    return Lora(path, tensors, " and ".join(formats(updates)), updates, len(listed), found.left_out())
 
 
-def formats(updates: Iterable[Update]) -> list[Format]:
-    """The formats of a file's pairs, most often one."""
-    found: dict[Format, None] = {}
-    for pair, place, *_ in updates:
-        if pair.is_underscored:
-            found["official" if pair.is_official else "kohya"] = None
+def formats(updates: Iterable[Update]) -> list[str]:
+    """The formats of a file's modules, most often one."""
+    found: dict[Format | str, None] = {}
+    for update in updates:
+        if update.module.is_underscored:
+            found["official" if update.module.is_official else "kohya"] = None
         else:
-            found["diffusers" if place.is_diffusers else "comfyui"] = None
+            found[{"ours": "comfyui"}.get(update.place.dialect, update.place.dialect)] = None
     return list(found)
 
 
-def _update(
-    path: Path, tensors: Tensors, pair: Pair, place: Place, known: tuple[Mapping[str, tuple[int, ...]], Alphas]
-) -> Update:
-    """A pair at its place, after its shapes were compared with the weight's."""
-    shapes, alphas = known
-    down, up = tensors.shape(pair.down), tensors.shape(pair.up)
-    rows, columns = place.stop - place.start, math.prod(shapes[place.weight][1:])
-    rank = down[0] if down else 0
-    is_right = len(up) > 1 and math.prod(up[2:]) == 1 and up[:2] == (rows, rank) and math.prod(down[1:]) == columns
-    if not is_right or rank < 1:
-        what = foreign.recognised(tensors.names(), tensors.metadata, [down[-1]] if down else [])
+def _placed(path: Path, tensors: Tensors, targets: Targets, listed: Sequence[Module]) -> Found:
+    updates: list[Update] = []
+    lost: list[Module] = []
+    halves: list[Module] = []
+    misfits: dict[str, str] = {}
+    for module in listed:
+        place = targets.find(module.name, is_underscored=module.is_underscored)
+        if place is None or any(part in module.keys for part in _NOT_APPLIED):
+            lost.append(module)
+            continue
+        try:
+            made = list(updates_of(module, place, tensors, targets))
+        except Misfit as error:
+            misfits[module.name] = str(error)
+            lost.append(module)
+            continue
+        used = {key for update in made for key in update.keys.values()}
+        rest = {part: key for part, key in module.keys.items() if key not in used and part != "alpha"}
+        if rest or not made:
+            halves.append(module._replace(keys=rest or module.keys))
+        updates += made
+    return Found(tuple(updates), tuple(lost), tuple(halves), misfits)
+
+
+def _check_adapters(path: Path, adapters: Sequence[str], chosen: str | None) -> None:
+    names = [name or "(without a name)" for name in adapters]
+    if chosen is not None and chosen not in adapters:
         raise CheckpointError(
-            f"{path} does not fit this transformer: {pair.module} has the factors {list(up)} and {list(down)}, "
-            f"needed are [{rows}, rank] and [rank, {columns}]"
-            + (f". It looks like a LoRA for {what}." if what else "; it is for a model of another size.")
+            f"{path} has no adapter {chosen!r}; it has {', '.join(names) or 'none'}.{nearest(chosen, adapters)}"
         )
-    alpha, has_root_rank = alphas.of(pair)
-    return Update(pair, place, rank, alpha, has_root_rank)
+    if chosen is None and len(adapters) > 1:
+        raise CheckpointError(
+            f"{path} holds {len(adapters)} adapters: {', '.join(names)}. Take one out of it: `framewake lora convert "
+            f"{path} OUT --format comfyui --adapter {next(filter(None, adapters))}`."
+        )
 
 
-def _refusal(path: Path, tensors: Tensors, targets: Targets, *, lost: list[Pair], strange: list[str]) -> str:
-    """Why a file cannot be used, with the model that it is for, where that shows."""
-    names = tensors.names()
-    widths = [tensors.shape(pair.down)[-1] for pair in lost if pair.down and tensors.shape(pair.down)]
-    what = foreign.recognised(names, tensors.metadata, widths)
-    if what:
-        return f"{path} looks like a LoRA for {what}: its {names[0]!r} is nothing in this transformer."
-    methods = {name for key in strange if (name := other_method(key))}
-    if methods:
-        what = " and ".join(sorted(methods))
-        return f"{path} holds {what} ({strange[0]!r}); only plain LoRA (a pair of factors) is read."
-    keys = strange + [key for pair in lost for key in pair.held()]
-    if not keys:
-        return f"{path} holds no tensors: it is no LoRA."
-    halves = [pair for pair in lost if targets.find(pair.module, is_underscored=pair.is_underscored)]
-    if halves:
-        return f"{path} has only a part of {halves[0].module!r} ({', '.join(halves[0].held())}): it is incomplete."
-    hints = [
-        f"{pair.module!r}{targets.hint(pair.module, is_underscored=pair.is_underscored)}" for pair in lost[:LISTED]
-    ] or [repr(key) for key in strange[:LISTED]]
-    all_of = "none" if len(keys) == len(names) else f"{len(keys)}"
-    where = f"of its {len(names)} keys" + (" fits" if all_of == "none" else " have no place in")
-    advice = "" if all_of == "none" else " --lora-partial applies the rest."
-    return f"{path}: {all_of} {where} this transformer: {'; '.join(hints)}.{advice}"
+def _check_whole(path: Path, updates: Iterable[Update]) -> None:
+    """Whole weights and nothing else are a model: as a LoRA, they would replace the checkpoint's."""
+    if all(key.endswith((".weight", ".bias")) for update in updates for key in update.keys.values()) and all(
+        update.method == "value" for update in updates
+    ):
+        raise CheckpointError(
+            f"{path} holds whole weights and no LoRA. A transformer of your own is named with --part dit={path}."
+        )
 
 
 def _is_for_flux(tensors: Tensors, targets: Targets) -> bool:
+    """Evidence for Flux in a file with keys that have a place here, and none for this model."""
     counts = [len({n.split(".")[1] for n in targets.shapes if n.startswith(kind)}) for kind in ("double_", "single_")]
     said = " ".join(map(str, tensors.metadata.values())).lower()
-    return tuple(counts) == foreign.OUR_BLOCKS and "hunyuan" not in said and foreign.has_blocks_of_flux(tensors.names())
+    names = tensors.names()
+    if tuple(counts) != foreign.OUR_BLOCKS or "hunyuan" in said or any("token_refiner" in name for name in names):
+        return False
+    return foreign.said_to_be(tensors.metadata) == foreign.FLUX or foreign.is_as_long_as_flux(names)
 
 
 def _check_overlaps(path: Path, updates: Iterable[Update]) -> None:
@@ -225,9 +183,6 @@ def _check_overlaps(path: Path, updates: Iterable[Update]) -> None:
     for update in sorted(updates, key=lambda update: update.place.start):
         before = ends.get(update.place.weight)
         if before is not None and update.place.start < before.place.stop:
-            raise CheckpointError(f"{path} adapts {update.place.weight} twice: {before.pair.down}, {update.pair.down}.")
+            one, other = (next(iter(x.keys.values())) for x in (before, update))
+            raise CheckpointError(f"{path} adapts {update.place.weight} twice: {one}, {other}.")
         ends[update.place.weight] = update
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values.reshape(len(values), -1), dtype=np.float32)

@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.weights.lora.file import Lora, Update
+from framewake.weights.lora.file import Lora
 from framewake.weights.lora.targets import Place
+from framewake.weights.lora.updates import Update
 from framewake.weights.storage import widen
 
 
 class Piece(NamedTuple):
     """A pair for the rows from ``start`` to ``stop`` of one of our weights, in our order.
 
-    ``up`` and ``down`` are stored bits of the type ``kind``; ``alpha`` None means the rank.
-    Shapes: up (rows, rank, ...), down (rank, columns, ...).
+    ``up`` and ``down`` are stored bits of the type ``kind``; ``alpha`` None means the rank. ``magnitude`` are those
+    of DoRA in float32, by row or by column.
+    Shapes: up (rows, rank, ...), down (rank, columns, ...), magnitude (rows, 1) or (1, columns).
     """
 
     start: int
@@ -26,6 +28,7 @@ class Piece(NamedTuple):
     down: np.ndarray
     kind: str
     alpha: float | None
+    magnitude: np.ndarray | None = None
 
     @property
     def rank(self) -> int:
@@ -47,6 +50,9 @@ def joined(pieces: Sequence[Piece], rows: int) -> Piece:
     Pieces that share their down factor share it again; others become blocks, with zeros in between.
     """
     first = pieces[0]
+    if len(pieces) > 1 and first.magnitude is not None:  # by row, or it could not be joined
+        magnitude = np.concatenate([piece.magnitude for piece in pieces if piece.magnitude is not None])
+        return joined([piece._replace(magnitude=None) for piece in pieces], rows)._replace(magnitude=magnitude)
     covers = [first.start == 0, pieces[-1].stop == rows]
     covers += [before.stop == after.start for before, after in itertools.pairwise(pieces)]
     if all(covers) and all(_is_same_down(first, piece) for piece in pieces):
@@ -74,7 +80,10 @@ def split(piece: Piece, places: Sequence[tuple[str, Place]]) -> dict[str, Piece]
     for name, place in places:
         if piece.start <= place.start and place.stop <= piece.stop:
             up = piece.up[place.start - piece.start : place.stop - piece.start]
-            parts[name] = Piece(place.start, place.stop, _swapped(up, place), piece.down, piece.kind, piece.alpha)
+            own = piece.magnitude
+            if own is not None and own.shape[1] == 1:
+                own = _swapped(own[place.start - piece.start : place.stop - piece.start], place)
+            parts[name] = Piece(place.start, place.stop, _swapped(up, place), piece.down, piece.kind, piece.alpha, own)
     if len(parts) > 1:
         # Zero has only zero bits in every type that a factor comes in, but for its sign.
         used = {name: np.any(_values(part) != 0, axis=0) for name, part in parts.items()}
@@ -85,7 +94,7 @@ def split(piece: Piece, places: Sequence[tuple[str, Place]]) -> dict[str, Piece]
 
 def _piece(lora: Lora, update: Update) -> Piece:
     file = lora.tensors
-    up, down = update.pair.up, update.pair.down
+    up, down = update.keys["up"], update.keys["down"]
     kinds = {file.dtype(up), file.dtype(down)}  # type: ignore[attr-defined]  # a conversion reads a file
     alpha = None if update.alpha is None else update.factor() * update.rank
     if alpha is not None and not update.has_root_rank:
@@ -95,7 +104,10 @@ def _piece(lora: Lora, update: Update) -> Piece:
     else:
         values, kind = (file.read(up).astype(np.float32), file.read(down).astype(np.float32)), "F32"
     place = update.place
-    return Piece(place.start, place.stop, _swapped(values[0], place), values[1], kind, alpha)
+    magnitude = lora.part(update, "magnitude") if "magnitude" in update.keys else None
+    if magnitude is not None and magnitude.shape[1] == 1:
+        magnitude = _swapped(magnitude, place)
+    return Piece(place.start, place.stop, _swapped(values[0], place), values[1], kind, alpha, magnitude)
 
 
 def _swapped(up: np.ndarray, place: Place) -> np.ndarray:

@@ -7,19 +7,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from framewake.errors import CheckpointError
-from framewake.weights.lora.file import Lora, Update
+from framewake.weights.lora.file import Lora
+from framewake.weights.lora.refusal import summary
+from framewake.weights.lora.sizes import gain_of, square
+
+LOUD = 3.0  # times the weight itself; strong LoRAs at weight 2 stay below 1
 
 
 class Report(NamedTuple):
     """Facts of a LoRA opened against a transformer.
 
     ``largest`` and ``largest_weight``: the largest relative change of a weight at weight 1 (Frobenius norm of the
-    change over that of the weight), None when no weights were at hand.
+    change over that of the weight), None when no weights were at hand or where all changes depend on them (DoRA).
+    ``gain``: the largest of ``sizes.gain_of``, of which a layer itself has about 1.
     """
 
     path: str
     format: str
+    methods: tuple[str, ...]
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
     has_alpha: bool
@@ -28,26 +33,36 @@ class Report(NamedTuple):
     matched: int
     touched: int
     unmatched: tuple[str, ...]
+    gain: float
     largest: float | None = None
     largest_weight: str | None = None
 
     def sentence(self, weight: float | None = None) -> str:
         """The report as one line; ``weight`` is the one that it is applied with."""
         alpha = f"alpha {_span(self.alphas)}" if self.has_alpha else "no alpha (the rank is taken)"
+        if self.methods != ("LoRA",):
+            alpha += f", {' and '.join(self.methods)}"
+        rank = f"rank {_span(self.ranks)}" if self.ranks else "no rank"
         text = f"LoRA {self.path}" + ("" if weight is None else f" at {weight:g}")
-        text += f": {self.format} format, rank {_span(self.ranks)}, {alpha}; {self.matched} of {self.modules} modules "
+        text += f": {self.format} format, {rank}, {alpha}; {self.matched} of {self.modules} modules "
         text += f"matched, {self.touched} weights of the transformer touched"
         if self.unmatched:
-            text += f", {len(self.unmatched)} keys left out"
+            text += f", {summary(self.unmatched)}"
         if self.largest is not None:
             change = self.largest * (1.0 if weight is None else abs(weight))
             told = f"largest change {100 * change:.3g} % ({self.largest_weight})" if change else "it changes nothing"
             text += f"; {told}"
+        change = (self.gain if self.largest is None else self.largest) * (1.0 if weight is None else abs(weight))
+        if change > LOUD:
+            text += f". A change of {change:.3g} times the weight itself is far more than LoRAs are made for: see "
+            text += "whether the weight and alpha are meant"
         return text + "."
 
     def record(self) -> dict[str, Any]:
         """The report as plain values for JSON."""
-        return self._asdict() | {name: list(getattr(self, name)) for name in ("ranks", "alphas", "unmatched")}
+        return self._asdict() | {
+            name: list(getattr(self, name)) for name in ("methods", "ranks", "alphas", "unmatched")
+        }
 
 
 def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
@@ -59,34 +74,29 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
     largest: float | None = None
     largest_weight = None
     for name, updates in weights.items() if norm_of is not None else ():
-        change = float(np.sqrt(sum(_square(lora, update) for update in updates))) / max(norm_of(name), 1e-30)
+        added = [update for update in updates if update.method != "value" and "magnitude" not in update.keys]
+        if not added or not name.endswith(".weight") or (norm := norm_of(name)) == 0:
+            continue  # a bias may well be nothing, which every change exceeds
+        change = float(np.sqrt(sum(square(lora, update) for update in added))) / norm
         if largest is None or change > largest:
             largest, largest_weight = change, name
     given = [update.alpha for update in lora.updates if update.alpha is not None]
     return Report(
         path=str(lora.path),
         format=lora.format,
-        ranks=_sorted(update.rank for update in lora.updates),
+        methods=tuple(lora.methods()),
+        ranks=_sorted(update.rank for update in lora.updates if update.rank),
         alphas=_sorted(given),
         has_alpha=bool(given),
         is_scaled=any(update.factor() != 1.0 for update in lora.updates),
         modules=lora.modules,
-        matched=len(lora.updates),
+        matched=len({update.module.name for update in lora.updates}),
         touched=len(weights),
         unmatched=lora.unmatched,
+        gain=max((gain_of(lora, update) for update in lora.updates), default=0.0),
         largest=largest,
         largest_weight=largest_weight,
     )
-
-
-def _square(lora: Lora, update: Update) -> float:
-    """The squared Frobenius norm of an update, from two rank by rank matrices instead of the whole product."""
-    up, down = lora.factors(update)
-    with np.errstate(invalid="ignore", over="ignore"):  # told below, by name
-        square = float(np.sum((up.T @ up) * (down @ down.T), dtype=np.float64)) * lora.factor(update) ** 2
-    if not np.isfinite(square):
-        raise CheckpointError(f"{lora.path}: the factors of {update.pair.module} hold NaN or infinity; it is damaged.")
-    return max(square, 0.0)
 
 
 def _sorted(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,26 @@ from framewake.errors import CheckpointError, nearest
 from framewake.weights.names import Rule, diffusers_dit
 
 Shapes = Mapping[str, tuple[int, ...]]
+Dialect = Literal["ours", "diffusers", "omi"]
+
+# Names that ComfyUI, and OneTrainer in its OMI form, give to modules, each with the published one.
+_OTHER_NAMES: tuple[tuple[str, str], ...] = (
+    (r"(_mod|\.modulation)\.linear$", r"\1.lin"),
+    (r"_attn_(qkv|proj)$", r"_attn.\1"),
+    (r"_attn_q_norm$", "_attn.norm.query_norm"),
+    (r"_attn_k_norm$", "_attn.norm.key_norm"),
+    (r"(blocks\.\d+)\.q_norm$", r"\1.norm.query_norm"),
+    (r"(blocks\.\d+)\.k_norm$", r"\1.norm.key_norm"),
+    (r"(blocks\.\d+\.(?:img_|txt_)?mlp)\.fc1$", r"\1.0"),
+    (r"(blocks\.\d+\.(?:img_|txt_)?mlp)\.fc2$", r"\1.2"),
+    (r"mlp\.fc1$", "mlp.fc0"),
+    (r"(time_in|guidance_in|t_embedder)\.mlp\.0$", r"\1.in_layer"),
+    (r"(time_in|guidance_in|t_embedder)\.mlp\.2$", r"\1.out_layer"),
+    (r"t_embedder\.mlp\.0$", "t_embedder.linear_1"),
+    (r"t_embedder\.mlp\.2$", "t_embedder.linear_2"),
+    (r"c_embedder\.linear_1$", "c_embedder.in_layer"),
+    (r"c_embedder\.linear_2$", "c_embedder.out_layer"),
+)
 
 
 class Place(NamedTuple):
@@ -24,22 +45,28 @@ class Place(NamedTuple):
     start: int
     stop: int
     is_swapped: bool = False
-    is_diffusers: bool = False
+    dialect: Dialect = "ours"
 
 
 class Targets:
-    """Every linear and convolution layer of a transformer, found by its name in any dialect.
+    """Every layer of a transformer, found by its name in any dialect.
 
-    Underscored names are compared with the underscored names of modules that exist, so nothing is guessed;
-    a name that fits two modules is an error.
+    ``shapes`` are the matrices and kernels, ``tensors`` all tensors, biases and norms among them. Underscored names
+    are compared with the underscored names of modules that exist, so nothing is guessed; a name that fits two modules
+    is an error.
     Source: specification, section 9.
     """
 
-    def __init__(self, shapes: Shapes, rules: Iterable[Rule] = ()) -> None:
-        self.shapes = {name: shape for name, shape in shapes.items() if is_adaptable(name, shape)}
-        self._places = {name.removesuffix(".weight"): Place(name, 0, shape[0]) for name, shape in self.shapes.items()}
+    def __init__(self, tensors: Shapes, rules: Iterable[Rule] = ()) -> None:
+        self.tensors = dict(tensors)
+        self.shapes = {name: shape for name, shape in tensors.items() if is_adaptable(name, shape)}
+        weights = {name: shape for name, shape in tensors.items() if name.endswith(".weight")}
+        self._places = {_module(name): Place(name, 0, shape[0]) for name, shape in weights.items()}
+        for name, place in list(self._places.items()):
+            for other in _other_names(name):
+                self._places.setdefault(other, place)
         for rule in rules:
-            if rule.ours in self.shapes:
+            if rule.ours in weights:
                 self._add(rule)
         self._underscored: dict[str, set[str]] = {}
         for module in self._places:
@@ -47,7 +74,7 @@ class Targets:
 
     @classmethod
     def of(cls, config: DiTConfig, shapes: Shapes) -> Targets:
-        """The targets of a transformer, under our names and those of diffusers."""
+        """The targets of a transformer, under our names and those of others."""
         return cls(shapes, diffusers_dit(config))
 
     def find(self, module: str, *, is_underscored: bool) -> Place | None:
@@ -62,19 +89,28 @@ class Targets:
             raise CheckpointError(f"the LoRA's {module!r} may mean {' or '.join(found)}: write it with dots.")
         return self._places[found[0]] if found else None
 
+    def bias_of(self, place: Place) -> Place | None:
+        """The same rows of the layer's bias, None when it has none."""
+        name = _module(place.weight) + ".bias"
+        return place._replace(weight=name) if name in self.tensors else None
+
     def hint(self, module: str, *, is_underscored: bool) -> str:
         """The nearest name, as the end of a message."""
         return nearest(module, self._underscored if is_underscored else self._places)
 
     def _add(self, rule: Rule) -> None:
-        rows = rule.rows or (self.shapes[rule.ours][0],)
-        for their, stop, count in zip(rule.theirs, np.cumsum(rows), rows, strict=True):
-            place = Place(rule.ours, int(stop) - count, int(stop), rule.is_swapped, True)
-            self._places.setdefault(their.removesuffix(".weight"), place)
+        rows = rule.rows or (self.tensors[rule.ours][0],)
+        for number, (their, stop, count) in enumerate(zip(rule.theirs, np.cumsum(rows), rows, strict=True)):
+            place = Place(rule.ours, int(stop) - count, int(stop), rule.is_swapped, "diffusers")
+            self._places.setdefault(_module(their), place)
+            if rule.rows:  # OneTrainer's OMI form counts the pieces of a fused layer
+                piece = place._replace(dialect="omi")
+                for name in (_module(rule.ours), *_other_names(_module(rule.ours))):
+                    self._places.setdefault(f"{name}.{number}", piece)
 
 
 def is_adaptable(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is a matrix or a convolution's kernel; biases and norms are never adapted."""
+    """Whether a tensor is a matrix or a convolution's kernel, which factors can change."""
     return name.endswith(".weight") and len(shape) > 1
 
 
@@ -86,7 +122,18 @@ def diffusers_modules(rules: Iterable[Rule]) -> dict[str, list[tuple[str, Place]
             continue
         rows, start = rule.rows or (0,), 0
         for their, count in zip(rule.theirs, rows, strict=True):
-            place = Place(rule.ours, start, start + count, rule.is_swapped, True)
-            found.setdefault(rule.ours, []).append((their.removesuffix(".weight"), place))
+            place = Place(rule.ours, start, start + count, rule.is_swapped, "diffusers")
+            found.setdefault(rule.ours, []).append((_module(their), place))
             start += count
     return found
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+def _other_names(module: str) -> Iterator[str]:
+    for pattern, replacement in _OTHER_NAMES:
+        name, count = re.subn(pattern, replacement, module)
+        if count:
+            yield name

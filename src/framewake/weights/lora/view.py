@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
-from framewake.weights.lora.file import Update
+from framewake.weights.lora.change import change
+from framewake.weights.lora.updates import Update
 
 
 class Store(Protocol):
@@ -29,12 +30,12 @@ class Adapter(Protocol):
     def factor(self, update: Update) -> float:
         """What an update's product is multiplied with at weight 1."""
 
-    def factors(self, update: Update) -> tuple[Any, Any]:
-        """The up and down matrices, on the host or on the device. Shapes: (rows, rank), (rank, columns)."""
+    def part(self, update: Update, name: str) -> Any:
+        """One of an update's parts as a matrix, on the host or on the device."""
 
 
 class Merger:
-    """Base weights plus the products of LoRAs, tensor by tensor."""
+    """Base weights plus the changes of LoRAs, tensor by tensor."""
 
     def __init__(self, engine: Engine, loras: Sequence[Adapter]) -> None:
         self.engine = engine
@@ -48,29 +49,36 @@ class Merger:
     def merged(self, name: str, base: Tensor, scales: Sequence[float]) -> Tensor:
         """A tensor with every LoRA added; the same object where none has a part in it.
 
-        Precision: products and sums in float32, rounded once to the base's type.
+        Precision: changes and sums in float32, rounded once to the base's type.
         Source: specification, section 9.
         """
         if not self.touches(name, scales):
             return base
         engine = self.engine
-        total = engine.cast(base, "float32")
+        rows = engine.reshape(engine.cast(base, "float32"), (base.shape[0], -1))
+        total = rows
         for lora, updates, scale in zip(self.loras, self._updates, scales, strict=True):
             if scale != 0 and name in updates:
-                total = total + engine.reshape(self._change(lora, updates[name], tuple(base.shape), scale), base.shape)
-        return engine.cast(total, engine.dtype(base))
+                total = total + self._change(lora, updates[name], rows, scale)
+        return engine.cast(engine.reshape(total, base.shape), engine.dtype(base))
 
-    def _change(self, lora: Adapter, updates: Sequence[Update], shape: tuple[int, ...], scale: float) -> Tensor:
+    def _change(self, lora: Adapter, updates: Sequence[Update], base: Tensor, scale: float) -> Tensor:
         """One LoRA's change of one weight: its pieces one below the other, zeros where it has none."""
         engine, pieces, row = self.engine, [], 0
+        count, columns = base.shape
         for update in updates:
-            up, down = (engine.asarray(values, "float32") for values in lora.factors(update))
-            if update.place.start > row:
-                pieces.append(engine.zeros((update.place.start - row, down.shape[1])))
-            pieces.append(engine.matmul(up, down) * (scale * lora.factor(update)))
-            row = update.place.stop
-        if row < shape[0]:
-            pieces.append(engine.zeros((shape[0] - row, pieces[0].shape[1])))
+
+            def read(name: str, update: Update = update) -> Tensor:
+                return engine.asarray(lora.part(update, name), "float32")
+
+            start, stop = update.place.start, update.place.stop
+            if start > row:
+                pieces.append(engine.zeros((start - row, columns)))
+            own = base if stop - start == count else base[start:stop]
+            pieces.append(change(engine, update, read, own, factor=lora.factor(update), scale=scale))
+            row = stop
+        if row < count:
+            pieces.append(engine.zeros((count - row, columns)))
         return pieces[0] if len(pieces) == 1 else engine.concat(pieces, 0)
 
 
