@@ -98,9 +98,14 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self, *, lock: int | None = None, is_shared: bool = False) -> Iterator[Connection]:
-        """A transaction; with a lock, those with the same one wait for each other unless all of them share it."""
-        with self.engine.begin() as connection:
+    def writing(
+        self, *, lock: int | None = None, is_shared: bool = False, is_promise: bool = True
+    ) -> Iterator[Connection]:
+        """A transaction; with a lock, those with the same one wait for each other unless all of them share it.
+
+        What is no promise, such as a sign of life, does not wait for the disk; the next promise takes it along.
+        """
+        with self.engine.connect().execution_options(is_promise=is_promise) as connection, connection.begin():
             if lock is not None and not self.is_sqlite:
                 kind = "pg_advisory_xact_lock_shared" if is_shared else "pg_advisory_xact_lock"
                 connection.execute(text(f"SELECT {kind}({lock})"))
@@ -181,11 +186,13 @@ def _prepare_sqlite(engine: Engine) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={WAIT_SECONDS * 1000}")
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")  # what was answered outlives a power cut
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        # At once, so that two claims never read the same queue and then both write.
-        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        options = connection.get_execution_options()
+        if options.get("isolation_level") != "AUTOCOMMIT":
+            # What was answered outlives a power cut.
+            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if options.get('is_promise', True) else 'NORMAL'}")
+            # At once, so that two claims never read the same queue and then both write.
             connection.exec_driver_sql("BEGIN IMMEDIATE")

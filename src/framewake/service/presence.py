@@ -56,7 +56,7 @@ class Presence:
     def beat(self, worker: str, *, model: str, engine: str) -> None:
         """Say that a worker lives."""
         database = self.store.database
-        with database.writing() as connection:
+        with database.writing(is_promise=False) as connection:
             now = database.now(connection)
             alive = update(workers).where(workers.c.id == worker).values(heartbeat=now)
             if connection.execute(alive).rowcount == 0:

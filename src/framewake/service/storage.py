@@ -219,6 +219,7 @@ class Storage:
         """
         os.rename(self.stray(job), self.job(job))
         sync_folder(self.jobs)
+        sync_folder(self.aside)
 
 
 def is_id(name: Any) -> bool:
@@ -246,7 +247,10 @@ def _make_private(folder: Path, *, has_others: bool) -> None:
     Raises: OSError.
     """
     if not folder.is_dir():
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(mode=0o700, parents=True)
+        for path in made:
+            sync_folder(path.parent)
         return
     found = folder.stat()
     if os.name != "posix" or found.st_uid != os.geteuid() or not found.st_mode & 0o077:

@@ -225,7 +225,7 @@ class JobStore:
 
         Raises: LeaseLost when the worker must stop.
         """
-        with self.database.writing() as connection:
+        with self.database.writing(is_promise=False) as connection:
             now = self.database.now(connection)
             _held(connection, lease, {"heartbeat": now, **values})
 
