@@ -21,6 +21,7 @@ from framewake.errors import InputError
 from framewake.service.addresses import is_public
 from framewake.service.api import Access
 from framewake.service.brake import Brake
+from framewake.service.database import Database
 from framewake.service.fetch import Guarded, read_data_url
 from framewake.service.guard import Guard, Limits, owner_of
 from framewake.service.refusals import public_error, without_paths
@@ -240,3 +241,10 @@ def test_hosts_and_keys_of_the_command_line(tmp_path):
     for keys, name in ((["short"], None), (["with space in the key"], None), ([], str(tmp_path / "gone"))):
         with pytest.raises(InputError):
             read_keys(keys, name)
+
+
+def test_a_folder_named_as_a_database_stays_as_it_is(tmp_path):
+    tmp_path.chmod(0o755)
+    with pytest.raises(InputError):
+        Database(f"sqlite:///{tmp_path}")
+    assert tmp_path.stat().st_mode & 0o777 == 0o755

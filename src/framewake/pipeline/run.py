@@ -28,6 +28,7 @@ from framewake.pipeline.forecast.choose import placements, scene_of
 from framewake.pipeline.forecast.place import PART, said, shortage
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
+from framewake.pipeline.notes import notes_of
 from framewake.pipeline.origin import (
     UNFIT,
     check_sources,
@@ -256,19 +257,13 @@ class Pipeline:
             image = None if request.image is None else load_image(request.image)
             if image is not None:
                 clip.picture = read_picture(image, clip.plan, self.checkpoint)
-            if self.checkpoint.settings.is_demo:
-                from framewake.demo.world import looks_like_world  # only a demonstration needs its world
-
-                warning = looks_like_world(image, request.prompt)
-                if warning is not None:
-                    yield Note(warning)
+            yield from map(Note, notes_of(request, image, self.reader))
 
     def _encode_text(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
+        yield from ()
         for clip in clips:
             request, picture = clip.plan.request, clip.picture
             prompts = [self.reader.tokens(request.prompt)]
-            for text in prompts[0].notes():
-                yield Note(text)
             semantic = [] if picture is None else [picture.semantic]
             if request.guidance_scale > 1:
                 prompts.insert(0, self.reader.tokens(self.reader.negative_prompt(request.negative_prompt)))

@@ -24,7 +24,7 @@ from framewake.service import binding
 from framewake.service.binding import Place, bind, bind_anew, is_bound
 from framewake.service.database import FILE, Database, default_url
 from framewake.service.storage import Storage, is_id
-from framewake.service.store import JobStore
+from framewake.service.store import WHOLE, JobStore, enter
 from framewake.service.tables import FINAL, deliveries, jobs
 
 SECRET = "webhook-secret"
@@ -60,8 +60,8 @@ def _copy(place: Place, part: Path) -> int:
     try:
         bind(copy, database)
         with database.writing() as connection:
-            if rows:
-                connection.execute(insert(jobs), [row._asdict() for row in rows])
+            for row in rows:
+                enter(connection, row._asdict())
             if messages:
                 connection.execute(insert(deliveries), [row._asdict() for row in messages])
         for row in rows:
@@ -88,7 +88,7 @@ def _snapshot(database: Database) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]
     Files are copied after this: a picture lies there before its job is recorded, a clip before it is called complete.
     """
     with database.writing() as connection:
-        rows = connection.execute(select(jobs).order_by(jobs.c.number)).all()
+        rows = connection.execute(WHOLE.order_by(jobs.c.number)).all()
         messages = connection.execute(select(deliveries).order_by(deliveries.c.number)).all()
     ended = {row.id for row in rows if row.state in FINAL}
     return rows, [message for message in messages if _meant(message) in ended]

@@ -174,7 +174,8 @@ def _make_private(file: Path | None) -> None:
         # Only a new file is opened: closing one that SQLite has open in this process would drop SQLite's locks on it.
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     with contextlib.suppress(OSError):
-        os.chmod(file, 0o600)
+        if file.is_file():  # a folder that was named by mistake would be closed to everybody
+            os.chmod(file, 0o600)
 
 
 def _prepare_sqlite(engine: Engine) -> None:

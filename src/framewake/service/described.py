@@ -86,6 +86,7 @@ EXAMPLE_VIDEO: dict[str, Any] = {
     "flow_shift": 7.0,
     "stability": True,
     "lora": [],
+    "notes": ["picture: it is transparent in places: white lies under it (background)."],
     "error": None,
     "remixed_from_video_id": None,
 }

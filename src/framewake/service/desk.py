@@ -8,13 +8,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import FramewakeError, InputError, about, nearest
+from framewake.media.image import load_image
 from framewake.pipeline.jobs import Job, plan_job
 from framewake.service.fields import VideoSettings, check_model, request_of
 from framewake.service.guard import Limits, Rate
+from framewake.service.outlook import Advisor
 from framewake.service.pictures import check_pixels
 from framewake.service.presence import Presence
 from framewake.service.storage import PICTURE, Storage
@@ -37,6 +40,7 @@ class Desk:
         self.limits = limits
         self.loras = loras
         self.presence = Presence(store)
+        self.advisor = Advisor(checkpoint, self.presence)
         self.rate = Rate(limits.per_minute)
 
     @property
@@ -66,13 +70,26 @@ class Desk:
             request = request_of(given, self.checkpoint.settings, picture=path)
             names = self._lora_files(given)
             request = dataclasses.replace(request, loras=tuple(f"{self.loras}/{name}" for name in names))
-            plan = plan_job(Job(request), self.checkpoint)
+            image = None if path is None else opened(path)
+            sides = None if image is None else (image.height, image.width)
+            plan = plan_job(Job(request), self.checkpoint, picture=sides)
+            outlook = self.advisor.outlook(plan, image)
             stored = dataclasses.replace(
                 plan.request,
                 image=None if picture is None else PICTURE,
                 loras=tuple(f"{LORAS}/{name}" for name in names),
             )
-            new = NewJob(job, owner, self.model, stored.to_dict(), plan.shape.width, plan.shape.height, callback)
+            new = NewJob(
+                job,
+                owner,
+                self.model,
+                stored.to_dict(),
+                plan.shape.width,
+                plan.shape.height,
+                callback=callback,
+                notes=outlook.notes,
+                seconds=outlook.seconds,
+            )
             return self.store.submit(
                 new, most_queued=self.limits.queued, before_end=lambda: self.storage.place(folder, job)
             )
@@ -118,3 +135,12 @@ class Desk:
                 raise InputError(text, about="loras")
             names.append(f"{lora.name}.safetensors:{lora.scale:g}")
         return names
+
+
+def opened(path: str) -> Image.Image:
+    """A picture that was handed in, with all its checks.
+
+    Raises: InputError.
+    """
+    with about("image"):
+        return load_image(path)

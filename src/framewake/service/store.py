@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, not_, or_, s
 from framewake.errors import Cancelled
 from framewake.service.database import COMPARING, Database
 from framewake.service.refusals import Conflict, NoSuchVideo, TooMany
-from framewake.service.tables import FINAL, deliveries, jobs
+from framewake.service.tables import FINAL, deliveries, jobs, notes
 
 LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
 MOST_DEATHS = 10  # workers that may die over one job without saving a step
@@ -23,7 +23,7 @@ DIED = "the worker died again and again over this video; its log says more."
 
 @dataclass(frozen=True)
 class NewJob:
-    """What is handed in. Units: sizes in pixels."""
+    """What is handed in. Units: sizes in pixels; ``seconds`` is how long it is expected to take."""
 
     id: str
     owner: str
@@ -32,6 +32,8 @@ class NewJob:
     width: int
     height: int
     callback: str | None = None
+    notes: Sequence[str] = ()
+    seconds: float | None = None
 
 
 class Lease(NamedTuple):
@@ -70,7 +72,7 @@ class JobStore:
             if count >= most_queued:
                 raise TooMany(f"{count} videos are waiting already, {most_queued} may: try later.", retry_after=60)
             values = _first_values(connection, new, self.database.now(connection))
-            connection.execute(insert(jobs).values(values))
+            enter(connection, values)
             row = _row(connection, new.id, None)
             if before_end is not None:
                 before_end()
@@ -82,14 +84,14 @@ class JobStore:
             values = _first_values(connection, new, ended or self.database.now(connection))
             if ended is not None:
                 values |= {"state": "completed", "step": values["steps"], "started": ended, "ended": ended}
-            connection.execute(insert(jobs).values(values))
+            enter(connection, values)
             before_end()
             return _row(connection, new.id, None)
 
     def restore(self, values: Mapping[str, Any], *, before_end: Callable[[], None]) -> None:
         """Enter a job as another database had it."""
         with self.database.writing(lock=COMPARING, is_shared=True) as connection:
-            connection.execute(insert(jobs).values(dict(values)))
+            enter(connection, values)
             before_end()
 
     def get(self, job: str, owner: str | None = None) -> Row[Any]:
@@ -108,7 +110,7 @@ class JobStore:
         Raises: NotFound when ``after`` is unknown.
         """
         is_up = order == "asc"
-        query = select(jobs).order_by(jobs.c.number if is_up else jobs.c.number.desc()).limit(limit)
+        query = WHOLE.order_by(jobs.c.number if is_up else jobs.c.number.desc()).limit(limit)
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
         with self.database.reading() as connection:
@@ -177,6 +179,7 @@ class JobStore:
             if row.state not in FINAL:
                 raise Conflict(f"the video is {row.state}: cancel it first.")
             connection.execute(delete(jobs).where(jobs.c.id == job))
+            connection.execute(delete(notes).where(notes.c.job == job))
             if before_end is not None:
                 before_end()
 
@@ -228,6 +231,23 @@ class JobStore:
         with self.database.writing(is_promise=False) as connection:
             now = self.database.now(connection)
             _held(connection, lease, {"heartbeat": now, **values})
+
+    def note(self, lease: Lease, text: str) -> None:
+        """A sentence that a person should read; a run that begins anew says it again, and it is kept once.
+
+        Raises: LeaseLost.
+        """
+        with self.database.writing() as connection:
+            _held(connection, lease, {})
+            found = connection.execute(select(notes.c.texts).where(notes.c.job == lease.job)).scalar()
+            known = [] if found is None else json.loads(found)
+            if text in known:
+                return
+            texts = json.dumps([*known, text])
+            if found is None:
+                connection.execute(insert(notes).values(job=lease.job, texts=texts))
+            else:
+                connection.execute(update(notes).where(notes.c.job == lease.job).values(texts=texts))
 
     def release(self, lease: Lease, *, seconds: float = 0, deaths: int | None = None) -> None:
         """Give a job back unfinished: it keeps its place, and waits ``seconds`` at least, ``LONGEST_PAUSE`` at most.
@@ -286,8 +306,13 @@ class JobStore:
         )
 
 
+# A job with its notes, in one question.
+_NOTES = select(notes.c.texts).where(notes.c.job == jobs.c.id).scalar_subquery().label("notes")
+WHOLE = select(jobs, _NOTES)
+
+
 def _row(connection: Connection, job: str, owner: str | None, *, is_locked: bool = False) -> Row[Any]:
-    query = select(jobs).where(jobs.c.id == job)
+    query = WHOLE.where(jobs.c.id == job)
     if owner is not None:
         query = query.where(jobs.c.owner == owner)
     found = connection.execute(query.with_for_update() if is_locked else query).first()
@@ -311,7 +336,17 @@ def _first_values(connection: Connection, new: NewJob, created: float) -> dict[s
         "queued": _last_place(connection),
         **{name: 0 for name in ("due", "step", "lease", "deaths")},
         "steps": new.request["steps"],
+        "seconds_left": new.seconds,
+        "notes": json.dumps(list(new.notes)) if new.notes else None,
     }
+
+
+def enter(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Record a job and its notes, as ``WHOLE`` gives them."""
+    texts = values.get("notes")
+    connection.execute(insert(jobs).values({name: value for name, value in values.items() if name != "notes"}))
+    if texts:
+        connection.execute(insert(notes).values(job=values["id"], texts=texts))
 
 
 def _last_place(connection: Connection) -> Any:

@@ -72,6 +72,14 @@ devices = Table(
     Column("facts", Text, nullable=False),
 )
 
+# What a person should know of a job, as a JSON list of sentences.
+notes = Table(
+    "notes",
+    metadata,
+    Column("job", String(48), primary_key=True),
+    Column("texts", Text, nullable=False),
+)
+
 deliveries = Table(
     "deliveries",
     metadata,

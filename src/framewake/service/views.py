@@ -23,7 +23,11 @@ class Problem(BaseModel):
 
 
 class Video(BaseModel):
-    """A video and how far it is. Times are Unix seconds."""
+    """A video and how far it is.
+
+    Times are Unix seconds. ``seconds_left`` is for all that is left to do, decoding and writing with it; while a video
+    waits, for making it, without the others before it. ``notes`` are sentences that a person should read.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
     id: str
@@ -53,6 +57,7 @@ class Video(BaseModel):
     flow_shift: float
     stability: bool
     lora: list[str]
+    notes: list[str]
     error: Problem | None
     remixed_from_video_id: str | None = None
 
@@ -154,7 +159,7 @@ def _video(row: Row[Any], position: int | None) -> Video:
         stage=row.stage if row.state == "in_progress" else None,
         step=row.step,
         num_inference_steps=row.steps,
-        seconds_left=row.seconds_left,
+        seconds_left=None if row.seconds_left is None else round(row.seconds_left, 1),
         queue_position=position,
         created_at=int(row.created),
         started_at=None if row.started is None else int(row.started),
@@ -172,5 +177,6 @@ def _video(row: Row[Any], position: int | None) -> Video:
         flow_shift=request["flow_shift"],
         stability=request["is_stable"],
         lora=[text.partition("/")[2] for text in request.get("loras", [])],
+        notes=json.loads(row.notes) if row.notes else [],
         error=problem,
     )

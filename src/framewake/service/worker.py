@@ -20,19 +20,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from framewake.errors import DiskFullError, FramewakeError, InputError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import read_metadata, read_video
-from framewake.pipeline.events import Event, Note, Result, StageStarted, Step, Tile, Written
+from framewake.pipeline.events import Event, Note, Result, Stage, StageStarted, Step, Tile, Written
 from framewake.pipeline.finish import clip_frames
-from framewake.pipeline.jobs import Output, request_from
+from framewake.pipeline.forecast import busy_since, taken
+from framewake.pipeline.jobs import Job, Output, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
 from framewake.pipeline.origin import other_settings
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, from_dict
 from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
-from framewake.service.devices import device_facts
+from framewake.service.devices import Forecaster, device_facts
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
-from framewake.service.refusals import NotFound, public_error
+from framewake.service.progress import LEAST, Remaining
+from framewake.service.refusals import NotFound, public_error, without_paths
 from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL, Storage
 from framewake.service.store import MOST_DEATHS, JobStore, Lease, LeaseLost
 
@@ -44,6 +46,7 @@ PREVIEW_SECONDS = 0.5
 TELL_SECONDS = 0.2  # between two words to the database about a file that is being written
 PAUSE_SECONDS = 30.0  # before a job is tried again that found the disk full
 AWAY_SECONDS, WARN_SECONDS = 1.0, 60.0  # between two questions to a database that does not answer, and two warnings
+LOAD_CHANGE = 0.1  # of the processors' share that other programs take
 LORAS = "loras"  # a link in a job's folder, so that no path of the server gets into a clip
 
 # Not what is wrong with a job: somebody wants this process to end.
@@ -82,6 +85,9 @@ class Worker:
         self._lease: Lease | None = None
         self._lost = threading.Event()
         self._warned = -WARN_SECONDS
+        self._facts: dict[str, Any] | None = None
+        self._load = taken()
+        self._left = Remaining()
 
     @property
     def model(self) -> str:
@@ -170,12 +176,23 @@ class Worker:
         if not self._is_made(job):  # a worker may have died between the clip and the word that it is made
             Path(PREVIEW).unlink(missing_ok=True)
             events, step = self._events(job)
+            self._left = Remaining(self._stages(job))
             self._report(lease, {"step": step})
             with contextlib.closing(events):
                 self._follow(events, lease)
         if not Path(THUMBNAIL).is_file() or not Path(THUMBNAIL).stat().st_size:
             write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
+
+    def _stages(self, job: Row[Any]) -> Mapping[Stage, float]:
+        """Seconds by stage from what was measured when this worker began; nothing when that is not known."""
+        if self._facts is None:
+            return {}
+        try:
+            plan = self.pipeline.plan(Job(from_dict(json.loads(job.request)), Output(Path(CLIP))))
+            return Forecaster(self.pipeline.checkpoint).forecast(plan, self._facts).stages
+        except FramewakeError:  # the run itself says so, or goes on from saved latents where nothing has to fit
+            return {}
 
     def _is_made(self, job: Row[Any]) -> bool:
         """Whether the job's clip is there, whole, and its own."""
@@ -223,30 +240,33 @@ class Worker:
 
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = told = 0.0
+        left = self._left
         for event in events:
+            left.follow(event)
             if not isinstance(event, Result):  # with it, all is done
                 self._check()
             match event:
                 case Note(text):
                     log.info("%s: %s", lease.job, text)
+                    self._note(lease, without_paths(text))
                 case StageStarted(stage):
-                    self._report(lease, {"stage": stage})
-                case Step(index, count, _, seconds_left):
+                    self._report(lease, {"stage": stage, "seconds_left": left.seconds()})
+                case Step(index, count):
                     if time.monotonic() - shown > PREVIEW_SECONDS:
                         write_preview(Path(PREVIEW), event.preview)
                         shown = time.monotonic()
-                    values = {"step": index, "steps": count, "seconds_left": seconds_left}
+                    values = {"step": index, "steps": count, "seconds_left": left.seconds()}
                     if self.settings.save_every > 0 and index % self.settings.save_every == 0:
                         values["deaths"] = 0
                     self._report(lease, values)
-                case Tile(_, _, seconds_left):
-                    self._report(lease, {"seconds_left": seconds_left})
-                case Written(_, seconds_left):
+                case Tile():
+                    self._report(lease, {"seconds_left": left.seconds()})
+                case Written():
                     if time.monotonic() - told > TELL_SECONDS:
-                        self._report(lease, {"seconds_left": seconds_left})
+                        self._report(lease, {"seconds_left": left.seconds()})
                         told = time.monotonic()
                 case Result():
-                    self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": 0.0})
+                    self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": LEAST})
                     write_thumbnail(Path(THUMBNAIL), event.frames)  # reading a long clip again takes seconds
 
     def _check(self) -> None:
@@ -265,8 +285,14 @@ class Worker:
 
         Raises: LeaseLost.
         """
+        self._try(lambda: self.store.report(lease, values))
+
+    def _note(self, lease: Lease, text: str) -> None:
+        self._try(lambda: self.store.note(lease, text))
+
+    def _try(self, action: Callable[[], None]) -> None:
         try:
-            self.store.report(lease, values)
+            action()
         except SQLAlchemyError as error:
             self._warn_of(error)
 
@@ -322,18 +348,31 @@ class Worker:
     def _describe(self) -> None:
         """Tell what this device is like, so that the page can say what a video will take."""
         try:
-            self.presence.describe(self.name, device_facts(self.pipeline))
+            self._facts = device_facts(self.pipeline)
+            self.presence.describe(self.name, self._facts)
         except Exception as error:  # noqa: BLE001 - a forecast's figures are worth no worker
             log.warning("nothing is known of this device's speed: %s", error)
+
+    def _tell_load(self) -> None:
+        """Tell how much of the processors other programs take, when that has changed: forecasts say it."""
+        before, self._load = self._load, taken()
+        if self._facts is None or self._facts["device"] != "cpu":
+            return
+        busy, told = busy_since(before), self._facts["rates"].get("busy_now", 0.0)
+        if abs(busy - told) > LOAD_CHANGE:
+            self._facts["rates"]["busy_now"] = busy
+            self.presence.describe(self.name, self._facts)
 
     def _keep_beating(self) -> None:
         """Long steps are no reason to lose a job; a cancelled one is noticed here too."""
         while not self.stop.wait(self.settings.beat_seconds):
             try:
                 self._beat()
+                self._tell_load()
                 lease = self._lease
                 if lease is not None:
-                    self.store.report(lease, {})
+                    left = self._left.seconds()
+                    self.store.report(lease, {} if left is None else {"seconds_left": left})
             except LeaseLost:
                 if self._lease == lease:
                     self._lost.set()

@@ -5,10 +5,14 @@ from framewake.pipeline.forecast.place import Placement, parse_memory
 from framewake.pipeline.forecast.probe import (
     ProbedParts,
     Rates,
+    Taken,
+    busy_note,
+    busy_since,
     largest_file,
     measured_rates,
     rates_from_plain,
     rates_to_plain,
+    taken,
 )
 
 __all__ = [
@@ -17,10 +21,14 @@ __all__ = [
     "ProbedParts",
     "Rates",
     "Setup",
+    "Taken",
+    "busy_note",
+    "busy_since",
     "forecast",
     "largest_file",
     "measured_rates",
     "parse_memory",
     "rates_from_plain",
     "rates_to_plain",
+    "taken",
 ]

@@ -16,7 +16,7 @@ from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said, shortage
-from framewake.pipeline.forecast.probe import BUSY, Rates
+from framewake.pipeline.forecast.probe import Rates, busy_note
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
 from framewake.shapes import token_count
@@ -195,12 +195,12 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         lines.append(f"peak host memory: about {gib(made.host_peak)}")
     if rates is not None and made.step_seconds is not None and made.seconds is not None:
         when = "measured just now" if rates.is_measured_now else "measured before"
-        if rates.busy > BUSY:
-            when += f" while other programs took {rates.busy:.0%} of the processors: it is quicker without them"
         lines.append(
             f"time: about {made.step_seconds:.2g} s a step, {made.seconds:.2g} s in all (this device: "
             f"{rates.products / 1e12:.3g} Tflop/s, {rates.disk / 1e9:.2g} GB/s from disk, {when})"
         )
+        busy = busy_note(rates)
+        lines += [] if busy is None else [busy]
     return lines
 
 

@@ -37,7 +37,8 @@ class Rates(NamedTuple):
 
     ``fresh``: bytes a second of memory that is used for the first time, 0 where that is not known or does not matter.
     ``pace``: how long the checkpoint's own parts take. ``busy`` is the share of the processors that other programs
-    took meanwhile: the figures are too low then, and are soon measured again.
+    took meanwhile: the figures are too low then, and are soon measured again. ``busy_now`` is what they take when a
+    forecast is made: a run takes longer then.
     """
 
     products: float
@@ -47,6 +48,7 @@ class Rates(NamedTuple):
     pace: Pace | None = None
     busy: float = 0.0
     fresh: float = 0.0
+    busy_now: float = 0.0
 
 
 class ProbedParts(NamedTuple):
@@ -75,8 +77,8 @@ def measured_rates(
     known = _read(place)
     found = _known(known.get(key), has_pace=parts is not None)
     if found is not None:
-        return found
-    before = _taken()
+        return found._replace(busy_now=busy_since(_BEGIN)) if engine.device == "cpu" else found
+    before = taken()
     width = None if parts is None else parts.configs[0].head_dim
     rates = Rates(
         _product_rate(engine, dtype, clock), _attention_rate(engine, dtype, clock, width), _disk_rate(weights, clock)
@@ -86,7 +88,7 @@ def measured_rates(
     if parts is not None:
         measure = Measure(clock, rates.attention, rates.fresh)
         rates = rates._replace(pace=measured_pace(engine, parts.configs, parts.dtypes, measure=measure))
-    rates = rates._replace(busy=_busy(before) if engine.device == "cpu" else 0.0)
+    rates = rates._replace(busy=busy_since(before) if engine.device == "cpu" else 0.0)
     _write(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
     return rates
 
@@ -110,7 +112,16 @@ def rates_from_plain(values: dict[str, Any]) -> Rates:
     products, attention, disk = (float(values[name]) for name in ("products", "attention", "disk"))
     if min(products, attention, disk) <= 0:
         raise ValueError("a rate is not positive")
-    return Rates(products, attention, disk, False, pace, float(values["busy"]), float(values["fresh"]))
+    return Rates(
+        products,
+        attention,
+        disk,
+        False,
+        pace,
+        float(values["busy"]),
+        float(values["fresh"]),
+        float(values.get("busy_now", 0.0)),
+    )
 
 
 def _known(entry: Any, *, has_pace: bool) -> Rates | None:
@@ -123,24 +134,44 @@ def _known(entry: Any, *, has_pace: bool) -> Rates | None:
     return rates if is_recent and (rates.pace is not None or not has_pace) else None
 
 
-def _taken() -> tuple[float, float, float] | None:
+class Taken(NamedTuple):
+    """Processor seconds of everything and of this process, and the time."""
+
+    everything: float
+    own: float
+    at: float
+
+
+def taken() -> Taken | None:
     """Processor seconds of everything and of this process, and the time; None where nobody tells."""
     try:
         with open("/proc/stat", encoding="ascii") as lines:
             user, nice, system, _idle, _waiting, *rest = (int(text) for text in lines.readline().split()[1:9])
         everything = (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
-        return everything, time.process_time(), time.perf_counter()
+        return Taken(everything, time.process_time(), time.perf_counter())
     except (OSError, ValueError):
         return None
 
 
-def _busy(before: tuple[float, float, float] | None) -> float:
+def busy_since(before: Taken | None) -> float:
     """Share of the processors that others took since."""
-    after = _taken()
-    if before is None or after is None or after[2] - before[2] < MEASURABLE:
+    after = taken()
+    if before is None or after is None or after.at - before.at < MEASURABLE:
         return 0.0
-    others = after[0] - before[0] - (after[1] - before[1])
-    return max(0.0, others / ((after[2] - before[2]) * (os.cpu_count() or 1)))
+    others = after.everything - before.everything - (after.own - before.own)
+    return min(1.0, max(0.0, others / ((after.at - before.at) * (os.cpu_count() or 1))))
+
+
+_BEGIN = taken()  # a program looks at its machine while it imports its framework
+
+
+def busy_note(rates: Rates) -> str | None:
+    """A sentence when a forecast cannot be relied on, because the machine is busy with other programs."""
+    if rates.busy_now > BUSY:
+        return f"other programs take {rates.busy_now:.0%} of the processors now: it may take several times as long."
+    if rates.busy > BUSY:
+        return f"other programs took {rates.busy:.0%} of the processors when the speed was measured: it may be quicker."
+    return None
 
 
 def largest_file(path: Path) -> Path:

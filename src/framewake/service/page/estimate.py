@@ -13,7 +13,6 @@ from framewake.pipeline.forecast.place import gib
 from framewake.pipeline.jobs import Job, Plan, plan_job
 from framewake.request import from_dict
 from framewake.service.desk import Desk
-from framewake.service.devices import Forecaster
 from framewake.service.page.texts import lasting, say
 from framewake.service.page.told import translated
 from framewake.service.refusals import public_error
@@ -53,7 +52,6 @@ class Estimates:
     def __init__(self, desk: Desk, language: str) -> None:
         self.desk = desk
         self.language = language
-        self.forecaster = Forecaster(desk.checkpoint)
 
     def estimate(self, values: Mapping[str, Any], size: str) -> tuple[str, str]:
         """The card as HTML and the crop as JSON; what cannot be made is said in the card."""
@@ -76,10 +74,10 @@ class Estimates:
         shape, request = plan.shape, plan.request
         clip = {"width": shape.width, "height": shape.height, "frames": shape.frames}
         lines = [("plan.label.clip", self._say("plan.clip", {**clip, "seconds": f"{shape.frames / request.fps:.1f}"}))]
-        facts = self.desk.presence.device(self.desk.model)
+        facts = self.desk.advisor.facts()
         if facts is None:
             return self._table(lines) + f'<p class="fw-quiet fw-unknown">{html.escape(self._say("plan.unknown"))}</p>'
-        found = self.forecaster.forecast(plan, facts)
+        found = self.desk.advisor.forecast(plan, facts)
         memory = self._say("plan.memory", {"memory": gib(found.device_peak), "device": facts["name"]})
         if any(place.is_streamed for place in found.placements.values()):
             memory += "; " + self._say("plan.streamed")
@@ -87,7 +85,9 @@ class Estimates:
         if found.seconds is not None:
             time = self._say("plan.time", {"time": lasting(self.language, found.seconds)})
             lines.append(("plan.label.time", time))
-        return self._table(lines)
+        busy = self.desk.advisor.busy(facts)
+        told = "" if busy is None else f'<p class="fw-advised">{html.escape(translated(self.language, busy))}</p>'
+        return self._table(lines) + told
 
     def _table(self, lines: list[tuple[str, str]]) -> str:
         rows = "".join(f"<dt>{html.escape(self._say(key))}</dt><dd>{html.escape(text)}</dd>" for key, text in lines)

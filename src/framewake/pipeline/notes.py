@@ -1,0 +1,21 @@
+"""What a person should know of a request before it is made: said alike at every door, because all of them ask here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from PIL import Image
+
+from framewake.pipeline.condition import TextReader
+from framewake.request import Request
+
+
+def notes_of(request: Request, image: Image.Image | None, reader: TextReader) -> Iterator[str]:
+    """Sentences about a request and its picture; a new one belongs here, and reaches commands, API and page."""
+    if reader.checkpoint.settings.is_demo:
+        from framewake.demo.world import looks_like_world  # only a demonstration needs its world
+
+        warning = looks_like_world(image, request.prompt)
+        if warning is not None:
+            yield warning
+    yield from reader.tokens(request.prompt).notes()

@@ -1,0 +1,72 @@
+"""What can be said of a video before it is made: notes for a person, how long it will take, how busy the machine is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from framewake.errors import FramewakeError
+from framewake.pipeline.condition import TextReader
+from framewake.pipeline.forecast import Forecast, busy_note, rates_from_plain
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.notes import notes_of
+from framewake.request import Request
+from framewake.service.devices import Forecaster
+from framewake.service.presence import Presence
+from framewake.service.refusals import without_paths
+from framewake.weights.load import Checkpoint
+
+
+class Outlook(NamedTuple):
+    """Units: ``seconds`` of making, without waiting; None where no worker has told its speed."""
+
+    notes: tuple[str, ...]
+    seconds: float | None
+
+
+class Advisor:
+    """Looks ahead for one checkpoint, with what its workers have told."""
+
+    def __init__(self, checkpoint: Checkpoint, presence: Presence) -> None:
+        self.checkpoint = checkpoint
+        self.presence = presence
+        self.forecaster = Forecaster(checkpoint)
+
+    @functools.cached_property
+    def reader(self) -> TextReader:
+        """Tokenizers, read when the first prompt comes."""
+        return TextReader(self.checkpoint)
+
+    def notes(self, request: Request, image: Image.Image | None) -> tuple[str, ...]:
+        """What the command line says of such a request, too."""
+        return tuple(map(without_paths, notes_of(request, image, self.reader)))
+
+    def facts(self) -> dict[str, Any] | None:
+        """What a living worker says of its device."""
+        return self.presence.device(self.checkpoint.settings.name)
+
+    def forecast(self, plan: Plan, facts: Mapping[str, Any]) -> Forecast:
+        """Memory and time.
+
+        Raises: InputError, ResourceError when the plan cannot fit.
+        """
+        return self.forecaster.forecast(plan, facts)
+
+    def busy(self, facts: Mapping[str, Any]) -> str | None:
+        """A sentence when other programs keep the machine busy."""
+        return busy_note(rates_from_plain(facts["rates"]))
+
+    def outlook(self, plan: Plan, image: Image.Image | None) -> Outlook:
+        """Everything for a video that is handed in."""
+        notes, facts = self.notes(plan.request, image), self.facts()
+        if facts is None:
+            return Outlook(notes, None)
+        busy = self.busy(facts)
+        try:
+            seconds = self.forecast(plan, facts).seconds
+        except FramewakeError:  # another worker may have more room; if none has, the video fails and says why
+            seconds = None
+        return Outlook(notes if busy is None else (*notes, busy), seconds)
