@@ -11,9 +11,13 @@ from test_worker import work_once
 from framewake.pipeline.events import STAGES, Note, StageFinished, StageStarted, Step, Tile, Written
 from framewake.pipeline.forecast.probe import Rates, busy_note, rates_from_plain, rates_to_plain
 from framewake.request import Request
+from framewake.service.backup import back_up, restore
+from framewake.service.binding import Place, bind
+from framewake.service.database import Database, default_url
 from framewake.service.devices import device_facts
 from framewake.service.progress import LEAST, SHARES, Remaining
-from framewake.service.store import NewJob, new_id
+from framewake.service.storage import Storage
+from framewake.service.store import JobStore, NewJob, new_id
 
 LONG = "the red circle moves left " * 200
 
@@ -57,6 +61,19 @@ def test_a_note_of_the_run_itself_is_kept(store):
     store.remove(row.id)
     store.submit(dataclasses.replace(new, notes=()), most_queued=9)
     assert [each.notes for each in store.page(None, after=None, limit=9, order="asc")] == [None]
+
+
+def test_a_backup_has_the_notes(tmp_path):
+    place = Place(Storage(tmp_path / "data"), Database(default_url(tmp_path / "data")))
+    bind(*place)
+    new = NewJob(new_id("video"), "local", "toy", {"steps": 2}, 64, 64, notes=("one",))
+    JobStore(place.database).submit(new, most_queued=9)
+    back_up(place, tmp_path / "backup")
+    place.database.close()
+    restore(tmp_path / "backup", tmp_path / "other")
+    database = Database(default_url(tmp_path / "other"))
+    assert JobStore(database).get(new.id).notes == '["one"]'
+    database.close()
 
 
 @pytest.fixture

@@ -144,6 +144,7 @@ def _damaged(row: Row[Any]) -> Video:
         flow_shift=0,
         stability=False,
         lora=[],
+        notes=[],
         error=Problem(code="damaged_record", message="the record of this video is damaged, and cannot be shown whole."),
     )
 
