@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
 
 # One module -> one thing it may import against the arrows, and why.
 EXCEPTIONS = {
-    ("pipeline.run", "demo.world"): "warns when an input lies outside the demonstration's world; imported only then",
+    ("pipeline.notes", "demo.world"): "warns when an input lies outside the demonstration's world; imported only then",
 }
 
 # What comes from outside, and where it may be imported.
