@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import pytest
 from conftest import new_job
 from service_process import command
 from sqlalchemy import delete, select, text
+from test_worker import submit, work_once
 
 from framewake.errors import InputError
 from framewake.service.binding import FILE, PENDING, bind_anew, open_place
 from framewake.service.database import Database, default_url
 from framewake.service.storage import CLIP
-from framewake.service.store import JobStore
+from framewake.service.store import MOST_DEATHS, JobStore
 from framewake.service.strays import sweep
 from framewake.service.tables import identity, jobs
+from framewake.service.worker import Settings
 
 
 def fill(place, count=2):
@@ -219,7 +222,7 @@ def test_the_programs_refuse_in_one_sentence(toy, tmp_path, url_of):
     before = files(tmp_path / "data")
     data = str(tmp_path / "data")
     for arguments in (
-        ["serve", "--no-page", "--data", data, "--checkpoint", str(toy)],
+        ["serve", "--no-page", "--port", "0", "--data", data, "--checkpoint", str(toy)],
         ["worker", "--storage", data, "--checkpoint", str(toy)],
         ["jobs", "list", "--data", data],
         ["jobs", "rm", job, "--data", data],
@@ -231,3 +234,31 @@ def test_the_programs_refuse_in_one_sentence(toy, tmp_path, url_of):
         assert "another folder" in done.stderr and done.stdout == ""
     assert files(tmp_path / "data") == before
     assert not (tmp_path / "backup").exists()
+
+
+def test_a_job_whose_folder_is_elsewhere_waits(desk_of, worker_of, picture, tmp_path):
+    """A copied folder has the same id: its worker must not fail what it cannot see. A folder that is gone for good ends
+    as a failure, and a disk that is not mounted costs nothing."""
+    desk = desk_of()
+    open_place(desk.storage.folder).database.close()
+    job, other = submit(desk, picture), submit(desk, picture)
+    hidden = desk.storage.job(job).rename(tmp_path / "hidden")
+    worker = worker_of(desk, Settings(pause_seconds=0.01))
+    work_once(worker)
+    row = desk.store.get(job)
+    assert (row.state, row.deaths, row.error) == ("queued", 1, None)
+    hidden.rename(desk.storage.job(job))
+    work_once(worker)
+    assert desk.store.get(job).state == "completed"
+    desk.storage.job(other).rename(tmp_path / "hidden")
+    (desk.storage.folder / FILE).rename(tmp_path / FILE)  # as below a disk that is not mounted
+    for _ in range(MOST_DEATHS + 1):
+        work_once(worker)
+        time.sleep(0.02)
+    assert (desk.store.get(other).state, desk.store.get(other).deaths) == ("queued", 0)
+    (tmp_path / FILE).rename(desk.storage.folder / FILE)
+    for _ in range(MOST_DEATHS):
+        work_once(worker)
+        time.sleep(0.02)
+    row = desk.store.get(other)
+    assert row.state == "failed" and "log says why" in row.error

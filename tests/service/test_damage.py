@@ -60,7 +60,7 @@ def test_a_damaged_file_is_told_by_every_program(toy, tmp_path, how):
     spoil(file, how)
     before, folder = file.read_bytes(), str(tmp_path / "data")
     for arguments in (
-        ["serve", "--no-page", "--data", folder, "--checkpoint", str(toy)],
+        ["serve", "--no-page", "--port", "0", "--data", folder, "--checkpoint", str(toy)],
         ["worker", "--storage", folder, "--checkpoint", str(toy)],
         ["jobs", "list", "--data", folder],
     ):

@@ -143,7 +143,7 @@ def test_a_read_only_disk_is_refused_at_the_start(small, toy):
     try:
         refused(data, "Read-only file system")
         for line in (
-            ["serve", "--no-page", "--data", str(data), "--checkpoint", str(toy)],
+            ["serve", "--no-page", "--port", "0", "--data", str(data), "--checkpoint", str(toy)],
             ["worker", "--storage", str(data), "--checkpoint", str(toy)],
         ):
             done = command(*line)

@@ -85,7 +85,7 @@ class Storage:
             with guarded(folder, 0):
                 folder.mkdir(mode=0o700)
             if picture is not None:
-                write_whole(folder / PICTURE, picture)
+                write_whole(folder / PICTURE, picture, is_lasting=False)  # place() waits for the disk
         except DiskFullError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise self._full(error.bytes_needed) from error
