@@ -20,7 +20,7 @@ from framewake.demo.render import render
 from framewake.demo.world import FULL_FRAMES
 from framewake.media.clips import read_clip
 from framewake.pipeline.adapters import targets_of
-from framewake.pipeline.jobs import find_checkpoint
+from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.train.data import read_examples
 from framewake.train.factors import chosen
 from framewake.train.settings import training_from

@@ -20,7 +20,7 @@ from framewake.golden import rule
 from framewake.media.video import to_uint8
 from framewake.pipeline import Job, Pipeline, Result
 from framewake.pipeline.adapters import targets_of
-from framewake.pipeline.jobs import find_checkpoint
+from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.request import Request
 from framewake.sampling.noise import draw
 from framewake.weights.lora.convert import convert

@@ -7,10 +7,10 @@ from typing import Any
 
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
+from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.condition import TextReader
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
-from framewake.pipeline.jobs import find_checkpoint
 from framewake.weights.load import open_checkpoint
 
 PROMPT = "the red circle moves right"

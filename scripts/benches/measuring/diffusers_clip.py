@@ -19,7 +19,7 @@ def main() -> None:
     from PIL import Image
 
     from framewake.media.video import write_video  # the same encoder of the file for both
-    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.text.encode import derive_layout
     from framewake.text.template import VIDEO_I2V
     from framewake.text.tokenize import Tokenizer

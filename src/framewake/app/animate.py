@@ -17,15 +17,16 @@ from framewake.batch import read_batch
 from framewake.engine.contract import Engine
 from framewake.errors import Cancelled, EngineError, FramewakeError, InputError
 from framewake.media.video import MAX_CRF, read_metadata
+from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.events import Event, Note, Result
 from framewake.pipeline.forecast import Forecast, parse_memory
-from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job, request_from
+from framewake.pipeline.jobs import Job, Output, plan_job, request_from
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict
 from framewake.setting import Setting, check_setting
 from framewake.weights.layouts import parse_files
-from framewake.weights.load import Checkpoint, open_checkpoint
+from framewake.weights.load import Checkpoint
 
 CRF = 18
 
@@ -45,7 +46,7 @@ def animate(given: Mapping[str, Any]) -> None:
     notes = []
     if given["checkpoint"] is None:
         notes.append("no checkpoint was named, so the small embedded demonstration checkpoint is used (--checkpoint).")
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
+    checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
     made_with = like.get("checkpoint", checkpoint.settings.name)
     if made_with != checkpoint.settings.name:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")

@@ -195,7 +195,7 @@ def size(count: int) -> str:
 
 
 def _opened(path: str, parts: list[str] | None) -> Checkpoint:
-    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.weights.layouts import parse_files
     from framewake.weights.load import open_checkpoint
 

@@ -144,7 +144,7 @@ def merge(
     """
     from framewake.app.animate import asked_engine
     from framewake.pipeline.adapters import targets_of
-    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.weights.load import open_checkpoint
     from framewake.weights.lora.file import open_lora
     from framewake.weights.lora.fuse import fuse
@@ -223,7 +223,7 @@ def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targe
     """
     from framewake.config import HUNYUAN_DIT
     from framewake.pipeline.adapters import targets_for, targets_of
-    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.weights.load import open_checkpoint
     from framewake.weights.lora.opening import is_shipped
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, NoReturn
 from framewake.app.original_flags import FLAGS, parser
 from framewake.console.ending import run_program
 from framewake.errors import InputError
-from framewake.pipeline.jobs import Job, Output, find_checkpoint, plan_job
+from framewake.pipeline.checkpoint import check_whole, find_checkpoint
+from framewake.pipeline.jobs import Job, Output, plan_job
 from framewake.request import Request, draw_seed, validate
 from framewake.weights.layouts import Files, transformer_file
 
@@ -165,6 +166,7 @@ def run(given: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--save-path {folder}: the folder cannot be made ({error.strerror}).") from error
+    check_whole(checkpoint)
     for job in asked.jobs:
         plan_job(job, checkpoint)
     pipeline = Pipeline(checkpoint, asked_engine(os.environ.get("FRAMEWAKE_ENGINE", "auto")))

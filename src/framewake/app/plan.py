@@ -10,11 +10,10 @@ from typing import Any
 from framewake.app.animate import asked_engine, check_jobs, jobs_of, plan_note
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
+from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import parse_memory
-from framewake.pipeline.jobs import find_checkpoint
 from framewake.pipeline.run import Pipeline
 from framewake.weights.layouts import parse_files
-from framewake.weights.load import open_checkpoint
 
 
 def plan(given: Mapping[str, Any]) -> None:
@@ -25,7 +24,7 @@ def plan(given: Mapping[str, Any]) -> None:
     if given["from_latents"] is not None or given["resume"]:
         raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
     jobs = jobs_of("plan", given, {} if given["like"] is None else read_metadata(given["like"]))
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
+    checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
     check_jobs(jobs, checkpoint)
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
     for job in jobs:

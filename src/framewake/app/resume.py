@@ -10,8 +10,9 @@ from framewake.app.animate import asked_crf, asked_engine, reporter, show
 from framewake.app.options import given_settings
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
+from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.forecast import parse_memory
-from framewake.pipeline.jobs import Job, Output, find_checkpoint, request_from
+from framewake.pipeline.jobs import Job, Output, request_from
 from framewake.pipeline.latents import ENDING, OLD_ENDING, SavedLatents, latents_path, load_latents, old_latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict

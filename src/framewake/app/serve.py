@@ -38,7 +38,7 @@ def serve(given: Mapping[str, Any]) -> None:
     keys = asked_keys(given)
     site = asked_site(given, has_keys=bool(keys))
     tell_start(f"{address} answers in some seconds")
-    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.checkpoint import open_whole
     from framewake.service.api import Access, Background, create_app
     from framewake.service.binding import open_place
     from framewake.service.database import default_url
@@ -48,9 +48,8 @@ def serve(given: Mapping[str, Any]) -> None:
     from framewake.service.store import JobStore
     from framewake.service.supervisor import Supervisor
     from framewake.service.webhooks import Sender, read_secret
-    from framewake.weights.load import open_checkpoint
 
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
+    checkpoint = open_whole(given["checkpoint"] or "demo")
     os.umask(0o077)  # pictures, clips and prompts are nobody else's business
     storage, database = open_place(Path(given["data"]), given["database"])
     limits = Limits(
@@ -128,19 +127,18 @@ def work(given: Mapping[str, Any]) -> None:
     """
     need("framewake worker", "sqlalchemy")
     from framewake.app.animate import asked_engine
-    from framewake.pipeline.jobs import find_checkpoint
+    from framewake.pipeline.checkpoint import find_checkpoint, open_whole
     from framewake.pipeline.run import Pipeline
     from framewake.service.binding import open_place
     from framewake.service.store import JobStore
     from framewake.service.worker import Settings, Worker
-    from framewake.weights.load import open_checkpoint
 
     if not Path(given["storage"]).is_dir():  # made anew, it would be a queue that nobody hands anything in to
         raise InputError(f"--storage {given['storage']} is no folder: name the data folder of framewake serve.")
     start_logging()
     os.umask(0o077)
     storage, database = open_place(Path(given["storage"]), given["database"])
-    checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo").resolve())
+    checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
     pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
     loras = None if given["loras"] is None else Path(given["loras"]).resolve()
     worker = Worker(JobStore(database), storage, pipeline, Settings(given["save_every"], loras=loras))

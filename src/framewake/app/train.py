@@ -16,8 +16,8 @@ from framewake.app.animate import asked_engine
 from framewake.app.render import duration, spinner
 from framewake.console.escape import escaped, inline
 from framewake.errors import Cancelled
+from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.events import Note
-from framewake.pipeline.jobs import find_checkpoint
 from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update
 from framewake.train.run import Places, Trainer
 from framewake.train.settings import training_settings

@@ -10,7 +10,7 @@ from pathlib import Path
 from framewake.demo.lora_clips import write_clips
 from framewake.engine.contract import Engine
 from framewake.errors import InputError
-from framewake.pipeline.jobs import find_checkpoint
+from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.train.events import Update
 from framewake.train.run import Places, Trainer
 from framewake.train.state import state_path

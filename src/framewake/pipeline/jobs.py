@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from framewake.config import DiTConfig
-from framewake.errors import CheckpointError, InputError, about
+from framewake.errors import InputError, about
 from framewake.media.image import bucket_pixels, clip_pixels, load_image
 from framewake.media.output import check_output
 from framewake.media.video import check_crf
@@ -159,21 +159,3 @@ def request_from(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise InputError("the clip's metadata holds no request: it was made by another version.")
     return dict(values)
-
-
-def find_checkpoint(name: str | Path) -> Path:
-    """The place of a checkpoint: "demo" is the embedded one, anything else a path.
-
-    Raises: CheckpointError when nothing is there.
-    """
-    if name == "":  # as a path it would mean this folder
-        raise CheckpointError("the checkpoint's path is empty: name a folder, or demo for the embedded one.")
-    if str(name) == "demo":
-        folder = Path(__file__).parents[1] / "demo" / "checkpoint"
-        if not folder.is_dir():
-            raise CheckpointError("this installation has no demonstration checkpoint: install framewake again.")
-        return folder
-    folder = Path(name).expanduser()
-    if not folder.exists():
-        raise CheckpointError(f"{folder}: there is no such checkpoint. Name a folder, or demo for the embedded one.")
-    return folder

@@ -20,13 +20,14 @@ from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
 from framewake.models.dit import TextStates
 from framewake.pipeline import finish
+from framewake.pipeline.checkpoint import check_parts, find_checkpoint, model_shapes
 from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements, scene_of
 from framewake.pipeline.forecast.place import PART, said, shortage
-from framewake.pipeline.jobs import Job, Output, Picture, Plan, find_checkpoint, plan_job, read_picture
+from framewake.pipeline.jobs import Job, Output, Picture, Plan, plan_job, read_picture
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
 from framewake.pipeline.notes import notes_of
 from framewake.pipeline.origin import (
@@ -101,6 +102,7 @@ class Pipeline:
 
         Raises: InputError, ResourceError.
         """
+        check_parts(self.checkpoint)
         plan = plan_job(job, self.checkpoint)
         if plan.request.rng == "torch" and self.engine.kind != "torch":
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
@@ -174,6 +176,7 @@ class Pipeline:
 
         Raises: ResourceError when it cannot fit, InputError for latents of an impossible size.
         """
+        self.checkpoint.check("vae", model_shapes(self.checkpoint, "vae"))
         config, latent = self.checkpoint.vae, LatentShape(*done.latents.shape[1:])
         if done.latents.size == 0 or done.latents.shape[0] != 1:
             raise InputError(f"the saved latents are of size {done.latents.shape}, which is no clip: start anew.")

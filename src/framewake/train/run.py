@@ -16,6 +16,7 @@ from typing import Any
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import CheckpointError, InputError, NumericsError
 from framewake.models.dit import DiT
+from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note, Result
 from framewake.pipeline.jobs import Job, Output, plan_job
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
@@ -55,6 +56,7 @@ class Trainer:
     """
 
     def __init__(self, checkpoint: Checkpoint, places: Places, given: Mapping[str, Any], *, resumes: bool) -> None:
+        check_whole(checkpoint)
         self.checkpoint = checkpoint
         self.places = places
         self.resumes = resumes

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from framewake.config import (
     CLIP_L,
@@ -58,9 +59,9 @@ def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None =
         rope_dims=like.rope_dims if like is not None and is_like else _rope_dims(head),
         rope_theta=HUNYUAN_DIT.rope_theta,
         mlp_ratio=_shape(shapes, "double_blocks.0.img_mlp.fc1.weight", 2)[0] / max(hidden, 1),
-        double_blocks=_count(shapes, "double_blocks"),
-        single_blocks=_count(shapes, "single_blocks"),
-        refiner_blocks=_count(shapes, "txt_in.individual_token_refiner.blocks"),
+        double_blocks=layers(shapes, "double_blocks"),
+        single_blocks=layers(shapes, "single_blocks"),
+        refiner_blocks=layers(shapes, "txt_in.individual_token_refiner.blocks"),
         text_width=_shape(shapes, "txt_in.input_embedder.weight", 2)[1],
         pooled_width=_shape(shapes, "vector_in.in_layer.weight", 2)[1],
         condition=condition,
@@ -70,7 +71,7 @@ def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None =
 
 def vae_config(shapes: Shapes) -> VAEConfig:
     """The autoencoder's configuration from its published names."""
-    levels = _count(shapes, "encoder.down_blocks")
+    levels = layers(shapes, "encoder.down_blocks")
     channels = [_shape(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in range(levels)]
     return dataclasses.replace(
         HUNYUAN_VAE,
@@ -78,7 +79,7 @@ def vae_config(shapes: Shapes) -> VAEConfig:
         out_channels=_shape(shapes, "decoder.conv_out.conv.weight", 5)[0],
         latent_channels=_shape(shapes, "post_quant_conv.weight", 5)[0],
         block_out_channels=tuple(channels),
-        layers_per_block=_count(shapes, "encoder.down_blocks.0.resnets"),
+        layers_per_block=layers(shapes, "encoder.down_blocks.0.resnets"),
         mid_block_attention="encoder.mid_block.attentions.0.to_q.weight" in shapes,
     )
 
@@ -89,6 +90,33 @@ def llava_config(shapes: Shapes) -> LlavaConfig:
     if not has_vision(shapes):
         return text_only(text)
     return dataclasses.replace(LLAVA_LLAMA3_8B, text=text, vision=_vision_config(shapes))
+
+
+def config_of(component: str, shapes: Shapes, condition: Condition) -> Any:
+    """A part's configuration from its published names."""
+    if component == "dit":
+        return dit_config(shapes, condition)
+    return {"vae": vae_config, "llava": llava_config, "clip_text": clip_text_config}[component](shapes)
+
+
+# What the shapes of tensors tell of each configuration.
+_TOLD = {
+    DiTConfig: (
+        "in_channels", "out_channels", "hidden_size", "double_blocks", "single_blocks", "refiner_blocks", "text_width",
+        "pooled_width", "patch_size", "mlp_ratio", "has_guidance",
+    ),
+    VAEConfig: ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block"),
+    LlamaConfig: ("hidden_size", "mlp_size", "layers", "vocab_size"),
+    ClipVisionConfig: ("hidden_size", "mlp_size", "patch_size"),
+    ClipTextConfig: ("hidden_size", "mlp_size", "layers", "vocab_size", "max_positions"),
+}  # fmt: skip
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """The numbers of a configuration that tensors tell too."""
+    if isinstance(config, LlavaConfig):
+        return {f"text {n}": x for n, x in sizes(config.text).items()}
+    return {name: getattr(config, name) for name in _TOLD[type(config)]}
 
 
 def text_only(text: LlamaConfig) -> LlavaConfig:
@@ -108,11 +136,17 @@ def clip_text_config(shapes: Shapes) -> ClipTextConfig:
         CLIP_L,
         hidden_size=hidden,
         mlp_size=_shape(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
-        layers=_count(shapes, "text_model.encoder.layers"),
+        layers=layers(shapes, "text_model.encoder.layers"),
         heads=_heads(hidden, CLIP_HEAD, "CLIP"),
         vocab_size=vocab,
         max_positions=_shape(shapes, "text_model.embeddings.position_embedding.weight", 2)[0],
     )
+
+
+def layers(shapes: Iterable[str], name: str) -> int:
+    """How many numbered things there are below a name."""
+    numbers = {int(found.group(1)) for key in shapes if (found := re.match(rf"{re.escape(name)}\.(\d{{1,6}})\.", key))}
+    return max(numbers, default=-1) + 1
 
 
 def _llama_config(shapes: Shapes) -> LlamaConfig:
@@ -124,7 +158,7 @@ def _llama_config(shapes: Shapes) -> LlamaConfig:
         like,
         hidden_size=hidden,
         mlp_size=_shape(shapes, f"{model}.layers.0.mlp.gate_proj.weight", 2)[0],
-        layers=_count(shapes, f"{model}.layers"),
+        layers=layers(shapes, f"{model}.layers"),
         heads=_heads(queries, like.head_dim, "the language model"),
         kv_heads=_heads(keys, like.head_dim, "the language model"),
         vocab_size=vocab,
@@ -140,7 +174,7 @@ def _vision_config(shapes: Shapes) -> ClipVisionConfig:
         hidden_size=hidden,
         mlp_size=_shape(shapes, f"{model}.encoder.layers.0.mlp.fc1.weight", 2)[0],
         # The tower's last layer is not read, so that some files leave it out.
-        layers=_count(shapes, f"{model}.encoder.layers"),
+        layers=layers(shapes, f"{model}.encoder.layers"),
         heads=_heads(hidden, CLIP_HEAD, "the vision tower"),
         image_size=math.isqrt(max(positions - 1, 0)) * patch,
         patch_size=patch,
@@ -157,11 +191,6 @@ def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
             "another model, or a format that is not read."
         )
     return found
-
-
-def _count(shapes: Shapes, name: str) -> int:
-    numbers = {int(found.group(1)) for key in shapes if (found := re.match(rf"{re.escape(name)}\.(\d{{1,6}})\.", key))}
-    return max(numbers, default=-1) + 1
 
 
 def _heads(width: int, head: int, what: str) -> int:

@@ -67,6 +67,7 @@ class Checkpoint:
         self.settings: Settings = read_settings(layout.root)
         self.has_vision = True
         self._files: dict[Component, Tensors] = {}  # opened once: what was checked is what is read
+        self._checked: dict[Component, MappedTensors] = {}
         self.llava: LlavaConfig = self._config("llava", self._llava_config, inferred.llava_config)
         self.dit: DiTConfig = self._dit_config()
         if self.dit.condition == "none" and self.settings == Settings():
@@ -95,13 +96,20 @@ class Checkpoint:
         return {name: shape for name, shape in shapes.items() if not name.startswith(_VISION)}
 
     def check(self, component: Component, shapes: Shapes) -> MappedTensors:
-        """A component's tensors, compared with the model's own list of names and shapes.
+        """A component's tensors, compared once with the model's own list of names and shapes.
 
         Raises: CheckpointError when the file does not hold exactly the model's tensors.
         """
-        tensors = self.tensors(component)
-        tensors.check(self.needed(component, shapes), _UNUSED[component])
-        return tensors
+        if component not in self._checked:
+            tensors = self.tensors(component)
+            try:
+                tensors.check(self.needed(component, shapes), _UNUSED[component])
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}{self._contradiction(component)}") from error
+            if component == "llava":
+                self._check_layers(tensors)
+            self._checked[component] = tensors
+        return self._checked[component]
 
     def store(
         self, component: Component, engine: Engine, dtype: Dtype, *, shapes: Shapes, streams: Sequence[str] = ()
@@ -130,6 +138,31 @@ class Checkpoint:
         file = self._file(component)
         tables = {"dit": names.comfy_dit, "vae": names.same, "llava": names.llava, "clip_text": names.clip_text}
         return {rule.ours: file.shape(rule.theirs[0]) for rule in tables[component](file.names())}
+
+    def _check_layers(self, tensors: MappedTensors) -> None:
+        """Nothing reads the last layers of a text encoder, so that more than its configuration says would pass."""
+        held = {name: tensors.shape(name) for name in tensors.names()}
+        found = inferred.layers(held, "language_model.model.layers")
+        if found > self.llava.text.layers:
+            raise CheckpointError(
+                f"{tensors.file.path} has {found} layers, and {self.layout.configs['llava']} says "
+                f"{self.llava.text.layers}: take the config.json of this text encoder."
+            )
+
+    def _contradiction(self, component: Component) -> str:
+        """Where a ``config.json`` says another size than the tensors have; "" where it does not, or there is none."""
+        if not self.layout.configs[component].is_file():
+            return ""
+        try:
+            found = inferred.config_of(component, self._shapes(component), self.layout.condition)
+        except CheckpointError:
+            return ""
+        said = inferred.sizes(getattr(self, component))
+        names_wrong = [name for name, size in inferred.sizes(found).items() if said.get(name, size) != size]
+        told = ", ".join(
+            f"{name} is {said[name]} and the tensors' {inferred.sizes(found)[name]}" for name in names_wrong[:4]
+        )
+        return f" In {self.layout.configs[component]}, {told}." if told else ""
 
     def _config(self, component: Component, parse: Callable[[dict[str, Any]], Any], infer: Callable[..., Any]) -> Any:
         """A part's configuration from its ``config.json``, from its tensors where there is none."""
