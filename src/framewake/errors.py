@@ -71,6 +71,8 @@ class Cancelled(FramewakeError):
     """The run was stopped on request; nothing already written is lost."""
 
 
+SAID = 160  # letters of another library's message that ours repeats
+
 # The first matching class in this order decides.
 EXIT_CODE: dict[type[BaseException], int] = {
     InputError: 2,
@@ -106,6 +108,25 @@ def about(name: str) -> Iterator[None]:
     except FramewakeError as error:
         error.about = error.about or name
         raise
+
+
+@contextlib.contextmanager
+def guarded(kind: type[FramewakeError], what: str, advice: str) -> Iterator[None]:
+    """Whatever a parser of another library makes of a file's content, as one error of ours.
+
+    ``what`` says which file cannot be used, ``advice`` is a sentence that says what to do.
+    Raises: ``kind``; errors of ours pass as they are.
+    """
+    try:
+        yield
+    except (FramewakeError, KeyboardInterrupt, GeneratorExit):
+        raise
+    # A parser in Rust panics with a BaseException, others raise what their own errors are: this is the one place
+    # that takes everything, so that no content of a file ends more than the use of that file.
+    except BaseException as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        said = said if len(said) <= SAID else said[: SAID - 3] + "..."
+        raise kind(f"{what} ({said.encode(errors='backslashreplace').decode()}). {advice}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -124,7 +124,9 @@ def test_missing_files_are_named(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"model": {"type": "Nothing"}}', '{"added_tokens": [3]}'])
 def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match="not a readable tokenizer"):
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json (is not a readable tokenizer|is not readable JSON|holds a list)"
+    ):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.engine.contract import Dtype, Tensor
+from framewake.errors import CheckpointError
 from framewake.media.image import normalise
 from framewake.models.dit import TextStates
 from framewake.pipeline.parts import Parts
@@ -47,6 +48,14 @@ def shortened(text: str, limit: int = 80) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def _check_ids(tokenizer: Tokenizer, count: int, encoder: str) -> None:
+    if tokenizer.vocab_size > count:
+        raise CheckpointError(
+            f"{tokenizer.folder} has {tokenizer.vocab_size} tokens, and the {encoder} knows {count}: they belong to "
+            "different models. Take the tokenizer's files of the checkpoint."
+        )
+
+
 class TextReader:
     """Tokenizers and layout of a checkpoint: prompts into ids, ids into text states."""
 
@@ -56,6 +65,8 @@ class TextReader:
         self.template = VIDEO_I2V if self.has_image else VIDEO
         self.tokenizer = Tokenizer.from_folder(checkpoint.tokenizer)
         self.tokenizer_2 = Tokenizer.from_folder(checkpoint.tokenizer_2)
+        _check_ids(self.tokenizer, checkpoint.llava.text.vocab_size, "LLaVA text encoder")
+        _check_ids(self.tokenizer_2, checkpoint.clip_text.vocab_size, "CLIP text encoder")
         vision = checkpoint.llava.vision
         self.layout = derive_layout(
             self.tokenizer,

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from framewake.errors import CheckpointError, InputError
+from framewake.errors import CheckpointError, InputError, guarded
 
+MOST_BYTES = 1 << 28  # of one file; the largest tokenizers have a tenth of that
+AGAIN = "Copy the tokenizer's files of the checkpoint again."
 CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -44,7 +46,10 @@ class PlainTokens(NamedTuple):
 class Tokenizer:
     """One tokenizer folder: plain text and control texts into ids."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, names: dict[str, str | None]) -> None:
+    def __init__(
+        self, tokenizer: tokenizers.Tokenizer, names: dict[str, str | None], folder: Path | str = "memory"
+    ) -> None:
+        self.folder = folder
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -68,7 +73,7 @@ class Tokenizer:
                 f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt; "
                 "copy the tokenizer files of the checkpoint into that folder."
             )
-        return cls(tokenizer, _read_names(folder))
+        return cls(tokenizer, _read_names(folder), folder)
 
     @property
     def vocab_size(self) -> int:
@@ -105,7 +110,8 @@ class Tokenizer:
         # The switch belongs to the tokenizer, not to the call: two threads must not meet here.
         with self._lock:
             self._tokenizer.encode_special_tokens = is_plain
-            return self._tokenizer.encode(text, add_special_tokens=False)
+            with guarded(CheckpointError, f"the tokenizer in {self.folder} cannot make ids of {text[:40]!r}", AGAIN):
+                return self._tokenizer.encode(text, add_special_tokens=False)
 
 
 def build_clip(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
@@ -137,26 +143,34 @@ def build_clip(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenize
 
 
 def _read_whole(path: Path) -> tokenizers.Tokenizer:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    content = _object(path)
+    with guarded(CheckpointError, f"{path} is not a readable tokenizer", AGAIN):
         # Every added token is a control token: only those are left alone when a text is plain.
         for token in content.get("added_tokens") or []:
             token["special"] = True
-        return tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the library raises nothing narrower
-        raise CheckpointError(f"{path} is not a readable tokenizer ({error}); copy it again.") from error
+        found = tokenizers.Tokenizer.from_str(json.dumps(content))
+        found.encode("a b", add_special_tokens=False)  # some are refused only by the first text
+        return found
 
 
 def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
-    try:
-        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    vocab = _object(folder / "vocab.json")
+    with guarded(CheckpointError, f"{folder} has no readable vocab.json and merges.txt", AGAIN):
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
         return build_clip(vocab, merges)
-    except Exception as error:
-        raise CheckpointError(
-            f"{folder} has no readable vocab.json and merges.txt ({error}); copy them again."
-        ) from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    with guarded(CheckpointError, f"{path} is not readable JSON", AGAIN):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes, which no tokenizer's file has. {AGAIN}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object. {AGAIN}")
+    return content
 
 
 def _pair(line: str) -> tuple[str, str]:
@@ -171,16 +185,13 @@ def _read_names(folder: Path) -> dict[str, str | None]:
         path = folder / file
         if not path.is_file():
             continue
-        try:
-            content: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not readable JSON ({error}); copy it again.") from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object; copy it again.")
+        content = _object(path)
         for name in ("bos_token", "eos_token", "pad_token"):
             value = content.get(name)
             if isinstance(value, dict):
                 value = value.get("content")
             if isinstance(value, str):
+                if not value.isprintable() and re.search("[\ud800-\udfff]", value):
+                    raise CheckpointError(f"{path} says {name} is {value!r}, which is no text. {AGAIN}")
                 names[name] = value
     return names

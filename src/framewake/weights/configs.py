@@ -12,6 +12,7 @@ from typing import Any
 
 from framewake.config import ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig
 from framewake.errors import CheckpointError
+from framewake.weights.diffusers import is_size
 
 _LLAMA_DEFAULTS: dict[str, Any] = {
     "hidden_size": 4096,
@@ -169,8 +170,8 @@ def _filled(raw: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     for name, default in defaults.items():
         value = values[name]
         is_number = isinstance(default, float) and type(value) is int
-        is_size = type(default) is int and default > 0 and not name.endswith(("_id", "_index"))
-        if (type(value) is not type(default) and not is_number) or (is_size and value < 1):
+        is_bounded = isinstance(default, int | float) and default > 0 and not name.endswith(("_id", "_index"))
+        if (type(value) is not type(default) and not is_number) or (is_bounded and not is_size(name, value)):
             raise CheckpointError(f"config.json says {name} is {value!r}; expected a value like {default!r}.")
     return values
 

@@ -26,6 +26,7 @@ OTHERS = {
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
 }
 ORIGINAL_VAE = "AutoencoderKLCausal3D"
+MOST_LAYERS, MOST_SIZE = 1000, 1 << 24
 VERSION = "0.42.1"  # the layout version that our files claim
 
 _DIT_FIELDS = {
@@ -241,6 +242,13 @@ def clip_text_content(config: ClipTextConfig) -> dict[str, Any]:
     }
 
 
+def is_size(name: str, value: float, *, least: int = 1) -> bool:
+    """Whether a number can be a size, a count of layers or a rate of a model: a list of a billion layers has no end."""
+    if isinstance(value, float):
+        return 0 < value < float("inf")
+    return least <= value <= (MOST_LAYERS if "layers" in name else MOST_SIZE)
+
+
 def _diffusers(component: str) -> dict[str, Any]:
     return {"_class_name": CLASSES[component][1], "_diffusers_version": VERSION}
 
@@ -260,8 +268,8 @@ def _fields(content: Mapping[str, Any], kinds: Mapping[str, type], expected: str
         if type(value) is not kind:
             got = "missing" if name not in content else repr(value)
             raise CheckpointError(f"the config of {expected} needs {name} as {kind.__name__}; it is {got}.")
-        sizes: Any = value if kind is tuple else (value,) if kind is int else (1,)
-        if min(sizes, default=0) < (0 if name in _MAY_BE_NONE else 1):
-            raise CheckpointError(f"the config of {expected} says {name} is {value!r}; sizes begin at 1.")
+        sizes: Any = value if kind is tuple else (value,)
+        if kind is not bool and not all(is_size(name, size, least=name not in _MAY_BE_NONE) for size in sizes or (0,)):
+            raise CheckpointError(f"the config of {expected} says {name} is {value!r}, which no such model has.")
         values[name] = value
     return values

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
 from framewake.weights.torch_file import TorchFile
 from framewake.weights.views import View
 
+NAME_LETTERS = 200  # of a shard's file
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
 
 
@@ -185,7 +187,7 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path} has no weight_map of names to file names.")
     shards = sorted(set(places.values()))
     for shard in shards:
-        is_plain = Path(shard).name == shard and "\\" not in shard and shard.isprintable()
+        is_plain = Path(shard).name == shard and "\\" not in shard and shard.isprintable() and len(shard) < NAME_LETTERS
         if not is_plain or shard.endswith(".json"):
             raise CheckpointError(f"{path} points outside its folder, or to no file of weights: {shard!r}.")
     missing = [shard for shard in shards if not (path.parent / shard).is_file()]
@@ -209,6 +211,7 @@ PATTERNS = (
     "*.ckpt",
     "*.gguf",
 )
+_SHARD = re.compile(r"-\d+-of-\d+$")
 # Beside eight-bit weights in a file of their own: their scales.
 MAP = "_map"
 
@@ -238,6 +241,10 @@ def find_file(path: Path) -> Path:
         found = next((files for pattern in PATTERNS if (files := _weights_in(path, pattern))), [])
         if len(found) != 1:
             names = ", ".join(file.name for file in found or unfinished_downloads(path))
+            if found and all(_SHARD.search(file.stem) for file in found):
+                raise CheckpointError(
+                    f"{path} holds {names}, pieces of one file whose index, *.index.json, is missing."
+                )
             what = f"holds several: {names}" if found else "holds no .safetensors, .bin, .pt, .ckpt or .gguf file"
             begun = f" (but {names}, which was not downloaded to its end)" if names and not found else ""
             raise CheckpointError(f"{path} {what}{begun}; exactly one file or one index is expected.")

@@ -92,13 +92,6 @@ def llava_config(shapes: Shapes) -> LlavaConfig:
     return dataclasses.replace(LLAVA_LLAMA3_8B, text=text, vision=_vision_config(shapes))
 
 
-def config_of(component: str, shapes: Shapes, condition: Condition) -> Any:
-    """A part's configuration from its published names."""
-    if component == "dit":
-        return dit_config(shapes, condition)
-    return {"vae": vae_config, "llava": llava_config, "clip_text": clip_text_config}[component](shapes)
-
-
 # What the shapes of tensors tell of each configuration.
 _TOLD = {
     DiTConfig: (
@@ -117,6 +110,21 @@ def sizes(config: Any) -> dict[str, Any]:
     if isinstance(config, LlavaConfig):
         return {f"text {n}": x for n, x in sizes(config.text).items()}
     return {name: getattr(config, name) for name in _TOLD[type(config)]}
+
+
+def sizes_told(component: str, theirs: Shapes, ours: Shapes) -> dict[str, Any]:
+    """The numbers of a configuration that a file's tensors tell, under its own names and ours."""
+    if "x_embedder.proj.weight" in theirs:
+        return {
+            "double_blocks": layers(theirs, "transformer_blocks"),
+            "single_blocks": layers(theirs, "single_transformer_blocks"),
+            "hidden_size": theirs["x_embedder.proj.weight"][0],
+        }
+    read = {"vae": vae_config, "llava": llava_config, "clip_text": clip_text_config}
+    try:
+        return sizes(dit_config(ours, "token_replace") if component == "dit" else read[component](ours))
+    except CheckpointError:
+        return {}
 
 
 def text_only(text: LlamaConfig) -> LlavaConfig:

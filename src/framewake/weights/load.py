@@ -141,8 +141,7 @@ class Checkpoint:
 
     def _check_layers(self, tensors: MappedTensors) -> None:
         """Nothing reads the last layers of a text encoder, so that more than its configuration says would pass."""
-        held = {name: tensors.shape(name) for name in tensors.names()}
-        found = inferred.layers(held, "language_model.model.layers")
+        found = inferred.layers(tensors.names(), "language_model.model.layers")
         if found > self.llava.text.layers:
             raise CheckpointError(
                 f"{tensors.file.path} has {found} layers, and {self.layout.configs['llava']} says "
@@ -153,15 +152,13 @@ class Checkpoint:
         """Where a ``config.json`` says another size than the tensors have; "" where it does not, or there is none."""
         if not self.layout.configs[component].is_file():
             return ""
-        try:
-            found = inferred.config_of(component, self._shapes(component), self.layout.condition)
-        except CheckpointError:
-            return ""
-        said = inferred.sizes(getattr(self, component))
-        names_wrong = [name for name, size in inferred.sizes(found).items() if said.get(name, size) != size]
-        told = ", ".join(
-            f"{name} is {said[name]} and the tensors' {inferred.sizes(found)[name]}" for name in names_wrong[:4]
+        file = self._file(component)
+        found = inferred.sizes_told(
+            component, {name: file.shape(name) for name in file.names()}, self._shapes(component)
         )
+        said = inferred.sizes(getattr(self, component))
+        wrong = [name for name, size in found.items() if said.get(name, size) != size]
+        told = ", ".join(f"{name} is {said[name]} and the tensors' {found[name]}" for name in wrong[:4])
         return f" In {self.layout.configs[component]}, {told}." if told else ""
 
     def _config(self, component: Component, parse: Callable[[dict[str, Any]], Any], infer: Callable[..., Any]) -> Any:
