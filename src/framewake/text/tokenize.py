@@ -47,7 +47,7 @@ class Tokenizer:
     """One tokenizer folder: plain text and control texts into ids."""
 
     def __init__(
-        self, tokenizer: tokenizers.Tokenizer, names: dict[str, str | None], folder: Path | str = "memory"
+        self, tokenizer: tokenizers.Tokenizer, names: dict[str, str | None], *, folder: Path | str = "memory"
     ) -> None:
         self.folder = folder
         self._tokenizer = tokenizer
@@ -73,7 +73,7 @@ class Tokenizer:
                 f"no tokenizer in {folder}: expected tokenizer.json, or vocab.json and merges.txt; "
                 "copy the tokenizer files of the checkpoint into that folder."
             )
-        return cls(tokenizer, _read_names(folder), folder)
+        return cls(tokenizer, _read_names(folder), folder=folder)
 
     @property
     def vocab_size(self) -> int:
