@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from lora_files import keys_of, write
 
 from framewake.batch import read_batch
 from framewake.errors import CheckpointError, InputError
-from framewake.media.video import read_metadata
+from framewake.media.video import read_metadata, read_video
 from framewake.pipeline import Job, Note, Output, Pipeline, Result, Step
 from framewake.pipeline.jobs import plan_job
 from framewake.pipeline.latents import latents_path, load_latents
@@ -95,6 +96,14 @@ def test_batches_have_loras_of_their_own(request_of, files, tmp_path):
     (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "x", "loras": [f"{files[0]}:0.5"]}) + '\n{"prompt": "y"}')
     first, second = read_batch(tmp_path / "b.jsonl", common={"loras": [files[1]]})
     assert first.loras == (f"{files[0]}:0.5",) and second.loras == (files[1],)
+
+
+def test_a_folder_of_peft_makes_a_clip(pipeline, request_of, files, tmp_path):
+    """Where latents are saved for the case of a stop, with what they were made from."""
+    shutil.copy(files[0], tmp_path / "adapter_model.safetensors")
+    list(pipeline.run(request_of(loras=[str(tmp_path)]), tmp_path / "folder.mp4"))
+    list(pipeline.run(request_of(loras=[files[0]]), tmp_path / "file.mp4"))
+    assert np.array_equal(read_video(tmp_path / "folder.mp4")[0], read_video(tmp_path / "file.mp4")[0])
 
 
 def test_a_resumed_clip_has_the_weights_of_its_steps(pipeline, request_of, files, tmp_path):

@@ -80,3 +80,32 @@ def test_clips_with_and_without(engine, eight, file, request_of, kind):
     plain, strong = frames(), frames(loras=[str(file)])
     assert not np.array_equal(plain, strong)
     assert np.array_equal(frames(), plain) and np.array_equal(frames(loras=[f"{file}:0"]), plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_depends_on_the_weights_depends_on_what_the_bits_stand_for(engine, eight, tmp_path, kind):
+    """DoRA over eight bits, and a difference of a bias, in memory and streamed."""
+    module = "double_blocks.0.img_mlp.fc1"
+    name, bias = f"{module}.weight", f"{module}.bias"
+    rows, columns = SHAPES[name]
+    drawn = np.random.default_rng(0).standard_normal
+    up, down, more = (drawn(shape).astype(np.float32) for shape in ((rows, 4), (4, columns), (rows,)))
+    magnitude = np.abs(drawn((rows, 1))).astype(np.float32) + np.float32(0.5)
+    parts = {"lora_up.weight": up, "lora_down.weight": down, "dora_scale": magnitude, "diff_b": more}
+    path = write(tmp_path / "a.safetensors", {f"diffusion_model.{module}.{end}": x for end, x in parts.items()})
+    checkpoint = open_checkpoint(eight / kind)
+    lora = open_lora(path, targets_of(checkpoint))
+    old = dequantise(quantise(WIDE[name], kind), kind).astype(np.float64)
+    new = old + up.astype(np.float64) @ down
+    new = old + 0.7 * (magnitude * new / np.linalg.norm(new, axis=1, keepdims=True) - old)
+    wanted = {name: new, bias: from_bfloat16(to_bfloat16(WIDE[bias])) + 0.7 * more.astype(np.float64)}
+    for streams in ((), STREAMS):
+        store = checkpoint.store("dit", engine, "float32", shapes=SHAPES, streams=streams)
+        view = LoraView(engine, store, [lora], keeps=not streams)
+        view.use([0.7])
+        [block] = view.blocks("double_blocks")
+        for full, want in wanted.items():
+            found = engine.numpy(block[full.removeprefix("double_blocks.0.")])
+            assert np.abs(found - want).max() < 1e-5, full
+        if streams:
+            store.close()

@@ -229,6 +229,26 @@ def test_paths_without_a_lora(tmp_path):
         lora_file(tmp_path / "gone.safetensors")
     with pytest.raises(CheckpointError, match="holds no LoRA"):
         lora_file(tmp_path)
+    with pytest.raises(CheckpointError, match=r"'https://example\.com/a\.safetensors': addresses are not fetched"):
+        lora_file("https://example.com/a.safetensors")
+
+
+def test_folders(tmp_path):
+    """The usual file of PEFT or diffusers, the only one, or a hint at the folders below."""
+    deep = tmp_path / "models--x" / "snapshots" / "0a1b"
+    deep.mkdir(parents=True)
+    write(deep / "style.safetensors", one())
+    with pytest.raises(CheckpointError, match="Further down lie some: .*0a1b; name one"):
+        lora_file(tmp_path / "models--x")
+    assert lora_file(deep).path == deep / "style.safetensors"
+    write(deep / "other.safetensors", one())
+    with pytest.raises(CheckpointError, match=r"several files with weights: other\.safetensors, style\.safetensors"):
+        lora_file(deep)
+    write(deep / "adapter_model.safetensors", one())
+    assert lora_file(deep).path.stem == "adapter_model"
+    (deep / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "init_lora_weights": "pissa_niter_16"}))
+    with pytest.raises(CheckpointError, match="init_lora_weights 'pissa_niter_16'"):
+        open_lora(deep, TARGETS)
 
 
 def test_formats_have_names():

@@ -9,7 +9,7 @@ from lora_files import BASE, TARGETS, keys_of, write
 from framewake.errors import CheckpointError
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.report import report
-from framewake.weights.lora.sizes import MOST_GAIN, check_sizes, gain_of
+from framewake.weights.lora.sizes import MOST_GAIN, check_sizes, gain_of, square
 from framewake.weights.writing import write_tensors
 
 MODULE = "transformer.transformer_blocks.0.attn.to_q"
@@ -66,7 +66,9 @@ def test_int8_needs_scales(tmp_path):
         opened(tmp_path, tensors, dict.fromkeys(tensors, "I8"))
     scales = {DOWN + "_scale": np.full((4, 1), 0.01, np.float32), UP + "_scale": np.asarray(0.02, np.float32)}
     lora = opened(tmp_path, tensors | scales, dict.fromkeys(tensors, "I8") | dict.fromkeys(scales, "F32"))
-    assert gain_of(lora, lora.updates[0]) == pytest.approx(4 * 0.09 * 0.18 * np.sqrt(WIDTH), rel=1e-5)
+    assert gain_of(lora.updates[0], square(lora, lora.updates[0])) == pytest.approx(
+        4 * 0.09 * 0.18 * np.sqrt(WIDTH), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

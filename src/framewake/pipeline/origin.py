@@ -24,6 +24,7 @@ from framewake.weights.files import weight_files
 from framewake.weights.identity import identity
 from framewake.weights.layouts import COMPONENTS, WORDS
 from framewake.weights.load import Checkpoint
+from framewake.weights.lora.opening import find_lora
 
 UNFIT = "the saved latents do not fit their own settings: begin the clip anew."
 DECODER = "the autoencoder"  # the only source that finished latents still need
@@ -56,7 +57,7 @@ def file_sources(request: Request) -> dict[str, str]:
         found = {"the picture": hashlib.sha256(picture).hexdigest()}
         for number, text in enumerate(request.loras, 1):
             use = parse_lora(text)
-            told = f"{identity([Path(use.path).expanduser()])} {use.spans}"
+            told = f"{identity([find_lora(use.path)])} {use.spans}"
             found[f"LoRA {number}"] = hashlib.sha256(told.encode()).hexdigest()
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({error.strerror}).") from error

@@ -23,6 +23,9 @@ _ALPHA_KEYS = ("lora_alpha", "network_alpha")
 # dotted names multiply alpha into the factors and keep the metadata.
 _KOHYA_KEY = "ss_network_alpha"
 ALPHA_KEYS = (*_ALPHA_KEYS, _KOHYA_KEY)
+_NOTHING = (None, "None", "")
+# PEFT's ways to begin that take a part out of the weights, so that the factors alone are not the change.
+_CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 # Patterns of PEFT are regular expressions of its user's; these forms cannot take long.
 _SAFE_PATTERN = re.compile(r"\^?(?:[\w.|()-]|\\\.|\\d\+?|\[0-9\]\+?|\.\*)+\$?")
 _MOST_REPEATS = 3
@@ -87,7 +90,7 @@ def read_alphas(path: Path, tensors: Tensors) -> Alphas:
     metadata = tensors.metadata
     config: dict[str, Any] = {}
     text = metadata.get(METADATA_KEY)
-    named = next((name for name in _ALPHA_KEYS if name in metadata), None)
+    named = next((name for name in _ALPHA_KEYS if metadata.get(name) not in _NOTHING), None)
     if text is not None:
         try:
             content = json.loads(text)
@@ -100,10 +103,20 @@ def read_alphas(path: Path, tensors: Tensors) -> Alphas:
         config = {"lora_alpha": _number(path, named, metadata[named])}
     elif _is_pefts(path):
         config = read_json(path.parent / _PEFT_CONFIG)
+        _check_start(path.parent / _PEFT_CONFIG, config)
         if "lora_alpha" not in config and "alpha" in config:  # as LoHa and LoKr call it
             config["lora_alpha"] = config["alpha"]
     kohya = metadata.get(_KOHYA_KEY)
-    return Alphas(path, tensors, config, None if kohya in (None, "None") else _number(path, _KOHYA_KEY, kohya))
+    return Alphas(path, tensors, config, None if kohya in _NOTHING else _number(path, _KOHYA_KEY, kohya))
+
+
+def _check_start(file: Path, config: dict[str, Any]) -> None:
+    start = str(config.get("init_lora_weights", "")).lower()
+    if start.startswith(_CHANGED_BASE):
+        raise CheckpointError(
+            f"{file} says init_lora_weights {start!r}: its factors are for weights that PEFT changed at first. "
+            "Save the adapter again with path_initial_model_for_weight_conversion, which makes a plain LoRA of it."
+        )
 
 
 def _is_pefts(path: Path) -> bool:

@@ -19,7 +19,7 @@ from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.updates import Misfit, Tensors, Update, updates_of, whole_numbers
 
 # Parts of decompositions that are not applied; what they belong to is left out as a whole.
-_NOT_APPLIED = ("middle", "hada_t1", "hada_t2", "lokr_t2")
+_NOT_APPLIED = ("middle", "singular values", "hada_t1", "hada_t2", "lokr_t2")
 _METHODS = {"product": "LoRA", "hadamard": "LoHa", "kronecker": "LoKr", "difference": "differences", "value": "values"}
 
 

@@ -24,6 +24,7 @@ _ENDINGS: tuple[tuple[str, str], ...] = tuple(
         (r"\.lora_(?:up|B)@(?:\.weight)?", "up"),
         (r"\.lora_(?:up|B)@\.bias", "up bias"),
         (r"\.lora_mid(?:\.weight)?", "middle"),
+        (r"\.lora_E@", "singular values"),
         (r"[._]lora\.down\.weight|\.lora_linear_layer\.down\.weight", "down"),
         (r"[._]lora\.up\.weight|\.lora_linear_layer\.up\.weight", "up"),
         (r"\.alpha", "alpha"),
@@ -69,6 +70,7 @@ OTHER_METHODS = {
     r"\.lora_embedding_[AB]": "a LoRA of an embedding",
     r"\.(hada|lokr)_t[12]": "a Tucker decomposition",
     r"\.lora_mid": "LoCon with a middle layer",
+    r"\.lora_E(\.|$)": "AdaLoRA",
 }
 
 

@@ -48,10 +48,20 @@ class LoraFile:
 
 
 def lora_file(path: str | os.PathLike[str]) -> LoraFile:
-    """The file, or the one of a folder such as PEFT writes; "demo/trails" is the one that ships.
+    """What a path means, opened.
 
     Raises: CheckpointError for anything that holds no tensors.
     """
+    return LoraFile(open_file(find_lora(path)))
+
+
+def find_lora(path: str | os.PathLike[str]) -> Path:
+    """The file that a path means: itself, the one of a folder such as PEFT writes, or "demo/trails", which ships.
+
+    Raises: CheckpointError when there is none.
+    """
+    if "://" in str(path):
+        raise CheckpointError(f"{str(path)!r}: addresses are not fetched. Download the LoRA, and name the file.")
     path = Path(path).expanduser()
     if is_shipped(path):
         path = SHIPPED / f"{path.name}.safetensors"
@@ -63,7 +73,7 @@ def lora_file(path: str | os.PathLike[str]) -> LoraFile:
             f"{path}: there is no such LoRA file. Check the path, and a weight, which is a number as in FILE:0.8."
             f"{nearest(f'demo/{path.stem}', shipped) if path.parent == SHIPPED else ''}"
         )
-    return LoraFile(open_file(path))
+    return path
 
 
 def is_shipped(path: str | os.PathLike[str]) -> bool:
@@ -79,7 +89,10 @@ def _in_folder(folder: Path) -> Path:
         if len(best) == 1:
             return best[0]
     if found:
-        raise CheckpointError(f"{folder} holds {len(found)} files with weights; name the LoRA itself.")
-    inner = sorted(file.parent.name for file in folder.glob("*/*") if file.stem in _STEMS)
-    where = f" Its folders hold some: {', '.join(inner[:8])}; name one of them." if inner else ""
+        names = ", ".join(file.name for file in found[:8])
+        raise CheckpointError(f"{folder} holds several files with weights: {names}. Name the LoRA itself.")
+    # PEFT puts adapters of other names one below; the hub's cache keeps a folder for each revision.
+    below = [file for depth in ("*/*", "snapshots/*/*") for file in folder.glob(depth) if file.suffix in ENDINGS]
+    inner = sorted({str(file.parent) for file in below})
+    where = f" Further down lie some: {', '.join(inner[:8])}; name one of these folders." if inner else ""
     raise CheckpointError(f"{folder} holds no LoRA: a file that ends in {', '.join(ENDINGS)} is expected.{where}")

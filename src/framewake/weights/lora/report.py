@@ -71,13 +71,14 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
     Raises: CheckpointError when a factor holds NaN or infinity.
     """
     weights = lora.by_weight()
+    squares = {id(update): square(lora, update) for update in lora.updates}
     largest: float | None = None
     largest_weight = None
     for name, updates in weights.items() if norm_of is not None else ():
         added = [update for update in updates if update.method != "value" and "magnitude" not in update.keys]
         if not added or not name.endswith(".weight") or (norm := norm_of(name)) == 0:
             continue  # a bias may well be nothing, which every change exceeds
-        change = float(np.sqrt(sum(square(lora, update) for update in added))) / norm
+        change = float(np.sqrt(sum(squares[id(update)] for update in added))) / norm
         if largest is None or change > largest:
             largest, largest_weight = change, name
     given = [update.alpha for update in lora.updates if update.alpha is not None]
@@ -93,7 +94,7 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
         matched=len({update.module.name for update in lora.updates}),
         touched=len(weights),
         unmatched=lora.unmatched,
-        gain=max((gain_of(lora, update) for update in lora.updates), default=0.0),
+        gain=max((gain_of(update, squares[id(update)]) for update in lora.updates), default=0.0),
         largest=largest,
         largest_weight=largest_weight,
     )

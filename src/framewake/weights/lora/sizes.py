@@ -31,12 +31,9 @@ def square(lora: Lora, update: Update) -> float:
     return max(found, 0.0)
 
 
-def gain_of(lora: Lora, update: Update) -> float:
-    """What an update adds to a layer's outputs at weight 1, for inputs of size one; their root mean square.
-
-    Raises: CheckpointError when a part holds NaN or infinity.
-    """
-    return math.sqrt(square(lora, update) / (update.place.stop - update.place.start))
+def gain_of(update: Update, squared: float) -> float:
+    """What an update of a norm adds to a layer's outputs, for inputs of size one; their root mean square."""
+    return math.sqrt(squared / (update.place.stop - update.place.start))
 
 
 def check_sizes(lora: Lora) -> None:
@@ -45,7 +42,7 @@ def check_sizes(lora: Lora) -> None:
     Raises: CheckpointError for NaN and infinity, and for changes that leave nothing of the model.
     """
     for update in lora.updates:
-        found = gain_of(lora, update)
+        found = gain_of(update, square(lora, update))
         if "magnitude" in update.keys:
             magnitude = lora.part(update, "magnitude")
             found = max(found, math.sqrt(float(np.mean(magnitude * magnitude))))
