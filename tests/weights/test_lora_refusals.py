@@ -238,7 +238,7 @@ def test_folders(tmp_path):
     deep = tmp_path / "models--x" / "snapshots" / "0a1b"
     deep.mkdir(parents=True)
     write(deep / "style.safetensors", one())
-    with pytest.raises(CheckpointError, match="Further down lie some: .*0a1b; name one"):
+    with pytest.raises(CheckpointError, match=r"Further down lie some: .*0a1b; name one"):
         lora_file(tmp_path / "models--x")
     assert lora_file(deep).path == deep / "style.safetensors"
     write(deep / "other.safetensors", one())

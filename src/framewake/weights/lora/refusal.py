@@ -65,25 +65,26 @@ def summary(keys: tuple[str, ...]) -> str:
 
 
 def _told(names: tuple[str, ...], targets: Targets, found: Found) -> Iterator[str]:
-    keys = found.left_out()
-    groups: dict[tuple[str, str], list[str]] = {}
-    for key in keys:
-        part, method = foreign.elsewhere(key), other_method(key)
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    owned = [tuple(module.keys.values()) for module in (*found.lost, *found.halves)]
+    for owner in (*((key,) for key in found.strange), *owned):
+        part = next(filter(None, map(foreign.elsewhere, owner)), None)
+        method = next(filter(None, map(other_method, owner)), None)
         if part is not None:
-            groups.setdefault((f"are for {part}", "which LoRAs do not change here"), []).append(key)
+            groups.setdefault(("are", "is", f"for {part}", "which LoRAs do not change here"), []).extend(owner)
         elif method is not None:
-            groups.setdefault((f"belong to {method}", "which is not applied"), []).append(key)
-    for (what, but), members in groups.items():
+            groups.setdefault(("belong", "belongs", f"to {method}", "which is not applied"), []).extend(owner)
+    for (several, single, what, but), members in groups.items():
         many = f"all of its {len(names)}" if len(members) == len(names) else f"{len(members)} of its {len(names)}"
-        yield f"{many} keys {what} ({members[0]!r}), {but}"
+        yield f"{many} keys {single if len(members) == 1 else several} {what} ({members[0]!r}), {but}"
     named = {key for members in groups.values() for key in members}
     halves = [module for module in found.halves if not named.intersection(module.keys.values())]
     if halves:
         held = ", ".join(halves[0].keys.values())
-        yield f"it has only a part of {halves[0].name!r} ({held}) and is incomplete" + _more(len(halves), "modules")
+        yield f"it has only a part of {halves[0].name!r} ({held}) and is incomplete" + _more(len(halves))
     if found.misfits:
         first = next(iter(found.misfits.values()))
-        yield f"{first}, as a model of another size has" + _more(len(found.misfits), "modules")
+        yield f"{first}, as a model of another size has" + _more(len(found.misfits))
     wrong = set(found.misfits) | {module.name for module in halves}
     rest = [module for module in found.lost if module.name not in wrong and not named & set(module.keys.values())]
     strange = [key for key in found.strange if key not in named]
@@ -97,5 +98,5 @@ def _told(names: tuple[str, ...], targets: Targets, found: Found) -> Iterator[st
             yield f"{len(lost)} of its {len(names)} keys have no place in this transformer: {what}"
 
 
-def _more(count: int, what: str) -> str:
-    return f" (and {count - 1} other {what})" if count > 1 else ""
+def _more(count: int) -> str:
+    return "" if count == 1 else f" (and {count - 1} other module{'s' if count > 2 else ''})"
