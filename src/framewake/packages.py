@@ -14,6 +14,7 @@ EXTRA = {
     "uvicorn": "web",
     "sqlalchemy": "web",
     "multipart": "web",
+    "pydantic": "web",
     "httpx": "web",
     "prometheus_client": "web",
     "gradio": "web",
@@ -24,11 +25,14 @@ EXTRA = {
     "mindspore": "mindspore",
 }
 
+# Name of import -> what to install, where that has another name.
+_PROJECT = {"PIL": "Pillow"}
+
 
 def install_line(name: str) -> str:
     """The command that installs a package, by the name it is imported by; in quotes, as a shell needs them."""
     if name not in EXTRA:
-        return f"pip install {name}"
+        return f"pip install {_PROJECT.get(name, name)}"
     try:
         importlib.metadata.version("framewake")
     except importlib.metadata.PackageNotFoundError:  # a checkout that is only run

@@ -94,8 +94,6 @@ def test_bad_pictures(call, pictures, name, word):
         (["--preset", "calm"], ["stable"]),
         (["--rng", "dice"], ["philox"]),
         (["--engine", "torch:cup"], ["torch:cup", "Did you mean 'torch:cpu'"]),
-        (["--engine", "torch:cuda:7"], ["cuda:7"]),
-        (["--engine", "mindspore:ascend"], ["ascend"]),
         (["-o", "nowhere/clip.mp4"], ["nowhere", "mkdir"]),
         (["-o", "clip.avi"], [".avi", ".mp4"]),
         (["-o", ""], ["--output is empty"]),
@@ -294,7 +292,7 @@ cli.main(sys.argv[1:])
     environment = os.environ | {"FRAMEWAKE_CHECKPOINT": str(toy)}
     command = [sys.executable, "-c", code, "animate", str(picture), "x", "--engine", "mindspore:cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
-    assert done.returncode == 2 and "pip install" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 4 and "pip install" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_doctor_and_info(call, tmp_path):

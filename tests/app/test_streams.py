@@ -26,7 +26,7 @@ def shell(toy, picture, tmp_path):
     (tmp_path / "a.png").write_bytes(picture.read_bytes())
 
     def run(line, **variables):
-        environment = {**os.environ, "FRAMEWAKE_CHECKPOINT": str(toy), "FRAMEWAKE_ENGINE": "torch:cpu", **variables}
+        environment = {**os.environ, "FRAMEWAKE_CHECKPOINT": str(toy), **variables}
         environment |= {"XDG_STATE_HOME": str(tmp_path / "state")}
         command = ["bash", "-o", "pipefail", "-c", line]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
@@ -88,7 +88,7 @@ def test_a_batch_goes_on_where_letters_are_missing(shell, tmp_path, encoding):
         ("--version >/dev/full", 5),
         ("--help | true", 0),
         ("--help >/dev/full", 5),
-        ("doctor --engine torch:cpu | true", 0),
+        ("doctor | true", 0),
         ("plan a.png x --resolution 360p >/dev/full", 5),
         ("checkpoints list >&-", 0),
     ],
@@ -105,7 +105,7 @@ def test_a_terminal_that_has_died(tmp_path, toy, picture):
     pty = pytest.importorskip("pty")
     main, side = pty.openpty()
     command = [sys.executable, "-m", "framewake", "animate", str(picture), "x", *shlex.split(CLIP)]
-    environment = {**os.environ, "FRAMEWAKE_CHECKPOINT": str(toy), "FRAMEWAKE_ENGINE": "torch:cpu", "TERM": "xterm"}
+    environment = {**os.environ, "FRAMEWAKE_CHECKPOINT": str(toy), "TERM": "xterm"}
     streams = {"stdin": side, "stdout": side, "stderr": side}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **streams)
     os.close(side)

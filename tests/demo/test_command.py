@@ -30,7 +30,7 @@ def code_of(*arguments):
         (["names"], 2, ["dit.safetensors is not there"]),
         (["freeze", "--seconds", "0"], 2, ["--seconds is 0", "more than 0"]),
         (["dit64", "--seconds", "nan"], 2, ["--seconds is nan"]),
-        (["tokenizers", "--engine", "torch:cup"], 4, ["torch:cup", "Did you mean 'torch:cpu'"]),
+        (["tokenizers", "--engine", "torch:cup"], 2, ["torch:cup", "Did you mean 'torch:cpu'"]),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, code, words, tmp_path, capsys):

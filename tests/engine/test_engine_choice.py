@@ -11,7 +11,7 @@ import time
 import pytest
 
 from framewake import engine as engines
-from framewake.errors import EngineError
+from framewake.errors import EngineError, InputError
 
 
 def python(code: str, **variables: str) -> subprocess.CompletedProcess:
@@ -54,7 +54,7 @@ def test_auto_says_why():
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(name, hint):
-    with pytest.raises(EngineError, match="is unknown: choose") as caught:
+    with pytest.raises(InputError, match="is unknown: choose") as caught:
         engines.get(name)
     assert hint in str(caught.value)
     assert "mindspore:ascend" in str(caught.value)

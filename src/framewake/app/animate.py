@@ -14,8 +14,7 @@ from framewake.app.options import given_settings
 from framewake.app.outputs import free_path
 from framewake.app.render import JsonLines, Quiet, Reporter, Terminal
 from framewake.batch import read_batch
-from framewake.engine.contract import Engine
-from framewake.errors import Cancelled, EngineError, FramewakeError, InputError
+from framewake.errors import Cancelled, FramewakeError, InputError
 from framewake.media.video import MAX_CRF, read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.events import Event, Note, Result
@@ -51,7 +50,7 @@ def animate(given: Mapping[str, Any]) -> None:
     if made_with != checkpoint.settings.name:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")
     check_jobs(jobs, checkpoint)
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     if len(jobs) == 1:
         notes.append(plan_note(pipeline.forecast(jobs[0])))
     show(reporter(given, len(jobs)), notes, pipeline.run_all(jobs), jobs)
@@ -118,19 +117,6 @@ def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -
     if asked is not None and not Path(asked).is_dir():
         raise InputError(f"with --batch, -o names the folder for all clips, and {asked} is none. Make it first.")
     return free_path(request, Path(asked or ""), taken=taken)
-
-
-def asked_engine(name: str) -> Engine:
-    """An engine named on the command line.
-
-    Raises: InputError when it cannot be had: naming it was the mistake. EngineError when ``auto`` finds none.
-    """
-    try:
-        return engines.get(name)
-    except EngineError as error:
-        if name == "auto":
-            raise
-        raise InputError(str(error)) from error
 
 
 def reporter(given: Mapping[str, Any], clips: int) -> Reporter:

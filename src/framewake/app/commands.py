@@ -54,8 +54,8 @@ def animate(given: Mapping[str, Any]) -> None:
       framewake animate a.png "..." --json | jq .event
 
     \b
-    Exit codes: 0 done, 2 a mistake in what was asked for, 3 checkpoint, 4 framework or device,
-    5 memory or disk, 6 broken numbers, 130 stopped with Ctrl-C.
+    Exit codes: 0 done, 1 something unforeseen, 2 a mistake in what was asked for, 3 checkpoint or LoRA,
+    4 framework, device or package, 5 memory or disk, 6 broken numbers, 130 stopped with Ctrl-C.
     """
     from framewake.app.animate import animate as run
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import framewake
 from framewake import engine as engines
-from framewake.app.animate import asked_engine
 from framewake.errors import FramewakeError
 from framewake.golden import Row, run
+from framewake.packages import install_line
 
 GIB = 2**30
 PACKAGES = ("torch", "mindspore", "numpy", "safetensors", "tokenizers", "Pillow", "av")
@@ -34,14 +34,14 @@ def describe(name: str | None, *, as_json: bool) -> None:
         "disk": {"folder": str(Path.cwd()), "free": shutil.disk_usage(Path.cwd()).free},
     }
     if name is not None:
-        asked_engine(name)
+        engines.get(name)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     lines = [f"framewake {found['framewake']}, Python {found['python']}", "", "Packages"]
     lines += [f"  {package:<14}{text or 'not installed'}" for package, text in found["packages"].items()]
     lines += ["", "Engines"]
-    lines += [f"  {engine_line(entry)}" for entry in found["engines"]] or ["  none: pip install torch"]
+    lines += [f"  {engine_line(entry)}" for entry in found["engines"]] or [f"  none: {install_line('torch')}"]
     if name is None and found["engines"]:
         lines += [f"  auto takes {engines.get('auto').name} ({engines.get('auto').reason.removeprefix('auto: ')})"]
     lines += ["", f"Disk: {found['disk']['free'] / GIB:.1f} GiB free in {found['disk']['folder']}"]
@@ -78,7 +78,7 @@ def compare(folder: str, engine_name: str, *, as_json: bool) -> bool:
 
     Raises: InputError, CheckpointError for a folder that cannot be used.
     """
-    engine = asked_engine(engine_name)
+    engine = engines.get(engine_name)
     begin = time.monotonic()
     rows = []
     for row in run(folder, engine):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from framewake.errors import EngineError, FramewakeError, InputError
+from framewake.packages import need
+from framewake.setting import shown
 
 
 def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
@@ -170,14 +172,24 @@ def open_queue(database: str) -> Any:
 
 def need_service() -> None:
     """Raises: EngineError where a package of the service is missing."""
-    if importlib.util.find_spec("sqlalchemy") is None:
-        raise EngineError("this needs sqlalchemy: install it with `pip install framewake[web]`.")
+    need("framewake jobs", "sqlalchemy", "pydantic")
 
 
 def _desk(place: Mapping[str, Any]) -> Any:
     if place["server"] is not None:
         return _Server(place["server"], place["api_key"])
     return _Folder(place["data"], place["database"])
+
+
+@contextlib.contextmanager
+def _mistakes(job: str) -> Iterator[None]:
+    """What a server answers with a status of its own is a mistake in the command here."""
+    from framewake.service.refusals import Refused
+
+    try:
+        yield
+    except Refused as error:
+        raise InputError(f"{shown(job)}: {error}") from error
 
 
 class _Folder:
@@ -198,9 +210,14 @@ class _Folder:
         return [self._shown(row) for row in self.store.page(None, after=None, limit=limit, order="desc")]
 
     def get(self, job: str) -> dict[str, Any]:
-        return self._shown(self.store.get(job))
+        with _mistakes(job):
+            return self._shown(self.store.get(job))
 
     def change(self, job: str, what: str) -> str:
+        with _mistakes(job):
+            return self._changed(job, what)
+
+    def _changed(self, job: str, what: str) -> str:
         if self.storage is None:
             raise InputError("the files of the video are needed too: name the data folder with --data.")
         if what == "rm":
@@ -221,6 +238,7 @@ class _Server:
     """The queue behind a server's API."""
 
     def __init__(self, url: str, key: str | None) -> None:
+        need("framewake jobs --server", "httpx")
         self.url = url.rstrip("/")
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 

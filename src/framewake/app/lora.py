@@ -142,7 +142,7 @@ def merge(
     Examples:
       framewake lora merge /models/HunyuanVideo-I2V style.safetensors:0.8 /models/with-style
     """
-    from framewake.app.animate import asked_engine
+    from framewake import engine as engines
     from framewake.pipeline.adapters import targets_of
     from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.weights.load import open_checkpoint
@@ -156,7 +156,7 @@ def merge(
     loras = [open_lora(p, targets, allows_partial=allows_partial, ignores_alpha=ignores_alpha) for p in paths]
     for lora in loras:
         check_sizes(lora)
-    changed = fuse(opened, loras, scales, folder=folder, engine=asked_engine(engine))
+    changed = fuse(opened, loras, scales, folder=folder, engine=engines.get(engine))
     sys.stdout.write(f"{folder}: a checkpoint with {changed} changed weights.\n")
 
 

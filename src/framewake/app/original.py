@@ -150,7 +150,8 @@ def run(given: Mapping[str, Any]) -> None:
     Raises: FramewakeError of any kind.
     """
     asked = translate(given)
-    from framewake.app.animate import asked_engine, show
+    from framewake import engine as engines
+    from framewake.app.animate import show
     from framewake.app.render import Terminal
     from framewake.pipeline.run import Pipeline
     from framewake.weights.load import open_checkpoint
@@ -169,7 +170,7 @@ def run(given: Mapping[str, Any]) -> None:
     check_whole(checkpoint)
     for job in asked.jobs:
         plan_job(job, checkpoint)
-    pipeline = Pipeline(checkpoint, asked_engine(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
+    pipeline = Pipeline(checkpoint, engines.get(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
     show(Terminal(len(asked.jobs)), asked.notes, pipeline.run_all(asked.jobs), asked.jobs)
 
 

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from framewake.app.animate import asked_engine, check_jobs, jobs_of, plan_note
+from framewake import engine as engines
+from framewake.app.animate import check_jobs, jobs_of, plan_note
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
@@ -26,7 +27,7 @@ def plan(given: Mapping[str, Any]) -> None:
     jobs = jobs_of("plan", given, {} if given["like"] is None else read_metadata(given["like"]))
     checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
     check_jobs(jobs, checkpoint)
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     for job in jobs:
         found = pipeline.forecast(job)
         if given["json"]:

@@ -7,6 +7,7 @@ import sys
 
 from framewake.media.quality import compare
 from framewake.media.video import read_video
+from framewake.packages import install_line
 
 
 def print_quality(clip: str, reference: str, *, as_json: bool = False) -> None:
@@ -18,7 +19,11 @@ def print_quality(clip: str, reference: str, *, as_json: bool = False) -> None:
     if as_json:
         sys.stdout.write(json.dumps(found._asdict()) + "\n")
         return
-    flip = "not measured: pip install 'framewake[quality]'" if found.flip is None else f"{found.flip:.4f}  (0 is equal)"
+    flip = (
+        f"not measured. Run: {install_line('flip_evaluator')}"
+        if found.flip is None
+        else f"{found.flip:.4f}  (0 is equal)"
+    )
     lines = [
         f"PSNR  {found.psnr:.2f} dB  (worst frame {found.lowest_psnr:.2f} dB; 100 is equal)",
         f"SSIM  {found.ssim:.4f}  (1 is equal)",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framewake.app.animate import asked_crf, asked_engine, reporter, show
+from framewake import engine as engines
+from framewake.app.animate import asked_crf, reporter, show
 from framewake.app.options import given_settings
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
@@ -46,7 +47,7 @@ def go_on(given: Mapping[str, Any]) -> bool:
     saved.metadata["request"] = request.to_dict()
     output = output_of(given, saved, file)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]), memory=parse_memory(given["memory"]))
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     clear_abandoned(output.path.parent)
     show(reporter(given, 1), [], pipeline.resume(saved, output), [Job(request, output)])
     if file == latents_path(output.path):

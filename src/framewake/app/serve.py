@@ -126,7 +126,7 @@ def work(given: Mapping[str, Any]) -> None:
     Raises: InputError, CheckpointError, EngineError.
     """
     need("framewake worker", "sqlalchemy")
-    from framewake.app.animate import asked_engine
+    from framewake import engine as engines
     from framewake.pipeline.checkpoint import find_checkpoint, open_whole
     from framewake.pipeline.run import Pipeline
     from framewake.service.binding import open_place
@@ -139,7 +139,7 @@ def work(given: Mapping[str, Any]) -> None:
     os.umask(0o077)
     storage, database = open_place(Path(given["storage"]), given["database"])
     checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
-    pipeline = Pipeline(checkpoint, asked_engine(given["engine"]))
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]))
     loras = None if given["loras"] is None else Path(given["loras"]).resolve()
     worker = Worker(JobStore(database), storage, pipeline, Settings(given["save_every"], loras=loras))
     for number in (signal.SIGTERM, signal.SIGINT):

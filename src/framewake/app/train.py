@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from framewake.app.animate import asked_engine
+from framewake import engine as engines
 from framewake.app.render import duration, spinner
 from framewake.console.escape import escaped, inline
 from framewake.errors import Cancelled
@@ -37,7 +37,7 @@ def train(given: Mapping[str, Any]) -> None:
     places = Places(Path(given["data"]), Path(given["target"]), cache)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
     trainer = Trainer(checkpoint, places, settings, resumes=given["resume"])
-    events = trainer.run(asked_engine(given["engine"]))
+    events = trainer.run(engines.get(given["engine"]))
     screen: Screen = Lines() if given["json"] else Terminal()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     step = trainer.first

@@ -17,8 +17,10 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+from framewake.console.escape import one_line
 from framewake.engine.contract import Engine
-from framewake.errors import EngineError, nearest
+from framewake.errors import EngineError, InputError, nearest
+from framewake.setting import shown
 
 __all__ = ["Engine", "get", "installed"]
 
@@ -36,7 +38,8 @@ def get(name: str = "auto") -> Engine:
     ``auto`` prefers an Ascend device, then CUDA, then torch on the CPU, then MindSpore on the CPU; the engine's
     ``reason`` says why it was taken.
 
-    Raises: EngineError for an unknown name, a framework that is not installed, a device that is not there.
+    Raises: InputError for an unknown name, EngineError for a framework that is not installed or does not start, and
+    for a device that is not there.
     """
     if name == "auto":
         if name not in _engines:
@@ -45,7 +48,7 @@ def get(name: str = "auto") -> Engine:
     matched = re.fullmatch(r"(torch):(cpu|cuda(?::\d+)?(?:\+fp8)?)|(mindspore):(cpu|ascend(?::\d+)?)", name)
     if matched is None:
         known = [*_NAMES, "auto"]
-        raise EngineError(f"engine {name!r} is unknown: choose one of {', '.join(known)}.{nearest(name, known)}")
+        raise InputError(f"engine {shown(name)} is unknown: choose one of {', '.join(known)}.{nearest(name, known)}")
     device, plus, bits = name.partition("+")
     full = (device if device.endswith("cpu") or device[-1].isdigit() else f"{device}:0") + plus + bits
     if full not in _engines:
@@ -91,8 +94,11 @@ def _framework(kind: str, name: str) -> ModuleType:
         raise EngineError(f"{name} needs {kind}, which is not installed. Run: {_INSTALL[kind]}")
     try:
         return _imported(f"framewake.engine.{kind}")
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        raise EngineError(f"{kind} is installed but does not start: {error}. Reinstall: {_INSTALL[kind]}") from error
+    except EngineError:
+        raise
+    except Exception as error:  # a broken or half updated package fails with anything
+        why = one_line(f"{type(error).__name__}: {error}")[:300]
+        raise EngineError(f"{kind} is installed but does not start ({why}). Run: {_INSTALL[kind]}") from error
 
 
 def _imported(name: str) -> ModuleType:
@@ -117,5 +123,7 @@ def _make(module: ModuleType, device: str, reason: str) -> Engine:
     if device.partition("+")[0] not in found:
         kind = module.__name__.rpartition(".")[2]
         there = ", ".join(f"{kind}:{item}" for item in found)
-        raise EngineError(f"there is no device {device!r} for {kind} here: choose one of {there}.")
+        raise EngineError(
+            f"there is no device {device!r} for {kind} here: choose one of {there}. {module.why_absent(device)}"
+        )
     return module.make(device, reason)

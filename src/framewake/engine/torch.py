@@ -370,6 +370,9 @@ def devices() -> list[str]:
     return ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 
 
+why_absent = torch_cuda.why_absent
+
+
 def make(device: str, reason: str) -> TorchEngine:
     """A torch engine; ``device`` is "cpu", "cuda:n" or "cuda:n+fp8" (existence is checked by the caller).
 
@@ -378,6 +381,8 @@ def make(device: str, reason: str) -> TorchEngine:
     device, _, kind = device.partition("+")
     if device == "cpu":
         keep_freed_memory()
+    else:
+        torch_cuda.check_kernels(device)
     if kind and torch.cuda.get_device_capability(device) < (8, 9):
         raise EngineError(f"{device} has no products in eight bits (from Ada and Hopper on): leave out +fp8.")
     return TorchEngine(device, reason, is_eight_bit=bool(kind))

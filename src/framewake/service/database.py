@@ -16,6 +16,7 @@ from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from framewake.errors import EngineError, FramewakeError, InputError
+from framewake.packages import need
 from framewake.service.schema import damaged, prepare
 
 WAIT_SECONDS = 30  # for a writer before us
@@ -73,10 +74,8 @@ class Database:
                 parsed, connect_args=arguments, pool_pre_ping=True, pool_size=10, hide_parameters=True
             )
         except (NoSuchModuleError, ImportError) as error:
-            raise EngineError(
-                f"the database {parsed.get_backend_name()!r} needs a package ({error}): for PostgreSQL, "
-                "`pip install psycopg[binary]`."
-            ) from error
+            need(f"the database {parsed.get_backend_name()!r}", "psycopg")
+            raise EngineError(f"the database {parsed.get_backend_name()!r} does not start ({error}).") from error
         event.listen(self.engine, "handle_error", _without_values)
         if self.is_sqlite:
             _make_private(file_of(url))

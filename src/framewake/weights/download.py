@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framewake.errors import CheckpointError, InputError, nearest
+from framewake.packages import need
 from framewake.weights.verify import sha256
 
 HUB = "https://huggingface.co"
@@ -106,13 +107,12 @@ def download(
     """Fetch a checkpoint, told repository by repository; what is there already is not fetched again.
 
     Every large file is compared with the hash that the hub has for it.
-    Raises: InputError without huggingface_hub, CheckpointError when a file cannot be had or is damaged.
+    Raises: EngineError without huggingface_hub, CheckpointError when a file cannot be had or is damaged.
     """
-    try:
-        import huggingface_hub
-        from huggingface_hub.utils import filter_repo_objects
-    except ImportError as error:
-        raise InputError("huggingface_hub is not installed: pip install 'framewake[download]'.") from error
+    need("framewake checkpoints download", "huggingface_hub")
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
     for repository in published.repositories:
         target = folder / repository.folder
         yield f"{repository.name} -> {target}"

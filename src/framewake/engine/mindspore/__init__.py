@@ -12,6 +12,7 @@ import os
 
 import numpy as np
 
+from framewake.console.escape import one_line
 from framewake.errors import EngineError
 
 if int(np.__version__.split(".")[0]) >= 2:
@@ -36,6 +37,22 @@ def devices() -> list[str]:
     with contextlib.suppress(RuntimeError):  # how it says that there is no Ascend software
         found += [f"ascend:{i}" for i in range(ms.device_context.ascend.device_count())]
     return found
+
+
+def why_absent(device: str) -> str:
+    """Why MindSpore has not got an Ascend device, and what to do about it."""
+    if device == "cpu":
+        return ""
+    try:
+        if ms.device_context.ascend.device_count():
+            return ""
+        said = "no device is visible"
+    except RuntimeError as error:
+        said = one_line(str(error).strip().splitlines()[0])[:200].rstrip(".")
+    return (
+        f"MindSpore says: {said}. An Ascend device needs its driver (`npu-smi info` lists it) and CANN, whose "
+        "set_env.sh has to be sourced."
+    )
 
 
 def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
