@@ -113,6 +113,15 @@ def video(row: Row[Any], position: int | None) -> Video:
         return _damaged(row)
 
 
+def settings_of(row: Row[Any]) -> dict[str, Any]:
+    """The settings that a job was handed in with; none where its record is damaged."""
+    try:
+        found = json.loads(row.request)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _damaged(row: Row[Any]) -> Video:
     def number(value: Any) -> int:
         return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0

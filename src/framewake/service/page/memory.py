@@ -19,6 +19,7 @@ from framewake.service.desk import Desk
 from framewake.service.refusals import NotFound, TooLarge
 from framewake.service.routes import VideoId
 from framewake.service.storage import PICTURE
+from framewake.service.views import settings_of
 
 SEARCHED = 500  # newest videos among which a clip's own is looked for
 # What a clip may say otherwise than its request: the picture's place, and the precision that "auto" became.
@@ -80,7 +81,7 @@ def _same_video(desk: Desk, owner: str, found: dict[str, Any]) -> str | None:
     """One of the owner's videos with the same settings, whose picture is then the clip's."""
     wanted = {name: value for name, value in found.items() if name not in OPEN}
     for row in desk.store.page(owner, after=None, limit=SEARCHED, order="desc"):
-        stored = json.loads(row.request)
+        stored = settings_of(row)
         same = all(stored.get(name) == value for name, value in wanted.items())
         if same and (desk.storage.job(row.id) / PICTURE).is_file():
             return str(row.id)
