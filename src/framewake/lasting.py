@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from framewake.errors import DiskFullError, FramewakeError, UnwritableError
+from framewake.errors import DiskFullError, FramewakeError, InputError, UnwritableError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PREFIX = ".framewake-"
@@ -142,3 +144,34 @@ def removed_at_end(path: Path) -> Iterator[Path]:
 def reason(error: BaseException) -> str:
     """What went wrong with a file, without its name and number."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def write_record(path: Path, value: Any) -> None:
+    """Keep a value for ``read_record``, under a checksum.
+
+    Raises: UnwritableError, DiskFullError.
+    """
+    text = json.dumps(value, indent=1)
+    with written_whole(path, len(text)) as part:
+        part.write_text(_sealed(text), encoding="ascii")
+
+
+def read_record(path: Path) -> Any:
+    """What ``write_record`` kept, believed whole or not at all.
+
+    Raises: InputError when it is missing, damaged or something else.
+    """
+    try:
+        content = path.read_text(encoding="ascii")
+        text = content.partition("\n")[2].removesuffix("\n")
+        if content != _sealed(text):
+            raise InputError(f"{path} is damaged: its checksum is wrong.")
+        return json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({reason(error)}).") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: it is not what was written there.") from error
+
+
+def _sealed(text: str) -> str:
+    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n"

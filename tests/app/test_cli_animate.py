@@ -127,7 +127,7 @@ def test_a_batch(call, picture, tmp_path):
     answer = call("animate", picture, "--batch", "many.jsonl", "-o", "clips", *SMALL)
     assert answer.code == 0 and "(2 of 2)" in answer.out
     names = sorted(p.name for p in (tmp_path / "clips").iterdir())
-    assert names == ["a-blue-square-spins-seed2.mp4", "the-red-circle-moves-left-seed1.mp4"]
+    assert names == [".many.jsonl.framewake", "a-blue-square-spins-seed2.mp4", "the-red-circle-moves-left-seed1.mp4"]
 
 
 def test_a_bad_line_is_told_before_any_work(call, picture, tmp_path):

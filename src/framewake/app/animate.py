@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import signal
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.options import given_settings
+from framewake.app.lines import Lines
+from framewake.app.options import command_line, given_settings
 from framewake.app.outputs import free_path
-from framewake.app.render import JsonLines, Quiet, Reporter, Terminal
+from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_terminal
+from framewake.app.stopping import stopped_by_signals
 from framewake.batch import read_batch
 from framewake.errors import Cancelled, FramewakeError, InputError
+from framewake.lasting import clear_abandoned
 from framewake.media.video import MAX_CRF, read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.events import Event, Note, Result
@@ -35,13 +37,13 @@ def animate(given: Mapping[str, Any]) -> None:
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
     """
-    if given["from_latents"] is not None or given["resume"]:
+    if given["from_latents"] is not None or (given["resume"] and given["batch"] is None):
         from framewake.app.resume import go_on
 
         if go_on(given):
             return
     like = {} if given["like"] is None else read_metadata(given["like"])
-    jobs = jobs_of("animate", given, like)
+    jobs = [] if given["batch"] is not None else jobs_of("animate", given, like)
     notes = []
     if given["checkpoint"] is None:
         notes.append("no checkpoint was named, so the small embedded demonstration checkpoint is used (--checkpoint).")
@@ -49,11 +51,46 @@ def animate(given: Mapping[str, Any]) -> None:
     made_with = like.get("checkpoint", checkpoint.settings.name)
     if made_with != checkpoint.settings.name:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")
+    if given["batch"] is not None:
+        animate_batch(given, like, checkpoint, notes)
+        return
     check_jobs(jobs, checkpoint)
+    for job in jobs:
+        if job.output is not None:
+            clear_abandoned(job.output.path.parent)
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
-    if len(jobs) == 1:
-        notes.append(plan_note(pipeline.forecast(jobs[0])))
-    show(reporter(given, len(jobs)), notes, pipeline.run_all(jobs), jobs)
+    notes.append(plan_note(pipeline.forecast(jobs[0])))
+    show(reporter(given, 1), notes, pipeline.run_all(jobs), how_to_go_on(jobs))
+
+
+def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint: Checkpoint, notes: list[str]) -> None:
+    """Make the clips of a batch; with ``--resume`` those that are missing.
+
+    Raises: FramewakeError of any kind.
+    """
+    from framewake.app.batches import Batch, making
+
+    requests = requests_of("animate", given, like)
+    check_jobs([Job(request) for request in requests], checkpoint)
+    batch = Batch(given, requests, checkpoint, crf=asked_crf(given, like))
+    check_jobs(batch.jobs, checkpoint)
+    batch.begin()
+    if not batch.jobs:
+        batch.notes.append("nothing is missing.")
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
+    failed: list[FramewakeError] = []
+    count = batch.made + len(batch.jobs)
+    again = f"make what is missing with `{command_line(given, more=['--resume'])}`"
+
+    def advice(done: int) -> str:
+        return f"{batch.made + done} of {count} clips are made: {again}."
+
+    screen = reporter(given, len(batch.jobs))
+    show(screen, [*notes, *batch.notes], making(pipeline, batch, failed), advice, has_more=True)
+    if failed:
+        text = str(failed[0]).rstrip(".")
+        failed[0].args = (f"{text}. {len(failed)} of {count} clips failed, the others are made: {again}.",)
+        raise failed[0]
 
 
 def jobs_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
@@ -61,23 +98,32 @@ def jobs_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> 
 
     Raises: InputError for anything that is missing or does not go together.
     """
-    common = ({} if given["like"] is None else request_from(like)) | given_settings(given)
-    if given["batch"] is not None:
-        requests = read_batch(given["batch"], common=common)
-    else:
-        if "prompt" not in common:
-            what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
-            usage = f'framewake {command} IMAGE "PROMPT"  (or --batch, --like; see framewake {command} --help).'
-            raise InputError(f"{what} given: {usage}")
-        requests = [from_dict(common)]
-    crf = asked_crf(given, like)
+    crf, folder = asked_crf(given, like), Path()
+    if given["batch"] is not None and given["output"] is not None:
+        folder = Path(given["output"])
     jobs: list[Job] = []
-    seeded = [dataclasses.replace(r, seed=draw_seed() if r.seed is None else r.seed) for r in requests]
-    for request in seeded:
+    for asked in requests_of(command, given, like):
+        request = dataclasses.replace(asked, seed=draw_seed() if asked.seed is None else asked.seed)
         taken = [job.output.path for job in jobs if job.output is not None]
-        path = output_path(given, request, taken)
+        is_named = given["batch"] is None and given["output"] is not None
+        path = Path(given["output"]) if is_named else free_path(request, folder, taken=taken)
         jobs.append(Job(request, Output(path, crf, has_metadata=not given["no_metadata"])))
     return jobs
+
+
+def requests_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Request]:
+    """What a command line asks for, as it asks.
+
+    Raises: InputError for anything that is missing or does not go together.
+    """
+    common = ({} if given["like"] is None else request_from(like)) | given_settings(given)
+    if given["batch"] is not None:
+        return read_batch(given["batch"], common=common)
+    if "prompt" not in common:
+        what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
+        usage = f'framewake {command} IMAGE "PROMPT"  (or --batch, --like; see framewake {command} --help).'
+        raise InputError(f"{what} given: {usage}")
+    return [from_dict(common)]
 
 
 def asked_crf(given: Mapping[str, Any], made: Mapping[str, Any]) -> int:
@@ -109,57 +155,62 @@ def plan_note(found: Forecast) -> str:
     return "\n  ".join(["The plan:", *found.lines])
 
 
-def output_path(given: Mapping[str, Any], request: Request, taken: list[Path]) -> Path:
-    """Where a clip goes."""
-    asked = given["output"]
-    if given["batch"] is None:
-        return free_path(request, Path()) if asked is None else Path(asked)
-    if asked is not None and not Path(asked).is_dir():
-        raise InputError(f"with --batch, -o names the folder for all clips, and {asked} is none. Make it first.")
-    return free_path(request, Path(asked or ""), taken=taken)
-
-
 def reporter(given: Mapping[str, Any], clips: int) -> Reporter:
     """Who shows the events."""
     if given["json"]:
         return JsonLines()
-    return Quiet() if given["quiet"] else Terminal(clips)
+    return Quiet() if given["quiet"] else screen_of(clips)
 
 
-def show(screen: Reporter, notes: list[str], events: Generator[Event, None, None], jobs: list[Job]) -> None:
-    """Show events to the end.
+def screen_of(clips: int) -> Reporter:
+    """Bars on a terminal, lines in a log."""
+    return Terminal(clips) if has_terminal() else Lines(clips)
 
-    Raises: Cancelled after Ctrl-C or a polite kill, which says how to go on.
+
+def show(
+    screen: Reporter,
+    notes: list[str],
+    events: Generator[Event, None, None],
+    advice: Callable[[int], str],
+    *,
+    has_more: bool = False,
+) -> None:
+    """Show events to the end; ``advice`` is how to go on after so many clips.
+
+    ``has_more``: an error leaves other clips to be made, so it gets the advice too.
+    Raises: Cancelled when the run was asked to end, which says how to go on.
     """
-    # A kill without -9 stops as cleanly as Ctrl-C: no half file, no temporary file.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     done = 0
-    try:
-        for note in notes:
-            screen.show(Note(note))
-        for event in events:
-            done += isinstance(event, Result)
-            screen.show(event)
-    except KeyboardInterrupt:
-        screen.close()
-        events.close()  # saves the latents, wherever the interrupt came
-        raise Cancelled(how_to_go_on(jobs, done)) from None
-    except FramewakeError as error:
-        if len(jobs) > 1:
-            error.args = (f"{error} ({done} of {len(jobs)} clips are made.)",)
-        raise
-    finally:
-        screen.close()
-        signal.signal(signal.SIGTERM, before)
+    with stopped_by_signals():
+        try:
+            for note in notes:
+                screen.show(Note(note))
+            for event in events:
+                done += isinstance(event, Result)
+                screen.show(event)
+        except KeyboardInterrupt:
+            events.close()  # saves the latents, wherever the interrupt came, before anything else can go wrong
+            screen.close()
+            raise Cancelled(f"stopped. {advice(done)}") from None
+        except FramewakeError as error:
+            if has_more:
+                error.args = (f"{str(error).rstrip('.')}. {advice(done)}",)
+            raise
+        finally:
+            events.close()
+            screen.close()
 
 
-def how_to_go_on(jobs: list[Job], done: int) -> str:
-    """What to tell somebody who pressed Ctrl-C."""
-    made = f" {done} of {len(jobs)} clips are made." if len(jobs) > 1 else ""
-    job = jobs[min(done, len(jobs) - 1)]
-    if job.output is not None and latents_path(job.output.path).exists():
-        return f"stopped.{made} Nothing is lost: go on with `{resume_command(job.output.path)}`."
-    return f"stopped; no half file is left.{made} The same clip is made by adding --seed {job.request.seed}."
+def how_to_go_on(jobs: list[Job]) -> Callable[[int], str]:
+    """What to tell somebody who has stopped a run."""
+
+    def advice(done: int) -> str:
+        job = jobs[min(done, len(jobs) - 1)]
+        if job.output is not None and latents_path(job.output.path).exists():
+            return f"Nothing is lost: go on with `{resume_command(job.output.path)}`."
+        return f"No half file is left. The same clip is made by adding --seed {job.request.seed}."
+
+    return advice
 
 
 def resume_command(path: Path) -> str:

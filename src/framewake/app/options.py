@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -249,3 +250,31 @@ def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         if value is not None and value != []:  # an option that may be given often is [] when it is not given
             values[name] = value
     return values
+
+
+def command_line(given: Mapping[str, Any], *, more: Sequence[str] = ()) -> str:
+    """The ``framewake animate`` that was called, ready for a shell, with ``more`` at its end."""
+    words = ["framewake", "animate"]
+    for name, setting in settings().items():
+        value = given[name] if given[name] is not None else given.get(f"{name}_option")
+        flags = setting.flag.split("/")
+        if isinstance(value, bool):
+            words += flags[:1] if value else flags[1:]
+        else:
+            words += _named(flags[0], value)
+    for name, (_, default, described) in PLACES.items():
+        value, flag = given[name], described.default  # where typer puts the first of an option's names
+        if value != default:
+            words += [flag] if value is True else _named(flag, value)
+    return shlex.join([*words, *(word for word in more if word not in words)])
+
+
+def _named(flag: str, value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    words: list[str] = []
+    for text in map(str, values):
+        if not text.startswith("-"):
+            words += [flag, text]
+        else:  # it would be taken for an option
+            words.append(f"{flag}={text}" if flag.startswith("--") else f"{flag}{text}")
+    return words

@@ -151,8 +151,7 @@ def run(given: Mapping[str, Any]) -> None:
     """
     asked = translate(given)
     from framewake import engine as engines
-    from framewake.app.animate import show
-    from framewake.app.render import Terminal
+    from framewake.app.animate import screen_of, show
     from framewake.pipeline.run import Pipeline
     from framewake.weights.load import open_checkpoint
 
@@ -171,7 +170,23 @@ def run(given: Mapping[str, Any]) -> None:
     for job in asked.jobs:
         plan_job(job, checkpoint)
     pipeline = Pipeline(checkpoint, engines.get(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
-    show(Terminal(len(asked.jobs)), asked.notes, pipeline.run_all(asked.jobs), asked.jobs)
+    events, has_more = pipeline.run_all(asked.jobs), len(asked.jobs) > 1
+    show(screen_of(len(asked.jobs)), asked.notes, events, lambda done: advice(asked.jobs, done), has_more=has_more)
+
+
+def advice(jobs: Sequence[Job], done: int) -> str:
+    """How to go on after so many clips: with the one that was being made, then with the rest."""
+    from framewake.app.animate import how_to_go_on
+    from framewake.pipeline.latents import latents_path
+
+    made = f"{done} of {len(jobs)} clips are made. " if len(jobs) > 1 else ""
+    output = jobs[min(done, len(jobs) - 1)].output
+    first = done + (output is not None and latents_path(output.path).exists())
+    rest = jobs[first:] if len(jobs) > 1 else []
+    told = "" if rest and first == done else how_to_go_on(list(jobs))(done)
+    if rest:
+        told += f" Add --seed {rest[0].request.seed} --num-videos {len(rest)} to make the other {len(rest)}."
+    return made + told.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

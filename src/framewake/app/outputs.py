@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
+from framewake.pipeline.latents import latents_path
 from framewake.request import Request
 
 SLUG_LENGTH = 48
@@ -25,10 +26,10 @@ def slug(text: str) -> str:
 
 
 def free_path(request: Request, folder: Path, *, taken: Collection[Path] = ()) -> Path:
-    """A name from prompt and seed that neither exists nor is in ``taken``; "-2" and so on keeps it free."""
+    """A name from prompt and seed, not in ``taken`` and not that of a clip, be it only begun; "-2" keeps it free."""
     stem = f"{slug(request.prompt)}-seed{request.seed}"
     path, number = folder / f"{stem}.mp4", 1
-    while path.exists() or path in taken:
+    while path.exists() or latents_path(path).exists() or path in taken:
         number += 1
         path = folder / f"{stem}-{number}.mp4"
     return path

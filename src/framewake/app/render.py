@@ -87,7 +87,7 @@ class JsonLines:
 
 
 class Terminal:
-    """Stages, steps and the time left on stderr; what was made on stdout. Plain lines where there is no terminal."""
+    """Bars for stages, steps and the time left on stderr; what was made on stdout."""
 
     def __init__(self, clips: int = 1) -> None:
         # Rich is slow to import, and help, version and programs do not need it.
@@ -114,11 +114,9 @@ class Terminal:
             case Written(share, seconds_left):
                 detail = f"{share:.0%}, {duration(seconds_left)} left"
                 self._progress.update(self._task, completed=share, total=1, detail=detail)
-            case StageFinished(stage, seconds):
+            case StageFinished():
                 self._progress.update(self._task, total=1, completed=1, detail="")
                 self._progress.stop_task(self._task)
-                if not self._console.is_terminal:
-                    self._console.print(f"{LABELS[stage]}: {duration(seconds)}")
             case Note(text):
                 self._console.print(f"Note: {escaped(text)}", style="yellow", soft_wrap=True, markup=False)
             case Result():
@@ -136,7 +134,6 @@ class Terminal:
                 TextColumn("{task.fields[detail]}"),
                 TimeElapsedColumn(),
                 console=self._console,
-                disable=not self._console.is_terminal,
             )
         return self._progress
 
@@ -144,13 +141,8 @@ class Terminal:
         # The path is the program's answer and goes to stdout; the live display must have left the terminal before.
         self.close()
         self._done += 1
-        frames, height, width = event.frames.shape[:3]
         seconds, self._begin = time.monotonic() - self._begin, time.monotonic()
-        number = f" ({self._done} of {self._clips})" if self._clips > 1 else ""
-        what = f"{frames} frames of {width}x{height}, seed {event.seed}, {duration(seconds)}"
-        if event.cached is not None:
-            what += f", {caching(event.cached)}"
-        sys.stdout.write(f"{inline(event.path)}{number}: {what}\n")
+        sys.stdout.write(made(event, self._done, self._clips, seconds=seconds))
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -158,6 +150,23 @@ class Terminal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def has_terminal() -> bool:
+    """Whether bars can be drawn on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True).is_terminal
+
+
+def made(event: Result, number: int, count: int, *, seconds: float) -> str:
+    """A finished clip as a line."""
+    frames, height, width = event.frames.shape[:3]
+    which = f" ({number} of {count})" if count > 1 else ""
+    what = f"{frames} frames of {width}x{height}, seed {event.seed}, {duration(seconds)}"
+    if event.cached is not None:
+        what += f", {caching(event.cached)}"
+    return f"{inline(event.path)}{which}: {what}\n"
 
 
 def spinner(console: Any) -> Any:

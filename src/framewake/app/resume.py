@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import asked_crf, reporter, show
+from framewake.app.animate import asked_crf, how_to_go_on, reporter, show
 from framewake.app.options import given_settings
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
@@ -31,8 +31,8 @@ def go_on(given: Mapping[str, Any]) -> bool:
         file = Path(given["from_latents"])
         refuse_settings(given)
     else:
-        if given["batch"] is not None or given["like"] is not None:
-            raise InputError("--resume goes on with one clip: leave out --batch and --like.")
+        if given["like"] is not None:
+            raise InputError("--resume goes on with what was begun: leave out --like.")
         found = saved_file(given)
         if found is None:
             return False
@@ -49,7 +49,7 @@ def go_on(given: Mapping[str, Any]) -> bool:
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     clear_abandoned(output.path.parent)
-    show(reporter(given, 1), [], pipeline.resume(saved, output), [Job(request, output)])
+    show(reporter(given, 1), [], pipeline.resume(saved, output), how_to_go_on([Job(request, output)]))
     if file == latents_path(output.path):
         file.unlink(missing_ok=True)
     return True

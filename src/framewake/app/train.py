@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import signal
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from framewake import engine as engines
-from framewake.app.render import duration, spinner
+from framewake.app.lines import LINE_SECONDS, Pacer, say
+from framewake.app.render import duration, has_terminal, spinner
+from framewake.app.stopping import stopped_by_signals
 from framewake.console.escape import escaped, inline
 from framewake.errors import Cancelled
 from framewake.pipeline.checkpoint import find_checkpoint
@@ -23,8 +23,6 @@ from framewake.train.run import Places, Trainer
 from framewake.train.settings import training_settings
 from framewake.train.state import state_path
 from framewake.weights.load import open_checkpoint
-
-LINE_SECONDS = 10.0  # between lines where there is no terminal
 
 
 def train(given: Mapping[str, Any]) -> None:
@@ -38,22 +36,23 @@ def train(given: Mapping[str, Any]) -> None:
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
     trainer = Trainer(checkpoint, places, settings, resumes=given["resume"])
     events = trainer.run(engines.get(given["engine"]))
-    screen: Screen = Lines() if given["json"] else Terminal()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    screen: Screen = JsonLines() if given["json"] else Terminal() if has_terminal() else Lines()
     step = trainer.first
-    try:
-        if given["checkpoint"] is None:
-            screen.show(Note("no checkpoint was named, so the LoRA is for the embedded demonstration (--checkpoint)."))
-        for event in events:
-            step = event.step if isinstance(event, Update) else step
-            screen.show(event)
-    except KeyboardInterrupt:
-        screen.close()
-        events.close()  # saves the run, wherever the interrupt came
-        raise Cancelled(how_to_go_on(given, step)) from None
-    finally:
-        screen.close()
-        signal.signal(signal.SIGTERM, before)
+    with stopped_by_signals():
+        try:
+            if given["checkpoint"] is None:
+                text = "no checkpoint was named, so the LoRA is for the embedded demonstration (--checkpoint)."
+                screen.show(Note(text))
+            for event in events:
+                step = event.step if isinstance(event, Update) else step
+                screen.show(event)
+        except KeyboardInterrupt:
+            events.close()  # saves the run, wherever the interrupt came, before anything else can go wrong
+            screen.close()
+            raise Cancelled(how_to_go_on(given, step)) from None
+        finally:
+            events.close()
+            screen.close()
 
 
 def how_to_go_on(given: Mapping[str, Any], step: int) -> str:
@@ -77,7 +76,7 @@ class Screen(Protocol):
         """Leave the terminal as it was."""
 
 
-class Lines:
+class JsonLines:
     """One JSON object a line, on stdout."""
 
     def show(self, event: TrainingEvent | Note) -> None:
@@ -91,60 +90,94 @@ class Lines:
         """Nothing to leave."""
 
 
-class Terminal:
-    """A bar on stderr, the finished file on stdout; lines from time to time where there is no terminal."""
+class Text:
+    """A run in words on stderr, the finished file on stdout; how progress is shown, a subclass says."""
 
     def __init__(self) -> None:
-        from rich.console import Console  # slow, and programs do not need it
-
-        self._console = Console(stderr=True, highlight=False)
-        self._progress: Any = None
-        self._task: Any = None
         self._loss: float | None = None
-        self._told = time.monotonic()
 
     def show(self, event: TrainingEvent | Note) -> None:
-        """Move the bar, or print a line."""
+        """Show progress, or print a line."""
         match event:
             case Started(clips, cached, modules, parameters, first, steps):
                 begun = f", {first} done before" if first else ""
-                self._say(
+                self.say(
                     f"{clips} clips ({cached} encoded before), {modules} modules, {parameters:,} numbers to train, "
                     f"{steps} updates{begun}"
                 )
+                self.move("Encoding" if cached < clips else "Training", 0, steps, "")
             case Encoded(what, done, count):
-                self._bar(f"Encoding {what}", done, count, f"{done} of {count}")
+                self.move(f"Encoding {what}", done, count, f"{done} of {count}")
             case Update(step, count, loss, _, _, _, seconds_left):
                 # Noise levels differ so much from update to update that only a mean tells anything.
                 self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
                 detail = f"update {step} of {count}, loss {self._loss:.4f}, {duration(seconds_left)} left"
-                self._bar("Training", step, count, detail)
+                self.move("Training", step, count, detail)
             case Saved(step, path):
-                self._say(f"saved after update {step}: {inline(path)}")
+                self.say(f"saved after update {step}: {inline(path)}")
             case Sampled(step, path):
-                self._say(f"sample after update {step}: {inline(path)}")
+                self.say(f"sample after update {step}: {inline(path)}")
             case Note(text):
-                self._say(f"Note: {text}", style="yellow")
+                self.say(f"Note: {text}", style="yellow")
             case Trained(path, step, loss, seconds):
                 self.close()
                 sys.stdout.write(f"{inline(path)}: {step} updates, loss {loss:.4f}, {duration(seconds)}\n")
                 sys.stdout.flush()
 
-    def close(self) -> None:
-        """Stop the live display."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+    def say(self, text: str, *, style: str | None = None) -> None:
+        """Print a line."""
+        raise NotImplementedError
 
-    def _say(self, text: str, style: str | None = None) -> None:
+    def move(self, label: str, done: int, count: int, detail: str) -> None:
+        """Show how far a stage is."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        raise NotImplementedError
+
+
+class Lines(Text):
+    """Plain lines for a log."""
+
+    def __init__(self, *, seconds: float = LINE_SECONDS) -> None:
+        super().__init__()
+        self._pacer = Pacer(say, seconds=seconds)
+        self._stage = ""
+
+    def say(self, text: str, *, style: str | None = None) -> None:
+        """Print a line."""
+        say(text)
+
+    def move(self, label: str, done: int, count: int, detail: str) -> None:
+        """A line where it is time."""
+        if label != self._stage:
+            self._stage = label
+            self._pacer.begin(label)
+        self._pacer.move(done / count, detail)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pacer.close()
+
+
+class Terminal(Text):
+    """A bar."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # slow, and programs do not need it
+
+        super().__init__()
+        self._console = Console(stderr=True, highlight=False)
+        self._progress: Any = None
+        self._task: Any = None
+
+    def say(self, text: str, *, style: str | None = None) -> None:
+        """Print a line above the bar."""
         self._console.print(escaped(text), style=style, soft_wrap=True, markup=False)
 
-    def _bar(self, label: str, done: int, count: int, detail: str) -> None:
-        if not self._console.is_terminal:
-            if done == count or time.monotonic() - self._told >= LINE_SECONDS:
-                self._told = time.monotonic()
-                self._say(f"{label}: {detail}")
-            return
+    def move(self, label: str, done: int, count: int, detail: str) -> None:
+        """Move the bar."""
         if self._progress is None:
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -154,3 +187,9 @@ class Terminal:
             self._task = self._progress.add_task(label, total=count, detail="")
             self._progress.start()
         self._progress.update(self._task, description=label, completed=done, total=count, detail=detail)
+
+    def close(self) -> None:
+        """Stop the live display."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -153,6 +153,20 @@ def read_mp4(path: Path, *, most: int | None = None) -> tuple[np.ndarray, float]
     return np.stack(frames), fps
 
 
+def count_frames(path: Path) -> int:
+    """How many frames of an mp4 are there in full, without decoding them.
+
+    Raises: InputError for a file that is no video or is damaged.
+    """
+    av = import_av()
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            packets = container.demux(_video_stream(container, path))
+            return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
+    except av.error.FFmpegError as error:
+        raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
+
+
 def read_mp4_comment(path: Path) -> str | None:
     """The comment in the header, None when there is none.
 

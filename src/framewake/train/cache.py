@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from framewake.errors import CheckpointError, InputError
+from framewake.lasting import clear_abandoned
 from framewake.weights.files import TensorFile
 from framewake.weights.layouts import Component
 from framewake.weights.load import Checkpoint
-from framewake.weights.writing import write_tensors
+from framewake.weights.sealed import open_sealed, write_sealed
 
 VERSION = 1  # of what the arrays mean
 
@@ -34,13 +35,14 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.folder} cannot be made ({error.strerror}): name another with --cache.") from error
+        clear_abandoned(self.folder)
 
     def has(self, key: str) -> bool:
         """Whether the arrays of a key are there in full."""
         if not self.path(key).exists():
             return False
         try:
-            TensorFile(self.path(key))
+            open_sealed(self.path(key))
         except CheckpointError:
             return False
         return True
@@ -51,14 +53,14 @@ class Cache:
 
     def write(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Keep arrays; the file appears when it is complete."""
-        write_tensors(self.path(key), arrays)
+        write_sealed(self.path(key), arrays)
 
     def read(self, key: str) -> dict[str, np.ndarray]:
         """The arrays of a key.
 
-        Raises: CheckpointError when they are gone.
+        Raises: CheckpointError when they are gone or damaged.
         """
-        file = TensorFile(self.path(key))
+        file = open_sealed(self.path(key))
         return {name: file.read(name) for name in file.names()}
 
     def shape(self, key: str, name: str) -> tuple[int, ...]:

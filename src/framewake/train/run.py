@@ -15,10 +15,12 @@ from typing import Any
 
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import CheckpointError, InputError, NumericsError
+from framewake.lasting import clear_abandoned
 from framewake.models.dit import DiT
 from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note, Result
 from framewake.pipeline.jobs import Job, Output, plan_job
+from framewake.pipeline.origin import part_sources
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request
@@ -32,7 +34,7 @@ from framewake.train.factors import chosen, start
 from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import State, clipped, learning_rate, updated
 from framewake.train.settings import Training, continued, training_from
-from framewake.train.state import Run, load_run, save_run, saved_settings, state_path
+from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
 from framewake.train.writer import alpha_of, write_lora
 from framewake.weights.load import Checkpoint
 
@@ -82,6 +84,7 @@ class Trainer:
         precision = training_precision(settings.precision, engine)
         cache = Cache(self.places.cache or self.places.data / ".framewake")
         cache.prepare()
+        clear_abandoned(self.places.target.parent)
         encoder = Encoder(self.checkpoint, settings, precision, engine.name)
         keys = [encoder.keys(example) for example in self.examples]
         missing = [key for key in keys if not encoder.is_there(cache, key)]
@@ -114,11 +117,8 @@ class Trainer:
 
     @functools.cache  # noqa: B019 - as long as the trainer lives
     def base(self) -> str:
-        """What tells the transformer from others: its shape and two of its tensors."""
-        tensors = self.checkpoint.tensors("dit")
-        content = repr(self.checkpoint.dit).encode()
-        content += b"".join(tensors.read(f"{name}.weight").tobytes() for name in ("img_in.proj", "final_layer.linear"))
-        return hashlib.sha256(content).hexdigest()
+        """What tells the transformer from others."""
+        return part_sources(self.checkpoint)["the transformer"]
 
     def digest(self) -> str:
         """What tells these clips and captions from others."""
@@ -162,8 +162,8 @@ class Trainer:
 
     def _begin(self, engine: Engine) -> tuple[State, list[str]]:
         """The state to begin with, and what a person should know of it."""
+        values = start(self.modules, self.settings.rank, self.settings.seed)
         if not self.resumes:
-            values = start(self.modules, self.settings.rank, self.settings.seed)
             factors = {name: engine.asarray(value) for name, value in values.items()}
             first, second = ({name: engine.zeros(x.shape) for name, x in factors.items()} for _ in range(2))
             return State(0, factors, first, second), []
@@ -178,6 +178,8 @@ class Trainer:
                 f"{state_path(self.places.target)} was trained on another checkpoint than {self.checkpoint.folder}: "
                 "name the one that it began with, or train a new file."
             )
+        if {name: tuple(x.shape) for name, x in run.state.factors.items()} != {n: x.shape for n, x in values.items()}:
+            raise unfit(self.places.target)
         if run.engine != engine.name:
             return run.state, [f"the first {run.state.step} updates were made on {run.engine}."]
         return run.state, []

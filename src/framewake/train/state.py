@@ -14,10 +14,11 @@ from framewake.errors import CheckpointError, InputError
 from framewake.train.optimiser import State
 from framewake.train.settings import Training, training_from
 from framewake.weights.files import TensorFile
-from framewake.weights.writing import write_tensors
+from framewake.weights.sealed import open_sealed, write_sealed
 
 KEY = "framewake_training"
 ENDING = ".training.safetensors"
+_ABOUT = {"step": int, "data": str, "base": str, "engine": str, "settings": dict}
 _PARTS = ("factors", "first", "second")
 
 
@@ -50,7 +51,7 @@ def save_run(engine: Engine, target: Path, run: Run) -> None:
         tensors |= {f"{part}.{name}": np.ascontiguousarray(engine.numpy(x)) for name, x in values.items()}
     about = {"step": run.state.step, "data": run.data, "base": run.base, "engine": run.engine}
     about["settings"] = dataclasses.asdict(run.settings)
-    write_tensors(state_path(target), tensors, metadata={KEY: json.dumps(about, sort_keys=True)})
+    write_sealed(state_path(target), tensors, metadata={KEY: json.dumps(about, sort_keys=True)})
 
 
 def load_run(engine: Engine, target: Path) -> Run:
@@ -60,10 +61,14 @@ def load_run(engine: Engine, target: Path) -> Run:
     """
     path = state_path(target)
     about, file = _read(path)
-    parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {part: {} for part in _PARTS}
     for name in file.names():
         part, _, rest = name.partition(".")
-        parts[part][rest] = engine.asarray(file.read(name), "float32")
+        shapes.setdefault(part, {})[rest] = file.shape(name)
+    if shapes != dict.fromkeys(_PARTS, shapes["factors"]):
+        raise unfit(target)
+    read = {part: {name: file.read(f"{part}.{name}") for name in shapes[part]} for part in _PARTS}
+    parts = {part: {name: engine.asarray(x, "float32") for name, x in found.items()} for part, found in read.items()}
     state, settings = State(about["step"], **parts), training_from(about["settings"])
     return Run(state, settings, about["data"], about["base"], about["engine"])
 
@@ -77,15 +82,21 @@ def saved_settings(target: Path) -> tuple[Training, int]:
     return training_from(about["settings"]), int(about["step"])
 
 
+def unfit(target: Path) -> CheckpointError:
+    """The error for a state that another program must have made."""
+    return CheckpointError(f"{state_path(target)} does not fit its own settings: begin anew under another name.")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], TensorFile]:
     if not path.exists():
         raise InputError(f"there is no saved run {path}: leave out --resume to begin one.")
-    file = TensorFile(path)
     try:
+        file = open_sealed(path)
         about = json.loads(file.metadata[KEY])
-        known = {"step", "data", "base", "engine", "settings"}
-    except (KeyError, ValueError, RecursionError) as error:
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} It cannot be gone on from: begin anew under another name.") from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no saved run: begin anew under another name.") from error
-    if not isinstance(about, dict) or set(about) != known:
+    if not isinstance(about, dict) or {name: type(value) for name, value in about.items()} != _ABOUT:
         raise CheckpointError(f"{path} was saved by another version: begin anew under another name.")
     return about, file

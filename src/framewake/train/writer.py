@@ -8,6 +8,7 @@ import numpy as np
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine
+from framewake.lasting import guarded, publish, removed_at_end, temporary_path
 from framewake.train.factors import DOWN, UP
 from framewake.train.optimiser import State
 from framewake.train.settings import Training
@@ -49,17 +50,14 @@ def write_lora(engine: Engine, target: Path, state: State, settings: Training, *
     if settings.format == "official":
         write_tensors(target, ordered, metadata=about, kinds=kinds)
         return
-    first, second = (target.with_name(f".{target.stem}.{number}.safetensors") for number in (1, 2))
-    try:
+    with guarded(target, 0), removed_at_end(temporary_path(target)) as folder:
+        folder.mkdir()
+        first, second = folder / "official.safetensors", folder / target.name
         write_tensors(first, ordered, metadata=about, kinds=kinds)
-        second.unlink(missing_ok=True)
         rules = diffusers_dit(base)
         targets = Targets(_shapes(state), rules)
         convert(open_lora(first, targets), second, settings.format, rules, targets)  # type: ignore[arg-type]
-        second.replace(target)
-    finally:
-        first.unlink(missing_ok=True)
-        second.unlink(missing_ok=True)
+        publish(second, target)
 
 
 def alpha_of(settings: Training) -> float:

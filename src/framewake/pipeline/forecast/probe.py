@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
-import json
 import mmap
 import os
 import platform
@@ -18,6 +18,8 @@ import numpy as np
 
 from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
+from framewake.errors import DiskFullError, InputError, UnwritableError
+from framewake.lasting import read_record, write_record
 from framewake.pipeline.forecast.pace import Clock, Line, Measure, Pace, fresh_bytes, measured_pace
 
 SIDE = 768  # of the matrices: large enough to reach the rate of the model's own, small enough for a CPU
@@ -26,7 +28,7 @@ READ_BYTES = 64 << 20
 FRESH_BYTES = 16 << 20  # of memory that is used for the first time, a few times over
 LEAST = 1e-9  # seconds: a coarse clock may see none at all
 MEASURABLE = 0.2  # seconds: the system counts processor time in hundredths
-FORMAT = 4
+FORMAT = 5
 DAYS = 30  # after which a device is measured again: drivers, clocks and neighbours change
 BUSY_DAYS = 1 / 24  # the same for figures from a busy machine
 BUSY = 0.15  # share of the processors that other programs may take while something is measured on a CPU
@@ -201,20 +203,17 @@ def device_key(engine: Engine, dtype: Dtype, weights: Path, *, parts: ProbedPart
 
 def _read(place: Path) -> dict[str, Any]:
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        content = read_record(place)
         return dict(content["rates"]) if content["format"] == FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return {}
 
 
 def _write(place: Path, entries: dict[str, Any]) -> None:
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
-    try:
+    # A read-only home: the next run measures again.
+    with contextlib.suppress(OSError, UnwritableError, DiskFullError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"format": FORMAT, "rates": entries}, indent=1), encoding="utf-8")
-        os.replace(part, place)
-    except OSError:  # a read-only home: the next run measures again
-        return
+        write_record(place, {"format": FORMAT, "rates": entries})
 
 
 def _usual_seconds(engine: Engine, work: Callable[[], object], clock: Clock) -> float:
