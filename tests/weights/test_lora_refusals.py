@@ -63,7 +63,7 @@ def refused(tmp_path, tensors, words, metadata=None, **options):
         ),
         (
             one() | {f"lora_unet_{UNDERSCORED}.oft_blocks": np.zeros(2, np.float32)},
-            "1 of its 3 keys belong to OFT.*rest",
+            "1 of its 3 keys belongs to OFT.*rest",
         ),
         ({key: x for key, x in one().items() if "up" in key}, "only a part of 'double_blocks_0_img_mod_linear'"),
         (pair("lora_unet_double_blocks_0_img_mod_linear", rows=191), r"factors \[191, 2\].*needed are \[192, rank\]"),
