@@ -12,11 +12,14 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from framewake.errors import InputError
-from framewake.media.image import DAMAGE
+from framewake.media.footage import Footage
+from framewake.media.parsers import parsing
+from framewake.media.picture import check_size, finished
 
 IMAGE_DESCRIPTION = 0x010E  # EXIF tag for text
 FRAME_NAME = "frame_{:05d}.png"
 FOLDER_FILE = "metadata.json"
+DAMAGED = "the animation is damaged or of another kind"
 MAX_FRAMES = 100_000  # a file from anywhere must not make us repeat a frame for ever
 
 
@@ -84,31 +87,33 @@ def write_folder(path: Path, frames: np.ndarray, record: dict[str, Any]) -> None
     (path / FOLDER_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_animation(path: Path, timing: tuple[float, int] | None) -> tuple[np.ndarray, float]:
-    """Frames and frames per second of a GIF or WebP.
+def read_animation(path: Path, timing: tuple[float, int] | None, *, most: int | None = None) -> Footage:
+    """The frames of a GIF or WebP; with ``most``, no more of them are decoded.
 
     Encoders join equal frames into one that stays longer; with ``timing``, the (fps, frames) that were
     written, they come back one by one.
 
-    Shapes: -> (F, H, W, 3) uint8.
     Raises: InputError for a damaged file.
     """
-    frames, times = [], [0.0]
-    try:
-        with Image.open(path, formats=("GIF", "WEBP")) as image:
-            for picture in ImageSequence.Iterator(image):
-                frames.append(np.asarray(picture.convert("RGB")))
-                times.append(times[-1] + picture.info.get("duration", 0) / 1000)
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
+    frames, times, notes = [], [0.0], {}
+    with parsing(f"{path}:", DAMAGED), Image.open(path, formats=("GIF", "WEBP")) as image:
+        check_size(image.size, str(path))
+        for picture in itertools.islice(ImageSequence.Iterator(image), None if timing else most):
+            shown = finished(picture, str(path))
+            frames.append(np.asarray(shown.image))
+            notes |= dict.fromkeys(shown.notes)
+            times.append(times[-1] + picture.info.get("duration", 0) / 1000)
+    if len({frame.shape for frame in frames}) != 1:
+        raise InputError(f"{path}: {DAMAGED} (its frames differ in size).")
     if timing is None:
-        return np.stack(frames), len(frames) / times[-1] if times[-1] > 0 else 1.0
+        fps = len(frames) / times[-1] if times[-1] > 0 else 1.0
+        return Footage(np.stack(frames), fps, tuple(notes))
     fps, count = timing
     if not len(frames) <= count <= MAX_FRAMES:
         raise InputError(f"{path} holds {len(frames)} frames, but its settings say {count}.")
     starts = np.minimum(np.rint(np.array(times[:-1]) * fps).astype(int), count - 1)
-    shown = np.searchsorted(starts, np.arange(count), side="right") - 1
-    return np.stack(frames)[shown], fps
+    shown_at = np.searchsorted(starts, np.arange(count), side="right") - 1
+    return Footage(np.stack(frames)[shown_at], fps, tuple(notes))
 
 
 def read_animation_comment(path: Path) -> str | None:
@@ -116,14 +121,11 @@ def read_animation_comment(path: Path) -> str | None:
 
     Raises: InputError for a damaged file.
     """
-    try:
-        with Image.open(path, formats=("GIF", "WEBP")) as image:
-            if image.format == "GIF":
-                comment = image.info.get("comment")
-                return None if comment is None else comment.decode("utf-8", "replace")
-            return image.getexif().get(IMAGE_DESCRIPTION)
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the animation is damaged or of another kind ({error}).") from error
+    with parsing(f"{path}:", DAMAGED), Image.open(path, formats=("GIF", "WEBP")) as image:
+        if image.format == "GIF":
+            comment = image.info.get("comment")
+            return None if comment is None else comment.decode("utf-8", "replace")
+        return image.getexif().get(IMAGE_DESCRIPTION)
 
 
 def read_folder(path: Path) -> tuple[np.ndarray, float]:
@@ -137,11 +139,12 @@ def read_folder(path: Path) -> tuple[np.ndarray, float]:
     expected = record.get("frames")
     if not names or len(names) != expected:
         raise InputError(f"{path} holds {len(names)} frames, but {FOLDER_FILE} says {expected}.")
-    try:
-        frames = [np.asarray(Image.open(path / name, formats=("PNG",)).convert("RGB")) for name in names]
+    frames = []
+    with parsing(f"{path}:", "a frame is damaged"):
+        for name in names:
+            with Image.open(path / name, formats=("PNG",)) as image:
+                frames.append(np.asarray(image.convert("RGB")))
         return np.stack(frames), float(record["fps"])
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: a frame is damaged ({error}).") from error
 
 
 def read_folder_record(path: Path) -> dict[str, Any]:

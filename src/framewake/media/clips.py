@@ -9,9 +9,12 @@ import numpy as np
 from PIL import Image
 
 from framewake.errors import InputError
-from framewake.media import mp4
-from framewake.media.image import DAMAGE, bucket_pixels, clip_pixels
-from framewake.media.video import read_video
+from framewake.media.footage import Footage, read_frames
+from framewake.media.image import bucket_pixels, clip_pixels
+from framewake.media.kinds import HEAD_BYTES
+from framewake.media.parsers import parsing
+from framewake.media.picture import finished
+from framewake.media.video import animated
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 ANIMATIONS = (".gif", ".webp")
@@ -19,10 +22,11 @@ FAST_FPS = 50  # from here on every second frame is taken, as the original does
 
 
 class Clip(NamedTuple):
-    """Consecutive frames of one clip. Shapes: frames uint8 (F, H, W, 3)."""
+    """Consecutive frames of one clip, and what a person should know of them. Shapes: frames uint8 (F, H, W, 3)."""
 
     path: Path
     frames: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def is_clip(path: Path) -> bool:
@@ -39,12 +43,12 @@ def read_clip(path: Path, frames: int) -> Clip:
     Source: specification, section 10.1.
     """
     if path.is_dir():
-        found, step = _pictures(path, frames), 1
+        found, fps, notes = _pictures(path, frames)
     elif path.suffix.lower() in ANIMATIONS:
-        found, fps = read_video(path)  # which knows the frames that an encoder has joined
-        step = _step(fps)
+        found, fps, notes = animated(path, most=2 * frames)  # which knows the frames that an encoder has joined
     else:
-        found, step = _video(path, frames)
+        found, fps, notes = read_frames(path, most=2 * frames)
+    step = 2 if int(fps) >= FAST_FPS else 1
     taken = found[::step][:frames]
     if len(taken) < frames:
         every = " of which every second one is taken (50 a second or more)" if step > 1 else ""
@@ -52,7 +56,7 @@ def read_clip(path: Path, frames: int) -> Clip:
             f"{path} has {len(found)} frames{every}, {frames} are needed: take it out of the folder, or train on "
             f"fewer with --frames {_fitting(len(taken))}."
         )
-    return Clip(path, np.ascontiguousarray(taken))
+    return Clip(path, np.ascontiguousarray(taken), notes)
 
 
 def fitted(clip: Clip, height: int, width: int) -> np.ndarray:
@@ -70,28 +74,22 @@ def black_for_clip(size: int, *, mean: tuple[float, ...], std: tuple[float, ...]
     return clip_pixels(Image.new("RGB", (size, size)), size, mean=mean, std=std)[None]
 
 
-def _step(fps: float) -> int:
-    return 2 if int(fps) >= FAST_FPS else 1
-
-
 def _fitting(count: int) -> int:
     """The largest length of 4 n + 1 that so many frames hold."""
     return max(count - 1, 0) // 4 * 4 + 1
 
 
-def _video(path: Path, frames: int) -> tuple[np.ndarray, int]:
-    found, fps = mp4.read_mp4(path, most=2 * frames)
-    return found, _step(fps)
-
-
-def _pictures(path: Path, frames: int) -> np.ndarray:
-    found = []
+def _pictures(path: Path, frames: int) -> Footage:
+    found, notes = [], {}
     for file in sorted(path.glob("*.png"))[:frames]:
-        try:
-            with Image.open(file, formats=("PNG",)) as image:
-                found.append(np.asarray(image.convert("RGB")))
-        except (*DAMAGE, Image.DecompressionBombError) as error:
-            raise InputError(f"{file}: the frame is damaged ({error}). Write it again as PNG.") from error
+        with parsing(f"{file}:", "the frame is damaged", advice="Write it again as PNG."), file.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+            stream.seek(0)
+            with Image.open(stream, formats=("PNG",)) as image:
+                image.load()
+                frame = finished(image, str(file), head=head)
+        found.append(np.asarray(frame.image))
+        notes |= dict.fromkeys(frame.notes)
     if len({frame.shape for frame in found}) > 1:
         raise InputError(f"{path}: its frames differ in size: write them all in one.")
-    return np.stack(found)
+    return Footage(np.stack(found), 0, tuple(notes))

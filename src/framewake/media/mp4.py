@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import platform
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from framewake.errors import EngineError, InputError
+from framewake.media.kinds import HEAD_BYTES, kind_of
+from framewake.media.parsers import parsing
 
 BT709 = 1  # the number of this matrix, its primaries and its transfer curve in H.264
 LIMITED_RANGE = 1
 # The number of threads changes the bytes x264 puts out; with four of them equal frames gave another file once in
 # thirty times. One thread costs seconds beside minutes of sampling.
 THREADS = 1
+DAMAGED = "the video is damaged or of a kind that is not read"
+WANTED = "Name an mp4, mov, webm, mkv or avi file."
 METADATA_IS_UTF8 = 19  # PyAV from here on replaces what is not UTF-8, and knows no argument for it
 # x264's AVX-512 code lets memory that it never wrote decide between equally good choices, so that equal frames gave two
 # different files by chance. Its older code does not, and costs a quarter more time. The name exists on x86 only, and
@@ -59,12 +62,27 @@ def as_file(path: Path) -> str:
     return f"file:{path}"
 
 
-def opened(path: Path) -> Any:
-    """A video's container, to be used in a ``with``; metadata in a strange encoding is no reason to refuse it."""
+def opened(source: Path | IO[bytes]) -> Any:
+    """A video's container, to be used in a ``with``; metadata in a strange encoding is no reason to refuse it.
+
+    Its first bytes choose what reads it: FFmpeg left alone would also follow lists of addresses and of other files.
+
+    Raises: InputError for a file that does not begin as a video does.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as stream:
+            kind = kind_of(stream.read(HEAD_BYTES))
+    else:
+        kind = kind_of(source.read(HEAD_BYTES))
+        source.seek(0)
+    if kind is None or kind.reader != "clip":
+        what = "nothing that begins as a video does" if kind is None else kind.name
+        raise InputError(f"{source if isinstance(source, Path) else 'this'} is no video but {what}. {WANTED}")
     av = import_av()
+    place = as_file(source) if isinstance(source, Path) else source
     if int(av.__version__.partition(".")[0]) >= METADATA_IS_UTF8:
-        return av.open(as_file(path))
-    return av.open(as_file(path), metadata_errors="replace")
+        return av.open(place, format=kind.demuxer)
+    return av.open(place, format=kind.demuxer, metadata_errors="replace")
 
 
 def pad_to_even(frame: np.ndarray) -> np.ndarray:
@@ -132,39 +150,14 @@ def write_mp4(
             yield done / (2 * len(frames))
 
 
-def read_mp4(path: Path, *, most: int | None = None) -> tuple[np.ndarray, float]:
-    """Frames and frames per second of the first video stream; with ``most``, no more of them are decoded.
-
-    Shapes: -> (F, H, W, 3) uint8.
-    Raises: InputError for a file that is no video or is damaged.
-    """
-    av = import_av()
-    try:
-        with opened(path) as container:
-            stream = _video_stream(container, path)
-            frames = [_to_rgb(frame) for frame in itertools.islice(container.decode(stream), most)]
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
-    if not frames:
-        raise InputError(f"{path} holds no video frames.")
-    if len({frame.shape for frame in frames}) > 1:
-        raise InputError(f"{path}: the video changes its size on the way, which cannot be read here.")
-    return np.stack(frames), fps
-
-
 def count_frames(path: Path) -> int:
     """How many frames of an mp4 are there in full, without decoding them.
 
     Raises: InputError for a file that is no video or is damaged.
     """
-    av = import_av()
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            packets = container.demux(_video_stream(container, path))
-            return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
+    with parsing(f"{path}:", DAMAGED), opened(path) as container:
+        packets = container.demux(container.streams.video)
+        return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
 
 
 def read_mp4_comment(path: Path) -> str | None:
@@ -172,27 +165,7 @@ def read_mp4_comment(path: Path) -> str | None:
 
     Raises: InputError for a file that is no video or is damaged.
     """
-    av = import_av()
-    try:
-        with opened(path) as container:
-            _video_stream(container, path)
-            return container.metadata.get("comment")
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: the video is damaged or of an unknown kind ({error.strerror}).") from error
-
-
-def _video_stream(container, path: Path):
-    if not container.streams.video:
-        raise InputError(f"{path} holds no video.")
-    return container.streams.video[0]
-
-
-def _to_rgb(frame) -> np.ndarray:
-    # Untagged files follow the habit of players: BT.709 from 720 lines on, BT.601 below.
-    is_bt709 = frame.colorspace == BT709 or (frame.colorspace == 2 and frame.height >= 720)
-    return frame.reformat(
-        format="rgb24",
-        src_colorspace="ITU709" if is_bt709 else "ITU601",
-        src_color_range="JPEG" if frame.color_range == 2 else "MPEG",
-        dst_color_range="JPEG",
-    ).to_ndarray()
+    with parsing(f"{path}:", DAMAGED), opened(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path} holds no video.")
+        return container.metadata.get("comment")

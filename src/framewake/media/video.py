@@ -13,6 +13,7 @@ import numpy as np
 from framewake.errors import InputError, NumericsError
 from framewake.lasting import written_whole
 from framewake.media import animation, mp4
+from framewake.media.footage import Footage, read_frames
 from framewake.media.output import ENDINGS, OutputKind, check_output
 
 __all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8", "write_video", "writing_video"]
@@ -127,8 +128,16 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
     if kind == "frames":
         return animation.read_folder(file)
     if kind == "mp4":
-        return mp4.read_mp4(file)
-    return animation.read_animation(file, _timing(_record(file, kind)))
+        return read_frames(file)[:2]
+    return animated(file)[:2]
+
+
+def animated(path: Path, *, most: int | None = None) -> Footage:
+    """The frames of a GIF or WebP, those that an encoder has joined too where it was made here.
+
+    Raises: InputError for a damaged file.
+    """
+    return animation.read_animation(path, _timing(_record(path, "gif")), most=most)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Grey of more than eight bits as eight."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from framewake.errors import InputError
+
+UNSIGNED = 1  # of TIFF's tag 339
+SAMPLE_FORMAT = 339
+# How many bits a camera or a program may have put into whole numbers of 16 or 32.
+DEPTHS = (8, 12, 16, 24, 32)
+
+
+def eight_bits(image: Image.Image, name: str) -> tuple[Image.Image, str]:
+    """A picture with whole numbers of 16 or 32 bits in eight, and a note where their range had to be guessed.
+
+    Sixteen bits keep their upper byte, where the original clips them to white. What uses a small part of its range only
+    would be black by that: it is spread from the range that its largest number needs.
+
+    Raises: InputError for numbers below zero and for floating-point ones.
+    """
+    if image.mode == "F":
+        raise InputError(
+            f"{name} holds floating-point brightness, whose range is unknown. Save it as PNG with 8 or 16 bits."
+        )
+    if not image.mode.startswith("I"):
+        return image, ""
+    values = np.asarray(image).astype(np.int64)
+    tags = getattr(image, "tag_v2", {})
+    if values.min() < 0 and tags.get(SAMPLE_FORMAT, UNSIGNED) in (UNSIGNED, (UNSIGNED,)):
+        values &= 0xFFFFFFFF  # Pillow has no unsigned numbers of 32 bits
+    if values.min() < 0:
+        raise InputError(f"{name} holds numbers below zero, whose range is unknown. Save it as PNG with 8 or 16 bits.")
+    stated = 16 if is_sixteen(image) else 32
+    largest = int(values.max())
+    bits = next(depth for depth in DEPTHS if largest < 2**depth)
+    bits = 16 if stated == 16 and bits > 12 else bits
+    grey = values >> (bits - 8)
+    note = ""
+    if bits != stated and largest > 0:
+        note = f"it has numbers of {stated} bits, but none above {largest}: they are taken as {bits} bits."
+    return Image.fromarray(grey.astype(np.uint8)), note
+
+
+def is_sixteen(image: Image.Image) -> bool:
+    """Whether the numbers are of 16 bits: Pillow has them as 32 from some formats."""
+    tags = getattr(image, "tag_v2", None)
+    return image.mode != "I" or tags is None or tags.get(258, (32,))[0] <= 16
