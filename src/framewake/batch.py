@@ -49,10 +49,15 @@ def _request(line: str, folder: Path, common: Mapping[str, Any]) -> Request:
     if not isinstance(values, dict):
         raise InputError(f"expected a JSON object in {{ }}, received {line.strip()[:60]!r}.")
     if isinstance(values.get("image"), str) and values["image"]:
-        values["image"] = str(folder / values["image"])
+        values["image"] = _picture(folder, values["image"])
     if isinstance(values.get("loras"), list):
         values["loras"] = [_placed(folder, text) if isinstance(text, str) else text for text in values["loras"]]
     return from_dict({**common, **values})
+
+
+def _picture(folder: Path, text: str) -> str:
+    """A picture as seen from elsewhere than the file's folder; "~/..." is the same anywhere, an address is no path."""
+    return text if text.startswith("~") or "://" in text else str(folder / text)
 
 
 def _placed(folder: Path, text: str) -> str:

@@ -49,6 +49,14 @@ class Request:
         None,
         Setting("path", "The picture that the video starts from.", "--image", is_optional=True, unset="no picture"),
     )
+    background: str = _setting(
+        "white",
+        Setting("text", "Colour under a picture that is transparent in places: white, #ff8800, ...", "--background"),
+    )
+    takes_first_frame: bool = _setting(
+        False,
+        Setting("switch", "Which frame of a clip that is handed in as the picture.", "--first-frame/--last-frame"),
+    )
     negative_prompt: str | None = _setting(
         None,
         Setting(
@@ -210,7 +218,10 @@ class Request:
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
-        return dataclasses.asdict(self) | {"loras": list(self.loras)}
+        values = dataclasses.asdict(self) | {"loras": list(self.loras)}
+        # Left out where they say nothing: the file of a clip from a plain picture is the same as before there were any.
+        silent = [name for name in ("background", "takes_first_frame") if values[name] == getattr(Request, name)]
+        return {name: value for name, value in values.items() if name not in silent}
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ PACKAGES: dict[str, set[str]] = {
     "safetensors": {"weights", "demo"},
     "tokenizers": {"text", "demo"},
     "av": {"media.mp4"},
+    "pillow_heif": {"media.picture"},
     "flip_evaluator": {"media.quality"},
     "typer": {"app"},
     "rich": {"app"},

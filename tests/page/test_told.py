@@ -12,7 +12,7 @@ from steps import PROMPT, choose_picture
 from toy_checkpoint import write_picture, write_toy
 
 from framewake.errors import FramewakeError
-from framewake.media.image import load_image
+from framewake.media.picture import load_picture
 from framewake.media.video import read_metadata, to_uint8, write_video
 from framewake.pipeline.denoise import check_numbers
 from framewake.pipeline.jobs import Job, plan_job
@@ -107,7 +107,7 @@ def messages(desk, folder):
             ]
         ),
         said(lambda: picture_sides("wide")),
-        *(said(lambda path=path: load_image(path)) for path in (cut, empty, long)),
+        *(said(lambda path=path: load_picture(path)) for path in (cut, empty, long)),
         said(lambda: read_metadata(plain)),
         said(lambda: read_metadata(shutil.copy(cut, folder / "cut.mp4"))),
         said(lambda: plan_job(Job(Request(**REQUEST)), desk.checkpoint)),

@@ -95,7 +95,8 @@ def read_animation(path: Path, timing: tuple[float, int] | None, *, most: int | 
 
     Raises: InputError for a damaged file.
     """
-    frames, times, notes = [], [0.0], {}
+    notes: dict[str, None] = {}
+    frames, times = [], [0.0]
     with parsing(f"{path}:", DAMAGED), Image.open(path, formats=("GIF", "WEBP")) as image:
         check_size(image.size, str(path))
         for picture in itertools.islice(ImageSequence.Iterator(image), None if timing else most):

@@ -80,7 +80,8 @@ def _fitting(count: int) -> int:
 
 
 def _pictures(path: Path, frames: int) -> Footage:
-    found, notes = [], {}
+    found = []
+    notes: dict[str, None] = {}
     for file in sorted(path.glob("*.png"))[:frames]:
         with parsing(f"{file}:", "the frame is damaged", advice="Write it again as PNG."), file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from framewake.media import profiles
+from framewake.media import hdr, profiles
 from framewake.media.parsers import attempt
 from framewake.media.profiles import Colours, matrix_profile
 
@@ -21,7 +22,6 @@ SAME = 2  # levels that a profile may be off sRGB and still be called that: what
 EXIF, INTEROPERABILITY = 0x8769, 0xA005
 COLOUR_SPACE, ADOBE, UNCALIBRATED, OPTIONAL = 0xA001, 2, 0xFFFF, "R03"
 SRGB_GAMMA = (0.42, 0.49)  # a PNG's number around 1 / 2.2, which stands for sRGB's own curve
-PQ, HLG = 16, 18
 
 
 def to_srgb(image: Image.Image, colours: Colours | None) -> tuple[Image.Image, str]:
@@ -30,6 +30,10 @@ def to_srgb(image: Image.Image, colours: Colours | None) -> tuple[Image.Image, s
     A picture in sRGB keeps every bit. A profile that cannot be used is left aside, which the note says.
     """
     guessed = ""
+    if colours is not None and colours.curve:
+        wide = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
+        plain = Image.fromarray(hdr.ordinary(wide, colours.curve, colours.primaries))
+        return plain, hdr.note(colours.curve)
     if colours is not None and image.mode != "LAB":  # whose numbers say by themselves what is seen
         mode = "L" if image.mode in ("1", "L") else "CMYK" if image.mode == "CMYK" else "RGB"
         change, failure = attempt(lambda: _change(colours.icc, mode))
@@ -50,7 +54,7 @@ def stated_colours(image: Image.Image, head: bytes = b"") -> Colours | None:
     ``head`` is the beginning of its file. Of several answers the one counts that browsers take.
     """
     numbers = cicp(head)
-    if numbers is not None and numbers[1] not in (PQ, HLG):
+    if numbers is not None:
         return _numbered(*numbers[:2])
     profile = image.info.get("icc_profile")
     if profile:
@@ -92,6 +96,8 @@ def cicp(head: bytes) -> tuple[int, int, int, int] | None:
 
 @functools.lru_cache(maxsize=64)
 def _numbered(primaries: int, curve: int) -> Colours | None:
+    if curve in hdr.NAMES:
+        return Colours("in HDR", primaries=primaries, curve=curve)
     gamma = {4: 2.2, 5: 2.8, 8: 1.0}.get(curve)  # every other one is made for the same screens as sRGB's
     name, points = profiles.NUMBERED.get(primaries, ("sRGB", profiles.SRGB))
     if points == profiles.SRGB and gamma is None:
@@ -99,7 +105,7 @@ def _numbered(primaries: int, curve: int) -> Colours | None:
     return matrix_profile(f"in {name}" if gamma is None else f"in {name} with gamma {gamma:g}", points, gamma)
 
 
-def _png_colours(info: dict[str, Any]) -> Colours | None:
+def _png_colours(info: Mapping[Any, Any]) -> Colours | None:
     """gAMA and cHRM of a PNG, which count where neither a profile nor sRGB is named."""
     gamma, points = info.get("gamma"), info.get("chromaticity")
     if "srgb" in info or (not gamma and not points):

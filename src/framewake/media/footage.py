@@ -111,10 +111,11 @@ def header_size(source: IO[bytes], name: str) -> tuple[int, int]:
 
 def _video_stream(container: Any, name: str) -> Any:
     """The first stream of moving pictures: a sound file's cover is a video stream too."""
-    found = [stream for stream in container.streams.video if not int(getattr(stream, "disposition", 0)) & COVER]
-    if not found:
-        raise InputError(f"{name} holds no video.")
-    return found[0]
+    for stream in container.streams.video:
+        mark = getattr(stream, "disposition", 0)  # a number, or one with a name, as PyAV's release has it
+        if not getattr(mark, "value", mark) & COVER:
+            return stream
+    raise InputError(f"{name} holds no video: it is sound alone, or was cut off.")
 
 
 def _check_size(stream: Any, name: str) -> None:
@@ -182,10 +183,10 @@ def _shown(frame: Any, stream: Any, notes: _Notes) -> Image.Image:
         notes.add("it is interlaced: combs are seen where it moves. `ffmpeg -i CLIP -vf bwdif NEW.mp4` removes them.")
     if curve in hdr.NAMES:
         image = Image.fromarray(hdr.ordinary(_wide(frame), curve, primaries))
-        notes.add(f"it is in HDR ({hdr.NAMES[curve]}) and was brought to the range of ordinary pictures.")
+        notes.add(hdr.note(curve))
     else:
         if frame.colorspace in BT2020_MATRICES and not frame.format.is_rgb:
-            image = Image.fromarray((_wide(frame) >> 8).astype(np.uint8))
+            image = Image.fromarray(np.rint(_wide(frame) / np.float32(257)).astype(np.uint8))
         else:
             image = Image.fromarray(_plain(frame))
         colours = frame_colours(primaries)
@@ -227,13 +228,13 @@ def _wide(frame: Any) -> np.ndarray:
         return frame.reformat(format="rgb48le").to_ndarray()
     span = _range(frame)
     planes = frame.reformat(format="yuv444p16le", src_color_range=span, dst_color_range=span).planes
+    # Codes of eight bits, whatever the depth: only zeros are added at their end.
     luma, blue, red = (
-        np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width].astype(np.float32) / 65535
+        np.frombuffer(plane, np.uint16).reshape(plane.height, -1)[:, : plane.width].astype(np.float32) / 256
         for plane in planes
     )
-    low, tall, wide = (0, 1, 1) if span == "JPEG" else (16 / 255, 219 / 255, 224 / 255)
-    middle = np.float32(128 / 255 if span == "MPEG" else 0.5)
-    luma, blue, red = (luma - np.float32(low)) / tall, (blue - middle) / wide, (red - middle) / wide
+    low, tall, wide = (0, 255, 255) if span == "JPEG" else (16, 219, 224)
+    luma, blue, red = (luma - low) / tall, (blue - 128) / wide, (red - 128) / wide
     kr, kb = (0.2627, 0.0593) if frame.colorspace in BT2020_MATRICES else (0.2126, 0.0722)
     rgb = np.stack([luma + 2 * (1 - kr) * red, luma, luma + 2 * (1 - kb) * blue], axis=-1)
     rgb[..., 1] = (luma - kr * rgb[..., 0] - kb * rgb[..., 2]) / (1 - kr - kb)
@@ -258,8 +259,9 @@ def _upright(image: Image.Image, frame: Any, notes: _Notes) -> Image.Image:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
-    turn = TURNS.get(tuple(int(np.sign(value)) if abs(value) > 1 << 10 else 0 for value in (a, b, c, d)))
+    numbers = struct.unpack("=5i", bytes(matrix)[:20])
+    a, b, _, c, d = (int(np.sign(number)) if abs(number) > 1 << 10 else 0 for number in numbers)
+    turn = TURNS.get((a, b, c, d))
     if turn is None:
         return image
     notes.add("it was turned upright, as its header says.")

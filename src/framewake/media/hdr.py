@@ -33,6 +33,11 @@ def ordinary(values: np.ndarray, curve: int, primaries: int = 9) -> np.ndarray:
     return _codes()[(np.clip(light, 0, 1) * np.float32(_LEVELS - 1) + np.float32(0.5)).astype(np.uint16)]
 
 
+def note(curve: int) -> str:
+    """What a person is told of it."""
+    return f"it is in HDR ({NAMES[curve]}) and was brought to the range of ordinary pictures."
+
+
 @functools.lru_cache(maxsize=2)
 def _lights(curve: int) -> np.ndarray:
     """Light for every level: PQ's relative to white paper, HLG's of the scene. Shapes: float32 (65536,)."""

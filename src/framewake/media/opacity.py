@@ -60,11 +60,13 @@ def _keyed(image: Image.Image, key: int | tuple[int, ...] | bytes) -> Image.Imag
     values = np.asarray(image)
     if isinstance(key, bytes):
         raise ValueError("the transparent colour is not one colour")
-    if values.ndim == 3:  # Pillow has made 8 bits of 16, but not of the key
+    if isinstance(key, tuple):  # Pillow has made 8 bits of 16, but not of the key
         numbers = [part >> 8 if max(key) > 255 else part for part in key]
         hidden = (values == np.array(numbers, values.dtype)).all(axis=-1)
+    elif image.mode == "1":  # whose white is 1 or 255, as Pillow's release has it
+        hidden = values.astype(bool) == bool(key)
     else:
-        hidden = values.astype(np.int64) == _grey_key(image, int(key))
+        hidden = values.astype(np.int64) == _grey_key(image, key)
     return Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8))
 
 

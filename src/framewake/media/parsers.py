@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from framewake.errors import FramewakeError, InputError
 
@@ -34,7 +34,9 @@ def parsing(name: str, failure: str, *, advice: str = "") -> Iterator[None]:
     except (Image.DecompressionBombError, MemoryError) as error:
         raise InputError(too_big(name, reason(error))) from error
     except Exception as error:  # what a damaged file makes a parser raise is in no contract of theirs
-        raise InputError(f"{name} {failure} ({reason(error)}). {advice}".rstrip()) from error
+        # That nothing fits a file is no reason for people, only that in another one something broke.
+        why = "" if isinstance(error, UnidentifiedImageError) else f" ({reason(error)})"
+        raise InputError(f"{name} {failure}{why}. {advice}".rstrip()) from error
 
 
 def attempt(parse: Callable[[], Found]) -> tuple[Found | None, str]:

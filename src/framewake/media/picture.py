@@ -1,4 +1,4 @@
-"""The picture that starts a video: opened with every check, upright, opaque and in sRGB, with notes on what that took."""
+"""The picture that starts a video: every check passed, upright, opaque, in sRGB."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ TURNS = {
 SMALL_VERSION, BELOW, DNG = 254, 330, 50706
 
 
-class Picture(NamedTuple):
+class Loaded(NamedTuple):
     """A picture as the models take it: 8-bit RGB in sRGB, upright and opaque; and what a person should know of it."""
 
     image: Image.Image
     notes: tuple[str, ...] = ()
 
 
-def load_picture(path: str | os.PathLike[str], *, background: str = WHITE, takes_first_frame: bool = False) -> Picture:
+def load_picture(path: str | os.PathLike[str], *, background: str = WHITE, takes_first_frame: bool = False) -> Loaded:
     """Opens a picture, or a frame of a clip: the last one, or the first.
 
     Orientation and colour profile are applied, which the original does not do: photographs of phones would lie on
@@ -69,14 +69,15 @@ def load_picture(path: str | os.PathLike[str], *, background: str = WHITE, takes
         if kind is not None and kind.reader == "clip":
             frame = footage.one_frame(file, is_first=takes_first_frame, check=check_size)
             found = finished(frame.image, str(file), colour=colour)
-            return Picture(found.image, _named(file, (*frame.notes, *found.notes)))
+            check_size(found.image.size, str(file))
+            return Loaded(found.image, _named(file, (*frame.notes, *found.notes)))
         with _opened(stream, kind, str(file)) as image:
             check_size(image.size, str(file))
             note = _choose_frame(image, str(file), is_first=takes_first_frame)
             with parsing(f"{file}:", DAMAGED, advice=ADVICE):
                 image.load()
             found = finished(image, str(file), colour=colour, head=head)
-            return Picture(found.image, _named(file, (*note, *found.notes)))
+            return Loaded(found.image, _named(file, (*note, *found.notes)))
 
 
 def header_size(data: bytes, name: str) -> tuple[int, int]:
@@ -92,7 +93,7 @@ def header_size(data: bytes, name: str) -> tuple[int, int]:
         return image.size
 
 
-def finished(image: Image.Image, name: str, *, colour: tuple[int, int, int] = WHITE_RGB, head: bytes = b"") -> Picture:
+def finished(image: Image.Image, name: str, *, colour: tuple[int, int, int] = WHITE_RGB, head: bytes = b"") -> Loaded:
     """A decoded picture as 8-bit RGB in sRGB, upright and opaque. ``head`` is the beginning of its file.
 
     Raises: InputError for colours that cannot be read.
@@ -103,12 +104,9 @@ def finished(image: Image.Image, name: str, *, colour: tuple[int, int, int] = WH
         plain, converted = to_srgb(shallow, stated_colours(image, head))
         whole = over(plain, alpha, colour)
         turn = TURNS.get(orientation(image))
-        shown = (
-            "" if alpha is None else f"it is transparent in places: {_colour_name(colour)} lies under it (background)."
-        )
-        return Picture(
-            whole if turn is None else whole.transpose(turn), tuple(filter(None, (guessed, converted, shown)))
-        )
+        under = f"it is transparent in places: {_colour_name(colour)} lies under it (background takes another)."
+        notes = (guessed, converted, "" if alpha is None else under)
+        return Loaded(whole if turn is None else whole.transpose(turn), tuple(filter(None, notes)))
 
 
 def _colour_name(colour: tuple[int, int, int]) -> str:
@@ -151,9 +149,10 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     if scheme is not None:
         if scheme[1].lower() == "file":
             raise InputError(f"{text} is an address: name the picture by its path alone, without file://.")
+        how = f", such as with `curl -fLO {shlex.quote(text)}`" if scheme[1].lower() in ("http", "https", "ftp") else ""
         raise InputError(
-            f"{text} is an address, and nothing is fetched from the network here. Save the picture first, such as with "
-            f"`curl -fLO {shlex.quote(text)}`, and name the file."
+            f"{text} is an address, and nothing is fetched from the network here. Save the picture first{how}, and "
+            "name the file."
         )
     file = picture_path(text)
     try:
@@ -208,7 +207,7 @@ def _opened(stream: IO[bytes], kind: Kind | None, name: str) -> Image.Image:
     if kind is not None and kind.reader == "heif":
         formats = [_heif(kind, name)]
     if kind is not None:
-        failure = f"is damaged, or a {kind.name} of a sort that is not read here"
+        failure = f"is damaged or cut off, or a {kind.name} of a sort that is not read here"
     if kind is not None and kind.name == "AVIF" and "AVIF" not in Image.OPEN:
         failure, advice = "is AVIF, which this Pillow does not read", "Take Pillow 11.3 or newer, or save it as PNG."
     with parsing(name, failure, advice=advice):
@@ -229,8 +228,8 @@ def _heif(kind: Kind, name: str) -> str:
         ending = Path(name).suffix.lower()
         told = "" if ending in ("", ".heic", ".heif", ".hif") else f", although its name ends in {ending}"
         raise InputError(
-            f"{name} is a HEIC picture{told}. Install the library that reads it with `pip install pillow-heif`, or save "
-            "the picture as JPEG or PNG."
+            f"{name} is a HEIC picture{told}. Install the library that reads it with `pip install pillow-heif`, or "
+            "save the picture as JPEG or PNG."
         ) from error
     return "HEIF"
 

@@ -30,10 +30,12 @@ _CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389
 
 
 class Colours(NamedTuple):
-    """What the numbers of a picture mean: a name for people, and an ICC profile."""
+    """What the numbers of a picture mean: a name for people, and an ICC profile, or primaries and an HDR curve."""
 
     name: str
-    icc: bytes
+    icc: bytes = b""
+    primaries: int = 0
+    curve: int = 0
 
 
 def matrix_to_xyz(primaries: Primaries) -> np.ndarray:
@@ -56,9 +58,7 @@ def matrix_profile(name: str, primaries: Primaries, gamma: float | None = None) 
     kind, numbers = (3, SRGB_CURVE) if gamma is None else (0, (gamma,))
     curve = b"para" + struct.pack(">IHH", 0, kind, 0) + b"".join(map(_fixed, numbers))
     text = name.encode("ascii", "replace").decode("ascii")
-    described = (
-        b"mluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, 2 * len(text), 28) + text.encode("utf-16-be")
-    )
+    described = b"mluc" + struct.pack(">III4sII", 0, 1, 12, b"enUS", 2 * len(text), 28) + text.encode("utf-16-be")
     tags = {b"desc": described, b"wtpt": _point(_D50)}
     tags |= {colour + b"XYZ": _point(column) for colour, column in zip((b"r", b"g", b"b"), xyz.T, strict=True)}
     tags |= {colour + b"TRC": curve for colour in (b"r", b"g", b"b")}

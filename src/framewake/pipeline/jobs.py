@@ -12,8 +12,10 @@ from PIL import Image
 
 from framewake.config import DiTConfig
 from framewake.errors import InputError, about
-from framewake.media.image import bucket_pixels, clip_pixels, load_image
+from framewake.media.image import bucket_pixels, clip_pixels
+from framewake.media.opacity import background_colour
 from framewake.media.output import check_output
+from framewake.media.picture import Loaded, load_picture
 from framewake.media.video import check_crf
 from framewake.pipeline.adapters import check_loras
 from framewake.request import Defaults, Request, resolve
@@ -91,8 +93,10 @@ def plan_job(job: Job, checkpoint: Checkpoint, *, picture: tuple[int, int] | Non
     check_picture_use(request, checkpoint.dit)
     with about("loras"):
         check_loras(request, checkpoint)
+    with about("background"):
+        background_colour(request.background)
     with about("image"):
-        height_px, width_px = picture or (WIDE if request.image is None else picture_size(request.image))
+        height_px, width_px = picture or (WIDE if request.image is None else picture_size(request))
         bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
     shape = PixelShape(request.frames, *bucket)
     latent = latent_shape(
@@ -127,13 +131,21 @@ def check_picture_use(request: Request, dit: DiTConfig) -> None:
             )
 
 
-def picture_size(path: str) -> tuple[int, int]:
-    """Height and width in pixels of an upright picture, with all its checks.
+def picture_size(request: Request) -> tuple[int, int]:
+    """Height and width in pixels of a request's picture as the models see it, with all its checks.
 
     Raises: InputError when it cannot be used.
     """
-    with load_image(path) as image:
-        return image.height, image.width
+    image = open_picture(request).image
+    return image.height, image.width
+
+
+def open_picture(request: Request) -> Loaded:
+    """A request's picture, and what a person should know of it.
+
+    Raises: InputError when it cannot be used.
+    """
+    return load_picture(request.image, background=request.background, takes_first_frame=request.takes_first_frame)
 
 
 def read_picture(image: Image.Image, plan: Plan, checkpoint: Checkpoint) -> Picture:

@@ -16,6 +16,7 @@ from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
 from framewake.lora import parse_lora
 from framewake.media.metadata import package_versions
+from framewake.media.picture import picture_path
 from framewake.pipeline.jobs import request_from
 from framewake.pipeline.latents import SavedLatents
 from framewake.request import Request, from_dict
@@ -53,7 +54,7 @@ def file_sources(request: Request) -> dict[str, str]:
     Raises: InputError when one cannot be read.
     """
     try:
-        picture = b"" if request.image is None else Path(request.image).read_bytes()
+        picture = b"" if request.image is None else picture_path(request.image).read_bytes()
         found = {"the picture": hashlib.sha256(picture).hexdigest()}
         for number, text in enumerate(request.loras, 1):
             use = parse_lora(text)

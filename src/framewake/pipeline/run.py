@@ -15,7 +15,6 @@ import numpy as np
 from framewake import engine as engines
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError, ResourceError
-from framewake.media.image import load_image
 from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
 from framewake.models.dit import TextStates
@@ -27,7 +26,7 @@ from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageF
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements, scene_of
 from framewake.pipeline.forecast.place import PART, said, shortage
-from framewake.pipeline.jobs import Job, Output, Picture, Plan, plan_job, read_picture
+from framewake.pipeline.jobs import Job, Output, Picture, Plan, open_picture, plan_job, read_picture
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
 from framewake.pipeline.notes import notes_of
 from framewake.pipeline.origin import (
@@ -257,8 +256,10 @@ class Pipeline:
     def _read(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
         for clip in clips:
             request = clip.plan.request
-            image = None if request.image is None else load_image(request.image)
-            if image is not None:
+            image = None
+            if request.image is not None:
+                image, notes = open_picture(request)
+                yield from map(Note, notes)
                 clip.picture = read_picture(image, clip.plan, self.checkpoint)
             yield from map(Note, notes_of(request, image, self.reader))
 

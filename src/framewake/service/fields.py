@@ -25,6 +25,8 @@ FIELD_OF = {
     "steps": "num_inference_steps",
     "embedded_guidance": "guidance_scale",
     "guidance_scale": "true_cfg_scale",
+    "background": "background",
+    "takes_first_frame": "first_frame",
     "negative_prompt": "negative_prompt",
     "flow_shift": "flow_shift",
     "frames": "num_frames",
@@ -85,6 +87,11 @@ class VideoSettings(BaseModel):
     ] = None
     true_cfg_scale: Annotated[
         float | None, Field(ge=0, le=100, description=_LIMITS["guidance_scale"].help + " 1 by default.")
+    ] = None
+    background: Annotated[str | None, Field(max_length=100, description=_LIMITS["background"].help)] = None
+    first_frame: Annotated[
+        bool | None,
+        Field(description="Of a clip as input_reference, take the first frame and not the last."),
     ] = None
     negative_prompt: Annotated[str | None, Field(max_length=10_000, description=_LIMITS["negative_prompt"].help)] = None
     flow_shift: Annotated[float | None, Field(ge=0.01, le=1000, description=_LIMITS["flow_shift"].help)] = None

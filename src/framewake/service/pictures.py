@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framewake.errors import InputError
-from framewake.media.image import DAMAGE, FORMATS
+from framewake.media.picture import header_size
 from framewake.service.refusals import TooLarge
 from framewake.service.storage import write_whole
 
@@ -35,14 +34,9 @@ def write_thumbnail(path: Path, frames: np.ndarray) -> None:
 def check_pixels(data: bytes, most: int) -> None:
     """Refuse a picture by its header, before anything is decoded.
 
-    Raises: TooLarge, InputError for something that is no picture.
+    Raises: TooLarge, InputError for something that is neither picture nor clip.
     """
-    Image.init()
-    try:
-        with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as image:
-            width, height = image.size
-    except (*DAMAGE, Image.DecompressionBombError) as error:
-        raise InputError("input_reference is not a picture that can be read: send a PNG, JPEG or WebP file.") from error
+    width, height = header_size(data, "input_reference")
     if width * height > most:
         raise TooLarge(f"the picture has {width} x {height} px; at most {most:,} pixels are taken: make it smaller.")
 

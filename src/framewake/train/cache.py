@@ -17,7 +17,7 @@ from framewake.weights.layouts import Component
 from framewake.weights.load import Checkpoint
 from framewake.weights.sealed import open_sealed, write_sealed
 
-VERSION = 1  # of what the arrays mean
+VERSION = 2  # of what the arrays mean, and of how clips are read: until 2, phone clips lay on their side
 
 
 class Cache:

@@ -38,7 +38,7 @@ def read_examples(folder: Path) -> list[Example]:
         raise InputError(f"{folder} holds no clips (.mp4, .mov, .webm, .mkv, .gif, .webp or folders of .png files).")
     silent = [path.name for path, caption in listed if not caption.strip()]
     if silent:
-        raise InputError(f"{folder}: {_some(silent)} {'has' if len(silent) == 1 else 'have'} no caption: {HOW}.")
+        raise InputError(f"{folder}: {some(silent)} {'has' if len(silent) == 1 else 'have'} no caption: {HOW}.")
     return [Example(path, caption.strip(), content_digest(path)) for path, caption in listed]
 
 
@@ -103,6 +103,7 @@ def _lines(table: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(_text(table).splitlines(), 1) if line.strip())
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few of many names."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

@@ -19,7 +19,7 @@ from framewake.pipeline.precision import Precision
 from framewake.pipeline.run import Pipeline
 from framewake.shapes import base_px, choose_bucket
 from framewake.train.cache import Cache, fingerprint, key_of
-from framewake.train.data import Example, together
+from framewake.train.data import Example, some, together
 from framewake.train.events import Encoded
 from framewake.train.settings import Training
 from framewake.weights.load import Checkpoint
@@ -103,11 +103,17 @@ class Encoder:
         """
         pipeline = Pipeline(self.checkpoint, engine)
         done, count = 0, 2 * len(missing)
+        notes: dict[str, list[str]] = {}
         for keys in missing:
             if not cache.has(keys.clip):
-                cache.write(keys.clip, self._latents(pipeline, read_clip(keys.example.path, self.frames)))
+                clip = read_clip(keys.example.path, self.frames)
+                cache.write(keys.clip, self._latents(pipeline, clip))
+                for text in clip.notes:
+                    notes.setdefault(text, []).append(clip.path.name)
             done += 1
             yield Encoded("clips", done, count)
+        for text, names in notes.items():
+            yield Note(f"{some(names)}: {text}")
         pipeline.parts.release("vae")
         told = set()
         for keys in missing:
