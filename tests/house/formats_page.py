@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from framewake.formats import Format
+from framewake.media import kinds
 from framewake.weights import containers, scales
 from framewake.weights.lora import rows as lora
 
@@ -19,6 +20,7 @@ the code that decides, and `scripts/formats` writes this page from them: change 
 SECTIONS: tuple[tuple[str, Iterable[Format]], ...] = (
     ("Files with weights, by their first bytes", containers.rows()),
     ("Weights in eight bits and fewer", scales.rows()),
+    ("Pictures and clips, by their first bytes", kinds.rows()),
     ("LoRAs", lora.rows()),
 )
 

@@ -18,9 +18,9 @@ from framewake.media.clips import read_clip
 from framewake.media.picture import load_picture
 from framewake.media.profiles import matrix_profile
 
-ADOBE = matrix_profile("Adobe RGB", profiles.ADOBE_RGB, profiles.ADOBE_GAMMA).icc
+ADOBE = matrix_profile("Adobe RGB", profiles.ADOBE_RGB, gamma=profiles.ADOBE_GAMMA).icc
 DISPLAY_P3 = matrix_profile("Display P3", profiles.DISPLAY_P3).icc
-PROPHOTO = matrix_profile("ProPhoto", (0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001, 0.3457, 0.3585), 1.8).icc
+PROPHOTO = matrix_profile("ProPhoto", (0.7347, 0.2653, 0.1596, 0.8404, 0.0366, 0.0001, 0.3457, 0.3585), gamma=1.8).icc
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 COLOUR = (60, 160, 80)
 

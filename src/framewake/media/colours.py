@@ -75,7 +75,7 @@ def frame_colours(primaries: int) -> Colours | None:
 @functools.cache
 def adobe_rgb() -> Colours:
     """Adobe RGB, which cameras name in EXIF without a profile."""
-    return matrix_profile("in Adobe RGB, by EXIF,", profiles.ADOBE_RGB, profiles.ADOBE_GAMMA)
+    return matrix_profile("in Adobe RGB, by EXIF,", profiles.ADOBE_RGB, gamma=profiles.ADOBE_GAMMA)
 
 
 def cicp(head: bytes) -> tuple[int, int, int, int] | None:
@@ -102,7 +102,7 @@ def _numbered(primaries: int, curve: int) -> Colours | None:
     name, points = profiles.NUMBERED.get(primaries, ("sRGB", profiles.SRGB))
     if points == profiles.SRGB and gamma is None:
         return None
-    return matrix_profile(f"in {name}" if gamma is None else f"in {name} with gamma {gamma:g}", points, gamma)
+    return matrix_profile(f"in {name}" if gamma is None else f"in {name} with gamma {gamma:g}", points, gamma=gamma)
 
 
 def _png_colours(info: Mapping[Any, Any]) -> Colours | None:
@@ -119,7 +119,7 @@ def _png_colours(info: Mapping[Any, Any]) -> Colours | None:
     if is_usual and corners == profiles.SRGB:
         return None
     # Nonsense is left aside, as by browsers.
-    return attempt(lambda: matrix_profile("named by gAMA and cHRM", corners, None if is_usual else 1 / gamma))[0]
+    return attempt(lambda: matrix_profile("named by gAMA and cHRM", corners, gamma=None if is_usual else 1 / gamma))[0]
 
 
 def _is_adobe(image: Image.Image) -> bool:

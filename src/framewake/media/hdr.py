@@ -16,7 +16,7 @@ KNEE = 0.75  # light above it is rolled off, so that what is brighter than paper
 _LEVELS = 65536
 
 
-def ordinary(values: np.ndarray, curve: int, primaries: int = 9) -> np.ndarray:
+def ordinary(values: np.ndarray, curve: int, primaries: int) -> np.ndarray:
     """HDR as sRGB: midtones keep their light relative to white paper, hues stay, highlights end below white.
 
     Shapes: values uint16 (..., 3), R'G'B' over the whole range -> uint8 (..., 3).

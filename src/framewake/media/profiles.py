@@ -44,7 +44,7 @@ def matrix_to_xyz(primaries: Primaries) -> np.ndarray:
     return columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3])
 
 
-def matrix_profile(name: str, primaries: Primaries, gamma: float | None = None) -> Colours:
+def matrix_profile(name: str, primaries: Primaries, *, gamma: float | None = None) -> Colours:
     """A profile of three primaries and one curve: a power, or sRGB's where ``gamma`` is None.
 
     Raises: ValueError, LinAlgError for primaries that span no colours.
