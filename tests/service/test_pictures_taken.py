@@ -28,6 +28,7 @@ def clip_bytes(tmp_path, height=96, width=64):
 def test_a_clip_is_taken_with_its_frame(client, desk, tmp_path):
     answer = post(client, clip_bytes(tmp_path), first_frame="true", background="#102030")
     assert answer.status_code == 200, answer.text
+    assert "picture: it is moving: its first frame is taken." in answer.json()["notes"]
     row = desk.store.get(answer.json()["id"], None)
     request = json.loads(row.request)
     assert (request["takes_first_frame"], request["background"]) == (True, "#102030")

@@ -20,10 +20,13 @@ def background_colour(text: str) -> tuple[int, int, int]:
         red, green, blue, *alpha = ImageColor.getrgb(text.strip())
     except ValueError as error:
         raise InputError(
-            f"background is {text[:40]!r}: expected a colour such as white, #ff8800 or rgb(0, 128, 255)."
+            f"background is {text[:40]!r}: expected a colour such as white, #ff8800 or rgb(0, 128, 255).",
+            about="background",
         ) from error
     if alpha and alpha[0] != 255:
-        raise InputError(f"background is {text[:40]!r}, which is itself transparent: leave its last number out.")
+        raise InputError(
+            f"background is {text[:40]!r}, which is itself transparent: leave its last number out.", about="background"
+        )
     return red, green, blue
 
 

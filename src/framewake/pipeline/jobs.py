@@ -93,8 +93,7 @@ def plan_job(job: Job, checkpoint: Checkpoint, *, picture: tuple[int, int] | Non
     check_picture_use(request, checkpoint.dit)
     with about("loras"):
         check_loras(request, checkpoint)
-    with about("background"):
-        background_colour(request.background)
+    background_colour(request.background)
     with about("image"):
         height_px, width_px = picture or (WIDE if request.image is None else picture_size(request))
         bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)

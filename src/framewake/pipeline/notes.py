@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from PIL import Image
-
+from framewake.media.picture import Loaded
 from framewake.pipeline.condition import TextReader
 from framewake.request import Request
 
 
-def notes_of(request: Request, image: Image.Image | None, reader: TextReader) -> Iterator[str]:
+def notes_of(request: Request, picture: Loaded | None, reader: TextReader) -> Iterator[str]:
     """Sentences about a request and its picture; a new one belongs here, and reaches commands, API and page."""
+    if picture is not None:
+        yield from picture.notes
     if reader.checkpoint.settings.is_demo:
         from framewake.demo.world import looks_like_world  # only a demonstration needs its world
 
-        warning = looks_like_world(image, request.prompt)
+        warning = looks_like_world(None if picture is None else picture.image, request.prompt)
         if warning is not None:
             yield warning
     yield from reader.tokens(request.prompt).notes()

@@ -256,12 +256,10 @@ class Pipeline:
     def _read(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
         for clip in clips:
             request = clip.plan.request
-            image = None
-            if request.image is not None:
-                image, notes = open_picture(request)
-                yield from map(Note, notes)
-                clip.picture = read_picture(image, clip.plan, self.checkpoint)
-            yield from map(Note, notes_of(request, image, self.reader))
+            picture = None if request.image is None else open_picture(request)
+            if picture is not None:
+                clip.picture = read_picture(picture.image, clip.plan, self.checkpoint)
+            yield from map(Note, notes_of(request, picture, self.reader))
 
     def _encode_text(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
         yield from ()

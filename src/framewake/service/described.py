@@ -86,7 +86,7 @@ EXAMPLE_VIDEO: dict[str, Any] = {
     "flow_shift": 7.0,
     "stability": True,
     "lora": [],
-    "notes": ["picture: it is transparent in places: white lies under it (background)."],
+    "notes": ["picture: it is transparent in places: white lies under it (background takes another)."],
     "error": None,
     "remixed_from_video_id": None,
 }

@@ -8,13 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import FramewakeError, InputError, about, nearest
-from framewake.media.image import load_image
-from framewake.pipeline.jobs import Job, plan_job
+from framewake.pipeline.jobs import Job, open_picture, plan_job
 from framewake.service.fields import VideoSettings, check_model, request_of
 from framewake.service.guard import Limits, Rate
 from framewake.service.outlook import Advisor
@@ -70,10 +68,11 @@ class Desk:
             request = request_of(given, self.checkpoint.settings, picture=path)
             names = self._lora_files(given)
             request = dataclasses.replace(request, loras=tuple(f"{self.loras}/{name}" for name in names))
-            image = None if path is None else opened(path)
-            sides = None if image is None else (image.height, image.width)
+            with about("image"):
+                opened = None if path is None else open_picture(request)
+            sides = None if opened is None else (opened.image.height, opened.image.width)
             plan = plan_job(Job(request), self.checkpoint, picture=sides)
-            outlook = self.advisor.outlook(plan, image)
+            outlook = self.advisor.outlook(plan, opened)
             stored = dataclasses.replace(
                 plan.request,
                 image=None if picture is None else PICTURE,
@@ -135,12 +134,3 @@ class Desk:
                 raise InputError(text, about="loras")
             names.append(f"{lora.name}.safetensors:{lora.scale:g}")
         return names
-
-
-def opened(path: str) -> Image.Image:
-    """A picture that was handed in, with all its checks.
-
-    Raises: InputError.
-    """
-    with about("image"):
-        return load_image(path)

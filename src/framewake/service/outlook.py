@@ -6,9 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from framewake.errors import FramewakeError
+from framewake.media.picture import Loaded
 from framewake.pipeline.condition import TextReader
 from framewake.pipeline.forecast import Forecast, busy_note, rates_from_plain
 from framewake.pipeline.jobs import Plan
@@ -40,9 +39,9 @@ class Advisor:
         """Tokenizers, read when the first prompt comes."""
         return TextReader(self.checkpoint)
 
-    def notes(self, request: Request, image: Image.Image | None) -> tuple[str, ...]:
+    def notes(self, request: Request, picture: Loaded | None) -> tuple[str, ...]:
         """What the command line says of such a request, too."""
-        return tuple(map(without_paths, notes_of(request, image, self.reader)))
+        return tuple(map(without_paths, notes_of(request, picture, self.reader)))
 
     def facts(self) -> dict[str, Any] | None:
         """What a living worker says of its device."""
@@ -59,9 +58,9 @@ class Advisor:
         """A sentence when other programs keep the machine busy."""
         return busy_note(rates_from_plain(facts["rates"]))
 
-    def outlook(self, plan: Plan, image: Image.Image | None) -> Outlook:
+    def outlook(self, plan: Plan, picture: Loaded | None) -> Outlook:
         """Everything for a video that is handed in."""
-        notes, facts = self.notes(plan.request, image), self.facts()
+        notes, facts = self.notes(plan.request, picture), self.facts()
         if facts is None:
             return Outlook(notes, None)
         busy = self.busy(facts)
