@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from framewake.errors import InputError
 
-_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+ENDINGS = (".safetensors", ".sft", ".pt", ".pth", ".bin", ".ckpt")
 MOST = 100.0  # no LoRA means anything at such a weight; it is a slip of the finger
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPAN = re.compile(r"(\d{1,9})-(\d{1,9})=(.+)")
@@ -51,7 +51,7 @@ def parse_lora(text: str) -> LoraUse:
     Raises: InputError for an empty path or a weight that is none.
     """
     path, colon, tail = text.rpartition(":")
-    if colon and path and (_looks_weighted(tail) or path.lower().endswith(_ENDINGS)):
+    if colon and path and (_looks_weighted(tail) or path.lower().endswith(ENDINGS)):
         return LoraUse(path, _spans(tail, text))
     if not text:
         raise InputError(f"the path of a LoRA is empty: {_HOW}.")

@@ -78,6 +78,11 @@ def test_files_that_do_not_fit(tmp_path, tensors, words):
 
 FOREIGN = {
     "Stable Diffusion or SDXL": "lora_unet_down_blocks_1_attentions_0_proj_in",
+    "Stable Diffusion or SDXL, of ComfyUI": "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q",
+    "Stable Diffusion or SDXL, of diffusers": "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+    "Stable Diffusion 3": "diffusion_model.joint_blocks.0.x_block.attn.qkv",
+    "Wan, of musubi": "lora_unet_blocks_0_cross_attn_k_img",
+    "Wan, of diffusers": "transformer.blocks.0.attn1.to_q",
     "Wan": "diffusion_model.blocks.3.self_attn.q",
     "HunyuanVideo-1.5": "double_blocks.53.img_attn_q",
     "Qwen-Image": "transformer.transformer_blocks.1.img_mod.1",
@@ -87,13 +92,19 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_loras_for_other_models_are_named(tmp_path, name):
-    refused(tmp_path, pair(FOREIGN[name]), f"looks like a LoRA for {re.escape(name)}: ")
+    refused(tmp_path, pair(FOREIGN[name]), f"looks like a LoRA for {re.escape(name.partition(',')[0])}: ")
 
 
 def test_what_a_file_says_of_itself_counts(tmp_path):
     refused(
         tmp_path, pair("lora_unet_x"), "LoRA for SDXL", {"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}
     )
+
+
+def test_a_model_is_no_lora(tmp_path):
+    """As a LoRA, a transformer would replace the checkpoint's; an encoder's file has nothing in common with it."""
+    for name in (NAME, "language_model.model.layers.0.mlp.up_proj.weight", "decoder.conv_in.bias"):
+        refused(tmp_path, {name: np.zeros((192, 32), np.float32)}, "whole weights and no LoRA.*--part dit=")
 
 
 def test_width_tells_hunyuan_1_5():

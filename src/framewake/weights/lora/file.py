@@ -89,6 +89,7 @@ def fit(
     """
     listed, strange, adapters = modules(tensors.names(), adapter)
     _check_adapters(path, adapters, adapter)
+    _check_whole(path, listed)
     found = _placed(path, tensors, targets, listed)._replace(strange=tuple(strange))
     if found.updates and not allows_partial and _is_for_flux(tensors, targets):
         raise CheckpointError(
@@ -97,7 +98,6 @@ def fit(
         )
     if not found.updates or (not allows_partial and found.left_out()):
         raise CheckpointError(refusal(path, tensors, targets, found))
-    _check_whole(path, found.updates)
     _check_overlaps(path, found.updates)
     if (key := whole_numbers(tensors, list(found.updates))) is not None:
         raise CheckpointError(
@@ -157,13 +157,13 @@ def _check_adapters(path: Path, adapters: Sequence[str], chosen: str | None) -> 
         )
 
 
-def _check_whole(path: Path, updates: Iterable[Update]) -> None:
+def _check_whole(path: Path, listed: Sequence[Module]) -> None:
     """Whole weights and nothing else are a model: as a LoRA, they would replace the checkpoint's."""
-    if all(key.endswith((".weight", ".bias")) for update in updates for key in update.keys.values()) and all(
-        update.method == "value" for update in updates
-    ):
+    keys = [key for module in listed for key in module.keys.values()]
+    if keys and all(key.endswith((".weight", ".bias")) and "lora" not in key.lower() for key in keys):
         raise CheckpointError(
-            f"{path} holds whole weights and no LoRA. A transformer of your own is named with --part dit={path}."
+            f"{path} holds whole weights and no LoRA: it is a model, or a part of one. A transformer is named with "
+            f"--part dit={path}."
         )
 
 

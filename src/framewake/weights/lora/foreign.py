@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 # Keys that only this model's LoRAs have; the first row that matches any key names the file.
 _KEYS: tuple[tuple[str, str], ...] = (
-    ("Stable Diffusion or SDXL", r"(lora_unet_|unet\.|^)(down|up|mid|input|output)_?blocks?[._]"),
+    ("Stable Diffusion or SDXL", r"(^|[._])(down|up|mid|middle|input|output)_blocks?[._]"),
     ("Stable Diffusion 3", r"joint_blocks"),
     ("Wan", r"(^|[._])blocks[._]\d+[._]((self|cross)_attn[._](q|k|v|o|k_img|v_img)([._]|$)|ffn[._]\d)"),
     ("Wan", r"(^|\.)blocks\.\d+\.attn[12]\.to_"),

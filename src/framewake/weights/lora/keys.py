@@ -14,6 +14,7 @@ from framewake.weights.names import unwrapped
 Format = Literal["official", "kohya", "diffusers", "comfyui"]
 FORMATS: tuple[Format, ...] = ("official", "kohya", "diffusers", "comfyui")
 
+_LONGEST = 1000  # no module is so deep; patterns could take long
 # PEFT writes the adapter's name between the factor and its ending.
 _ADAPTER = r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?"
 # Each ending names a part of a module; down is the (rank, inputs) matrix, up the (outputs, rank) one.
@@ -99,6 +100,8 @@ class Module(NamedTuple):
 
 def take_apart(text: str) -> Key | None:
     """A key's module and part, None when it is no LoRA key."""
+    if len(text) > _LONGEST:
+        return None
     found = next(((match, part) for ending, part in _PARTS if (match := ending.fullmatch(text))), None)
     if found is None:
         return None

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from framewake.errors import CheckpointError, nearest
+from framewake.lora import ENDINGS
 from framewake.weights.files import TensorFile, open_file
 from framewake.weights.scales import with_own_scales
 from framewake.weights.storage import Tensors
 
 SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
-ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # What PEFT and diffusers call the file in the folders that they write.
 _STEMS = ("adapter_model", "pytorch_lora_weights")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from framewake.formats import Format
-from framewake.weights.lora import foreign, keys, opening, sizes
+from framewake.lora import ENDINGS
+from framewake.weights.lora import foreign, keys, sizes
 
 PARTIAL = "--lora-partial applies the rest of the file."
 _READ = (
@@ -20,7 +21,7 @@ _READ = (
 def rows() -> tuple[Format, ...]:
     """The rows, in the order of the page."""
     prefixes = ", ".join(f"`{prefix}`" for prefix in keys.UNDERSCORED)
-    ends = ", ".join(f"`{ending}`" for ending in opening.ENDINGS)
+    ends = ", ".join(f"`{ending}`" for ending in ENDINGS)
     return (
         Format(
             "names of modules: Tencent's, ComfyUI's, diffusers', OneTrainer's (OMI)",
