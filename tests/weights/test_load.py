@@ -226,7 +226,7 @@ def test_incomplete_folder(folder, missing):
 
 
 def test_not_a_folder(tmp_path):
-    with pytest.raises(CheckpointError, match="not a folder"):
+    with pytest.raises(CheckpointError, match="Check the path"):
         open_checkpoint(tmp_path / "nothing")
 
 

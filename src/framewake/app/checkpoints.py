@@ -20,7 +20,8 @@ checkpoints = typer.Typer(
     help="Look at checkpoints, convert them, fetch them.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-Place = Annotated[str, typer.Argument(parser=filled("PATH"), metavar="PATH", help="A checkpoint's folder, or demo.")]
+_PLACE = "A checkpoint's folder, demo, or one part: its file or folder."
+Place = Annotated[str, typer.Argument(parser=filled("PATH"), metavar="PATH", help=_PLACE)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 
 
@@ -49,14 +50,15 @@ def verify(
     Examples:
       framewake checkpoints verify /models/HunyuanVideo-I2V
       framewake checkpoints verify ckpts/ --full
+      framewake checkpoints verify hunyuan_video_I2V_fp8_e4m3fn.safetensors
     """
     from framewake.weights.verify import verify as look
 
-    checkpoint = _opened(path, single)
+    checkpoint, shapes = _looked_at(path, single)
     findings = []
     if not as_json:
-        typer.echo(f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}")
-    for finding in look(checkpoint, _shapes(checkpoint), is_full=is_full):
+        typer.echo(_named(checkpoint, path))
+    for finding in look(checkpoint, shapes, is_full=is_full):
         findings.append(finding)
         if not as_json:
             _tell(finding)
@@ -64,7 +66,8 @@ def verify(
         parts: list[dict[str, Any]] = []
         for finding in findings:
             parts.append({**finding._asdict(), "files": [str(file) for file in finding.files]})
-        head = {"layout": checkpoint.layout.name, "condition": checkpoint.dit.condition, "parts": parts}
+        condition = checkpoint.dit.condition if "dit" in shapes else None
+        head = {"layout": checkpoint.layout.name, "condition": condition, "parts": parts}
         sys.stdout.write(json.dumps(head, indent=2) + "\n")
     if any(finding.problem for finding in findings):
         raise typer.Exit(3)
@@ -203,19 +206,38 @@ def _opened(path: str, parts: list[str] | None) -> Checkpoint:
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[Any, Any]:
-    """The models' own lists of names and shapes; none of them needs an engine for that."""
-    from framewake.models.clip_text import ClipText
-    from framewake.models.dit import DiT
-    from framewake.models.llava import Llava
-    from framewake.models.vae import CausalVAE
+    """The models' own lists of names and shapes, of every part."""
+    from framewake.pipeline.checkpoint import model_shapes
+    from framewake.weights.layouts import COMPONENTS
 
-    none: Any = None
-    return {
-        "dit": DiT(none, checkpoint.dit).shapes(),
-        "vae": CausalVAE(none, checkpoint.vae).shapes(),
-        "llava": Llava(none, checkpoint.llava).shapes(),
-        "clip_text": ClipText(none, checkpoint.clip_text).shapes(),
-    }
+    return {name: model_shapes(checkpoint, name) for name in COMPONENTS}
+
+
+def _looked_at(path: str, parts: list[str] | None) -> tuple[Checkpoint, dict[Any, Any]]:
+    """A checkpoint, or one part alone, with the lists of what is to be looked at."""
+    from framewake.errors import InputError
+    from framewake.pipeline.checkpoint import find_checkpoint, model_shapes
+    from framewake.weights.layouts import known_layout
+    from framewake.weights.load import Part
+
+    place = find_checkpoint(path)
+    if known_layout(place) is not None:
+        checkpoint = _opened(path, parts)
+        return checkpoint, _shapes(checkpoint)
+    if parts:
+        raise InputError(f"{path} is no checkpoint's folder, which --part needs: look at one file alone without it.")
+    part = Part(place)
+    return part, {part.component: model_shapes(part, part.component)}
+
+
+def _named(checkpoint: Checkpoint, path: str) -> str:
+    """What was found at a place."""
+    from framewake.weights.load import Part
+
+    if not isinstance(checkpoint, Part):
+        return f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}"
+    alone = " without its vision tower" if checkpoint.kind.flag == "llava" and not checkpoint.has_vision else ""
+    return f"{path} is {checkpoint.kind.name}{alone}, one part alone (--part {checkpoint.kind.flag}={path})"
 
 
 def _kind(checkpoint: Checkpoint) -> str:

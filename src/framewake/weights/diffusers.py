@@ -270,6 +270,9 @@ def _fields(content: Mapping[str, Any], kinds: Mapping[str, type], expected: str
             raise CheckpointError(f"the config of {expected} needs {name} as {kind.__name__}; it is {got}.")
         sizes: Any = value if kind is tuple else (value,)
         if kind is not bool and not all(is_size(name, size, least=name not in _MAY_BE_NONE) for size in sizes or (0,)):
-            raise CheckpointError(f"the config of {expected} says {name} is {value!r}, which no such model has.")
+            raise CheckpointError(
+                f"the config of {expected} says {name} is {value!r}; sizes begin at 1 and end at {MOST_SIZE}, "
+                f"counts of layers at {MOST_LAYERS}."
+            )
         values[name] = value
     return values

@@ -249,7 +249,14 @@ def find_file(path: Path) -> Path:
             begun = f" (but {names}, which was not downloaded to its end)" if names and not found else ""
             raise CheckpointError(f"{path} {what}{begun}; exactly one file or one index is expected.")
         path = found[0]
+    elif _SHARD.search(path.stem):
+        path = next((index for index in sorted(path.parent.glob("*.index.json")) if _names_shard(index, path)), path)
     return path
+
+
+def _names_shard(index: Path, shard: Path) -> bool:
+    """Whether a piece of a larger file belongs to an index beside it."""
+    return shard.name in set(_weight_map(index).values())
 
 
 def _weights_in(folder: Path, pattern: str) -> list[Path]:

@@ -39,6 +39,10 @@ def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None =
     release (33 channels) is recognised by its shape. ``like`` gives the rotary channels where no rule does.
     Raises: CheckpointError when the tensors are those of another model.
     """
+    if "x_embedder.proj.weight" in shapes:
+        raise CheckpointError(
+            "a transformer in diffusers' names comes with a config.json, which is not there: put it beside the file."
+        )
     hidden, in_channels, *patch = _shape(shapes, "img_in.proj.weight", 5)
     head = _shape(shapes, "double_blocks.0.img_attn_q_norm.weight", 1)[0]
     out_channels = _shape(shapes, "final_layer.linear.weight", 2)[0] // max(math.prod(patch), 1)
@@ -89,6 +93,13 @@ def llava_config(shapes: Shapes) -> LlavaConfig:
     text = _llama_config(shapes)
     if not has_vision(shapes):
         return text_only(text)
+    return dataclasses.replace(LLAVA_LLAMA3_8B, text=text, vision=_vision_config(shapes))
+
+
+def tower_config(shapes: Shapes) -> LlavaConfig:
+    """The configuration of a vision tower and its projector, whose language model is elsewhere."""
+    width = _shape(shapes, "multi_modal_projector.linear_2.weight", 2)[0]
+    text = dataclasses.replace(LLAVA_LLAMA3_8B.text, hidden_size=width)
     return dataclasses.replace(LLAVA_LLAMA3_8B, text=text, vision=_vision_config(shapes))
 
 

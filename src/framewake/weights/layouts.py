@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from framewake.config import Condition
-from framewake.errors import CheckpointError, InputError, nearest
+from framewake.errors import InputError, nearest
 from framewake.weights import diffusers
 
 Component = Literal["dit", "vae", "llava", "clip_text"]
@@ -96,23 +96,12 @@ class Layout:
         return dataclasses.replace(self, weights=weights, singles=frozenset(given), scales=files.dit_scales)
 
 
-def find_layout(path: Path) -> Layout:
-    """The layout of a folder, or of the folder that a ``.pt`` file lies in.
-
-    Raises: CheckpointError when it is none that is known.
-    """
+def known_layout(path: Path) -> Layout | None:
+    """The layout of a folder, or of the folder that a ``.pt`` file lies in; None when it is none that is known."""
     if (path / "model_index.json").is_file():
         return _diffusers_layout(path)
     model = _tencent_model(path)
-    if model is not None:
-        return _tencent_layout(model, path)
-    if not path.is_dir():
-        raise CheckpointError(f"{path} is not a folder; name a checkpoint's folder.")
-    raise CheckpointError(
-        f"{path} is no checkpoint that is known: it has neither model_index.json "
-        f"(with {', '.join(f'{name}/' for name in diffusers.FOLDERS.values())} and tokenizers) nor a folder "
-        "hunyuan-video-*/ (Tencent's layout)."
-    )
+    return None if model is None else _tencent_layout(model, path)
 
 
 def _diffusers_layout(root: Path) -> Layout:

@@ -14,11 +14,12 @@ from framewake.errors import CheckpointError
 from framewake.weights import configs, diffusers, inferred, names
 from framewake.weights.direct import is_kept
 from framewake.weights.files import read_json
-from framewake.weights.layouts import Component, Files, Layout, find_layout
+from framewake.weights.layouts import Component, Files, Layout, known_layout
 from framewake.weights.mapped import MappedTensors, Shapes
 from framewake.weights.narrow import BYTES
 from framewake.weights.parts import open_part
 from framewake.weights.settings import Settings, read_settings
+from framewake.weights.single import open_kind, part_layout, told_of_place
 from framewake.weights.storage import Tensors
 from framewake.weights.store import Resident
 from framewake.weights.streamed import Streamed
@@ -58,16 +59,21 @@ class ImageProcessor(NamedTuple):
 class Checkpoint:
     """An opened checkpoint; weights are read when ``store`` asks for them.
 
-    ``has_vision``: the text encoder brings a vision tower; without one it can only read prompts.
+    ``has_vision``: the text encoder brings a vision tower; without one it can only read prompts. ``has_text`` is false
+    of a vision tower alone.
     """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.folder = layout.root
-        self.settings: Settings = read_settings(layout.root)
-        self.has_vision = True
+        self.has_vision = self.has_text = True
         self._files: dict[Component, Tensors] = {}  # opened once: what was checked is what is read
         self._checked: dict[Component, MappedTensors] = {}
+        self._configure()
+
+    def _configure(self) -> None:
+        """Configurations and settings of every part."""
+        self.settings: Settings = read_settings(self.folder)
         self.llava: LlavaConfig = self._config("llava", self._llava_config, inferred.llava_config)
         self.dit: DiTConfig = self._dit_config()
         if self.dit.condition == "none" and self.settings == Settings():
@@ -75,8 +81,8 @@ class Checkpoint:
         self.vae: VAEConfig = self._config("vae", _vae_config, inferred.vae_config)
         self.clip_text: ClipTextConfig = self._config("clip_text", configs.clip_text_config, inferred.clip_text_config)
         self.image_processor = self._image_processor()
-        self.tokenizer = _folder(layout.tokenizer)
-        self.tokenizer_2 = _folder(layout.tokenizer_2)
+        self.tokenizer = _folder(self.layout.tokenizer)
+        self.tokenizer_2 = _folder(self.layout.tokenizer_2)
         self._check_fit()
 
     def tensors(self, component: Component) -> MappedTensors:
@@ -91,9 +97,9 @@ class Checkpoint:
 
     def needed(self, component: Component, shapes: Shapes) -> Shapes:
         """Those of a model's tensors that this checkpoint has to bring: without pictures, no vision tower."""
-        if component != "llava" or self.has_vision:
+        if component != "llava" or (self.has_vision and self.has_text):
             return shapes
-        return {name: shape for name, shape in shapes.items() if not name.startswith(_VISION)}
+        return {name: shape for name, shape in shapes.items() if name.startswith(_VISION) == self.has_vision}
 
     def check(self, component: Component, shapes: Shapes) -> MappedTensors:
         """A component's tensors, compared once with the model's own list of names and shapes.
@@ -228,12 +234,37 @@ class Checkpoint:
             )
 
 
+class Part(Checkpoint):
+    """One part alone, of which nothing but the tensors can be looked at; ``component`` says which it is."""
+
+    def __init__(self, path: Path) -> None:
+        self.kind = open_kind(path)
+        self.component: Component = self.kind.component
+        super().__init__(part_layout(path, self.component))
+
+    def _configure(self) -> None:
+        if self.component == "dit":
+            self.dit = self._dit_config()
+        elif self.component == "vae":
+            self.vae = self._config("vae", _vae_config, inferred.vae_config)
+        elif self.component == "clip_text":
+            self.clip_text = self._config("clip_text", configs.clip_text_config, inferred.clip_text_config)
+        else:
+            held = self._shapes("llava")
+            self.has_text, self.has_vision = self.kind.flag == "llava", inferred.has_vision(held)
+            infer = inferred.llava_config if self.has_text else inferred.tower_config
+            self.llava = self._config("llava", self._llava_config, infer)
+
+
 def open_checkpoint(path: str | os.PathLike[str], files: Files = Files()) -> Checkpoint:  # noqa: B008
     """A checkpoint folder in any known layout, with single files in place of its parts; no weights are read yet.
 
     Raises: CheckpointError when the folder is not one, or its parts do not fit together.
     """
-    layout = find_layout(Path(path)).with_files(files)
+    found = known_layout(Path(path))
+    if found is None:
+        raise CheckpointError(told_of_place(Path(path)))
+    layout = found.with_files(files)
     if layout.name == "diffusers":
         read_json(layout.root / "model_index.json")
     return Checkpoint(layout)

@@ -14,7 +14,7 @@ import numpy as np
 from framewake.errors import CheckpointError
 from framewake.weights.files import open_tensors, weight_files
 from framewake.weights.gguf_blocks import bytes_of
-from framewake.weights.layouts import COMPONENTS, Component
+from framewake.weights.layouts import Component
 from framewake.weights.load import Checkpoint
 from framewake.weights.mapped import Shapes
 from framewake.weights.mindspore_file import MindsporeFile
@@ -41,12 +41,12 @@ class Finding(NamedTuple):
 
 
 def verify(checkpoint: Checkpoint, shapes: Mapping[Component, Shapes], *, is_full: bool = False) -> Iterator[Finding]:
-    """Look at every part, and go on after a bad one.
+    """Look at every part, or at those that are there alone, and go on after a bad one.
 
     From headers alone: names, shapes, places in the files. ``is_full`` reads everything: check sums where the
     file has them, hashes, NaN and infinity.
     """
-    for component in COMPONENTS:
+    for component in shapes:
         files: tuple[Path, ...] = ()
         try:
             paths = checkpoint.layout.weights[component]

@@ -1,0 +1,97 @@
+"""One part alone: told what it is by its names, and opened without the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from framewake.errors import CheckpointError
+from framewake.weights.files import find_file, open_tensors
+from framewake.weights.layouts import COMPONENTS, Component, Layout, known_layout
+
+
+class Kind(NamedTuple):
+    """What a file is. ``flag`` is its name with ``--part``; ``component`` is None for what is no part, whose way out
+    is ``advice``."""
+
+    name: str
+    component: Component | None
+    flag: str
+    ends: tuple[str, ...]
+    advice: str = ""
+
+
+# The first of which a name ends like this counts: a whole CLIP has a vision tower too, a whole LLaVA a language model.
+KINDS = (
+    Kind("a LoRA", None, "", (".lora_A.weight", ".lora_down.weight", ".lora.down.weight"),
+         "Look at it with `framewake lora info FILE`, use it with --lora FILE."),
+    Kind("a transformer", "dit", "dit", ("img_in.proj.weight", "x_embedder.proj.weight")),
+    Kind("an autoencoder", "vae", "vae", ("decoder.conv_in.conv.weight",)),
+    Kind("an autoencoder with LDM names", None, "", ("decoder.up.0.block.0.conv1.weight", "decoder.conv_in.weight"),
+         "Take the one with the names of diffusers or Tencent (decoder.conv_in.conv.weight)."),
+    Kind("a CLIP text encoder", "clip_text", "clip", ("embeddings.token_embedding.weight",)),
+    Kind("a LLaVA text encoder", "llava", "llava", ("embed_tokens.weight", "token_embd.weight")),
+    Kind("a LLaVA vision tower", "llava", "llava-vision", ("embeddings.patch_embedding.weight", "v.patch_embd.weight")),
+)  # fmt: skip
+
+
+def kind_of(names: Iterable[str]) -> Kind | None:
+    """What the names of a file's tensors belong to, None for another model."""
+    held = tuple(names)
+    return next((kind for kind in KINDS if any(name.endswith(kind.ends) for name in held)), None)
+
+
+def open_kind(path: Path) -> Kind:
+    """What a file, or the file in a folder, is.
+
+    Raises: CheckpointError for what no model here has, with the way out where it is known.
+    """
+    file = open_tensors(path)
+    kind = kind_of(file.names())
+    if kind is None:
+        held = ", ".join(file.names()[:3])
+        raise CheckpointError(f"{file.path} is no part of HunyuanVideo (it has {held}, ...): this is another model.")
+    if kind.component is None:
+        raise CheckpointError(f"{file.path} is {kind.name}, no part of a checkpoint. {kind.advice}")
+    return kind
+
+
+def part_layout(path: Path, component: Component) -> Layout:
+    """A part with the ``config.json`` beside it, where there is one, as the only part of a checkpoint."""
+    folder = path if path.is_dir() else path.parent
+    return Layout(
+        name="single part",
+        root=folder,
+        weights={component: (path,)},
+        configs={name: folder / "config.json" for name in COMPONENTS},
+        tokenizer=folder,
+        tokenizer_2=folder,
+        image_processor=folder / "preprocessor_config.json",
+        condition="token_replace",
+        is_strict=False,
+    )
+
+
+def told_of_place(path: Path) -> str:
+    """What to do with a place that is no checkpoint: a part, a folder around one, or something else.
+
+    Raises: CheckpointError for a file that cannot be used at all.
+    """
+    around = known_layout(path.absolute().parent) if path.is_dir() else None
+    if around is not None:
+        return f"{path} is one part of a checkpoint. Name the whole: {path.parent}."
+    try:
+        find_file(path)
+    except CheckpointError:
+        inside = [child for child in sorted(path.iterdir()) if child.is_dir() and known_layout(child) is not None]
+        hint = f" Did you mean {inside[0]}?" if inside else ""
+        return (
+            f"{path} is no checkpoint that is known: it has neither model_index.json (the diffusers layout) nor a "
+            f"folder hunyuan-video-*/ (Tencent's).{hint} Single files are taken with --part NAME=FILE."
+        )
+    kind = open_kind(path)
+    return (
+        f"{path} is {kind.name} alone. Take it with --part {kind.flag}={path}, and name a folder that has the other "
+        "parts with --checkpoint (`framewake checkpoints download DIR` fetches them)."
+    )
