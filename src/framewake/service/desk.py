@@ -18,6 +18,7 @@ from framewake.service.guard import Limits, Rate
 from framewake.service.outlook import Advisor
 from framewake.service.pictures import check_pixels
 from framewake.service.presence import Presence
+from framewake.service.repeats import Once
 from framewake.service.storage import PICTURE, Storage
 from framewake.service.store import JobStore, NewJob, new_id
 from framewake.service.strays import remove, sweep
@@ -51,9 +52,16 @@ class Desk:
         return [] if self.loras is None else sorted(path.stem for path in self.loras.glob("*.safetensors"))
 
     def submit(
-        self, given: VideoSettings, owner: str, *, picture: bytes | None, callback: str | None = None
+        self,
+        given: VideoSettings,
+        owner: str,
+        *,
+        picture: bytes | None,
+        callback: str | None = None,
+        once: Once | None = None,
+        job: str | None = None,
     ) -> Row[Any]:
-        """Check everything and put a video into the queue.
+        """Check everything and put a video into the queue under the id ``job``, or find what the request made before.
 
         Raises: InputError, Refused, ResourceError.
         """
@@ -61,7 +69,7 @@ class Desk:
         if picture is not None:
             with about("image"):
                 check_pixels(picture, self.limits.pixels)
-        job = new_id("video")
+        job = job or new_id("video")
         folder = self.storage.accept(job, picture)
         try:
             path = None if picture is None else str(folder / PICTURE)
@@ -89,12 +97,15 @@ class Desk:
                 notes=outlook.notes,
                 seconds=outlook.seconds,
             )
-            return self.store.submit(
-                new, most_queued=self.limits.queued, before_end=lambda: self.storage.place(folder, job)
+            row = self.store.submit(
+                new, most_queued=self.limits.queued, once=once, before_end=lambda: self.storage.place(folder, job)
             )
         except BaseException:
             self._take_back(folder, job)
             raise
+        if row.id != job:
+            self._take_back(folder, job)
+        return row
 
     def _take_back(self, folder: Path, job: str) -> None:
         """Remove what was not handed in after all; where the database cannot say, the sweep will find it."""

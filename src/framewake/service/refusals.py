@@ -93,6 +93,12 @@ class UnknownMethod(Refused):
     status, code = 501, "method_unknown"
 
 
+class KeyUsed(Refused):
+    """An Idempotency-Key that stands for another video."""
+
+    status, code = 422, "idempotency_key_used"
+
+
 class WrongType(Refused):
     """Neither JSON nor a form."""
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AfterValidator
-from starlette.concurrency import run_in_threadpool
 
-from framewake.errors import about
-from framewake.service.body import check_coding, received
+from framewake.service.creation import Creation
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
 from framewake.service.files import file_answer
-from framewake.service.intake import BODY, check_there, read_fields, read_picture
+from framewake.service.intake import BODY
 from framewake.service.metrics import Figures
 from framewake.service.refusals import Conflict, NoSuchVideo
 from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL
@@ -56,10 +53,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         507: "The disk is full.",
     }.items()
 }
-# Reading a body and checking a picture is computing: with more at once, those would wait who ask how far theirs is.
-COMPUTED_AT_ONCE = 2
-# Of one key: bodies that are being sent, which wait on the disk, and those that are in memory.
-SENT_AT_ONCE, HANDED_IN_AT_ONCE = 64, 4
 # File and media type of each variant.
 VARIANTS = {"video": (CLIP, "video/mp4"), "thumbnail": (THUMBNAIL, "image/jpeg"), "preview": (PREVIEW, "image/png")}
 
@@ -78,26 +71,12 @@ def make_routes(desk: Desk, fetcher: Guarded | None, callbacks: Guarded, *, figu
     return router
 
 
-class Turns:
-    """So many at once for each key; the others wait for their turn."""
-
-    def __init__(self, at_once: int) -> None:
-        self.at_once = at_once
-        self._of: dict[str, asyncio.Semaphore] = {}  # owners are keys of the server's, and no others
-
-    def of(self, owner: str) -> asyncio.Semaphore:
-        """The turns of one key."""
-        return self._of.setdefault(owner, asyncio.Semaphore(self.at_once))
-
-
 def _owner(request: Request) -> str:
     return request.scope["owner"]
 
 
 def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callbacks: Guarded) -> None:
-    gate = asyncio.Semaphore(COMPUTED_AT_ONCE)
-    sending = Turns(SENT_AT_ONCE)
-    working = Turns(HANDED_IN_AT_ONCE)
+    creation = Creation(desk, fetcher, callbacks)
 
     @router.post(
         "/v1/videos",
@@ -105,30 +84,16 @@ def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callba
         openapi_extra={"requestBody": BODY},
         tags=["videos"],
     )
-    async def create_video(request: Request) -> Video:
+    async def create_video(
+        request: Request,
+        response: Response,
+        *,
+        idempotency_key: Annotated[  # read with the rest of the request
+            str | None, Header(description="A random text: the same request sent again with it makes no second video.")
+        ] = None,
+    ) -> Video:
         """Put a video into the queue."""
-        owner = _owner(request)
-        desk.rate.take(owner)
-        check_coding(request)
-        content_type = request.headers.get("content-type", "")
-        async with sending.of(owner):
-            file = await received(request, desk.storage.folder)
-        with file:
-            async with working.of(owner):
-                async with gate:
-                    given, reference = await run_in_threadpool(lambda: read_fields(file.read(), content_type))
-                if given.callback_url is not None:
-                    with about("callback_url"):
-                        await callbacks.check(given.callback_url)
-                picture = await read_picture(reference, fetcher, most_bytes=desk.limits.upload_bytes)
-                check_there(picture, desk.checkpoint.dit)
-
-                def submit() -> Video:
-                    row = desk.submit(given, owner, picture=picture, callback=given.callback_url)
-                    return video(row, desk.store.position(row))
-
-                async with gate:
-                    return await run_in_threadpool(submit)
+        return await creation.create(request, response)
 
 
 def _add_reading(router: APIRouter, desk: Desk) -> None:

@@ -8,12 +8,20 @@ from typing import Any
 from sqlalchemy import Connection, insert, inspect, select, update
 
 from framewake.errors import InputError
-from framewake.service.tables import identity, jobs, metadata
+from framewake.service.tables import deliveries, identity, jobs, metadata
 
-# Version 1 had no table `framewake`.
+# Version 1 had no table `framewake`, and its deliveries did not say whom they are for.
 VERSION = 2
+
+
+def _address_deliveries(connection: Connection) -> None:
+    for column in (deliveries.c.job, deliveries.c.receiver):
+        kind = column.type.compile(connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {deliveries.name} ADD COLUMN {column.name} {kind}")
+
+
 # From a version to the next one; each runs in the transaction of the start. New tables need no step.
-STEPS: dict[int, Callable[[Connection], None]] = {1: lambda _connection: None}
+STEPS: dict[int, Callable[[Connection], None]] = {1: _address_deliveries}
 
 
 def prepare(connection: Connection, shown: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, not_, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from framewake.errors import Cancelled
 from framewake.service.database import COMPARING, Database
 from framewake.service.refusals import Conflict, NoSuchVideo, TooMany
+from framewake.service.repeats import Once, earlier, forget, remember
 from framewake.service.tables import FINAL, deliveries, jobs, notes
 
 LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
@@ -61,12 +64,36 @@ class JobStore:
 
     # --- people
 
-    def submit(self, new: NewJob, *, most_queued: int, before_end: Callable[[], None] | None = None) -> Row[Any]:
-        """Put a job at the end of the queue; ``before_end`` is called when all else is done, and may still refuse.
+    def submit(
+        self,
+        new: NewJob,
+        *,
+        most_queued: int,
+        once: Once | None = None,
+        before_end: Callable[[], None] | None = None,
+    ) -> Row[Any]:
+        """Put a job at the end of the queue, or find the one that the same request made before.
 
-        Raises: TooMany when its owner has too many waiting.
+        ``before_end`` is called when all else is done, and may still refuse.
+        Raises: TooMany when its owner has too many waiting, KeyUsed.
         """
+        try:
+            return self._submit(new, most_queued, once=once, before_end=before_end)
+        except IntegrityError:  # the same request, handed in at the same moment, was first
+            found = None if once is None else self.repeated(new.owner, once)
+            if found is None:
+                raise
+            return found
+
+    def _submit(
+        self, new: NewJob, most_queued: int, *, once: Once | None, before_end: Callable[[], None] | None
+    ) -> Row[Any]:
         with self.database.writing(lock=COMPARING, is_shared=True) as connection:
+            if once is not None:
+                found = earlier(connection, new.owner, once)
+                if found is not None:
+                    return _row(connection, found, None)
+                remember(connection, new.owner, once, job=new.id)
             waiting = and_(jobs.c.owner == new.owner, jobs.c.state == "queued")
             count = connection.execute(select(func.count()).where(waiting)).scalar_one()
             if count >= most_queued:
@@ -77,6 +104,15 @@ class JobStore:
             if before_end is not None:
                 before_end()
             return row
+
+    def repeated(self, owner: str, once: Once) -> Row[Any] | None:
+        """The job that the same request made before.
+
+        Raises: KeyUsed when its key was for another one.
+        """
+        with self.database.reading() as connection:
+            found = earlier(connection, owner, once)
+            return None if found is None else _row(connection, found, None)
 
     def adopt(self, new: NewJob, *, ended: float | None, before_end: Callable[[], None]) -> Row[Any]:
         """Enter a job whose files are there already: completed at a time, or, with None, waiting to go on."""
@@ -180,6 +216,7 @@ class JobStore:
                 raise Conflict(f"the video is {row.state}: cancel it first.")
             connection.execute(delete(jobs).where(jobs.c.id == job))
             connection.execute(delete(notes).where(notes.c.job == job))
+            forget(connection, job)
             if before_end is not None:
                 before_end()
 
@@ -298,12 +335,19 @@ class JobStore:
         connection.execute(update(jobs).where(jobs.c.number == row.number).values(done))
         if row.callback is None:
             return
-        event = new_id("evt")
+        event, receiver = new_id("evt"), receiver_of(row.callback)
         kind = f"video.{state}"
         body = {"id": event, "object": "event", "type": kind, "created_at": int(now), "data": {"id": row.id}}
         connection.execute(
-            insert(deliveries).values(id=event, url=row.callback, body=json.dumps(body), attempt=0, due=now)
+            insert(deliveries).values(
+                id=event, url=row.callback, body=json.dumps(body), attempt=0, due=now, job=row.id, receiver=receiver
+            )
         )
+
+
+def receiver_of(url: str) -> str:
+    """Host and port of an address: whoever is slow there is slow for all of its addresses."""
+    return urllib.parse.urlsplit(url).netloc.lower()[:300]
 
 
 # A job with its notes, in one question.

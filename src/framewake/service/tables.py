@@ -89,4 +89,17 @@ deliveries = Table(
     Column("body", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("due", Double, nullable=False, index=True),
+    # Whom it is for, and about what: one receiver that is slow holds up no other, and each job's come in their order.
+    Column("job", String(48)),
+    Column("receiver", String(300)),
+)
+
+# What a client's Idempotency-Key made; the key and what was asked for are digests.
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("owner", String(32), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("asked", String(64), nullable=False),
+    Column("job", String(48), nullable=False, index=True),
 )
