@@ -23,8 +23,9 @@ from framewake.lasting import NO_ROOM, publish, removed_at_end, temporary_path
 from framewake.service import binding
 from framewake.service.binding import Place, bind, bind_anew, is_bound
 from framewake.service.database import FILE, Database, default_url
+from framewake.service.records import WHOLE, enter
 from framewake.service.storage import Storage, is_id
-from framewake.service.store import WHOLE, JobStore, enter
+from framewake.service.store import JobStore
 from framewake.service.tables import FINAL, deliveries, jobs
 
 SECRET = "webhook-secret"

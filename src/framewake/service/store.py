@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, not_, or_, select, update
@@ -15,28 +12,24 @@ from sqlalchemy.exc import IntegrityError
 
 from framewake.errors import Cancelled
 from framewake.service.database import COMPARING, Database
-from framewake.service.refusals import Conflict, NoSuchVideo, TooMany
+from framewake.service.records import (
+    WHOLE,
+    NewJob,
+    enter,
+    first_values,
+    last_place,
+    new_id,
+    position_of,
+    receiver_of,
+    row_of,
+)
+from framewake.service.refusals import Conflict, TooMany
 from framewake.service.repeats import Once, earlier, forget, remember
 from framewake.service.tables import FINAL, deliveries, jobs, notes
 
 LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
 MOST_DEATHS = 10  # workers that may die over one job without saving a step
 DIED = "the worker died again and again over this video; its log says more."
-
-
-@dataclass(frozen=True)
-class NewJob:
-    """What is handed in. Units: sizes in pixels; ``seconds`` is how long it is expected to take."""
-
-    id: str
-    owner: str
-    model: str
-    request: Mapping[str, Any]
-    width: int
-    height: int
-    callback: str | None = None
-    notes: Sequence[str] = ()
-    seconds: float | None = None
 
 
 class Lease(NamedTuple):
@@ -49,11 +42,6 @@ class Lease(NamedTuple):
 
 class LeaseLost(Cancelled):
     """The job was cancelled, removed, or taken over."""
-
-
-def new_id(kind: str) -> str:
-    """A name that nobody can guess, such as "video_...": people's words never become names."""
-    return f"{kind}_{secrets.token_hex(16)}"
 
 
 class JobStore:
@@ -92,15 +80,15 @@ class JobStore:
             if once is not None:
                 found = earlier(connection, new.owner, once)
                 if found is not None:
-                    return _row(connection, found, None)
+                    return row_of(connection, found, None)
                 remember(connection, new.owner, once, job=new.id)
             waiting = and_(jobs.c.owner == new.owner, jobs.c.state == "queued")
             count = connection.execute(select(func.count()).where(waiting)).scalar_one()
             if count >= most_queued:
                 raise TooMany(f"{count} videos are waiting already, {most_queued} may: try later.", retry_after=60)
-            values = _first_values(connection, new, self.database.now(connection))
+            values = first_values(connection, new, self.database.now(connection))
             enter(connection, values)
-            row = _row(connection, new.id, None)
+            row = row_of(connection, new.id, None)
             if before_end is not None:
                 before_end()
             return row
@@ -112,17 +100,17 @@ class JobStore:
         """
         with self.database.reading() as connection:
             found = earlier(connection, owner, once)
-            return None if found is None else _row(connection, found, None)
+            return None if found is None else row_of(connection, found, None)
 
     def adopt(self, new: NewJob, *, ended: float | None, before_end: Callable[[], None]) -> Row[Any]:
         """Enter a job whose files are there already: completed at a time, or, with None, waiting to go on."""
         with self.database.writing(lock=COMPARING, is_shared=True) as connection:
-            values = _first_values(connection, new, ended or self.database.now(connection))
+            values = first_values(connection, new, ended or self.database.now(connection))
             if ended is not None:
                 values |= {"state": "completed", "step": values["steps"], "started": ended, "ended": ended}
             enter(connection, values)
             before_end()
-            return _row(connection, new.id, None)
+            return row_of(connection, new.id, None)
 
     def restore(self, values: Mapping[str, Any], *, before_end: Callable[[], None]) -> None:
         """Enter a job as another database had it."""
@@ -136,7 +124,7 @@ class JobStore:
         Raises: NotFound.
         """
         with self.database.reading() as connection:
-            return _row(connection, job, owner)
+            return row_of(connection, job, owner)
 
     def page(
         self, owner: str | None, *, after: str | None, limit: int, order: Literal["asc", "desc"]
@@ -151,7 +139,7 @@ class JobStore:
             query = query.where(jobs.c.owner == owner)
         with self.database.reading() as connection:
             if after is not None:
-                number = _row(connection, after, owner).number
+                number = row_of(connection, after, owner).number
                 query = query.where(jobs.c.number > number if is_up else jobs.c.number < number)
             return connection.execute(query).all()
 
@@ -161,13 +149,13 @@ class JobStore:
         Raises: NotFound.
         """
         with self.database.reading() as connection:
-            row = _row(connection, job, owner)
-            return row, _position(connection, row)
+            row = row_of(connection, job, owner)
+            return row, position_of(connection, row)
 
     def positions(self, rows: Sequence[Row[Any]]) -> list[int | None]:
         """Places in the queue, the next one is 1; None for a job that does not wait."""
         with self.database.reading() as connection:
-            return [_position(connection, row) for row in rows]
+            return [position_of(connection, row) for row in rows]
 
     def position(self, row: Row[Any]) -> int | None:
         """Place of one job in the queue."""
@@ -185,11 +173,11 @@ class JobStore:
         Raises: NotFound, Conflict when it has ended.
         """
         with self.database.writing() as connection:
-            row = _row(connection, job, owner, is_locked=True)
+            row = row_of(connection, job, owner, is_locked=True)
             if row.state in FINAL:
                 raise Conflict(f"the video is {row.state} already.")
             self._end(connection, row, "cancelled", {})
-            return _row(connection, job, owner)
+            return row_of(connection, job, owner)
 
     def retry(self, job: str) -> Row[Any]:
         """A failed or cancelled job goes to the end of the queue; saved latents are used.
@@ -197,13 +185,13 @@ class JobStore:
         Raises: NotFound, Conflict for any other state.
         """
         with self.database.writing() as connection:
-            row = _row(connection, job, None, is_locked=True)
+            row = row_of(connection, job, None, is_locked=True)
             if row.state not in ("failed", "cancelled"):
                 raise Conflict(f"the video is {row.state}: only a failed or cancelled one can be tried again.")
             cleared = {name: None for name in ("error", "error_code", "worker", "ended", "stage", "seconds_left")}
-            values = {"state": "queued", "queued": _last_place(connection), "due": 0, "deaths": 0, **cleared}
+            values = {"state": "queued", "queued": last_place(connection), "due": 0, "deaths": 0, **cleared}
             connection.execute(update(jobs).where(jobs.c.id == job).values(values))
-            return _row(connection, job, None)
+            return row_of(connection, job, None)
 
     def remove(self, job: str, owner: str | None = None, *, before_end: Callable[[], None] | None = None) -> None:
         """Forget an ended job; ``before_end`` as in ``submit``.
@@ -211,7 +199,7 @@ class JobStore:
         Raises: NotFound, Conflict when it has not ended.
         """
         with self.database.writing(lock=COMPARING, is_shared=True) as connection:
-            row = _row(connection, job, owner, is_locked=True)
+            row = row_of(connection, job, owner, is_locked=True)
             if row.state not in FINAL:
                 raise Conflict(f"the video is {row.state}: cancel it first.")
             connection.execute(delete(jobs).where(jobs.c.id == job))
@@ -307,7 +295,7 @@ class JobStore:
         """
         with self.database.writing() as connection:
             _held(connection, lease, {})
-            row = _row(connection, lease.job, None, is_locked=True)
+            row = row_of(connection, lease.job, None, is_locked=True)
             told = None if error is None else error.replace("\0", " ")  # PostgreSQL has no text with a zero byte
             self._end(connection, row, state, {"error_code": code, "error": told})
 
@@ -343,69 +331,6 @@ class JobStore:
                 id=event, url=row.callback, body=json.dumps(body), attempt=0, due=now, job=row.id, receiver=receiver
             )
         )
-
-
-def receiver_of(url: str) -> str:
-    """Host and port of an address: whoever is slow there is slow for all of its addresses."""
-    return urllib.parse.urlsplit(url).netloc.lower()[:300]
-
-
-# A job with its notes, in one question.
-_NOTES = select(notes.c.texts).where(notes.c.job == jobs.c.id).scalar_subquery().label("notes")
-WHOLE = select(jobs, _NOTES)
-
-
-def _row(connection: Connection, job: str, owner: str | None, *, is_locked: bool = False) -> Row[Any]:
-    query = WHOLE.where(jobs.c.id == job)
-    if owner is not None:
-        query = query.where(jobs.c.owner == owner)
-    found = connection.execute(query.with_for_update() if is_locked else query).first()
-    if found is None:
-        raise NoSuchVideo
-    return found
-
-
-def _first_values(connection: Connection, new: NewJob, created: float) -> dict[str, Any]:
-    """The record of a job at the end of the queue."""
-    return {
-        "id": new.id,
-        "owner": new.owner,
-        "state": "queued",
-        "model": new.model,
-        "request": json.dumps(new.request),
-        "width": new.width,
-        "height": new.height,
-        "callback": new.callback,
-        "created": created,
-        "queued": _last_place(connection),
-        **{name: 0 for name in ("due", "step", "lease", "deaths")},
-        "steps": new.request["steps"],
-        "seconds_left": new.seconds,
-        "notes": json.dumps(list(new.notes)) if new.notes else None,
-    }
-
-
-def enter(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Record a job and its notes, as ``WHOLE`` gives them."""
-    texts = values.get("notes")
-    connection.execute(insert(jobs).values({name: value for name, value in values.items() if name != "notes"}))
-    if texts:
-        connection.execute(insert(notes).values(job=values["id"], texts=texts))
-
-
-def _last_place(connection: Connection) -> Any:
-    """The place behind everything that waits or may come back to wait."""
-    # What was damaged into a text, or into a number that cannot grow, is left out.
-    counted = and_(jobs.c.state.in_(("queued", "in_progress")), jobs.c.queued < 1e15)
-    return (connection.execute(select(func.max(jobs.c.queued)).where(counted)).scalar() or 0) + 1
-
-
-def _position(connection: Connection, row: Row[Any]) -> int | None:
-    if row.state != "queued":
-        return None
-    before = or_(jobs.c.queued < row.queued, and_(jobs.c.queued == row.queued, jobs.c.number < row.number))
-    query = select(func.count()).where(jobs.c.state == "queued", jobs.c.model == row.model, before)
-    return connection.execute(query).scalar_one() + 1
 
 
 def _held(connection: Connection, lease: Lease, values: Mapping[str, Any]) -> None:
