@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
+from engines_here import INSTALLED
 from gaps import FILE, read_gaps
 
 from framewake import engine as engines
-
-INSTALLED = [f"{kind}:cpu" for kind in ("torch", "mindspore") if importlib.util.find_spec(kind)]
 
 
 @pytest.fixture(params=INSTALLED, scope="session")

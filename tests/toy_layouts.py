@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
+import pytest
 from toy_checkpoint import DIT, SETTINGS, VAE, write_toy
 
 from framewake.weights import diffusers
@@ -28,6 +28,7 @@ def our_tensors(checkpoint: Checkpoint, component: str) -> dict[str, np.ndarray]
 
 def save_torch(path: Path, tensors: dict[str, np.ndarray], *keys: str, extra: dict | None = None) -> Path:
     """A ``.pt`` file as torch writes it, with the tensors below ``keys``."""
+    torch = pytest.importorskip("torch")
     content = {name: torch.from_numpy(values) for name, values in tensors.items()}
     for key in reversed(keys):
         content = {key: content} | (extra or {})
@@ -68,6 +69,7 @@ def save_comfy(folder: Path, source: Path) -> dict[str, Path]:
         theirs = "model.model." + comfy_name(name)
         if "blocks" in name and values.ndim == 2:
             scale = np.abs(values).max() / 448
+            torch = pytest.importorskip("torch")
             bits = torch.from_numpy(values / scale).to(torch.float8_e4m3fn).view(torch.uint8).numpy()
             dit |= {theirs: bits, theirs.removesuffix(".weight") + ".scale_weight": np.float32(scale).reshape(())}
             kinds[theirs] = "F8_E4M3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
+from engines_here import FIRST
 from toy_checkpoint import write_picture, write_toy
 
 from framewake.app import cli, original
@@ -33,7 +34,7 @@ def call(toy, tmp_path, monkeypatch, capsys):
     """Run a command in an empty folder, with the toy checkpoint and torch as defaults."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FRAMEWAKE_CHECKPOINT", str(toy))
-    monkeypatch.setenv("FRAMEWAKE_ENGINE", "torch:cpu")
+    monkeypatch.setenv("FRAMEWAKE_ENGINE", FIRST)
 
     def run(*arguments, program=cli.main):
         with pytest.raises(SystemExit) as left:

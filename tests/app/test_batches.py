@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from engines_here import FIRST
 from toy_checkpoint import write_picture
 
 from framewake.app.batches import Batch, making
@@ -217,14 +218,14 @@ class Broken(Pipeline):
 
 def test_a_clip_that_fails_costs_the_others_nothing(folder, toy):
     requests = [Request("a", image="a.png", resolution="360p", steps=1, seed=seed) for seed in (1, 13, 2, 13, 3)]
-    pipeline = Broken.load(toy, engine="torch:cpu")
+    pipeline = Broken.load(toy, engine=FIRST)
     given = {"output": "clips", "batch": "many.jsonl", "resume": True, "no_metadata": False}
     batch, failed = Batch(given, requests, pipeline.checkpoint, crf=18), []
     batch.begin()
     events = list(making(pipeline, batch, failed))
     assert [event.seed for event in events if isinstance(event, Result)] == [1, 2, 3]
     assert len(failed) == 2 and sum("failed, the others are made" in e.text for e in events if isinstance(e, Note)) == 2
-    pipeline = Pipeline.load(toy, engine="torch:cpu")
+    pipeline = Pipeline.load(toy, engine=FIRST)
     batch = Batch(given, requests, pipeline.checkpoint, crf=18)
     assert batch.made == 3
     assert [event.seed for event in making(pipeline, batch, failed) if isinstance(event, Result)] == [13, 13]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("schedule", "timestep_embedding", "buckets", "rope")
@@ -29,9 +30,9 @@ def golden(tmp_path):
 
 def test_the_machine(call):
     out = call("doctor").out
-    assert "torch:cpu" in out and "GiB free" in out and "Disk" in out
+    assert FIRST in out and "GiB free" in out and "Disk" in out
     content = json.loads(call("doctor", "--json").out)
-    entry = next(entry for entry in content["engines"] if entry["engine"] == "torch:cpu")
+    entry = next(entry for entry in content["engines"] if entry["engine"] == FIRST)
     assert 0 < entry["memory"]["free"] <= entry["memory"]["total"] and entry["error"] is None
     assert content["packages"]["numpy"] == np.__version__ and content["disk"]["free"] > 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 
 from framewake.golden import rule
 from framewake.media.video import write_video
@@ -67,7 +68,7 @@ def test_help_has_examples(call):
 def test_ctrl_c_saves_and_says_how_to_go_on(data, toy, tmp_path):
     command = [sys.executable, "-m", "framewake.app.cli", "lora", "train", str(data), "a.safetensors", "--json"]
     command += [*map(str, SMALL), "--steps", "100000", "--save-every", "1000000", "--checkpoint", str(toy)]
-    environment = os.environ | {"FRAMEWAKE_ENGINE": "torch:cpu"}
+    environment = os.environ | {"FRAMEWAKE_ENGINE": FIRST}
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

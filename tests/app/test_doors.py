@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 
 from framewake.app import original
 from framewake.golden import rule
@@ -165,7 +166,7 @@ def test_the_service(call, folder, tmp_path, door):
 
 def test_finished_latents_need_the_autoencoder_alone(call, folder, picture, tmp_path):
     """A broken transformer keeps nobody from the clip that it has made."""
-    pipeline = Pipeline.load(folder, engine="torch:cpu")
+    pipeline = Pipeline.load(folder, engine=FIRST)
     events = pipeline.run(Request("x", image=str(picture), seed=1, resolution="360p"), tmp_path / "x.webp")
     assert any(isinstance(event, StageStarted) and event.stage == "decode" for event in events)
     events.close()

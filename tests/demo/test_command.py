@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from engines_here import needs_torch
 from PIL import Image
 
 from framewake import engine as engines
@@ -47,6 +48,7 @@ def test_a_file_is_no_folder(tmp_path, capsys):
     assert "run is a file" in capsys.readouterr().err
 
 
+@needs_torch
 def test_a_look_shows_every_motion_of_scenes_that_are_not_judged(tmp_path):
     assert sample.UNSEEN - sample.LOOKED_AT > 1000
     engine = engines.get("torch:cpu")
@@ -56,6 +58,7 @@ def test_a_look_shows_every_motion_of_scenes_that_are_not_judged(tmp_path):
     assert sheet.shape == (32 * len(MOTIONS), 32 * 9, 3) and sheet.std() > 20
 
 
+@needs_torch
 def test_the_shipped_checkpoint_knows_which_of_two_shapes_a_prompt_names(tmp_path, monkeypatch):
     monkeypatch.setattr(foresight, "FIT_BATCHES", 4)
     monkeypatch.setattr(names, "BATCHES", 2)
@@ -78,6 +81,7 @@ def test_what_is_known_is_counted_in_pictures_of_two_shapes():
     assert names.count_known(said, covered, is_by_kind=False).named == 0
 
 
+@needs_torch
 def test_training_on_pairs_begins_with_a_fitted_head(tmp_path, monkeypatch):
     monkeypatch.setattr(foresight, "FIT_BATCHES", 2)
     monkeypatch.setattr(pool, "SHARD_CLIPS", 8)

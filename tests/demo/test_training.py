@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from engines_here import needs_torch
 
 from framewake import engine as engines
 from framewake.demo import foresight, misses, models, pool, reader, recipe, train_dit, train_vae, transformer, windows
@@ -219,6 +220,7 @@ def test_a_shape_acts_only_where_there_is_room():
     assert spinning.shapes == (other, shape) and spinning.motion == "spin"
 
 
+@needs_torch
 def test_foresight_teaches_the_double_blocks_and_the_text_encoders_only(tmp_path, monkeypatch):
     monkeypatch.setattr(foresight, "FIT_BATCHES", 4)
     engine = engines.get("torch:cpu")  # the recipe's
@@ -301,6 +303,7 @@ def test_the_shipped_checkpoint_can_be_trained_further(engine, tmp_path):
         recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)
 
 
+@needs_torch
 def test_an_encoder_is_settled_once(tmp_path):
     engine = engines.get("torch:cpu")
     recipe.adopt(engine, tmp_path, recipe.CHECKPOINT)  # its encoder is settled, its decoder trained since
@@ -342,6 +345,7 @@ def test_the_nearest_clip_to_latents_is_found():
     assert np.array_equal(between, render_poses(scene, [half, b], 128, 128))
 
 
+@needs_torch
 def test_misses_of_the_transformer_reach_the_decoders_training(tmp_path):
     engine = engines.get("torch:cpu")  # the recipe's; the parts are tested on both
     recipe.adopt(engine, tmp_path / "run", recipe.CHECKPOINT)

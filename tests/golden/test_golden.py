@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 
 from framewake import engine as engines
 from framewake import golden
@@ -36,7 +37,7 @@ def test_every_kind_is_among_the_cases():
 
 @pytest.fixture
 def torch_engine():
-    return engines.get("torch:cpu")
+    return engines.get(FIRST)
 
 
 def alone(tmp_path: Path, name: str, **changes) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dit_toy import Toy, largest
+from engines_here import FIRST, needs_torch
 
 from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT
@@ -28,8 +29,8 @@ def sample_of(inputs, index, length):
 
 def test_the_published_model_has_856_tensors_of_the_published_shapes():
     published = {name: tuple(shape) for name, shape in json.loads(KEYS.read_text()).items()}
-    assert DiT(engines.get("torch:cpu"), HUNYUAN_DIT).shapes() == published
-    without = DiT(engines.get("torch:cpu"), replace(HUNYUAN_DIT, has_guidance=False)).shapes()
+    assert DiT(engines.get(FIRST), HUNYUAN_DIT).shapes() == published
+    without = DiT(engines.get(FIRST), replace(HUNYUAN_DIT, has_guidance=False)).shapes()
     assert len(published) - len(without) == 4
 
 
@@ -58,6 +59,7 @@ def test_compiled_blocks_give_the_same(engine):
         assert largest(compiled(**compiled.inputs(**inputs)), plain(**plain.inputs(**inputs))) < 5e-6
 
 
+@needs_torch
 def test_bfloat16_stays_near_float32():
     engine = engines.get("torch:cpu")  # MindSpore has no bfloat16 on a CPU
     wide, half = Toy(engine), Toy(engine, "bfloat16")
@@ -135,7 +137,7 @@ def test_texts_are_joined_with_padding(engine):
     ],
 )
 def test_what_does_not_fit_is_named(change, words):
-    engine = engines.get("torch:cpu")
+    engine = engines.get(FIRST)
     toy = Toy(engine)
     inputs = toy.inputs(lengths=change.get("lengths", (7,)))
     if "guidance" in change:
@@ -151,7 +153,7 @@ def test_what_does_not_fit_is_named(change, words):
 
 
 def test_a_missing_block_is_named():
-    toy = Toy(engines.get("torch:cpu"))
+    toy = Toy(engines.get(FIRST))
     few = Resident({name: tensor for name, tensor in toy.tensors.items() if not name.startswith("single_blocks.1.")})
     with pytest.raises(CheckpointError, match="2 blocks 'single_blocks'"):
         toy.dit(few, **toy.inputs())

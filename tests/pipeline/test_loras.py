@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from lora_files import keys_of, write
 
 from framewake.batch import read_batch
@@ -85,7 +86,7 @@ def test_alpha_can_be_ignored(pipeline, request_of, files):
 def test_a_bad_lora_is_refused_before_anything_is_loaded(toy, request_of, files, tmp_path):
     tensors = keys_of("kohya") | {"lora_unet_other.lora_up.weight": np.zeros((2, 2), np.float32)}
     path = str(write(tmp_path / "c.safetensors", tensors))
-    pipeline = Pipeline.load(toy, engine="torch:cpu")
+    pipeline = Pipeline.load(toy, engine=FIRST)
     with pytest.raises(CheckpointError, match="--lora-partial"):
         list(pipeline.run(request_of(loras=[path])))
     assert pipeline.parts.held() == ()

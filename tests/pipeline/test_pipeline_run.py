@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from toy_checkpoint import write_toy
 
 from framewake import engine as engines
@@ -27,7 +28,7 @@ def pipeline(toy, engine):
 
 @pytest.fixture(scope="module")
 def torch_pipeline(toy):
-    return Pipeline.load(toy, engine="torch:cpu")
+    return Pipeline.load(toy, engine=FIRST)
 
 
 def test_events_come_in_order(pipeline, request_of, tmp_path):
@@ -130,7 +131,7 @@ def test_a_batch_is_checked_before_work_starts(torch_pipeline, request_of, tmp_p
 
 
 def test_parts_leave_when_memory_is_short(toy, request_of):
-    pipeline = Pipeline.load(toy, engine="torch:cpu")
+    pipeline = Pipeline.load(toy, engine=FIRST)
     pipeline.parts.keeps_all = False
     held = {}
     for event in pipeline.run(request_of()):
@@ -176,7 +177,7 @@ def test_a_picture_is_asked_for(torch_pipeline, request_of):
 
 
 def test_broken_numbers_stop_the_run_after_the_first_step(toy, request_of, tmp_path):
-    pipeline = Pipeline.load(toy, engine=engines.get("torch:cpu"))
+    pipeline = Pipeline.load(toy, engine=engines.get(FIRST))
     weights = pipeline.parts.get("dit", "float32").weights.part("final_layer")
     weights["linear.bias"][0] = float("nan")
     seen = []

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from toy_checkpoint import write_toy
 
 from framewake.config import DiTConfig
@@ -101,7 +102,7 @@ def test_a_forecast_says_every_choice_with_its_reason(pipeline, request_of):
 
 
 def test_text_to_video_has_no_picture_among_its_text_tokens(tmp_path, request_of):
-    pipeline = Pipeline.load(write_toy(tmp_path, "none"), engine="torch:cpu")
+    pipeline = Pipeline.load(write_toy(tmp_path, "none"), engine=FIRST)
     limit = pipeline.reader.layout.prompt_limit
     found = pipeline.forecast(Job(request_of(image=None)), is_timed=False)
     assert found.lines[0].endswith(f"up to {limit} text tokens")

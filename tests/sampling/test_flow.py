@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from engines_here import needs_torch
 
 from framewake import engine as engines
 from framewake.errors import InputError
@@ -54,6 +55,7 @@ def test_euler_steps_are_exact(engine):
         assert np.abs(engine.numpy(x) - stored[f"sample_{index}"]).max() == 0
 
 
+@needs_torch
 def test_a_mixed_precision_step_is_exact():
     case, stored = CASES["schedule_step"], np.load(FOLDER / "schedule_step.npz")
     engine, made = engines.get("torch:cpu"), schedule(4, 7.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import postgres
 import pytest
+from engines_here import FIRST
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 from toy_checkpoint import write_picture, write_toy
@@ -115,7 +116,7 @@ def client(desk, client_of):
 
 @pytest.fixture(scope="session")
 def pipeline(toy):
-    return Pipeline.load(toy, engine="torch:cpu")
+    return Pipeline.load(toy, engine=FIRST)
 
 
 @pytest.fixture

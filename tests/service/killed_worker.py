@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sqlalchemy
-import torch
+from engines_here import FIRST
 
 from framewake.pipeline import Pipeline
 from framewake.service.database import Database
@@ -104,8 +104,8 @@ def main() -> None:
     """Arguments: database URL, data folder, checkpoint, kills, seed. The one job that is there first is undisturbed."""
     url, folder, checkpoint = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
     kills, dice = int(sys.argv[4]), random.Random(int(sys.argv[5]))
-    torch.set_num_threads(1)
-    pipeline = Pipeline.load(checkpoint, engine="torch:cpu")
+
+    pipeline = Pipeline.load(checkpoint, engine=FIRST)
     begin = time.monotonic()
     print("undisturbed", live(url, folder, pipeline, Death(seconds=300)), flush=True)  # noqa: T201
     seconds = time.monotonic() - begin

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from engines_here import FIRST
 
 PROGRAM = [sys.executable, "-m", "framewake.app.cli"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-ENGINE = "torch:cpu"
+ENGINE = FIRST
 
 
 @dataclass

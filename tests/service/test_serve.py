@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from engines_here import FIRST
 from service_process import command, serving, start
 from test_worker import submit
 
@@ -114,7 +115,7 @@ def test_two_workers_of_other_programs_share_postgresql(toy, picture, desk_of, p
     desk = desk_of(postgres_url)
     jobs = [submit(desk, picture, seed=seed, num_inference_steps=20) for seed in range(8)]
     place = ["--database", postgres_url, "--storage", str(desk.storage.folder)]
-    line = [*PROGRAM, "worker", *place, "--checkpoint", str(toy), "--engine", "torch:cpu"]
+    line = [*PROGRAM, "worker", *place, "--checkpoint", str(toy), "--engine", FIRST]
     workers = [subprocess.Popen(line, env=ENVIRONMENT, stderr=subprocess.DEVNULL) for _ in range(2)]
     wait_for(desk.store.counts, lambda counts: counts == {"completed": 8}, seconds=180)
     for worker in workers:

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import sqlalchemy
+from engines_here import FIRST
 from lora_files import keys_of, write
 from safetensors.numpy import load_file, save_file
 from toy_checkpoint import SETTINGS, write_toy
@@ -177,7 +178,7 @@ def tiled(tmp_path_factory):
     """A checkpoint whose clips are decoded in 64 tiles."""
     tiling = dataclasses.replace(SETTINGS.tiling, sample_size=16, latent_size=2, overlap=0.5)
     folder = write_toy(tmp_path_factory.mktemp("tiled"), settings=dataclasses.replace(SETTINGS, tiling=tiling))
-    return Pipeline.load(folder, engine="torch:cpu")
+    return Pipeline.load(folder, engine=FIRST)
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
@@ -283,19 +284,19 @@ def failure(desk, worker, picture):
 
 def test_broken_numbers_fail_a_job(desk, worker_of, picture, secret):
     spoil(secret, "transformer", lambda values: np.full_like(values, np.nan))
-    code, error = failure(desk, worker_of(desk, pipeline=Pipeline.load(secret, engine="torch:cpu")), picture)
+    code, error = failure(desk, worker_of(desk, pipeline=Pipeline.load(secret, engine=FIRST)), picture)
     assert code == "numerics_error" and "NaN appeared" in error
 
 
 def test_weights_that_vanish_fail_a_job(desk, worker_of, picture, secret):
-    worker = worker_of(desk, pipeline=Pipeline.load(secret, engine="torch:cpu"))
+    worker = worker_of(desk, pipeline=Pipeline.load(secret, engine=FIRST))
     (secret / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     _, error = failure(desk, worker, picture)
     assert error == "the server could not make this video; its log says why."
 
 
 def test_too_little_memory_fails_a_job(desk, worker_of, picture, secret):
-    worker = worker_of(desk, pipeline=Pipeline.load(secret, engine="torch:cpu", memory=5000))
+    worker = worker_of(desk, pipeline=Pipeline.load(secret, engine=FIRST, memory=5000))
     code, error = failure(desk, worker, picture)
     assert code == "out_of_resources" and "memory" in error
 

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from PIL import Image
 
 from framewake import engine as engines
@@ -23,7 +24,7 @@ from framewake.train.state import saved_settings
 def refused(trainer_of, words, **changes):
     """A run that is refused, at the latest with its first event."""
     with pytest.raises(InputError, match=words) as caught:
-        next(trainer_of(**changes).run(engines.get("torch:cpu")))
+        next(trainer_of(**changes).run(engines.get(FIRST)))
     assert "\n" not in str(caught.value)
 
 

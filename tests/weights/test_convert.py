@@ -7,7 +7,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 from toy_checkpoint import write_toy
 from toy_layouts import MODEL, our_tensors, save_comfy, text_to_video, write_tencent, write_wide_toy
@@ -88,6 +87,7 @@ def test_verify_tells_what_is_stored(source, tmp_path, kind):
 
 def test_what_the_libraries_read(source, tmp_path):
     """torch reads our .pt file, safetensors our safetensors; both without leave to run anything."""
+    torch = pytest.importorskip("torch")
     ours = our_tensors(open_checkpoint(source), "dit")
     tree = written(source, tmp_path / "tencent", layout="tencent")
     path = tree / MODEL / "transformers" / "mp_rank_00_model_states.pt"
@@ -107,6 +107,7 @@ def test_bfloat16_as_torch_rounds_it():
     values = np.random.default_rng(0).standard_normal(5000).astype(np.float32) * 10.0 ** np.arange(-25, 25).repeat(100)
     values = np.concatenate([values.astype(np.float32), np.float32([0.0, -0.0, np.inf, -np.inf, np.nan])])
     found = pieces.cast(values, "F32", "BF16", "x")
+    torch = pytest.importorskip("torch")
     expected = torch.from_numpy(values).to(torch.bfloat16).float().numpy()
     assert np.array_equal(widen(found, "BF16"), expected, equal_nan=True)
     with pytest.raises(CheckpointError, match="cannot hold"):
@@ -200,6 +201,7 @@ def test_a_full_disk_is_told_before_anything_is_written(source, tmp_path, monkey
 def test_a_checkpoint_that_does_not_fit_is_refused_first(source, tmp_path):
     tree = write_tencent(tmp_path / "tree", source)
     path = tree / MODEL / "vae" / "pytorch_model.pt"
+    torch = pytest.importorskip("torch")
     torch.save({"decoder.conv_in.conv.weight": torch.ones(2)}, path)
     with pytest.raises(CheckpointError, match="missing"):
         written(tree, tmp_path / "x")

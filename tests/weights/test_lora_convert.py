@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from lora_files import BASE, SHAPES, TARGETS, as_bfloat16, diffusers_keys, diffusers_metadata, expected, keys_of, write
 from toy_checkpoint import DIT, write_toy
 
@@ -103,7 +104,7 @@ def apart(alphas=(3.0, 3.0, 3.0), parts=("add_q_proj", "add_k_proj", "add_v_proj
     ],
 )
 def test_separate_query_key_value_become_blocks_of_one_pair(tmp_path, tensors):
-    engine = engines.get("torch:cpu")
+    engine = engines.get(FIRST)
     source = write(tmp_path / "a.safetensors", tensors)
     assert converted(source, tmp_path / "b.safetensors", "official") == 1
     assert converted(tmp_path / "b.safetensors", tmp_path / "c.safetensors", "diffusers") == len(tensors) // 3

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from toy_checkpoint import DIT, write_toy
 
 from framewake import engine as engines
@@ -148,7 +149,7 @@ def test_a_file_in_eight_bits_runs_resident_and_streamed(engine, tmp_path, kind)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_converted_checkpoint_is_read_again(tmp_path, kind):
-    engine = engines.get("torch:cpu")
+    engine = engines.get(FIRST)
     small = open_checkpoint(write_toy(tmp_path / "toy"))
     models = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
     shapes = {name: model(None, getattr(small, name)).shapes() for name, model in models.items()}
