@@ -10,9 +10,11 @@ from sqlalchemy import update
 from test_worker import submit, work_once
 
 from framewake.service.database import Database
+from framewake.service.fetch import Guarded
 from framewake.service.presence import Presence
 from framewake.service.store import LONGEST_PAUSE, JobStore
 from framewake.service.tables import jobs
+from framewake.service.webhooks import Sender
 
 STEPS = [-3600.0, 3600.0, -400 * 86400.0, 400 * 86400.0]
 
@@ -150,3 +152,22 @@ def test_a_worker_makes_what_was_handed_in_before(desk, worker_of, picture, step
         work_once(worker)
     assert {desk.store.get(job).state for job in (first, second)} == {"completed"}
     desk.store.database.close()
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("attempts", [0, 2])
+def test_a_message_is_sent_whatever_happens_to_the_clock(clock, step, attempts):
+    """What was to be sent at once, and what waits to be tried again."""
+    store = JobStore(clock)
+    store.submit(new_job(callback="http://127.0.0.1:9/"), most_queued=10)
+    lease, _ = store.claim("w", "toy")
+    store.end(lease, "completed")
+    sender = Sender(clock, "whsec_" + "x" * 44, Guarded(allows=lambda _: True), delays=(90.0,) * 4)
+    for _ in range(attempts):
+        delivery = sender._take()
+        sender._settle(delivery, False)
+        clock.shift += 91
+    assert sender._take() is not None
+    assert sender._take() is None, "somebody is at it"
+    clock.shift += step
+    assert sender._take() is not None

@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from test_api import post
 from test_worker import submit, work_once
 
-from framewake.errors import InputError
+from framewake.app.jobs import _told
+from framewake.errors import EngineError, InputError
 from framewake.request import Request
 from framewake.service import schema
 from framewake.service.binding import open_place
@@ -184,6 +185,15 @@ def test_the_log_keeps_what_people_asked_for_to_itself(desk_of, database_url, ca
     logging.getLogger("test").error("request failed", exc_info=raised.value)
     assert "NULL" in caplog.text.upper() and SECRET not in caplog.text and SECRET not in str(raised.value)
     assert is_broken(raised.value) and http_status(raised.value) == 500
+
+
+def test_a_database_that_fails_in_the_middle_of_a_command(desk):
+    for statement, words in (
+        ("SELECT x FROM nowhere", "cannot be used any more"),
+        ("SELECT abs(-9223372036854775808)", "try again"),
+    ):
+        with pytest.raises(EngineError, match=words), _told(), desk.store.database.reading() as connection:
+            connection.exec_driver_sql(statement)
 
 
 def test_a_lock_is_a_passing_trouble(desk):

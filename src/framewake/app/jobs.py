@@ -16,6 +16,21 @@ from framewake.packages import need
 from framewake.setting import shown
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What a database says that stops answering in the middle, for a person."""
+    try:
+        yield
+    except Exception as error:
+        # Not imported before: half of these commands need no database.
+        database = sys.modules.get("framewake.service.database")
+        if database is None or not isinstance(error, database.SQLAlchemyError):
+            raise
+        how = "cannot be used any more" if database.is_broken(error) else "does not answer now, try again later"
+        raise EngineError(f"the database {how} ({database.reason(error)}).") from error
+
+
+@_told()
 def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
     """Print the newest jobs."""
     found = _desk(place).page(limit)
@@ -29,6 +44,7 @@ def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
         _print("no videos")
 
 
+@_told()
 def show_job(place: Mapping[str, Any], job: str, *, as_json: bool) -> None:
     """Print everything about one job."""
     entry = _desk(place).get(job)
@@ -40,11 +56,13 @@ def show_job(place: Mapping[str, Any], job: str, *, as_json: bool) -> None:
             _print(f"{name.replace('_', ' ') + ':':<22} {value}")
 
 
+@_told()
 def change_job(place: Mapping[str, Any], job: str, what: str) -> None:
     """Cancel, retry or remove a job, and print what became of it."""
     _print(f"{job}: {_desk(place).change(job, what)}")
 
 
+@_told()
 def show_strays(place: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the folders that the database does not know."""
     storage, store = open_folder(place["data"], place["database"])
@@ -62,6 +80,7 @@ def show_strays(place: Mapping[str, Any], *, as_json: bool) -> None:
         _print("no strays")
 
 
+@_told()
 def adopt_jobs(place: Mapping[str, Any], ids: Sequence[str], *, takes_all: bool) -> None:
     """Take strays in again; what cannot be taken in is told, and stays where it is.
 
@@ -87,6 +106,7 @@ def adopt_jobs(place: Mapping[str, Any], ids: Sequence[str], *, takes_all: bool)
         _print("no strays")
 
 
+@_told()
 def bind_folder(data: str, database: str | None) -> None:
     """Say that a data folder and a database belong together from now on."""
     need_service()
@@ -111,6 +131,7 @@ def bind_folder(data: str, database: str | None) -> None:
         _print(f"{unknown} videos in the folder are not in the database: `framewake jobs adopt --all` takes them in.")
 
 
+@_told()
 def back_up(place: Mapping[str, Any], target: str) -> None:
     """Copy a data folder and its database."""
     storage, store = open_folder(place["data"], place["database"])
@@ -121,6 +142,7 @@ def back_up(place: Mapping[str, Any], target: str) -> None:
     _print(f"{target}: {count} videos")
 
 
+@_told()
 def restore(backup: str, data: str, database: str | None) -> None:
     """Bring back what a data folder does not have."""
     need_service()
@@ -230,7 +252,8 @@ class _Folder:
         is_waiting = self.store.get(job).state == "queued"
         row = self.store.cancel(job)
         if is_waiting:  # otherwise its worker clears what it is just writing
-            self.storage.clear(job)
+            with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
+                self.storage.clear(job)
         return row.state
 
 

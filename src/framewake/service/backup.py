@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from sqlalchemy import Row, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from framewake.errors import DiskFullError, InputError, UnwritableError
-from framewake.lasting import NO_ROOM, publish, removed_at_end, temporary_path
+from framewake.lasting import NO_ROOM, clear_abandoned, publish, removed_at_end, temporary_path
 from framewake.service import binding
 from framewake.service.binding import Place, bind, bind_anew, is_bound
 from framewake.service.database import FILE, Database, default_url
@@ -47,6 +46,7 @@ def back_up(place: Place, target: Path) -> int:
         raise InputError(f"{target} is not empty: name a new folder for the backup.")
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file: name a new folder for the backup.")
+    clear_abandoned(target.parent)
     with _told(target), removed_at_end(temporary_path(target)) as part:
         part.mkdir(mode=0o700)
         count = _copy(place, part)
@@ -144,7 +144,7 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
     place = Place(storage, database)
     try:
         with _told(folder):
-            rows, messages = _read(backup)
+            rows, messages = _read(backup, storage.folder)
             _bind(place)
             added = {row.id for row in rows if _bring_back(row, backup, place)}
             with database.writing() as connection:
@@ -162,13 +162,14 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
     return Restored(len(added), len(rows) - len(added))
 
 
-def _read(backup: Path) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+def _read(backup: Path, folder: Path) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
     """What a backup records, from a copy: it may lie where nothing can be written, or be of an older version."""
-    with tempfile.TemporaryDirectory(prefix="framewake-") as scratch:
+    with removed_at_end(temporary_path(folder / FILE)) as scratch:
+        scratch.mkdir(mode=0o700)
         for name in (FILE, f"{FILE}-wal"):
             if (backup / name).is_file():
                 shutil.copy(backup / name, scratch)
-        database = Database(default_url(Path(scratch)))
+        database = Database(default_url(scratch))
         try:
             return _snapshot(database)
         finally:

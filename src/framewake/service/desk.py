@@ -126,7 +126,8 @@ class Desk:
             is_waiting = row.state == "queued"
             row = self.store.cancel(job, owner)
             if is_waiting:  # otherwise its worker clears what it is just writing
-                self.storage.clear(job)
+                with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
+                    self.storage.clear(job)
             return row
         remove(self.store, self.storage, job, owner=owner)
         return None

@@ -15,6 +15,7 @@ from typing import Any
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import (
     NO_ROOM,
+    clear_abandoned,
     guarded,
     is_running,
     process_space,
@@ -45,7 +46,10 @@ class Storage:
     """Files of jobs. Raises: UnwritableError when the folder cannot be made or used, DiskFullError."""
 
     def __init__(self, folder: Path, *, least_free: int = LEAST_FREE, reserve: int = RESERVE) -> None:
-        self.folder = folder.resolve()
+        try:
+            self.folder = folder.resolve()
+        except (OSError, RuntimeError) as error:  # a link that leads to itself
+            raise UnwritableError(f"{folder} cannot be used for data ({error}): name another folder.") from error
         self.jobs = self.folder / "jobs"
         self.aside = self.folder / "strays"
         self.least_free = least_free
@@ -172,7 +176,9 @@ class Storage:
                 path.unlink(missing_ok=True)
 
     def clear_unfinished(self) -> None:
-        """Remove what killed servers have left of jobs that were never handed in."""
+        """Remove what killed servers have left of jobs that were never handed in, and of what they just wrote."""
+        clear_abandoned(self.folder)
+        clear_abandoned(self.jobs)
         for path in self.jobs.glob(f"{_NEW}*"):
             space, _, process = path.name.removeprefix(_NEW).rpartition("-")[0].partition("-")
             is_here = space == process_space()

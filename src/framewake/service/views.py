@@ -12,6 +12,7 @@ from framewake.service.tables import FINAL, STATES
 
 # Share of the work that lies before the last step; decoding takes most of the rest.
 DENOISING = 90
+LAST_TIME = 253402300800  # the end of the year 9999
 AFTER = {"decode": 92, "write": 98}
 
 
@@ -124,7 +125,7 @@ def settings_of(row: Row[Any]) -> dict[str, Any]:
 
 def _damaged(row: Row[Any]) -> Video:
     def number(value: Any) -> int:
-        return int(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0
+        return int(value) if isinstance(value, int | float) and 0 <= value < LAST_TIME else 0
 
     state: Any = row.state if row.state in STATES else "failed"
     return Video(
@@ -158,6 +159,12 @@ def _damaged(row: Row[Any]) -> Video:
     )
 
 
+def _time(value: float) -> int:
+    if not 0 <= value < LAST_TIME:
+        raise ValueError("no time that a calendar has")
+    return int(value)
+
+
 def _video(row: Row[Any], position: int | None) -> Video:
     request = json.loads(row.request)
     problem = None if row.error is None else Problem(code=row.error_code or "error", message=row.error)
@@ -171,9 +178,9 @@ def _video(row: Row[Any], position: int | None) -> Video:
         num_inference_steps=row.steps,
         seconds_left=None if row.seconds_left is None else round(row.seconds_left, 1),
         queue_position=position,
-        created_at=int(row.created),
-        started_at=None if row.started is None else int(row.started),
-        completed_at=None if row.ended is None else int(row.ended),
+        created_at=_time(row.created),
+        started_at=None if row.started is None else _time(row.started),
+        completed_at=None if row.ended is None else _time(row.ended),
         prompt=request["prompt"],
         negative_prompt=request["negative_prompt"],
         size=f"{row.width}x{row.height}",

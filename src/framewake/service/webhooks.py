@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, and_, case, delete, not_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import InputError
@@ -95,7 +95,16 @@ class Sender:
     def _take(self) -> Row[Any] | None:
         with self.database.writing() as connection:
             now = self.database.now(connection)
-            query = select(deliveries).where(deliveries.c.due <= now).order_by(deliveries.c.due).limit(1)
+            # A due time that is further away than its delay was set by a clock that has been put right since.
+            longest = case(
+                *(
+                    (deliveries.c.attempt == number, max(delay, HOLD_SECONDS))
+                    for number, delay in enumerate(self.delays, 1)
+                ),
+                else_=HOLD_SECONDS,
+            )
+            waits = and_(deliveries.c.due > now, deliveries.c.due <= now + longest)
+            query = select(deliveries).where(not_(waits)).order_by(deliveries.c.due).limit(1)
             found = connection.execute(query.with_for_update(skip_locked=True)).first()
             if found is not None:
                 held = update(deliveries).where(deliveries.c.number == found.number)

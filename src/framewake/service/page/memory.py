@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from pathlib import Path as FilePath
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,12 +11,13 @@ from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from framewake.errors import InputError
+from framewake.lasting import removed_at_end, temporary_path
 from framewake.media.video import read_metadata
 from framewake.pipeline.jobs import request_from
 from framewake.service.desk import Desk
 from framewake.service.refusals import NotFound, TooLarge
 from framewake.service.routes import VideoId
-from framewake.service.storage import PICTURE
+from framewake.service.storage import PICTURE, write_whole
 from framewake.service.views import settings_of
 
 SEARCHED = 500  # newest videos among which a clip's own is looked for
@@ -68,9 +67,10 @@ def _settings_in(clip: bytes, desk: Desk) -> dict[str, Any]:
     Raises: InputError when there are none.
     """
     desk.storage.check_room(len(clip))
-    with tempfile.TemporaryDirectory(dir=desk.storage.folder) as folder:
-        path = FilePath(folder) / "clip.mp4"
-        path.write_bytes(clip)
+    with removed_at_end(temporary_path(desk.storage.folder / "clip")) as folder:  # swept, should this be killed
+        folder.mkdir(mode=0o700)
+        path = folder / "clip.mp4"
+        write_whole(path, clip, is_lasting=False)
         try:
             return request_from(read_metadata(path))
         except InputError as error:
