@@ -67,14 +67,6 @@ class Rule(NamedTuple):
         return np.concatenate(np.split(values, 2)[::-1]) if self.is_swapped else values
 
 
-_WRAPPERS = re.compile(r"(^|\.)(?:(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module|_backbone)\.)+")
-
-
-def unwrapped(name: str) -> str:
-    """A name without what torch.compile, DDP, FSDP and MindSpore's mixed precision put into it."""
-    return _WRAPPERS.sub(r"\1", name)
-
-
 def same(names: Iterable[str]) -> list[Rule]:
     """The table of a dialect that has our own names."""
     return [Rule(name, (name,)) for name in names]

@@ -14,11 +14,12 @@ from framewake.weights.containers import expect
 from framewake.weights.files import MAP, READERS, open_file, open_tensors
 from framewake.weights.gguf_file import GgufFile
 from framewake.weights.layouts import WORDS, Component
-from framewake.weights.names import from_llama_cpp, unwrapped
+from framewake.weights.names import from_llama_cpp
 from framewake.weights.scales import read_map, with_scales
 from framewake.weights.storage import Tensors
 from framewake.weights.torch_file import TorchFile
 from framewake.weights.views import joined, renamed
+from framewake.weights.wrappers import unwrapped
 
 # Names that tell a part, and what files are known to have in front of all of theirs, the first that is there counts.
 _MARKS = {

@@ -18,9 +18,9 @@ import numpy as np
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.formats import Format
-from framewake.weights.names import unwrapped
 from framewake.weights.narrow import CHUNK, narrowed
 from framewake.weights.storage import Tensors, widen
+from framewake.weights.wrappers import unwrapped
 
 
 class _Kind(NamedTuple):
