@@ -1,6 +1,6 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
-  const { say, translated, make, lasting, ago, ask, parse, whenThere } = window.framewake;
+  const { given, say, translated, make, lasting, ago, ask, parse, whenThere } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
   const known = new Map(); // id -> video
   let focus = null; // the one that is shown large
