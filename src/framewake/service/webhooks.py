@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,9 @@ class Sender:
         for task in under_way:
             task.cancel()
 
-    def _take(self, under_way: Counter[str]) -> Row[Any] | None:
+    def _take(self, under_way: Mapping[str, int] | None = None) -> Row[Any] | None:
         """The next message whose receiver has not enough under way, and that no earlier one of its video waits for."""
-        busy = [receiver for receiver, count in under_way.items() if receiver and count >= OF_ONE_RECEIVER]
+        busy = [receiver for receiver, count in (under_way or {}).items() if receiver and count >= OF_ONE_RECEIVER]
         before = deliveries.alias()
         is_first = ~exists().where(before.c.job == deliveries.c.job, before.c.number < deliveries.c.number)
         with self.database.writing() as connection:
