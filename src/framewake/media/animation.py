@@ -100,6 +100,7 @@ def read_animation(path: Path, timing: tuple[float, int] | None, *, most: int | 
     with parsing(f"{path}:", DAMAGED), Image.open(path, formats=("GIF", "WEBP")) as image:
         check_size(image.size, str(path))
         for picture in itertools.islice(ImageSequence.Iterator(image), None if timing else most):
+            picture.load()
             shown = finished(picture, str(path))
             frames.append(np.asarray(shown.image))
             notes |= dict.fromkeys(shown.notes)

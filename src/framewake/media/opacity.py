@@ -49,7 +49,7 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         whole = image.convert("RGBA")
         alpha, colours = whole.getchannel("A"), whole.convert("RGB")
     elif "transparency" in image.info:
-        alpha, colours = _keyed(image, image.info["transparency"]), image
+        alpha, colours = _keyed(image, image.info["transparency"]), image.copy()
     else:
         return image, None
     # A conversion would take the key for a colour of the picture still.

@@ -122,7 +122,8 @@ def orientation(image: Image.Image) -> int:
 
     Asked behind the decoding: a TIFF is turned by then, and a PNG may tell it at its end.
     """
-    if image.format == "HEIF":  # turned by its library; what EXIF and XMP say does not count in it
+    # Turned by their readers: what EXIF says of a HEIC does not count, and of a TIFF some Pillows leave it standing.
+    if image.format in ("HEIF", "TIFF"):
         return 1
     value, _ = attempt(lambda: image.getexif().get(ORIENTATION))
     if isinstance(value, int) and 1 <= value <= 8:
