@@ -8,7 +8,7 @@ from package_source import imports, modules
 
 # Anyone may import these.
 LEAVES = {"", "errors", "lasting", "formats", "packages", "console", "config", "setting", "shapes", "lora", "cache"}
-LEAVES |= {"request"}
+LEAVES |= {"request", "pulse"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 

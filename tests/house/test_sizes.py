@@ -13,6 +13,7 @@ POSITIONAL = 2  # from the next one on, a parameter with a default is keyword-on
 LONG: dict[str, str] = {}
 MANY_PARAMETERS: dict[str, str] = {
     "app.service_commands.serve": "typer makes an option of every parameter",
+    "app.service_commands.worker": "typer makes an option of every parameter",
     "models.dit.DiT.__call__": "the model's own inputs; all but the first two are given by name",
 }
 OPTIONS_BY_POSITION: dict[str, str] = {

@@ -180,8 +180,20 @@ def test_a_job_that_kills_every_worker_fails(store):
     for _ in range(MOST_DEATHS):
         assert store.claim("w", "toy") is not None
         assert store.take_over(jobs.c.state == "in_progress") == 1
+        with store.database.writing() as connection:  # its pause is over
+            connection.execute(update(jobs).values(due=0))
     row = store.get(job)
     assert row.state == "failed" and row.error_code == "worker_died"
+
+
+def test_after_a_second_death_the_jobs_behind_go_first(store):
+    """The first may have been anybody's kill -9, and the job keeps its turn."""
+    killing, behind = submit(store), submit(store)
+    for _ in range(2):
+        assert store.claim("w", "toy")[0].job == killing[0]
+        store.take_over(jobs.c.state == "in_progress")
+    assert store.claim("w", "toy")[0].job == behind[0]
+    assert store.claim("w", "toy") is None
 
 
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from framewake.app.options import command_line
 from framewake.app.outputs import free_path
-from framewake.errors import CheckpointError, FramewakeError, InputError, NumericsError
+from framewake.errors import CheckpointError, FramewakeError, InputError, NumericsError, UnwritableError
 from framewake.lasting import clear_abandoned, read_record, write_record
 from framewake.media.mp4 import count_frames
 from framewake.media.video import read_metadata
@@ -201,6 +201,8 @@ def making(pipeline: Pipeline, batch: Batch, failed: list[FramewakeError]) -> Ge
         try:
             yield from pipeline.resume(saved, job.output, request=job.request)
             latents_path(job.output.path).unlink(missing_ok=True)
+        except UnwritableError:
+            raise
         except InputError as error:
             yield Note(f"{job.output.path} begins anew: {error}")
             rest.append(job)

@@ -16,6 +16,7 @@ from typing import Any
 
 from framewake.app.access import asked_keys, asked_site
 from framewake.app.listen import address_of, listen
+from framewake.app.stopping import SIGNALS
 from framewake.console import logs
 from framewake.console.streams import tell_start
 from framewake.errors import FramewakeError, InputError
@@ -66,7 +67,8 @@ def serve(given: Mapping[str, Any]) -> None:
     beside = Background([desk.sweep, sender.start], [sender.stop, database.close])
     if not given["no_worker"]:
         url = given["database"] or default_url(storage.folder)
-        supervisor = Supervisor(worker_arguments(given, storage.folder, loras), {DATABASE: url})
+        arguments = worker_arguments(given, storage.folder, loras)
+        supervisor = Supervisor(arguments, {DATABASE: url}, stall_seconds=given["stall_seconds"])
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
     app = create_app(desk, access, background=beside, has_page=not given["no_page"])
@@ -115,6 +117,7 @@ def run_server(app: Any, sockets: list[socket.socket], *, proxies: Sequence[str]
 def worker_arguments(given: Mapping[str, Any], folder: Path, loras: Path | None) -> list[str]:
     """The command line of the worker beside the API; the database's address goes through the environment."""
     arguments = ["--storage", str(folder), "--engine", given["engine"], "--save-every", str(given["save_every"])]
+    arguments += ["--stall-seconds", str(given["stall_seconds"])]
     if given["checkpoint"] is not None:
         arguments += ["--checkpoint", given["checkpoint"]]
     return arguments if loras is None else [*arguments, "--loras", str(loras)]
@@ -130,6 +133,7 @@ def work(given: Mapping[str, Any]) -> None:
     from framewake.pipeline.checkpoint import find_checkpoint, open_whole
     from framewake.pipeline.run import Pipeline
     from framewake.service.binding import open_place
+    from framewake.service.liveness import Watch
     from framewake.service.store import JobStore
     from framewake.service.worker import Settings, Worker
 
@@ -142,12 +146,14 @@ def work(given: Mapping[str, Any]) -> None:
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]))
     loras = None if given["loras"] is None else Path(given["loras"]).resolve()
     worker = Worker(JobStore(database), storage, pipeline, Settings(given["save_every"], loras=loras))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop.set())
+    for name in SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: worker.stop.set())
     if given["attached"]:
         threading.Thread(target=_wait_for_end, args=(worker.stop,), daemon=True).start()
     try:
-        worker.run()
+        worker.run(Watch(given["stall_seconds"]))
     finally:
         database.close()
 

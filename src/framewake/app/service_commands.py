@@ -60,6 +60,14 @@ def _whole(flag: str, text: str, *, minimum: int, maximum: int | None = None) ->
     return typer.Option(flag, parser=whole_from(flag, minimum, maximum=maximum), metavar="N", help=f"{text} ({span}).")
 
 
+StallSeconds = Annotated[
+    int,
+    _whole(
+        "--stall-seconds",
+        "Without any work for so long, not a block of a model, a worker is taken for hung and started again; 0 never",
+        minimum=0,
+    ),
+]
 SaveEvery = Annotated[int, _whole("--save-every", "Steps between saved states of a running video", minimum=1)]
 AllowHost = Annotated[
     list[str] | None,
@@ -88,6 +96,7 @@ TrustProxy = Annotated[
     ),
 ]
 FOLDER = "framewake-data"
+STALL_SECONDS = 1800  # a block of the published model takes minutes on a slow CPU
 jobs = typer.Typer(rich_markup_mode=None, help="Look at the queue and change it.", no_args_is_help=True)
 
 
@@ -141,6 +150,7 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
         int, _whole("--max-per-minute", "Videos that one key may hand in each minute", minimum=1)
     ] = 600,
     save_every: SaveEvery = 5,
+    stall_seconds: StallSeconds = STALL_SECONDS,
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="No worker here: workers run elsewhere (framewake worker).")
     ] = False,
@@ -159,7 +169,7 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     run({name: value for name, value in locals().items() if name != "run"} | {"api_key": api_key or []})
 
 
-def worker(
+def worker(  # noqa: PLR0913 - typer makes an option of every parameter
     *,
     storage: Annotated[
         str,
@@ -172,6 +182,7 @@ def worker(
     engine: Engine = "auto",
     loras: Loras = None,
     save_every: SaveEvery = 5,
+    stall_seconds: StallSeconds = STALL_SECONDS,
     attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
 ) -> None:
     """Make videos from a queue that other machines share.
@@ -190,6 +201,7 @@ def worker(
             "engine": engine,
             "loras": loras,
             "save_every": save_every,
+            "stall_seconds": stall_seconds,
             "attached": attached,
         }
     )

@@ -28,7 +28,8 @@ from framewake.service.repeats import Once, earlier, forget, remember
 from framewake.service.tables import FINAL, deliveries, jobs, notes
 
 LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
-MOST_DEATHS = 10  # workers that may die over one job without saving a step
+MOST_DEATHS = 6  # workers that may die over one job without saving a step
+DEATH_PAUSE = 10.0  # seconds after the second death, and twice as long after each: the jobs behind go first
 DIED = "the worker died again and again over this video; its log says more."
 
 
@@ -304,14 +305,18 @@ class JobStore:
         with self.database.writing() as connection:
             query = select(jobs).where(jobs.c.state == "in_progress", condition).with_for_update(skip_locked=True)
             rows = connection.execute(query).all()
+            now = self.database.now(connection)
             for row in rows:
-                if isinstance(row.deaths, int) and row.deaths + 1 >= MOST_DEATHS:
+                deaths = 1 + (row.deaths if isinstance(row.deaths, int) else 0)
+                if deaths >= MOST_DEATHS:
                     self._end(connection, row, "failed", {"error_code": "worker_died", "error": DIED})
                     continue
                 values = {
                     "state": "queued",
                     "worker": None,
-                    "deaths": func.coalesce(jobs.c.deaths, 0) + 1,
+                    "deaths": deaths,
+                    # The first death may be anybody's kill: the job keeps its turn.
+                    "due": 0 if deaths == 1 else now + min(DEATH_PAUSE * 2 ** (deaths - 2), LONGEST_PAUSE),
                     "seconds_left": None,
                 }
                 connection.execute(update(jobs).where(jobs.c.number == row.number).values(values))

@@ -17,7 +17,8 @@ from typing import Any
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from framewake.errors import DiskFullError, FramewakeError, InputError
+from framewake import pulse
+from framewake.errors import DiskFullError, FramewakeError, InputError, UnwritableError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.events import Event, Note, Result, Stage, StageStarted, Step, Tile, Written
@@ -31,6 +32,7 @@ from framewake.request import Request, from_dict
 from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
+from framewake.service.liveness import Watch
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.progress import LEAST, Remaining
@@ -94,13 +96,19 @@ class Worker:
         """The name of the checkpoint: only jobs for it are taken."""
         return self.pipeline.checkpoint.settings.name
 
-    def run(self) -> None:
-        """Work until ``stop`` is set; the job at hand is saved and given back within a step."""
+    def run(self, watch: Watch | None = None) -> None:
+        """Work until ``stop`` is set; the job at hand is saved and given back within a step.
+
+        ``watch`` ends this process when the work hangs.
+        """
         self._insist(self._beat)
         self._describe()
+        if watch is not None:
+            watch.start()
         beating = threading.Thread(target=self._keep_beating, daemon=True)
         beating.start()
         while not self.stop.is_set():
+            pulse.beat()
             taken = self._insist(self._next)
             if taken is None:
                 self.stop.wait(IDLE_SECONDS)
@@ -122,6 +130,7 @@ class Worker:
         Raises: DatabaseBroken where that would not help.
         """
         while True:
+            pulse.beat()
             is_last = self.stop.is_set()
             try:
                 return action()
@@ -227,9 +236,14 @@ class Worker:
         self, job: Row[Any], request: Request, saved: SavedLatents, output: Output
     ) -> Generator[Event, None, None]:
         """A run from saved latents, from its beginning where they turn out to be of no use on the way."""
+        is_begun = False
         try:
-            yield from self.pipeline.resume(saved, output, request=request)
+            for event in self.pipeline.resume(saved, output, request=request):
+                is_begun = is_begun or isinstance(event, Step | Tile)
+                yield event
         except InputError as error:
+            if is_begun or isinstance(error, UnwritableError):  # it is not the latents that are wrong
+                raise
             self._forget(job, latents_path(output.path), error)
             yield from self.pipeline.run(request, output)
 
@@ -242,6 +256,7 @@ class Worker:
         shown = told = 0.0
         left = self._left
         for event in events:
+            pulse.beat()
             left.follow(event)
             if not isinstance(event, Result):  # with it, all is done
                 self._check()

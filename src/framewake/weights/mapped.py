@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from framewake import pulse
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.names import Rule
@@ -64,6 +65,7 @@ class MappedTensors:
         ``empty`` gives the memory for them; without it that is new.
         Shapes: the tensor's own; bfloat16 as bits in uint16.
         """
+        pulse.beat()
         rule = self._rules[name]
         shape, kind = self.shape(name), BITS[dtype]
         out = np.empty(shape, kind) if empty is None else empty(shape, kind, start=self.file.start(rule.theirs[0]))

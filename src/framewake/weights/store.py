@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from framewake import pulse
 from framewake.engine.contract import Tensor, Weights
 from framewake.errors import CheckpointError
 
@@ -36,10 +37,17 @@ class Resident:
         found = self._blocks[name]
         if count is not None and len(found) < count:
             raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(found)}.")
-        return iter(found if count is None else found[:count])
+        return beating(found if count is None else found[:count])
 
     def close(self) -> None:
         """Nothing to stop: a streamed store has something."""
+
+
+def beating(blocks: Iterable[Weights]) -> Iterator[Weights]:
+    """Blocks one after another; whoever asks for the next one has worked through the one before."""
+    for block in blocks:
+        pulse.beat()
+        yield block
 
 
 def numbered(tensors: dict[str, Tensor]) -> list[Weights]:

@@ -13,7 +13,7 @@ from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.errors import CheckpointError
 from framewake.weights.mapped import Empty
 from framewake.weights.room import Room
-from framewake.weights.store import Resident
+from framewake.weights.store import Resident, beating
 
 Wait = Callable[[], None]
 Key = tuple[str, int]  # name of a block list, number of the block
@@ -87,7 +87,7 @@ class Streamed:
             return self._resident.blocks(name, count)
         if count is not None and len(keys) < count:
             raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}.")
-        return (self._take(key) for key in keys[:count])
+        return beating(self._take(key) for key in keys[:count])
 
     def close(self) -> None:
         """Stop reading ahead and let go of what was read; using the store afterwards is an error."""
