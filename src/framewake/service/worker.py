@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,20 @@ from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake import pulse
-from framewake.errors import DiskFullError, FramewakeError, InputError, UnwritableError
+from framewake.errors import DiskFullError, FramewakeError
 from framewake.lasting import clear_abandoned
-from framewake.media.video import read_metadata, read_video
+from framewake.media.video import read_video
 from framewake.pipeline.events import Event, Note, Result, Stage, StageStarted, Step, Tile, Written
-from framewake.pipeline.finish import clip_frames
 from framewake.pipeline.forecast import busy_since, taken
-from framewake.pipeline.jobs import Job, Output, request_from
-from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
-from framewake.pipeline.origin import other_settings
+from framewake.pipeline.jobs import Job, Output
+from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
-from framewake.request import Request, from_dict
+from framewake.request import from_dict
 from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
 from framewake.service.liveness import Watch
+from framewake.service.making import begun, is_made
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.progress import LEAST, Remaining
@@ -182,9 +181,9 @@ class Worker:
         clear_abandoned(Path())
         if self.settings.loras is not None and not Path(LORAS).is_symlink():
             Path(LORAS).symlink_to(self.settings.loras)
-        if not self._is_made(job):  # a worker may have died between the clip and the word that it is made
+        if not is_made(self.pipeline, job):  # a worker may have died between the clip and the word that it is made
             Path(PREVIEW).unlink(missing_ok=True)
-            events, step = self._events(job)
+            events, step = begun(self.pipeline, job, save_every=self.settings.save_every)
             self._left = Remaining(self._stages(job))
             self._report(lease, {"step": step})
             with contextlib.closing(events):
@@ -202,55 +201,6 @@ class Worker:
             return Forecaster(self.pipeline.checkpoint).forecast(plan, self._facts).stages
         except FramewakeError:  # the run itself says so, or goes on from saved latents where nothing has to fit
             return {}
-
-    def _is_made(self, job: Row[Any]) -> bool:
-        """Whether the job's clip is there, whole, and its own."""
-        if not Path(CLIP).is_file():
-            return False
-        try:
-            own = from_dict(request_from(read_metadata(Path(CLIP))))
-            others = other_settings(from_dict(json.loads(job.request)), own)
-            is_whole = len(read_video(Path(CLIP))[0]) == clip_frames(own, self.pipeline.checkpoint.dit)
-            problem = "; ".join(others) or ("" if is_whole else "it is cut")
-        except InputError as error:
-            problem = str(error)
-        if problem:
-            log.warning("%s: the clip that is there is not this job's (%s); making it", job.id, problem)
-            Path(CLIP).unlink()
-        return not problem
-
-    def _events(self, job: Row[Any]) -> tuple[Generator[Event, None, None], int]:
-        """The run of a job, and how many steps it has behind it."""
-        request = from_dict(json.loads(job.request))
-        output = Output(Path(CLIP), save_every=self.settings.save_every)
-        for file in (latents_path(output.path), old_latents_path(output.path)):
-            if file.is_file():
-                try:
-                    saved = load_latents(file)
-                    return self._resumed(job, request, saved, output), saved.step
-                except InputError as error:
-                    self._forget(job, file, error)
-        return self.pipeline.run(request, output), 0
-
-    def _resumed(
-        self, job: Row[Any], request: Request, saved: SavedLatents, output: Output
-    ) -> Generator[Event, None, None]:
-        """A run from saved latents, from its beginning where they turn out to be of no use on the way."""
-        is_begun = False
-        try:
-            for event in self.pipeline.resume(saved, output, request=request):
-                is_begun = is_begun or isinstance(event, Step | Tile)
-                yield event
-        except InputError as error:
-            if is_begun or isinstance(error, UnwritableError):  # it is not the latents that are wrong
-                raise
-            self._forget(job, latents_path(output.path), error)
-            yield from self.pipeline.run(request, output)
-
-    def _forget(self, job: Row[Any], file: Path, error: InputError) -> None:
-        # Nobody who asks for a video can delete a file here, and trying again would meet the same one.
-        log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
-        file.unlink(missing_ok=True)
 
     def _follow(self, events: Iterator[Event], lease: Lease) -> None:
         shown = told = 0.0

@@ -1,0 +1,79 @@
+"""What a job's folder holds of its clip: made, begun, or of no use; the working folder is the job's."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from framewake.errors import InputError, UnwritableError
+from framewake.media.video import read_metadata, read_video
+from framewake.pipeline.events import Event, Step, Tile
+from framewake.pipeline.finish import clip_frames
+from framewake.pipeline.jobs import Output, request_from
+from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
+from framewake.pipeline.origin import other_settings
+from framewake.pipeline.run import Pipeline
+from framewake.request import Request, from_dict
+from framewake.service.storage import CLIP
+
+log = logging.getLogger("framewake.worker")
+
+
+def is_made(pipeline: Pipeline, job: Row[Any]) -> bool:
+    """Whether the job's clip is there, whole, and its own; any other file of that name goes."""
+    if not Path(CLIP).is_file():
+        return False
+    try:
+        own = from_dict(request_from(read_metadata(Path(CLIP))))
+        others = other_settings(from_dict(json.loads(job.request)), own)
+        is_whole = len(read_video(Path(CLIP))[0]) == clip_frames(own, pipeline.checkpoint.dit)
+        problem = "; ".join(others) or ("" if is_whole else "it is cut")
+    except InputError as error:
+        problem = str(error)
+    if problem:
+        log.warning("%s: the clip that is there is not this job's (%s); making it", job.id, problem)
+        Path(CLIP).unlink()
+    return not problem
+
+
+def begun(pipeline: Pipeline, job: Row[Any], *, save_every: int) -> tuple[Generator[Event, None, None], int]:
+    """The run of a job, from what was saved of it where that can be used, and how many steps it has behind it."""
+    request = from_dict(json.loads(job.request))
+    output = Output(Path(CLIP), save_every=save_every)
+    for file in (latents_path(output.path), old_latents_path(output.path)):
+        if file.is_file():
+            try:
+                saved = load_latents(file)
+                return _resumed(pipeline, job, request, saved, output), saved.step
+            except InputError as error:
+                _forget(job, file, error)
+    return pipeline.run(request, output), 0
+
+
+def _resumed(
+    pipeline: Pipeline, job: Row[Any], request: Request, saved: SavedLatents, output: Output
+) -> Generator[Event, None, None]:
+    """A run from saved latents, from its beginning where they turn out to be of no use on the way."""
+    is_begun = False
+    try:
+        with contextlib.closing(pipeline.resume(saved, output, request=request)) as events:
+            for event in events:
+                is_begun = is_begun or isinstance(event, Step | Tile)
+                yield event
+    except InputError as error:
+        if is_begun or isinstance(error, UnwritableError):  # it is not the latents that are wrong
+            raise
+        _forget(job, latents_path(output.path), error)
+        yield from pipeline.run(request, output)
+
+
+def _forget(job: Row[Any], file: Path, error: InputError) -> None:
+    # Nobody who asks for a video can delete a file here, and trying again would meet the same one.
+    log.warning("%s: saved latents are of no use (%s); beginning anew", job.id, error)
+    file.unlink(missing_ok=True)
