@@ -33,7 +33,8 @@ def test_nothing_is_lost(desk_of, database_url, toy, picture):
     jobs = [submit(desk, picture, num_inference_steps=STEPS)]
     command = [sys.executable, str(Path(__file__).with_name("killed_worker.py")), database_url]
     command += [str(desk.storage.folder), str(toy), str(KILLS), str(SEED)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]  # what the tests share
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = subprocess.Popen(command, text=True, env=environment, **pipes)
     assert process.stdout.readline() == "undisturbed 0\n"
