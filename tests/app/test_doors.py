@@ -50,7 +50,7 @@ def begun(folder, part):
 
 
 def pointer(folder, part):
-    weights(folder, part).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    weights(folder, part).write_text(POINTER)
     return "git lfs pull"
 
 
@@ -82,10 +82,12 @@ def test_a_part_that_cannot_be_used(call, folder, picture, fault, part):
         assert answer.code == 3 and answer.out == "" and said in answer.err, answer.err
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 TOKENIZERS = {
     "gone": (shutil.rmtree, "no folder 'tokenizer'"),
     "without files": (lambda path: [file.unlink() for file in path.iterdir()], "no tokenizer in"),
     "broken": (lambda path: (path / "tokenizer.json").write_text("{"), "not readable JSON"),
+    "pointer": (lambda path: (path / "tokenizer.json").write_text(POINTER), "git lfs pull"),
     "empty": (lambda path: (path / "tokenizer.json").write_text("{}"), "not a readable tokenizer"),
 }
 
@@ -101,6 +103,7 @@ def test_tokenizers(call, folder, picture, name):
 CONFIGS = {
     "gone": (None, "config.json"),
     "broken": ("{", "is not JSON"),
+    "pointer": (POINTER, "git lfs pull"),
     "of another class": ('{"_class_name": "FluxTransformer2DModel"}', "FluxTransformer2DModel"),
 }
 

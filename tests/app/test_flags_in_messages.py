@@ -21,6 +21,7 @@ OTHERS = {
     "--include": "hf download",
     "--revision": "hf download",
     "--force-reinstall": "pip install",
+    "--index-url": "pip install",
     "--seconds": "python -m framewake.demo",
 }
 

@@ -167,7 +167,12 @@ def _object(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise CheckpointError(f"{path} has {size} bytes, which no tokenizer's file has. {AGAIN}")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.startswith("version https://git-lfs"):
+            raise CheckpointError(
+                f"{path} is a Git LFS pointer. Run `git lfs pull` in its folder, or download the file."
+            )
+        content = json.loads(text)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object. {AGAIN}")
     return content

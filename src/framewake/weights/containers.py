@@ -247,6 +247,13 @@ def expect(path: Path, reads: Collection[str]) -> Container:
     raise CheckpointError(f"{path} is {found.name}.{said} {advice}")
 
 
+def foreign(path: Path) -> str:
+    """What stands in place of a small text file, with the way out: a pointer, a page; "" for anything else."""
+    head, _ = _head(path)
+    found = next((each for each in CONTAINERS if each.key in ("pointer", "annex", "html") and each.fits(head)), None)
+    return "" if found is None else f"{found.name}. {found.advice}"
+
+
 def unfinished_downloads(folder: Path) -> list[Path]:
     """What a folder holds of downloads that did not come to their end."""
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in _UNFINISHED)

@@ -19,7 +19,7 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.containers import expect, unfinished_downloads
+from framewake.weights.containers import expect, foreign, unfinished_downloads
 from framewake.weights.direct import CAN_READ, DirectFile
 from framewake.weights.gguf_file import GgufFile
 from framewake.weights.mindspore_file import MindsporeFile
@@ -205,8 +205,8 @@ def _weight_map(path: Path) -> dict[str, str]:
 PATTERNS = (
     "*.safetensors.index.json",
     "*.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model*.bin",
+    "*pytorch_model.bin.index.json",
+    "*pytorch_model*.bin",
     "*.pt",
     "*.ckpt",
     "*.gguf",
@@ -295,7 +295,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}.") from error
+        raise CheckpointError(f"{path} is not JSON: {foreign(Path(path)) or f'{error}.'}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object.")
     return content
