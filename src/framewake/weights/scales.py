@@ -18,6 +18,7 @@ import numpy as np
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.formats import Format
+from framewake.weights.files import MAP
 from framewake.weights.narrow import CHUNK, narrowed
 from framewake.weights.storage import Tensors, widen
 from framewake.weights.wrappers import unwrapped
@@ -60,7 +61,6 @@ MOST_MEAN = 1.0
 LOOKS = 16
 _CHECKED_NUMBERS = 1 << 16
 _TENCENT = re.compile(r"_model_states_fp8$")
-MAP = "_map"
 
 
 def rows() -> tuple[Format, ...]:
