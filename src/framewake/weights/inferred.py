@@ -204,9 +204,9 @@ def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     found = shapes.get(name)
     if found is None or len(found) != dimensions:
         what = "no" if found is None else f"a {len(found)}-dimensional"
-        held = ", ".join(list(shapes)[:3])
+        held = ", ".join([*list(shapes)[:3], "..."]) if shapes else "no tensors at all"
         raise CheckpointError(
-            f"the file has {what} {name!r} (it has {held}, ...) and there is no config.json beside it: this is "
+            f"the file has {what} {name!r} (it has {held}) and there is no config.json beside it: this is "
             "another model, or a format that is not read."
         )
     return found

@@ -50,8 +50,8 @@ def open_kind(path: Path) -> Kind:
     file = open_tensors(path)
     kind = kind_of(file.names())
     if kind is None:
-        held = ", ".join(file.names()[:3])
-        raise CheckpointError(f"{file.path} is no part of HunyuanVideo (it has {held}, ...): this is another model.")
+        held = ", ".join([*file.names()[:3], "..."]) if file.names() else "no tensors at all"
+        raise CheckpointError(f"{file.path} is no part of HunyuanVideo (it has {held}): this is another model.")
     if kind.component is None:
         raise CheckpointError(f"{file.path} is {kind.name}, no part of a checkpoint. {kind.advice}")
     return kind
