@@ -129,7 +129,7 @@ def test_the_card_says_what_a_video_will_be(open_client):
     found = json.loads(crop)
     assert found["height"] == 1 and found["width"] < 1 and found["left"] == pytest.approx((1 - found["width"]) / 2)
     card, crop = call(open_client, number, ["900x600", *(given | {"frames": 8}).values()]).json()["data"]
-    assert "8 frames cannot be made" in card and not crop
+    assert "9 frames" in card and crop, "the nearest that can be made"
     card, crop = call(open_client, number, ["wide", *given.values()]).json()["data"]
     assert "expected width x height" in card
 
@@ -221,6 +221,28 @@ def test_old_settings_fill_the_form(open_client):
     assert "style" in note and "/" not in note
     data = call(open_client, number, ["[1, 2"]).json()["data"]
     assert "cannot be read" in json.loads(data[-1])["error"]
+
+
+def notes(client, prompt, picture=None):
+    files = {"prompt": (None, prompt)} | ({} if picture is None else {"input_reference": ("x", picture)})
+    return client.post("/page/notes", files=files)
+
+
+def test_notes_before_the_click_are_those_of_the_answer(open_client, picture):
+    long = "the red circle moves left " * 200
+    found = notes(open_client, long, picture).json()
+    (text,) = found["request"]
+    assert "tokens" in text
+    answer = open_client.post("/v1/videos", data={"prompt": long}, files={"input_reference": ("x", picture)})
+    assert answer.json()["notes"] == found["picture"] + found["request"]
+    assert notes(open_client, "", picture).json()["request"] == []
+    assert notes(open_client, "x", picture[:90]).status_code == 422
+    assert notes(open_client, "x", b"").status_code == 422
+    assert open_client.post("/page/notes", content=b"{}").status_code in (415, 422)
+
+
+def test_notes_are_for_those_who_may_come_in(locked, picture):
+    assert notes(locked, "x", picture).status_code == 401
 
 
 def test_websockets_are_closed(open_client):

@@ -183,12 +183,12 @@ def test_mistakes_are_told_in_plain_words(page_of, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
     page.set_input_files("#fw-file", broken)
-    page.wait_for_selector("#fw-message:has-text('cannot be shown as a picture')")
+    page.wait_for_selector("#fw-picture-message:has-text('cannot be shown as a picture')")
     foreign = tmp_path / "foreign.mp4"
     foreign.write_bytes(b"\0" * 400)
     page.set_input_files("#fw-file", foreign)
-    page.wait_for_selector("#fw-message:has-text('this file')")
-    assert "/" not in page.inner_text("#fw-message")
+    page.wait_for_selector("#fw-picture-message:has-text('this file')")
+    assert "/" not in page.inner_text("#fw-picture-message")
     cut = tmp_path / "cut.png"
     cut.write_bytes(PICTURE.read_bytes()[:200])  # a browser shows what there is of it, the server does not take it
     choose_picture(page, cut)

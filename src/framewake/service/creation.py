@@ -86,4 +86,9 @@ class Creation:
                 row = await run_in_threadpool(submit)
         if row.id != job:
             response.headers["Idempotent-Replayed"] = "true"
-        return video(row, await run_in_threadpool(self.desk.store.position, row))
+        return await run_in_threadpool(self._shown, row)
+
+    def _shown(self, row: Row[Any]) -> Video:
+        made, busy = video(row, self.desk.store.position(row)), self.desk.advisor.busy()
+        # It belongs to this forecast; later answers follow the real pace.
+        return made if busy is None else made.model_copy(update={"notes": [*made.notes, busy]})

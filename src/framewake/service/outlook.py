@@ -54,18 +54,18 @@ class Advisor:
         """
         return self.forecaster.forecast(plan, facts)
 
-    def busy(self, facts: Mapping[str, Any]) -> str | None:
-        """A sentence when other programs keep the machine busy."""
-        return busy_note(rates_from_plain(facts["rates"]))
+    def busy(self) -> str | None:
+        """A sentence when other programs keep a worker's machine busy: true now, and no note on the video itself."""
+        facts = self.facts()
+        return None if facts is None else busy_note(rates_from_plain(facts["rates"]))
 
     def outlook(self, plan: Plan, picture: Loaded | None) -> Outlook:
         """Everything for a video that is handed in."""
         notes, facts = self.notes(plan.request, picture), self.facts()
         if facts is None:
             return Outlook(notes, None)
-        busy = self.busy(facts)
         try:
             seconds = self.forecast(plan, facts).seconds
         except FramewakeError:  # another worker may have more room; if none has, the video fails and says why
             seconds = None
-        return Outlook(notes if busy is None else (*notes, busy), seconds)
+        return Outlook(notes, seconds)

@@ -13,6 +13,7 @@ from framewake.request import Request, from_dict, settings
 from framewake.service.fields import FIELD_OF
 from framewake.service.page.texts import say
 from framewake.setting import Setting, shown
+from framewake.shapes import nearest_frames
 from framewake.weights.settings import Settings
 
 BASIC = ("prompt", "resolution", "is_stable", "frames", "steps", "seed")
@@ -94,6 +95,8 @@ def settings_of(values: Sequence[Any]) -> dict[str, Any]:
         if value is None or (isinstance(value, str) and not value.strip()):
             continue
         found[name] = _value(name, settings()[name], value)
+    if "frames" in found:  # the page shows the nearest ones as soon as the box is left
+        found["frames"] = nearest_frames(max(1, found["frames"]))
     return found
 
 

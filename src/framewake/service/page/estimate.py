@@ -85,7 +85,7 @@ class Estimates:
         if found.seconds is not None:
             time = self._say("plan.time", {"time": lasting(self.language, found.seconds)})
             lines.append(("plan.label.time", time))
-        busy = self.desk.advisor.busy(facts)
+        busy = self.desk.advisor.busy()
         told = "" if busy is None else f'<p class="fw-advised">{html.escape(translated(self.language, busy))}</p>'
         return self._table(lines) + told
 

@@ -19,6 +19,7 @@ from framewake.service.page.controls import (
     NAMES,
     control,
     fields_of,
+    largest,
     settings_of,
     usable,
     values_of,
@@ -29,7 +30,7 @@ from framewake.service.page.told import PATTERNS, names_of, translated
 from framewake.service.refusals import public_error
 
 HERE = Path(__file__).parent
-SCRIPTS = ("elements.js", "picture.js", "videos.js", "page.js")
+SCRIPTS = ("elements.js", "wire.js", "kept.js", "advice.js", "picture.js", "videos.js", "page.js")
 # Quick answers without Gradio's queue; clips are made by workers, from the queue in the database.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -74,6 +75,9 @@ class Layout:
             "told": PATTERNS[self.language],
             "mostBytes": self.desk.limits.upload_bytes,
             "needsPicture": self.needs_picture,
+            "names": NAMES,
+            "usual": {"frames": self.checkpoint.frames, "steps": self.checkpoint.steps},
+            "most": {name: largest(name, 0, self.checkpoint) for name in ("frames", "steps")},
         }
         data = json.dumps(given, ensure_ascii=False).replace("<", "\\u003c")
         scripts = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
@@ -116,6 +120,7 @@ class Layout:
                     for name in ADVANCED[first : first + 2]:
                         self._add(name)
         self.plan = own_html("", name="fw-plan")
+        own_html('<ul id="fw-notes" role="status"></ul>')
         self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
         own_html('<p id="fw-message" role="alert"></p>')
 
@@ -168,7 +173,18 @@ class Layout:
             None, None, [self.controls["seed"]], js="() => String(Math.floor(Math.random() * 1000001))", **QUICK
         )
         weights = [self.loras, self.weighted, *self.weights]
-        page.load(self._offer_loras, None, [self.lora_box, self.loras], **QUICK)
+        kept = [*form, *weights]
+        page.load(self._offer_loras, None, [self.lora_box, self.loras], **QUICK).then(
+            None, kept, kept, js="(...values) => window.framewake.kept.restored(values)", **QUICK
+        )
+        gr.on(
+            [each.change for each in kept],
+            None,
+            kept,
+            None,
+            js="(...values) => { window.framewake.kept.keep(values); }",
+            **QUICK,
+        )
         # Not at any change: settings of an earlier video bring their weights themselves.
         self.loras.input(self._show_weights, weights, [self.weighted, *self.weights], **QUICK)
         self.make.click(self._write_ticket, [self.loras, *self.weights, *form], [self.ticket], **QUICK).success(

@@ -21,6 +21,7 @@ from framewake.service.body import json_value
 from framewake.service.brake import Brake
 from framewake.service.desk import Desk
 from framewake.service.guard import App, Receive, Scope, Send
+from framewake.service.page.advice import add_advice
 from framewake.service.page.door import add_doors
 from framewake.service.page.memory import add_memory
 from framewake.service.page.texts import LANGUAGES, preferred
@@ -81,6 +82,7 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str], *, brake: Brake, roo
         return Response(ICON, media_type="image/svg+xml")
 
     add_memory(app, desk)
+    add_advice(app, desk)
     add_doors(app, keys, brake=brake)
     app.router.routes.append(PageMount("", app=Front(inner, handlers)))
     _live_together(app, inner)

@@ -5,12 +5,31 @@
   let isSending = false;
   let isMissingPicture = false;
 
+  let told = ""; // the values of the form that a refusal is about
+
   function message(text, kind = "fw-refused") {
     const place = document.querySelector("#fw-message");
     if (!place) return;
     place.textContent = text;
     place.className = text ? kind : "";
+    told = shown();
     if (text) place.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  // What is refused may be mended by any change of the form: the next click says what is left.
+  const shown = () =>
+    [...document.querySelectorAll(".fw-form :is(input, textarea)")].map((each) => `${each.value}${each.checked}`).join();
+
+  function changed() {
+    const place = document.querySelector("#fw-message.fw-refused");
+    if (place && shown() !== told) message("");
+  }
+
+  // The server answers: what said that it does not is no longer so.
+  function isBack() {
+    for (const place of document.querySelectorAll("#fw-message, #fw-problem, #fw-picture-message")) {
+      if (place.textContent.includes(say("error.network"))) place.textContent = "";
+    }
   }
 
   function isNew(text) {
@@ -21,11 +40,14 @@
   }
 
   async function send(text) {
-    if (!text || isSending || !isNew(text)) return;
+    if (!text || !isNew(text) || isSending) return;
     const { fields, error } = JSON.parse(text);
     const picture = window.framewake.picture.file();
     if (error) return message(error);
-    if (given.needsPicture && !picture) return message(say("make.no_picture"));
+    if (given.needsPicture && !picture) {
+      window.framewake.picture.tell(say("make.no_picture"));
+      return message(say("make.no_picture"));
+    }
     if (!fields.prompt?.trim()) return message(say("make.no_prompt"));
     const body = new FormData();
     for (const [name, value] of Object.entries(fields)) {
@@ -58,6 +80,8 @@
 
   Object.assign(window.framewake, {
     message,
+    changed,
+    isBack,
     send,
     reuse,
     note(text) {

@@ -1,7 +1,7 @@
 // The picture: dropped, pasted or chosen; kept here until the video is handed in, shown with the crop outlined.
 (() => {
   const { given, say, make, ask, tell, whenThere } = window.framewake;
-  let place, file, address, crop, size;
+  let place, file, address, crop, size, notice;
 
   function show() {
     const choose = make("input", {
@@ -52,10 +52,17 @@
     place.querySelector("#fw-caption").textContent = say(isWhole ? "picture.whole" : "picture.crop", sizes);
   }
 
+  // Beside the picture, where people look.
+  function tellHere(text) {
+    notice.textContent = text;
+    if (text) notice.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
   async function take(chosen) {
     window.framewake.message("");
+    tellHere("");
     if (chosen.size > given.mostBytes) {
-      window.framewake.message(say("picture.large", { most: Math.floor(given.mostBytes / 1e6) }));
+      tellHere(say("picture.large", { most: Math.floor(given.mostBytes / 1e6) }));
       return;
     }
     if (chosen.type === "video/mp4" || chosen.name?.toLowerCase().endsWith(".mp4")) {
@@ -69,7 +76,7 @@
       await image.decode();
     } catch {
       URL.revokeObjectURL(found);
-      window.framewake.message(say("picture.broken"));
+      tellHere(say("picture.broken"));
       return;
     }
     if (address) URL.revokeObjectURL(address);
@@ -78,6 +85,8 @@
     [file, address, size] = [chosen, found, foundSize];
     show();
     tell("fw-size", size);
+    window.framewake.kept.keepPicture(chosen);
+    window.framewake.advice.look();
   }
 
   async function restore(clip) {
@@ -85,13 +94,14 @@
       const answer = await ask("/page/settings", { method: "POST", body: clip });
       await window.framewake.reuse(await answer.json());
     } catch (error) {
-      window.framewake.message(error.message);
+      tellHere(error.message);
     }
   }
 
   window.framewake.picture = {
     file: () => file,
     take,
+    tell: tellHere,
     outline(text) {
       crop = text ? JSON.parse(text) : null;
       draw();
@@ -99,8 +109,11 @@
   };
 
   whenThere("#fw-picture", (found) => {
-    place = found;
+    place = make("div");
+    notice = make("p", { id: "fw-picture-message", className: "fw-refused", role: "alert" });
+    found.replaceChildren(place, notice);
     show();
+    window.framewake.kept.picture().then((kept) => kept && !file && take(kept));
     const over = (is) => (event) => {
       event.preventDefault();
       place.classList.toggle("fw-over", is);

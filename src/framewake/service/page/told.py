@@ -111,6 +111,41 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (r"the decoded frames hold NaN.*", "解码的画面含有 NaN：请将精度改为 float32。"),
     (r"the server could not make this video; its log says why\.", "服务器未能生成该视频，原因见其日志。"),
     (r"the worker died again and again over this video.*", "工作进程在该视频上反复崩溃，原因见服务器日志。"),
+    # Notes
+    (
+        r"this picture and prompt do not look like what the demonstration checkpoint knows.*",
+        "图片和提示词都不像演示模型所认识的内容：它只认识一两个简单图形，"
+        "以及 “the red circle moves right” 这样的英文提示词。其他内容请使用正式发布的权重。",
+    ),
+    (
+        r"this prompt does not look like what the demonstration checkpoint knows.*",
+        "提示词不像演示模型所认识的内容：请用英文写出图形和动作，例如 “the red circle moves right”。"
+        "其他内容请使用正式发布的权重。",
+    ),
+    (
+        r"this picture does not look like what the demonstration checkpoint knows.*",
+        "图片不像演示模型所认识的内容：它只认识纯色背景上的一两个简单图形。其他内容请使用正式发布的权重。",
+    ),
+    (
+        r"the prompt has (\d+) tokens and (\d+) are used \(the limit\); not used: (.+)",
+        "提示词共 {1} 个词元，超出上限，只使用前 {2} 个；未使用的部分：{3}",
+    ),
+    (
+        r"the prompt is longer than the small text encoder reads \((\d+) tokens\).* leaves out: (.+)",
+        "提示词较长（{1} 个词元）：大文本编码器会读完整，小文本编码器略去：{2}",
+    ),
+    (
+        r"other programs take (\d+%) of the processors now: .*",
+        "其他程序正占用 {1} 的处理器，实际用时可能长达数倍。",
+    ),
+    (
+        r"other programs took (\d+%) of the processors when the speed was measured: .*",
+        "测速时其他程序占用了 {1} 的处理器，实际可能更快。",
+    ),
+    (
+        r"what was saved was made elsewhere \((.*)\): .*",
+        "中断前的部分是在其他环境中生成的（{1}）：视频质量相同，但与一次生成的结果并非逐位一致。",
+    ),
     # The door
     (r"this request comes from a page of another site\.", "该请求来自其他网站的页面。"),
     (r"this server answers to localhost only\.", "此服务器只接受本机访问。"),

@@ -2,7 +2,9 @@
 (() => {
   const { given, say, translated, make, lasting, ago, ask, parse, whenThere } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
+  const UNDO_MS = 8000;
   const known = new Map(); // id -> video
+  const leaving = new Map(); // id -> timer: removed for the eye, and soon for good
   let focus = null; // the one that is shown large
   let shown = 12;
   let hasMore = false;
@@ -11,7 +13,7 @@
   let moment = 0; // counts questions and what was learnt, so that an old answer never hides newer knowledge
   let answered = 0; // the moment of the newest list that is shown
   let timer = null;
-  let stage, list, banner, more;
+  let stage, list, banner, more, problem, undo;
 
   const content = (video, variant) => `${given.root}/v1/videos/${video.id}/content?variant=${variant}`;
 
@@ -46,6 +48,7 @@
     }
     parts.push(
       make("p", { className: "fw-said" }, video.prompt),
+      make("ul", { className: "fw-notes" }),
       make(
         "p",
         { className: "fw-quiet" },
@@ -71,19 +74,22 @@
     const button = (key, work, kind = "") =>
       make("button", { type: "button", className: `fw-button ${kind}`, "data-does": key, onclick: work }, say(key));
     const found = [];
-    if (ACTIVE.includes(video.status)) found.push(button("video.cancel", () => remove(video), "fw-danger"));
+    if (ACTIVE.includes(video.status)) found.push(button("video.cancel", () => stop(video), "fw-danger"));
     if (video.status === "completed") {
       const link = { href: content(video, "video"), download: `framewake-${video.seed}.mp4`, className: "fw-button" };
       found.push(make("a", link, say("video.download")));
     }
     found.push(button("video.reuse", () => reuse(video)));
     if (["failed", "cancelled"].includes(video.status)) found.push(button("video.retry", () => retry(video)));
-    if (!ACTIVE.includes(video.status)) found.push(button("video.remove", () => remove(video), "fw-danger"));
+    if (!ACTIVE.includes(video.status)) found.push(button("video.remove", () => leave(video), "fw-danger"));
     return found;
   }
 
   function fillCard(video) {
     const place = stage.firstElementChild;
+    const notes = (video.notes ?? []).map((text) => make("li", {}, translated(text)));
+    const there = place.querySelector(".fw-notes");
+    if (there.children.length !== notes.length) there.replaceChildren(...notes);
     if (video.status === "in_progress") {
       const bar = place.querySelector(".fw-bar");
       bar.setAttribute("aria-valuenow", video.progress);
@@ -91,8 +97,8 @@
       const words = [say(`stage.${video.stage ?? "start"}`)];
       if (video.stage === "denoise" && video.step > 0) {
         words[0] = say("video.step", { step: video.step, steps: video.num_inference_steps });
-        if (video.seconds_left) words.push(say("video.left", { time: lasting(video.seconds_left) }));
       }
+      if (video.seconds_left) words.push(say("video.left", { time: lasting(video.seconds_left) }));
       place.querySelector(".fw-progress").textContent = words.join(" · ");
       return;
     }
@@ -100,7 +106,9 @@
     if (!told) return;
     if (video.status === "queued") {
       const position = video.queue_position ?? 1;
-      told.textContent = position === 1 ? say("video.next") : say("video.position", { position });
+      const words = [position === 1 ? say("video.next") : say("video.position", { position })];
+      if (video.seconds_left) words.push(say("video.takes", { time: lasting(video.seconds_left) }));
+      told.textContent = words.join(" · ");
     } else if (video.status === "failed") {
       told.textContent = video.error ? translated(video.error.message) : say("state.failed");
     } else told.textContent = say("video.cancelled");
@@ -162,8 +170,9 @@
   const sign = (status) => ({ queued: "⏳", in_progress: "▶", failed: "!", cancelled: "×" })[status];
 
   function render() {
-    const videos = [...known.values()].sort((a, b) => b.created_at - a.created_at || b.order - a.order);
-    if (!known.has(focus)) focus = null;
+    const visible = [...known.values()].filter((video) => !leaving.has(video.id));
+    const videos = visible.sort((a, b) => b.created_at - a.created_at || b.order - a.order);
+    if (!known.has(focus) || leaving.has(focus)) focus = null;
     focus ??= (videos.find((video) => video.status === "in_progress") ?? videos[0])?.id ?? null;
     const video = known.get(focus);
     const current = stage.firstElementChild;
@@ -225,6 +234,7 @@
         ask(`/v1/videos?limit=${shown}`).then(async (found) => parse(await found.text())),
         fetch(`${given.root}/health`).then((found) => found.json()),
       ]);
+      window.framewake.isBack();
       if (asked < answered) return; // a later question was answered sooner
       answered = asked;
       replaceAll(answer.data, asked);
@@ -248,23 +258,76 @@
     banner.hidden = !text;
   }
 
-  async function change(path, method) {
+  // What went wrong with a video stands among the videos, until something else is done with one.
+  function tellProblem(text) {
+    problem.textContent = text;
+    if (text) problem.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  async function change(path, method, done = () => {}) {
+    tellProblem("");
     try {
       await ask(path, { method });
     } catch (error) {
-      window.framewake.message(error.message);
+      tellProblem(error.message);
     }
+    done();
     await refresh();
+    render(); // what was removed in vain is shown again, also while the server is away
   }
 
-  const remove = (video) => change(`/v1/videos/${video.id}`, "DELETE");
+  const stop = (video) => change(`/v1/videos/${video.id}`, "DELETE");
   const retry = (video) => change(`/v1/videos/${video.id}/retry`, "POST");
 
+  // Removing can be undone for some seconds: only then is the server told.
+  function leave(video) {
+    const end = async () => {
+      undo.querySelector(`[data-id="${video.id}"] button`).disabled = true;
+      await change(`/v1/videos/${video.id}`, "DELETE", () => leaving.delete(video.id));
+      showUndo();
+    };
+    leaving.set(video.id, { timer: setTimeout(end, UNDO_MS), video });
+    render();
+    showUndo();
+    undo.querySelector("button")?.focus();
+  }
+
+  function showUndo() {
+    const hadFocus = undo.contains(document.activeElement);
+    undo.replaceChildren(
+      ...[...leaving.values()].map(({ timer, video }) => {
+        const bring = () => {
+          clearTimeout(timer);
+          leaving.delete(video.id);
+          focus = video.id;
+          render();
+          showUndo();
+        };
+        return make(
+          "p",
+          { "data-id": video.id },
+          make("span", {}, say("video.removed", { prompt: video.prompt })),
+          make("button", { type: "button", className: "fw-button", "data-does": "video.undo", onclick: bring }, say("video.undo")),
+        );
+      }),
+    );
+    if (hadFocus && !undo.children.length) stage.querySelector("button, a, video")?.focus();
+  }
+
+  // Who goes on to another page has not asked for anything back.
+  window.addEventListener("pagehide", () => {
+    for (const [id, { timer }] of leaving) {
+      clearTimeout(timer);
+      fetch(`${given.root}/v1/videos/${id}`, { method: "DELETE", credentials: "same-origin", keepalive: true }).catch(() => {});
+    }
+  });
+
   async function reuse(video) {
+    tellProblem("");
     try {
       await window.framewake.reuse(await (await ask(`/page/videos/${video.id}/settings`)).json());
     } catch (error) {
-      window.framewake.message(error.message);
+      tellProblem(error.message);
     }
   }
 
@@ -280,6 +343,8 @@
 
   whenThere("#fw-videos", (place) => {
     banner = make("p", { className: "fw-banner", role: "status", hidden: true });
+    problem = make("p", { id: "fw-problem", className: "fw-refused", role: "alert" });
+    undo = make("div", { className: "fw-undo", role: "status" });
     stage = make("div", { className: "fw-stage", "aria-live": "polite" });
     list = make("div", { className: "fw-list", hidden: true });
     more = make("button", { type: "button", className: "fw-button fw-more", hidden: true }, say("videos.more"));
@@ -287,7 +352,7 @@
       shown = Math.min(shown + 24, 100);
       refresh();
     });
-    place.replaceChildren(make("h2", {}, say("videos.title")), banner, stage, list, more);
+    place.replaceChildren(make("h2", {}, say("videos.title")), banner, problem, undo, stage, list, more);
     document.addEventListener("visibilitychange", () => !document.hidden && refresh());
     refresh();
   });
