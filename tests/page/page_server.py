@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -38,7 +37,7 @@ class PageServer:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             # 503 is an answer too: there is no worker yet.
-            with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(f"{self.url}/health") as answer:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health") as answer:
                 if answer.status == 200:
                     return
             assert self.process.poll() is None, self.log.read_text()

@@ -85,6 +85,28 @@ def test_a_session_that_ended_leads_back_to_the_door(visitor, locked):
     page.wait_for_url(f"{locked.url}/login")  # the list is asked for again by itself
 
 
+@pytest.mark.parametrize("door", ["the button", "the list"])
+def test_a_session_that_ends_while_somebody_types_costs_nothing(visitor, locked, door):
+    page = visitor()
+    come_in(page)
+    choose_picture(page)
+    fill_form(page, frames=9, steps=4, seed=6)
+    page.wait_for_function("sessionStorage.getItem('framewake-form').includes('\"6\"')")
+    page.context.clear_cookies(name="framewake_session")
+    if door == "the button":
+        page.click("#fw-make")
+    page.wait_for_selector(LOGIN)
+    come_in(page)
+    page.wait_for_selector(".fw-crop:not([hidden])")
+    page.wait_for_function("document.querySelector('#fw-frames input[type=number]').value === '9'")
+    assert page.input_value("#fw-prompt textarea") == PROMPT
+    page.click("a[href='/logout']")
+    page.wait_for_selector(LOGIN)
+    come_in(page)
+    page.wait_for_selector(".fw-drop")
+    assert page.input_value("#fw-prompt textarea") == "", "who logs out leaves nothing behind"
+
+
 def choose_lora(page, name):
     """One more of the offered files."""
     page.click("#fw-loras input[role=listbox], #fw-loras input[aria-label]")
@@ -119,6 +141,11 @@ def test_loras_are_chosen_weighted_and_brought_back(visitor, locked):
     assert video["prompt"] == PROMPT
     assert video["lora"] == ["trails.safetensors:0.5", "again.safetensors:-0.25"]
 
+    page.reload()
+    page.wait_for_selector("#fw-weight-1:has-text('Weight of again')")
+    assert (weight(page, 0), weight(page, 1)) == ("0.5", "-0.25"), "kept in the browser, as the rest of the form"
+
+    page.evaluate("sessionStorage.clear()")
     page.reload()
     page.wait_for_selector(".fw-stage [data-status='completed']")
     page.wait_for_selector(".fw-drop")

@@ -117,6 +117,7 @@ def test_settings_come_back_from_a_clip_and_from_the_history(page_of, server, tm
         lambda: page.set_input_files("#fw-file", clip),
         lambda: page.click("[data-does='video.reuse']"),
     ):
+        page.evaluate("sessionStorage.clear()")  # where the form is kept
         page.reload()
         page.wait_for_selector(f".fw-stage [data-id='{job}']")
         page.wait_for_selector(".fw-drop")

@@ -47,11 +47,12 @@
     }
   }
 
-  // The values of the form, LoRA files and weights: those that were kept, or those that stand there.
+  // The values of the form, LoRA files, weights and the box around these: those that were kept, or those that stand
+  // there.
   function restored(values) {
     isRestored = true;
     const found = kept();
-    if (found?.length !== values.length) return values;
+    if (found?.length !== values.length) return [...values, { __type__: "update" }];
     const count = given.names.length;
     const [loras, , ...weights] = found.slice(count);
     const form = found.slice(0, count).map((value, index) => {
@@ -62,7 +63,8 @@
       const name = loras?.[index];
       return name ? { __type__: "update", visible: true, label: say("lora.weight", { name }), value } : value;
     });
-    return [...form, loras, JSON.stringify(loras ?? []), ...shown];
+    const box = { __type__: "update", ...(loras?.length ? { open: true } : {}) };
+    return [...form, loras, JSON.stringify(loras ?? []), ...shown, box];
   }
 
   // --- the picture
@@ -114,11 +116,20 @@
   function forget() {
     isRestored = false;
     write(FORM, null);
-    return pictures("readwrite", (store) => store.delete(tab()));
+    const key = tab();
+    const gone = pictures("readwrite", (store) => store.delete(key));
+    write(TAB, null);
+    return gone;
   }
 
   window.framewake.kept = { keep, restored, keepPicture, picture };
   forgetOld();
-  // Who leaves takes his picture along.
-  whenThere(".fw-header a[href$='/logout']", (link) => link.addEventListener("click", forget));
+  // Who logs out leaves nothing behind.
+  whenThere(".fw-header a[href$='/logout']", (link) => {
+    link.addEventListener("click", async (event) => {
+      event.preventDefault();
+      await Promise.race([forget(), new Promise((resolve) => setTimeout(resolve, 1000))]);
+      location.assign(link.href);
+    });
+  });
 })();

@@ -175,7 +175,7 @@ class Layout:
         weights = [self.loras, self.weighted, *self.weights]
         kept = [*form, *weights]
         page.load(self._offer_loras, None, [self.lora_box, self.loras], **QUICK).then(
-            None, kept, kept, js="(...values) => window.framewake.kept.restored(values)", **QUICK
+            None, kept, [*kept, self.lora_box], js="(...values) => window.framewake.kept.restored(values)", **QUICK
         )
         gr.on(
             [each.change for each in kept],
