@@ -39,6 +39,9 @@ def pictures(tmp_path, picture):
     (files / "text.png").write_text("this is no picture")
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(files / "moving.gif", save_all=True, append_images=frames[1:])
+    content = (files / "moving.gif").read_bytes()
+    (files / "moving.gif").write_bytes(content[: len(content) - 6])  # cut within its last frame
+    (files / "photo.jpg").write_bytes(b"\xff\x0a" + bytes(50))
     return files
 
 
@@ -66,7 +69,8 @@ def test_a_worker_makes_no_queue_of_its_own(call, tmp_path):
         ("zero.png", ""),
         ("empty.png", "empty"),
         ("text.png", "not a picture"),
-        ("moving.gif", "2 frames"),
+        ("moving.gif", "damaged or cut off"),
+        ("photo.jpg", "is JPEG XL"),
         (".", "folder"),
     ],
 )
