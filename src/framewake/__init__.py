@@ -28,6 +28,10 @@ _PUBLIC = {
 __all__ = ["FramewakeError", "Job", "Note", "Output", "Pipeline", "Request", "Result", "Step", "__version__", "preset"]
 
 
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)

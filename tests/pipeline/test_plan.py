@@ -272,13 +272,28 @@ def test_the_probe_is_measured_once(engine, toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("8GB", 8 * 10**9), ("7.5 GiB", 7.5 * GIB), ("500mb", 5 * 10**8), ("1024", 1024), (None, None)]
+    ("text", "count"),
+    [
+        ("8GB", 8 * 10**9),
+        ("7.5 GiB", 7.5 * GIB),
+        ("500mb", 5 * 10**8),
+        ("8g", 8 * 10**9),
+        ("8,5GB", 85 * 10**8),
+        ("1TiB", 2**40),
+        (None, None),
+    ],
 )
 def test_sizes_as_people_write_them(text, count):
     assert parse_memory(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "8 apples", "-1GB", "0GB", "GB", "1e9"])
+@pytest.mark.parametrize("text", ["", "8 apples", "-1GB", "0GB", "GB", "1e9", "1,024MB", "nan", "inf", "0", "8 8GB"])
 def test_sizes_that_are_none(text):
     with pytest.raises(InputError, match="--memory"):
+        parse_memory(text)
+
+
+@pytest.mark.parametrize("text", ["8", "8B", "24 "])
+def test_a_size_without_a_unit_is_asked_back(text):
+    with pytest.raises(InputError, match=r"did you mean \d+GB\?"):
         parse_memory(text)

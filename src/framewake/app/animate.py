@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from framewake import engine as engines
+from framewake.app.launch import refuse_copies
 from framewake.app.lines import Lines
 from framewake.app.options import command_line, given_settings
 from framewake.app.outputs import free_path
 from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_terminal
 from framewake.app.stopping import stopped_by_signals
 from framewake.batch import read_batch
+from framewake.engine.contract import Engine
 from framewake.errors import Cancelled, FramewakeError, InputError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import MAX_CRF, read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.events import Event, Note, Result
-from framewake.pipeline.forecast import Forecast, parse_memory
+from framewake.pipeline.forecast import Forecast, gib, parse_memory
 from framewake.pipeline.jobs import Job, Output, plan_job, request_from
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
@@ -37,6 +39,8 @@ def animate(given: Mapping[str, Any]) -> None:
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
     """
+    refuse_copies()
+    memory = parse_memory(given["memory"])  # before a framework starts
     if given["from_latents"] is not None or (given["resume"] and given["batch"] is None):
         from framewake.app.resume import go_on
 
@@ -58,8 +62,8 @@ def animate(given: Mapping[str, Any]) -> None:
     for job in jobs:
         if job.output is not None:
             clear_abandoned(job.output.path.parent)
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
-    notes.append(plan_note(pipeline.forecast(jobs[0])))
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
+    notes += [*memory_note(memory, pipeline.engine), plan_note(pipeline.forecast(jobs[0]))]
     show(reporter(given, 1), notes, pipeline.run_all(jobs), how_to_go_on(jobs))
 
 
@@ -77,7 +81,9 @@ def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint:
     batch.begin()
     if not batch.jobs:
         batch.notes.append("nothing is missing.")
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
+    memory = parse_memory(given["memory"])
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
+    batch.notes += memory_note(memory, pipeline.engine)
     failed: list[FramewakeError] = []
     count = batch.made + len(batch.jobs)
     again = f"make what is missing with `{command_line(given, more=['--resume'])}`"
@@ -148,6 +154,14 @@ def check_jobs(jobs: Sequence[Job], checkpoint: Checkpoint) -> None:
             if len(jobs) > 1:
                 error.args = (f"clip {number} of {len(jobs)}: {error}",)
             raise
+
+
+def memory_note(memory: int | None, engine: Engine) -> list[str]:
+    """What to say of a limit that is none."""
+    total = engine.memory()["total"]
+    if memory is None or memory <= total:
+        return []
+    return [f"--memory {gib(memory)} is more than {engine.name} has in all ({gib(total)}), so it changes nothing."]
 
 
 def plan_note(found: Forecast) -> str:

@@ -18,6 +18,7 @@ from framewake.app.outputs import free_path
 from framewake.errors import CheckpointError, FramewakeError, InputError, NumericsError, UnwritableError
 from framewake.lasting import clear_abandoned, read_record, write_record
 from framewake.media.mp4 import count_frames
+from framewake.media.output import ENDINGS
 from framewake.media.video import read_metadata
 from framewake.pipeline.events import Event, Note, Result, StageStarted
 from framewake.pipeline.finish import clip_frames
@@ -178,6 +179,8 @@ def batch_folder(given: Mapping[str, Any]) -> Path:
     Raises: InputError.
     """
     folder = Path(given["output"] or "")
+    if not folder.is_dir() and folder.suffix.lower() in ENDINGS:
+        raise InputError(f"with --batch, -o names the folder for all clips, and {folder} is the name of a file.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -41,6 +41,8 @@ def run(given: Sequence[str]) -> int:
     if list(given) == ["--version"]:  # scripts ask this often, and parsing takes ten times as long
         sys.stdout.write(f"framewake {__version__}\n")
         return 0
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     import typer
 
     from framewake.app.commands import app

@@ -10,8 +10,9 @@ import typer
 from framewake import __version__
 from framewake.app import lora
 from framewake.app.checkpoints import checkpoints
-from framewake.app.options import filled, with_parameters
+from framewake.app.options import local, with_parameters
 from framewake.app.service_commands import add_commands
+from framewake.console.streams import tell_start
 
 app = typer.Typer(
     # Rich would make --help three times slower.
@@ -35,6 +36,8 @@ def root(
       framewake animate photo.jpg "she turns her head" --checkpoint /models/HunyuanVideo-I2V -o clip.mp4
       framewake info clip.mp4
       framewake doctor
+
+    `framewake help animate` is the same as `framewake animate --help`.
     """
     if version:
         typer.echo(f"framewake {__version__}")
@@ -57,9 +60,16 @@ def animate(given: Mapping[str, Any]) -> None:
     Exit codes: 0 done, 1 something unforeseen, 2 a mistake in what was asked for, 3 checkpoint or LoRA,
     4 framework, device or package, 5 memory or disk, 6 broken numbers, 130 stopped with Ctrl-C.
     """
+    say_hello(given)
     from framewake.app.animate import animate as run
 
     run(given)
+
+
+def say_hello(given: Mapping[str, Any]) -> None:
+    """A line before seconds of silence, unless only results were asked for."""
+    if not given["json"] and not given["quiet"]:
+        tell_start(f"framewake {__version__} is starting")
 
 
 app.command("animate")(with_parameters(animate))
@@ -75,6 +85,7 @@ def plan(given: Mapping[str, Any]) -> None:
       framewake plan photo.jpg "she turns her head" --checkpoint /models/HunyuanVideo-I2V
       framewake plan circle.png "the red circle spins" --memory 8GB --json
     """
+    say_hello(given)
     from framewake.app.plan import plan as run
 
     run(given)
@@ -92,7 +103,7 @@ def doctor(
         str | None,
         typer.Option(
             "--golden",
-            parser=filled("--golden"),
+            parser=local("--golden"),
             metavar="DIR",
             help="Compare with reference arrays: every case of a folder.",
         ),
@@ -118,7 +129,7 @@ def doctor(
 def info(
     file: Annotated[
         str,
-        typer.Argument(parser=filled("FILE"), metavar="FILE", help="A clip: .mp4, .gif, .webp or a folder of frames."),
+        typer.Argument(parser=local("FILE"), metavar="FILE", help="A clip: .mp4, .gif, .webp or a folder of frames."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
@@ -136,9 +147,9 @@ def info(
 
 @app.command()
 def quality(
-    clip: Annotated[str, typer.Argument(parser=filled("CLIP"), metavar="CLIP", help="The clip to judge.")],
+    clip: Annotated[str, typer.Argument(parser=local("CLIP"), metavar="CLIP", help="The clip to judge.")],
     reference: Annotated[
-        str, typer.Argument(parser=filled("REFERENCE"), metavar="REFERENCE", help="What it should look like.")
+        str, typer.Argument(parser=local("REFERENCE"), metavar="REFERENCE", help="What it should look like.")
     ],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,

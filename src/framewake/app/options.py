@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -11,7 +13,7 @@ import typer
 
 from framewake.errors import InputError
 from framewake.request import preset, settings
-from framewake.setting import Setting, check_setting
+from framewake.setting import Setting, check_setting, shown
 
 _TYPES = {"text": str, "path": str, "choice": str, "integer": int, "number": float, "switch": bool}
 _TYPES |= {"texts": list[str]}
@@ -51,13 +53,28 @@ def whole_from(name: str, minimum: int, *, maximum: int | None = None) -> Callab
 def filled(name: str, what: str = "a path (. is this folder)") -> Callable[[str], str]:
     """A parser that refuses an empty text, which a shell makes of a variable that is not set.
 
-    As a path it would mean this folder, and as anything else that the option is not there.
+    As a path it would mean this folder, and as anything else that the option is not there. "~" is the home folder
+    also where no shell has seen it, as in ``--like=~/a.mp4``.
     """
 
     def parse(text: str) -> str:
         if not text:
             raise InputError(f"{name} is empty: expected {what}.")
-        return text
+        if "\0" in text:
+            raise InputError(f"{name} holds a zero byte: remove it.")
+        return os.path.expanduser(text)
+
+    return parse
+
+
+def local(name: str) -> Callable[[str], str]:
+    """The same for a path on this machine; an address is told to be one."""
+    check = filled(name)
+
+    def parse(text: str) -> str:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+            raise InputError(f"{name} is {shown(text)}, an address: only paths on this machine are taken.")
+        return check(text)
 
     return parse
 
@@ -69,7 +86,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         typer.Option(
             "-o",
             "--output",
-            parser=filled("--output"),
+            parser=local("--output"),
             metavar="PATH",
             show_default=False,
             help="Where the clip goes: .mp4, .gif, .webp, or no ending for a folder of PNG files. Replaced if "
@@ -135,7 +152,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--like",
-            parser=filled("--like"),
+            parser=local("--like"),
             metavar="FILE",
             show_default=False,
             help="Take all settings, seed included, from a clip made before; options given here win.",
@@ -146,7 +163,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--batch",
-            parser=filled("--batch"),
+            parser=local("--batch"),
             metavar="FILE",
             show_default=False,
             help='Make many clips: one JSON object a line, such as {"image": "a.png", "prompt": "..."}; '
@@ -158,7 +175,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         None,
         typer.Option(
             "--from-latents",
-            parser=filled("--from-latents"),
+            parser=local("--from-latents"),
             metavar="FILE",
             show_default=False,
             help="Make the clip of the .latents.safetensors that a failed or stopped run has left.",
@@ -245,10 +262,10 @@ def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises: InputError for an unknown preset.
     """
     values = {} if given["preset"] is None else dict(preset(given["preset"]))
-    for name in settings():
+    for name, setting in settings().items():
         value = given[name] if given[name] is not None else given.get(f"{name}_option")
         if value is not None and value != []:  # an option that may be given often is [] when it is not given
-            values[name] = value
+            values[name] = os.path.expanduser(value) if setting.kind == "path" else value
     return values
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from framewake.app.original_flags import FLAGS, parser
+from framewake.app.launch import refuse_copies
+from framewake.app.original_flags import FLAGS, OTHERS, parser
 from framewake.console.ending import run_program
-from framewake.errors import InputError
+from framewake.errors import CheckpointError, InputError
 from framewake.pipeline.checkpoint import check_whole, find_checkpoint
 from framewake.pipeline.jobs import Job, Output, plan_job
 from framewake.request import Request, draw_seed, validate
@@ -89,7 +90,7 @@ def refuse(given: Mapping[str, Any]) -> None:
 
 def notes_on(given: Mapping[str, Any]) -> list[str]:
     """One warning with all flags that change nothing, and a note for each one whose absence the original punishes."""
-    ignored = [f"--{flag.name}" for flag in FLAGS if not flag.is_used and flag.key in given]
+    ignored = [f"--{flag.name}" for flag in (*FLAGS, *OTHERS) if not flag.is_used and flag.key in given]
     if given.get("model") == "HYVideo-S/2":
         ignored.insert(0, "--model HYVideo-S/2")
     if not given.get("use_lora"):
@@ -128,6 +129,11 @@ def file_name(prompt: str, seed: int, moment: str) -> str:
 
 def model_place(asked: Translation) -> Path:
     """The checkpoint of --model-base; without a picture its text-to-video model, when it has one."""
+    if asked.checkpoint == DEFAULTS["model_base"] and not Path(asked.checkpoint).exists():
+        raise CheckpointError(
+            f"there is no folder {asked.checkpoint} here, where the original looks for its weights: add --model-base "
+            "FOLDER (or set MODEL_BASE), or fetch them with `framewake checkpoints download ckpts --name tencent`."
+        )
     base = find_checkpoint(asked.checkpoint)
     text_model = base / "hunyuan-video-t2v-720p"
     return text_model if asked.jobs[0].request.image is None and text_model.is_dir() else base
@@ -149,6 +155,7 @@ def run(given: Mapping[str, Any]) -> None:
 
     Raises: FramewakeError of any kind.
     """
+    refuse_copies()
     asked = translate(given)
     from framewake import engine as engines
     from framewake.app.animate import screen_of, show

@@ -117,6 +117,17 @@ FLAGS: tuple[Flag, ...] = (
     used("ring-degree", int, 1),
 )
 
+# Flags of other revisions of the original and of programs made from it, as public scripts pass them.
+OTHERS: tuple[Flag, ...] = (
+    unused("xdit-adaptive-size", bool, False),
+    unused("vae-parallel", bool, False),
+    unused("use-attentioncache", bool, False),
+    unused("enable-teacache", bool, False),
+    unused("teacache-thresh", float, 0.0),
+    unused("rel-l1-thresh", float, 0.0),
+    unused("local-rank", int, -1),  # launchers of older days add it
+)
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are one line, like all others."""
@@ -133,12 +144,14 @@ def parser() -> Parser:
         description="The command line of the original HunyuanVideo-I2V, run by framewake.",
         argument_default=argparse.SUPPRESS,
     )
-    for flag in FLAGS:
-        name = f"--{flag.name}"
+    for flag in (*FLAGS, *OTHERS):
+        names = [f"--{flag.name}"]
+        if flag in OTHERS and flag.key != flag.name:  # both spellings are about
+            names.append(f"--{flag.key}")
         if flag.kind is bool:
-            made.add_argument(name, action="store_true")
+            made.add_argument(*names, action="store_true")
         elif flag.takes_many:
-            made.add_argument(name, type=flag.kind, nargs="+", metavar="N")
+            made.add_argument(*names, type=flag.kind, nargs="+", metavar="N")
         else:
-            made.add_argument(name, type=flag.kind, choices=flag.choices)
+            made.add_argument(*names, type=flag.kind, choices=flag.choices)
     return made

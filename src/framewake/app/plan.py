@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import check_jobs, jobs_of, plan_note
+from framewake.app.animate import check_jobs, jobs_of, memory_note, plan_note
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import parse_memory
+from framewake.pipeline.jobs import Job
 from framewake.pipeline.run import Pipeline
 from framewake.weights.layouts import parse_files
 
@@ -24,10 +25,15 @@ def plan(given: Mapping[str, Any]) -> None:
     """
     if given["from_latents"] is not None or given["resume"]:
         raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
+    memory = parse_memory(given["memory"])
     jobs = jobs_of("plan", given, {} if given["like"] is None else read_metadata(given["like"]))
+    if given["batch"] is not None:  # its folder need not be there yet
+        jobs = [Job(job.request) for job in jobs]
     checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
     check_jobs(jobs, checkpoint)
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
+    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
+    for note in memory_note(memory, pipeline.engine):
+        sys.stderr.write(f"Note: {note}\n")
     for job in jobs:
         found = pipeline.forecast(job)
         if given["json"]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from framewake.app.options import filled, whole_from
+from framewake.app.options import filled, local, whole_from
 
 Checkpoint = Annotated[
     str | None,
@@ -23,7 +23,7 @@ Engine = Annotated[
 ]
 Data = Annotated[
     str,
-    typer.Option("--data", parser=filled("--data"), metavar="DIR", help="Folder for the queue and the videos."),
+    typer.Option("--data", parser=local("--data"), metavar="DIR", help="Folder for the queue and the videos."),
 ]
 Url = Annotated[
     str | None,
@@ -37,7 +37,7 @@ Url = Annotated[
 ]
 Loras = Annotated[
     str | None,
-    typer.Option("--loras", parser=filled("--loras"), metavar="DIR", help="LoRA files that users may ask for by name."),
+    typer.Option("--loras", parser=local("--loras"), metavar="DIR", help="LoRA files that users may ask for by name."),
 ]
 Server = Annotated[
     str | None,
@@ -128,7 +128,7 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
         str | None,
         typer.Option(
             "--api-key-file",
-            parser=filled("--api-key-file"),
+            parser=local("--api-key-file"),
             metavar="FILE",
             help="Keys, one a line; others cannot see them.",
         ),
@@ -174,7 +174,7 @@ def worker(  # noqa: PLR0913 - typer makes an option of every parameter
     storage: Annotated[
         str,
         typer.Option(
-            "--storage", parser=filled("--storage"), metavar="DIR", help="The data folder, shared with the server."
+            "--storage", parser=local("--storage"), metavar="DIR", help="The data folder, shared with the server."
         ),
     ],
     database: Url = None,

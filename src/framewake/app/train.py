@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from framewake import engine as engines
+from framewake.app.launch import refuse_copies
 from framewake.app.lines import LINE_SECONDS, Pacer, say
 from framewake.app.render import duration, has_terminal, spinner
 from framewake.app.stopping import stopped_by_signals
@@ -30,6 +31,7 @@ def train(given: Mapping[str, Any]) -> None:
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C, which says how to go on.
     """
+    refuse_copies()
     settings = {name: given[name] for name in training_settings() if given[name] is not None and given[name] != []}
     cache = None if given["cache"] is None else Path(given["cache"])
     places = Places(Path(given["data"]), Path(given["target"]), cache)

@@ -6,21 +6,21 @@ import inspect
 
 import typer
 
-from framewake.app.options import PLACES, filled, option, parameter
+from framewake.app.options import PLACES, local, option, parameter
 from framewake.train.settings import training_settings
 
 
 def train_parameters() -> list[inspect.Parameter]:
     """The parameters of the command: clips and file by position, everything else by name."""
     data = typer.Argument(
-        parser=filled("DATA"),
+        parser=local("DATA"),
         metavar="DATA",
         show_default=False,
         help="A folder of clips (.mp4, .gif, .webp, folders of .png files), each with a .txt file of its name that "
         'says what happens; or with a metadata.jsonl of {"file": ..., "caption": ...}.',
     )
     target = typer.Argument(
-        parser=filled("OUT"), metavar="OUT", show_default=False, help="The LoRA to write, ending in .safetensors."
+        parser=local("OUT"), metavar="OUT", show_default=False, help="The LoRA to write, ending in .safetensors."
     )
     found = [parameter("data", str, inspect.Parameter.empty, data, is_positional=True)]
     found.append(parameter("target", str, inspect.Parameter.empty, target, is_positional=True))
@@ -28,7 +28,7 @@ def train_parameters() -> list[inspect.Parameter]:
     found += [parameter(name, *PLACES[name]) for name in ("checkpoint", "engine")]
     cache = typer.Option(
         "--cache",
-        parser=filled("--cache"),
+        parser=local("--cache"),
         metavar="DIR",
         show_default=False,
         help="Where encoded clips and captions are kept for the next run. Default: .framewake in DATA.",

@@ -23,7 +23,7 @@ def inline(text: object) -> str:
 
 def one_line(text: str) -> str:
     """A message as one line: breaks become spaces."""
-    return escaped(_BREAKS.sub(" ", text.strip()))
+    return inline(_BREAKS.sub(" ", text.strip()))
 
 
 def _code(characters: str) -> str:

@@ -1,7 +1,7 @@
 """What a run will take, said before anything is loaded: memory, time, and where the weights will be."""
 
 from framewake.pipeline.forecast.choose import Forecast, Setup, forecast
-from framewake.pipeline.forecast.place import Placement, parse_memory
+from framewake.pipeline.forecast.place import Placement, gib, parse_memory
 from framewake.pipeline.forecast.probe import (
     ProbedParts,
     Rates,
@@ -25,6 +25,7 @@ __all__ = [
     "busy_note",
     "busy_since",
     "forecast",
+    "gib",
     "largest_file",
     "measured_rates",
     "parse_memory",

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from framewake.engine.contract import Engine
 from framewake.errors import InputError
 from framewake.pipeline.forecast.cost import Weights
+from framewake.setting import shown
 
 GIB = 2**30
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 PART = {
     "llava": "large text encoder",
     "clip_text": "small text encoder",
@@ -74,13 +75,16 @@ def gib(count: float) -> str:
 
 
 def parse_memory(text: str | None) -> int | None:
-    """Bytes from a text such as "8GB" (10^9), "8GiB" (2^30) or "500MB"; None is no limit.
+    """Bytes from a text such as "8GB" (10^9), "8GiB" (2^30), "500m" or "7,5 GB"; None is no limit.
 
-    Raises: InputError for anything else.
+    Raises: InputError for anything else, and for a number without a unit.
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
-    if match is None or float(match[1]) <= 0:
-        raise InputError(f"--memory is {text!r}: write a size such as 8GB, 7.5GiB or 500MB.")
-    return int(float(match[1]) * UNITS[match[2] or ""])
+    match = re.fullmatch(r"(\d+(?:\.\d+|,\d\d?)?)\s*([KMGT]I?)?B?", text.strip().upper())
+    count = 0.0 if match is None else float(match[1].replace(",", "."))
+    if match is None or count <= 0:
+        raise InputError(f"--memory is {shown(text)}: write a size above 0 such as 8GB, 7.5GiB or 500MB.")
+    if match[2] is None:
+        raise InputError(f"--memory is {shown(text)}, which is a number of bytes: did you mean {match[1]}GB?")
+    return int(count * UNITS[match[2]])

@@ -1,0 +1,43 @@
+"""Launchers that start a program once for each device: one process makes the clip, others would make copies."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+
+from framewake.errors import EngineError, exit_code
+
+# How many processes there are, which of them this is, and who says so. Of Slurm only what it sets for a step: inside
+# a batch script that starts one process, SLURM_NTASKS counts what the script may still start.
+LAUNCHERS = (
+    ("WORLD_SIZE", "RANK", "torchrun"),
+    ("MS_WORKER_NUM", "MS_NODE_ID", "msrun"),
+    ("RANK_SIZE", "RANK_ID", "msrun or a rank table"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "mpirun"),
+    ("PMI_SIZE", "PMI_RANK", "mpirun"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"),
+)
+# A launcher ends all processes when one has failed: the first one must have said why by then.
+SILENT_SECONDS = 3.0
+
+
+def refuse_copies(environment: Mapping[str, str] = os.environ) -> None:
+    """Nothing in a process that was started alone.
+
+    Raises: EngineError in the first of several; SystemExit, without a word, in the others.
+    """
+    for size, rank, launcher in LAUNCHERS:
+        count = environment.get(size, "")
+        if not count.isdecimal() or int(count) < 2:
+            continue
+        error = EngineError(
+            f"{launcher} has started this {count} times ({size}={count}), but a clip is made by one process on one "
+            f"device: start it once, without {launcher}. Where every process is to make a clip of its own, unset "
+            f"{size} first."
+        )
+        if environment.get(rank, "0") == "0" and environment.get("MS_ROLE") != "MS_SCHED":
+            raise error
+        time.sleep(SILENT_SECONDS)
+        sys.exit(exit_code(error))
