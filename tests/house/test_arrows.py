@@ -8,7 +8,7 @@ from package_source import imports, modules
 
 # Anyone may import these.
 LEAVES = {"", "errors", "lasting", "formats", "packages", "console", "config", "setting", "shapes", "lora", "cache"}
-LEAVES |= {"request", "pulse"}
+LEAVES |= {"request", "pulse", "network"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 

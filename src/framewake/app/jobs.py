@@ -7,11 +7,14 @@ import json
 import os
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framewake.console.escape import inline
 from framewake.errors import EngineError, FramewakeError, InputError
+from framewake.network import proxy_for, through
 from framewake.packages import need
 from framewake.setting import shown
 
@@ -39,7 +42,8 @@ def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
         return
     for entry in found:
         created = time.strftime("%m-%d %H:%M", time.localtime(entry["created_at"]))
-        _print(f"{entry['id']}  {entry['status']:<11} {entry['progress']:>3} %  {created}  {_shown(entry['prompt'])}")
+        begin = f"{entry['id']}  {entry['status']:<11} {entry['progress']:>3} %  {created}"
+        _print_line(f"{begin}  {_shown(entry['prompt'])}")
     if not found:
         _print("no videos")
 
@@ -53,13 +57,13 @@ def show_job(place: Mapping[str, Any], job: str, *, as_json: bool) -> None:
         return
     for name, value in entry.items():
         if value is not None and name != "object":
-            _print(f"{name.replace('_', ' ') + ':':<22} {value}")
+            _print_line(f"{name.replace('_', ' ') + ':':<22} {value}")
 
 
 @_told()
 def change_job(place: Mapping[str, Any], job: str, what: str) -> None:
     """Cancel, retry or remove a job, and print what became of it."""
-    _print(f"{job}: {_desk(place).change(job, what)}")
+    _print_line(f"{job}: {_desk(place).change(job, what)}")
 
 
 @_told()
@@ -160,6 +164,11 @@ def _shown(text: str) -> str:
 
 def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
+
+
+def _print_line(text: str) -> None:
+    """A line with other people's words in it: they begin no line of their own."""
+    _print(inline(text))
 
 
 def open_folder(data: str, database: str | None) -> tuple[Any, Any]:
@@ -268,28 +277,50 @@ class _Server:
     def _ask(self, method: str, path: str) -> dict[str, Any]:
         import httpx
 
+        proxy = proxy_for(self.url)
         try:
-            response = httpx.request(method, f"{self.url}/v1/videos{path}", headers=self.headers, timeout=30)
+            # The context reads SSL_CERT_FILE; proxies have been looked for already.
+            with httpx.Client(
+                verify=httpx.create_ssl_context(), proxy=proxy, trust_env=False, headers=self.headers, timeout=30
+            ) as client:
+                response = client.request(method, f"{self.url}/v1/videos{path}")
             body = response.json()
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise EngineError(f"{self.url} does not answer as a framewake server does ({error}).") from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            raise EngineError(
+                f"{self.url} does not answer as a framewake server does{through(proxy)} ({reason})."
+            ) from error
+        if not isinstance(body, dict) or (response.is_redirect and "error" not in body):
+            raise EngineError(f"{self.url} does not answer as a framewake server does (status {response.status_code}).")
         if response.status_code >= 400:
             kind: Callable[[str], FramewakeError] = InputError if response.status_code < 500 else EngineError
-            raise kind(body.get("error", {}).get("message", f"status {response.status_code}"))
+            told = body.get("error")
+            message = told.get("message") if isinstance(told, dict) else None
+            raise kind(str(message or f"{self.url} answers with status {response.status_code}."))
         return body
 
     def page(self, limit: int) -> list[dict[str, Any]]:
-        return self._ask("GET", f"?limit={min(limit, 100)}")["data"]
+        found = self._ask("GET", f"?limit={min(limit, 100)}").get("data")
+        return [self._video(entry) for entry in (found if isinstance(found, list) else [None])]
 
     def get(self, job: str) -> dict[str, Any]:
-        return self._ask("GET", f"/{job}")
+        return self._video(self._ask("GET", f"/{urllib.parse.quote(job, safe='')}"))
+
+    def _video(self, entry: Any) -> dict[str, Any]:
+        """What another machine calls a video, when it has what is shown of one."""
+        kinds = {"id": str, "status": str, "prompt": str, "progress": int, "created_at": int}
+        is_video = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+        if not is_video or not 0 <= entry["created_at"] < 2**36:
+            raise EngineError(f"{self.url} does not answer as a framewake server does (that is no video).")
+        return entry
 
     def change(self, job: str, what: str) -> str:
+        place = f"/{urllib.parse.quote(job, safe='')}"
         if what == "retry":
-            return self._ask("POST", f"/{job}/retry")["status"]
+            return str(self._ask("POST", f"{place}/retry").get("status"))
         is_final = self.get(job)["status"] not in ("queued", "in_progress")
         if is_final != (what == "rm"):
             advice = "it has ended already" if is_final else "cancel it first"
             raise InputError(f"the video cannot be {'removed' if what == 'rm' else 'cancelled'}: {advice}.")
-        answer = self._ask("DELETE", f"/{job}")
-        return "removed" if answer["deleted"] else answer["status"]
+        answer = self._ask("DELETE", place)
+        return "removed" if answer.get("deleted") else str(answer.get("status"))

@@ -20,6 +20,7 @@ from framewake.app.stopping import SIGNALS
 from framewake.console import logs
 from framewake.console.streams import tell_start
 from framewake.errors import FramewakeError, InputError
+from framewake.network import forget_proxies
 from framewake.packages import need
 
 DATABASE = "FRAMEWAKE_DATABASE"
@@ -38,6 +39,7 @@ def serve(given: Mapping[str, Any]) -> None:
     address = address_of(given["host"], sockets)
     keys = asked_keys(given)
     site = asked_site(given, has_keys=bool(keys))
+    forget_proxies()  # Gradio would look for them while it is imported, and fail over those it cannot use
     tell_start(f"{address} answers in some seconds")
     from framewake.pipeline.checkpoint import open_whole
     from framewake.service.api import Access, Background, create_app

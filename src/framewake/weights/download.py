@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from framewake.errors import CheckpointError, InputError, nearest
+from framewake.network import forget_proxies, proxy_for, through
 from framewake.packages import need
 from framewake.weights.verify import sha256
 
@@ -113,6 +115,10 @@ def download(
     import huggingface_hub
     from huggingface_hub.utils import filter_repo_objects
 
+    place = mirror or os.environ.get("HF_ENDPOINT") or HUB
+    proxy = proxy_for(place)
+    if proxy is None:  # the hub's client would make one for every proxy that is named, also of those it does not use
+        forget_proxies()
     for repository in published.repositories:
         target = folder / repository.folder
         yield f"{repository.name} -> {target}"
@@ -130,7 +136,7 @@ def download(
             )
         except (OSError, _network_error()) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{repository.name} cannot be fetched: {reason}") from error
+            raise CheckpointError(f"{repository.name} cannot be fetched{through(proxy)}: {reason}") from error
         yield _compared(target, [(file.path, file.size, file.lfs) for file in files])
 
 
