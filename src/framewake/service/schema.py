@@ -15,9 +15,14 @@ VERSION = 2
 
 
 def _address_deliveries(connection: Connection) -> None:
+    looked = inspect(connection)
+    if not looked.has_table(deliveries.name):
+        return
+    there = {column["name"] for column in looked.get_columns(deliveries.name)}
     for column in (deliveries.c.job, deliveries.c.receiver):
-        kind = column.type.compile(connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {deliveries.name} ADD COLUMN {column.name} {kind}")
+        if column.name not in there:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {deliveries.name} ADD COLUMN {column.name} {kind}")
 
 
 # From a version to the next one; each runs in the transaction of the start. New tables need no step.

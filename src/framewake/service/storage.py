@@ -215,7 +215,7 @@ class Storage:
     def accept_aside(self, job: str) -> Path:
         """Make a folder among those that are put aside."""
         folder = self.stray(job)
-        folder.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def take_in(self, job: str) -> None:
@@ -254,7 +254,7 @@ def _make_private(folder: Path, *, has_others: bool) -> None:
     """
     if not folder.is_dir():
         made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(mode=0o700, parents=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in made:
             sync_folder(path.parent)
         return
