@@ -6,6 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from framewake.engine.contract import Dtype, Engine
+from framewake.engine.forks import check_process
 from framewake.errors import ResourceError
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
@@ -76,8 +77,9 @@ class Parts:
         """A part in a type, read from disk unless it is there already.
 
         Raises: CheckpointError when the file does not hold exactly the model's tensors, ResourceError when the
-        weights alone do not fit into the free memory.
+        weights alone do not fit into the free memory, EngineError in a child of a process that has computed.
         """
+        check_process()
         model = self.models[name]
         if name not in self._loaded or self._loaded[name][0] != dtype:
             self._drop(name)  # never two types of one part at a time

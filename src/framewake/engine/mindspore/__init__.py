@@ -13,6 +13,7 @@ import os
 import numpy as np
 
 from framewake.console.escape import one_line
+from framewake.engine.forks import check_process
 from framewake.errors import EngineError
 
 if int(np.__version__.split(".")[0]) >= 2:
@@ -60,6 +61,7 @@ def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
 
     ``branch`` "ascend" on the device "cpu" gives an engine that can compile but not run: for graph checks.
     """
+    check_process()  # its threads start here
     target, _, number = device.partition(":")
     try:
         if target == "cpu":

@@ -18,6 +18,7 @@ import numpy as np
 
 from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
+from framewake.engine.forks import check_process
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import read_record, write_record
 from framewake.pipeline.forecast.pace import Clock, Line, Measure, Pace, fresh_bytes, measured_pace
@@ -80,6 +81,7 @@ def measured_rates(
     found = _known(known.get(key), has_pace=parts is not None)
     if found is not None:
         return found._replace(busy_now=busy_since(_BEGIN)) if engine.device == "cpu" else found
+    check_process()
     before = taken()
     width = None if parts is None else parts.configs[0].head_dim
     rates = Rates(
