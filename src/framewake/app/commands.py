@@ -54,6 +54,7 @@ def animate(given: Mapping[str, Any]) -> None:
       framewake animate circle.png "the red circle spins" --preset dynamic --seed 7 -o spin.gif
       framewake animate --like spin.gif --seed 8 -o spin-8.gif
       framewake animate --batch many.jsonl -o clips/ --frames 33
+      framewake animate --batch many.jsonl -o clips/ --frames 33 --resume
       framewake animate a.png "..." --json | jq .event
 
     \b

@@ -187,7 +187,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         typer.Option(
             "--resume",
             help="Go on with a clip that was stopped: the one of -o, or the only one in this folder. The result is "
-            "the same as without the stop.",
+            "the same as without the stop. With --batch: make what is missing of it.",
         ),
     ),
     "crf": (
