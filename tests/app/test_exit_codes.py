@@ -76,6 +76,7 @@ def test_a_device_that_is_not_there(program, command):
 
 
 def test_a_device_that_the_original_command_cannot_have(program, toy):
+    pytest.importorskip("torch")
     flags = ["--prompt", "x", "--i2v-image-path", "a.png", "--i2v-resolution", "360p", "--video-length", "5"]
     done = program([*flags, "--model-base", str(toy)], file="sample_image2video.py", FRAMEWAKE_ENGINE="torch:cuda:99")
     refused(done, 4, "no device 'cuda:99'")
