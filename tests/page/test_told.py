@@ -157,6 +157,16 @@ def test_the_browser_translates_alike_and_shows_it(page_of, messages, folder):
     page.wait_for_selector("#fw-message:has-text('图片已损坏或不完整。')")
 
 
+def test_notes_on_pictures_are_translated(folder):
+    clear, moving = folder / "clear.png", folder / "moving.gif"
+    Image.new("RGBA", (64, 48), (200, 20, 20, 90)).save(clear)
+    frames = [Image.new("L", (64, 48), shade) for shade in (0, 99)]
+    frames[0].save(moving, "GIF", save_all=True, append_images=frames[1:])
+    texts = [note for path in (clear, moving) for note in load_picture(path).notes]
+    assert len(texts) >= 2
+    assert not [text for text in texts if translated("zh", text).startswith(FALLBACK)]
+
+
 def test_what_is_not_known_stays_readable():
     assert translated("zh", "something new happened.") == f"{FALLBACK}something new happened."
 
