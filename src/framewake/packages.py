@@ -31,13 +31,12 @@ _PROJECT = {"PIL": "Pillow"}
 
 def install_line(name: str) -> str:
     """The command that installs a package, by the name it is imported by; in quotes, as a shell needs them."""
-    if name not in EXTRA:
-        return f"pip install {_PROJECT.get(name, name)}"
+    extra = f"[{EXTRA[name]}]" if name in EXTRA else ""
     try:
         importlib.metadata.version("framewake")
-    except importlib.metadata.PackageNotFoundError:  # a checkout that is only run
-        return f'pip install "{Path(__file__).parents[2]}[{EXTRA[name]}]"'
-    return f'pip install "framewake[{EXTRA[name]}]"'
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is only run lacks everything
+        return f'pip install "{Path(__file__).parents[2]}{extra}"'
+    return f'pip install "framewake{extra}"' if extra else f"pip install {_PROJECT.get(name, name)}"
 
 
 def need(what: str, *names: str) -> None:
