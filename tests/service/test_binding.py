@@ -248,17 +248,18 @@ def test_a_job_whose_folder_is_elsewhere_waits(desk_of, worker_of, picture, tmp_
     row = desk.store.get(job)
     assert (row.state, row.deaths, row.error) == ("queued", 1, None)
     hidden.rename(desk.storage.job(job))
+    time.sleep(0.05)  # its pause
     work_once(worker)
     assert desk.store.get(job).state == "completed"
     desk.storage.job(other).rename(tmp_path / "hidden")
     (desk.storage.folder / FILE).rename(tmp_path / FILE)  # as below a disk that is not mounted
     for _ in range(MOST_DEATHS + 1):
         work_once(worker)
-        time.sleep(0.02)
+        time.sleep(0.05)
     assert (desk.store.get(other).state, desk.store.get(other).deaths) == ("queued", 0)
     (tmp_path / FILE).rename(desk.storage.folder / FILE)
     for _ in range(MOST_DEATHS):
         work_once(worker)
-        time.sleep(0.02)
+        time.sleep(0.05)
     row = desk.store.get(other)
     assert row.state == "failed" and "log says why" in row.error
