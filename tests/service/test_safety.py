@@ -16,7 +16,7 @@ from PIL import Image
 from test_api import FIELDS, data_url, post
 from toy_checkpoint import write_picture
 
-from framewake.app.access import is_loopback, read_keys
+from framewake.app.access import asked_keys, is_loopback, read_keys
 from framewake.errors import InputError
 from framewake.service.addresses import is_public
 from framewake.service.api import Access
@@ -24,8 +24,9 @@ from framewake.service.brake import Brake
 from framewake.service.database import Database
 from framewake.service.fetch import Guarded, read_data_url
 from framewake.service.guard import Guard, Limits, owner_of
-from framewake.service.refusals import public_error, without_paths
+from framewake.service.refusals import TooMany, public_error, without_paths
 from framewake.service.site import Site
+from framewake.service.stream import Streams
 
 KEY, OTHER = "k" * 24, "o" * 24
 
@@ -248,3 +249,53 @@ def test_a_folder_named_as_a_database_stays_as_it_is(tmp_path):
     with pytest.raises(InputError):
         Database(f"sqlite:///{tmp_path}")
     assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+EMPTY = ["", "\n \n\t\n", "# only a word\n", "  # another\n", "\ufeff"]
+
+
+@pytest.mark.parametrize("content", [*EMPTY, "short\n", KEY + "\nshort", "with space " * 3, "é" * 20])
+def test_files_of_keys_that_are_of_no_use(tmp_path, content):
+    file = tmp_path / "keys"
+    file.write_text(content, encoding="utf-8")
+    for given in ([], [OTHER]):
+        with pytest.raises(InputError) as told:
+            read_keys(given, str(file))
+        assert "short\n" not in str(told.value)
+
+
+def test_files_of_keys_that_went_through_an_editor(tmp_path):
+    file = tmp_path / "keys"
+    file.write_bytes(f"\ufeff{KEY}  \r\n\r\n  # ours\r\n\t{OTHER}\r\n".encode())
+    assert read_keys([], str(file)) == [KEY, OTHER]
+    for content in (b"\xff\xfe" + KEY.encode("utf-16-le"), bytes(range(256))):
+        file.write_bytes(content)
+        with pytest.raises(InputError):
+            read_keys([], str(file))
+
+
+def test_an_empty_key_in_the_environment_is_no_open_door(monkeypatch):
+    given = {"api_key": [], "api_key_file": None, "host": "127.0.0.1"}
+    monkeypatch.delenv("FRAMEWAKE_API_KEY", raising=False)
+    assert asked_keys(given) == []
+    monkeypatch.setenv("FRAMEWAKE_API_KEY", " ")
+    with pytest.raises(InputError, match="FRAMEWAKE_API_KEY is empty"):
+        asked_keys(given)
+
+
+def test_streams_of_one_key_are_counted(desk_of, client_of, picture, monkeypatch):
+    monkeypatch.setattr("framewake.service.stream.MOST_OF_ONE", 2)
+    client = client_of(desk_of())
+    files = {"input_reference": ("x.png", picture)}
+    job = client.post("/v1/videos", data={"prompt": "x"}, files=files).json()["id"]
+    streams = Streams()
+    streams.take("one")
+    streams.take("one")
+    with pytest.raises(TooMany):
+        streams.take("one")
+    streams.take("another")
+    streams.give_back("one")
+    streams.take("one")
+    client.delete(f"/v1/videos/{job}")
+    for _ in range(5):  # each ends, and its place is free again
+        assert client.get(f"/v1/videos/{job}/events").status_code == 200
