@@ -51,6 +51,9 @@ WRAPPED = (
     "module.{}",
     "_orig_mod.module.diffusion_model.{}",
     "base_model.model._fsdp_wrapped_module.{}.base_layer",
+    "net.{}",
+    "state_dict.generator.{}",
+    "pipe.Student.model._orig_mod.{}",
 )
 
 
@@ -132,6 +135,36 @@ def test_pieces_of_onetrainers_form(engine, tmp_path):
     lora = opened(tmp_path, tensors)
     assert not lora.unmatched and "omi" in lora.format
     check(engine, lora, seen)
+
+
+def split_pairs(count, spelling):
+    """The pieces of the fused layers as kohya's scripts split them: numbered pairs, and one alpha for all."""
+    tensors, seen = {}, []
+    for rule in diffusers_dit(DIT):
+        if not rule.rows or not rule.ours.endswith(".weight"):
+            continue
+        up, down = factors(rule.ours)
+        key = spelling(rule.ours.removesuffix(".weight"))
+        for number, rows in enumerate(np.split(up, np.cumsum(rule.rows)[:-1])[:count]):
+            tensors[f"{key}.lora_down.{number}.weight"] = down
+            tensors[f"{key}.lora_up.{number}.weight"] = np.ascontiguousarray(rows)
+        tensors[f"{key}.alpha"] = np.asarray(ALPHA, np.float32)
+        seen.append(rule.ours.removesuffix(".weight"))
+    return tensors, seen
+
+
+@pytest.mark.parametrize("spelling", [lambda m: "lora_unet_" + m.replace(".", "_"), "diffusion_model.{}".format])
+def test_numbered_pairs_are_pieces_and_no_adapters(engine, tmp_path, spelling):
+    tensors, seen = split_pairs(9, spelling)
+    lora = opened(tmp_path, tensors)
+    assert len(lora.updates) > 3 * len(seen)
+    check(engine, lora, seen)
+
+
+def test_a_controlnet_is_not_taken_for_the_transformer(tmp_path):
+    for prefix in ("controlnet.", "pipe.controlnet.", "control_model.", "lora_controlnet_"):
+        with pytest.raises(CheckpointError, match="none of its 3 keys fits"):
+            opened(tmp_path, made(["double_blocks.0.img_attn_qkv"], lambda name: name, prefix=prefix))
 
 
 def test_several_adapters_are_named_and_one_can_be_chosen(engine, tmp_path):

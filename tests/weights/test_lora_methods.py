@@ -98,7 +98,9 @@ def dora(module, axis, magnitudes="dora_scale"):
     new = flat(module) + change
     new = magnitude * new / np.sqrt((new * new).sum(axis, keepdims=True))
     base = flat(module)
-    held = magnitude if magnitudes == "dora_scale" else magnitude.reshape(-1)
+    kernel = [1] * len(SHAPES[f"{module}.weight"][2:])
+    shapes = {"dora_scale": (*magnitude.shape, *kernel), "lora_magnitude_vector": (1, -1, *kernel) if kernel else (-1,)}
+    held = magnitude.reshape(shapes[magnitudes])
     return tensors | {magnitudes: held}, lambda scale: {f"{module}.weight": base + scale * (new - base)}
 
 
@@ -144,6 +146,7 @@ KINDS = {
     "DoRA by column": (WHOLE, dora, (0,)),
     "DoRA of a kernel": (KERNEL, dora, (1,)),
     "DoRA as PEFT writes it": (FUSED, dora, (1, "lora_magnitude_vector")),
+    "DoRA of a kernel as PEFT writes it": (KERNEL, dora, (1, "lora_magnitude_vector")),
     "LoHa": (FUSED, loha, ()),
     "LoKr, whole": (WHOLE, lokr, (False, False)),
     "LoKr, second cut": (FUSED, lokr, (False, True)),
@@ -226,7 +229,12 @@ def test_merged_for_good_and_streamed_are_the_same(engine, tmp_path, kind):
 
 HOLDS = {
     "official": (),
-    "diffusers": ("DoRA by row", "DoRA of a kernel", "DoRA as PEFT writes it"),
+    "diffusers": (
+        "DoRA by row",
+        "DoRA of a kernel",
+        "DoRA as PEFT writes it",
+        "DoRA of a kernel as PEFT writes it",
+    ),
     "kohya": tuple(KINDS),
     "comfyui": tuple(KINDS),
 }
@@ -249,6 +257,20 @@ def test_formats_hold_it_or_refuse_it_by_name(engine, tmp_path, style):
         with pytest.raises(CheckpointError, match=rf"the {style} format cannot hold '.*'.*--format (comfyui|kohya)"):
             convert(lora, path, style, diffusers_dit(DIT), TARGETS)
         assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("style", "key", "shape"),
+    [
+        ("kohya", "lora_unet_img_in_proj.dora_scale", lambda rows: (rows, 1, 1, 1, 1)),
+        ("diffusers", "transformer.x_embedder.proj.lora_magnitude_vector", lambda rows: (1, rows, 1, 1, 1)),
+    ],
+)
+def test_magnitudes_of_a_kernel_have_the_axes_that_their_readers_multiply(tmp_path, style, key, shape):
+    lora, _ = opened(tmp_path, "DoRA of a kernel")
+    convert(lora, tmp_path / "b.safetensors", style, diffusers_dit(DIT), TARGETS)
+    file = open_lora(tmp_path / "b.safetensors", TARGETS).tensors
+    assert file.shape(key) == shape(sizes(KERNEL)[0])
 
 
 def test_a_conversion_may_leave_out_what_does_not_fit(tmp_path):

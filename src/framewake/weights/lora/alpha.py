@@ -47,7 +47,7 @@ class Alphas(NamedTuple):
         module, key = update.module, update.module.keys.get("alpha")
         if key is not None:
             values = self.tensors.read(key)
-            found: Any = float(values.reshape(-1)[0]) if values.size == 1 else None
+            found: Any = float(values.reshape(-1)[0]) if values.size == 1 else f"{values.size} numbers"
             where = repr(key)
         else:
             found, where = self._of_module(module.name, "alpha_pattern", "lora_alpha"), "lora_alpha"

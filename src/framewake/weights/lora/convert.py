@@ -128,9 +128,10 @@ def _tensors(modules: Mapping[str, Piece], style: str) -> tuple[dict[str, np.nda
         if alpha is not None and style != "diffusers":
             tensors[key + ".alpha"] = np.asarray(alpha, dtype=np.float32)
         if piece.magnitude is not None:
-            is_vector = style == "diffusers"
-            name = key + (".lora_magnitude_vector" if is_vector else ".dora_scale")
-            tensors[name], kinds[name] = piece.magnitude.reshape(-1) if is_vector else piece.magnitude, "F32"
+            is_pefts, axes = style == "diffusers", (1,) * (piece.down.ndim - 2)
+            name = key + (".lora_magnitude_vector" if is_pefts else ".dora_scale")
+            shape = (*piece.magnitude.shape, *axes) if not is_pefts else (1, -1, *axes) if axes else (-1,)
+            tensors[name], kinds[name] = piece.magnitude.reshape(shape), "F32"
     return tensors, kinds
 
 

@@ -44,8 +44,10 @@ class Lora(NamedTuple):
     def part(self, update: Update, name: str) -> np.ndarray:
         """One of an update's parts as a float32 matrix, rows as in the file; magnitudes by row or by column."""
         values = self.tensors.read(update.keys[name])
-        is_by_column = name == "magnitude" and values.shape[0] != update.place.stop - update.place.start
-        flat = values.reshape(1, -1) if is_by_column else values.reshape(len(values), -1)
+        flat = values.reshape(len(values), -1)
+        if name == "magnitude":  # a kernel's have five axes, with PEFT the rows in the second one
+            is_by_row = values.ndim > 4 or values.shape[0] == update.place.stop - update.place.start
+            flat = values.reshape((-1, 1) if is_by_row else (1, -1))
         return np.ascontiguousarray(flat, dtype=np.float32)
 
     def by_weight(self) -> dict[str, list[Update]]:

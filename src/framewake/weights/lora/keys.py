@@ -58,6 +58,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 OFFICIAL = "Hunyuan_video_I2V_lora_"
 UNDERSCORED = (OFFICIAL, "lora_unet_", "lora_transformer_", "lycoris_")
 _DOTTED = re.compile(r"^(?:(?:base_model|model|diffusion_model|transformer|unet|dit|pipe)\.)+")
+# Trainers put words of their own in front ("net.", "generator."), which end where a name of ours begins. A ControlNet
+# has layers of the same names, but is another model.
+_OURS = r"(?:double|single)_blocks|(?:single_)?transformer_blocks|(?:img|txt|time|vector|guidance)_in|final_layer"
+_WORDS = re.compile(rf"^(?:(?!\w*control)[A-Za-z_]+\.)+(?=(?:{_OURS})\.)", re.IGNORECASE)
+# kohya's scripts number the pairs of a fused layer; PEFT's names of adapters never stand behind these words.
+_PAIR = re.compile(r"\.lora_(?:down|up)\.\d+\.weight$")
 # What training wrappers put into underscored names; of dotted ones, ``unwrapped`` takes it out.
 _WRAPPED = re.compile(r"_orig_mod_|_fsdp_wrapped_module_|_checkpoint_wrapped_module_")
 
@@ -78,7 +84,7 @@ OTHER_METHODS = {
 class Key(NamedTuple):
     """A key taken apart; ``module`` is as the file spells it, underscored or dotted, without its prefix.
 
-    ``adapter`` is PEFT's name for the adapter, "" without one.
+    ``adapter`` is PEFT's name for the adapter, "" without one; ``number`` is that of a pair for a piece of the module.
     """
 
     text: str
@@ -87,6 +93,7 @@ class Key(NamedTuple):
     is_underscored: bool
     is_official: bool
     adapter: str
+    number: str = ""
 
 
 class Module(NamedTuple):
@@ -107,15 +114,17 @@ def take_apart(text: str) -> Key | None:
         return None
     match, part = found
     body, adapter = match["body"], match.groupdict().get("adapter") or ""
+    number, adapter = (adapter, "") if _PAIR.search(text) else ("", adapter)
     for prefix in UNDERSCORED:
         if body.startswith(prefix):
             name = _WRAPPED.sub("", body.removeprefix(prefix))
-            return Key(text, name, part, True, prefix == OFFICIAL, adapter)
+            return Key(text, name, part, True, prefix == OFFICIAL, adapter, number)
     before = ""
     while before != body:  # wrappers and prefixes may stand in any order
         before, body = body, _DOTTED.sub("", unwrapped(body), count=1)
+    body = _WORDS.sub("", body)
     body = body.removesuffix(".base_layer")  # PEFT's place for a layer that it has adapted
-    return Key(text, body, part, "." not in body and re.search(r"_\d+_", body) is not None, False, adapter)
+    return Key(text, body, part, "." not in body and re.search(r"_\d+_", body) is not None, False, adapter, number)
 
 
 def modules(keys: Iterable[str], adapter: str | None = None) -> tuple[list[Module], list[str], list[str]]:
@@ -125,6 +134,7 @@ def modules(keys: Iterable[str], adapter: str | None = None) -> tuple[list[Modul
     """
     found: dict[tuple[str, bool], dict[str, str]] = {}
     official: set[tuple[str, bool]] = set()
+    pieces: dict[tuple[str, bool], dict[tuple[str, bool], None]] = {}
     adapters: dict[str, None] = {}
     strange = []
     for text in keys:
@@ -137,15 +147,26 @@ def modules(keys: Iterable[str], adapter: str | None = None) -> tuple[list[Modul
             adapters[key.adapter] = None
         if adapter is not None and key.adapter != adapter and (is_factor or key.adapter):
             continue
-        place = (key.module, key.is_underscored)
+        place = (_piece(key), key.is_underscored)
+        if key.number:
+            pieces.setdefault((key.module, key.is_underscored), {})[place] = None
         parts = found.setdefault(place, {})
         if key.part in parts:
             strange.append(text)
         parts.setdefault(key.part, text)
         if key.is_official:
             official.add(place)
+    for whole, places in pieces.items():  # what belongs to the module holds for each of its pairs
+        shared = found.pop(whole, {})
+        for place in places:
+            found[place] |= shared
     made = [Module(*place, place in official, parts) for place, parts in found.items()]
     return made, strange, list(adapters)
+
+
+def _piece(key: Key) -> str:
+    """The name of a module, or of a numbered piece of it."""
+    return key.module + ("_" if key.is_underscored else ".") * bool(key.number) + key.number
 
 
 def other_method(key: str) -> str | None:

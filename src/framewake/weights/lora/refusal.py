@@ -75,8 +75,10 @@ def _told(names: tuple[str, ...], targets: Targets, found: Found) -> Iterator[st
         elif method is not None:
             groups.setdefault(("belong", "belongs", f"to {method}", "which is not applied"), []).extend(owner)
     for (several, single, what, but), members in groups.items():
-        many = f"all of its {len(names)}" if len(members) == len(names) else f"{len(members)} of its {len(names)}"
-        yield f"{many} keys {single if len(members) == 1 else several} {what} ({members[0]!r}), {but}"
+        many = f"{len(members)} of its {len(names)} keys"
+        if len(members) == len(names):
+            many = "its only key" if len(names) == 1 else f"all of its {len(names)} keys"
+        yield f"{many} {single if len(members) == 1 else several} {what} ({members[0]!r}), {but}"
     named = {key for members in groups.values() for key in members}
     halves = [module for module in found.halves if not named.intersection(module.keys.values())]
     if halves:
@@ -93,7 +95,8 @@ def _told(names: tuple[str, ...], targets: Targets, found: Found) -> Iterator[st
         hints = [f"{m.name!r}{targets.hint(m.name, is_underscored=m.is_underscored)}" for m in rest[:LISTED]]
         what = "; ".join(hints or [repr(key) for key in strange[:LISTED]])
         if len(lost) == len(names):
-            yield f"none of its {len(names)} keys fits this transformer: {what}"
+            none = f"none of its {len(names)} keys fits" if len(names) > 1 else "its only key does not fit"
+            yield f"{none} this transformer: {what}"
         else:
             yield f"{len(lost)} of its {len(names)} keys have no place in this transformer: {what}"
 

@@ -39,7 +39,8 @@ class Report(NamedTuple):
 
     def sentence(self, weight: float | None = None) -> str:
         """The report as one line; ``weight`` is the one that it is applied with."""
-        alpha = f"alpha {_span(self.alphas)}" if self.has_alpha else "no alpha (the rank is taken)"
+        without = "no alpha (the rank is taken)" if self.ranks else "no alpha"
+        alpha = f"alpha {_span(self.alphas)}" if self.has_alpha else without
         if self.methods != ("LoRA",):
             alpha += f", {' and '.join(self.methods)}"
         rank = f"rank {_span(self.ranks)}" if self.ranks else "no rank"

@@ -26,8 +26,8 @@ def rows() -> tuple[Format, ...]:
         Format(
             "names of modules: Tencent's, ComfyUI's, diffusers', OneTrainer's (OMI)",
             "read",
-            f"With dots behind any prefix, or with underscores behind {prefixes} or none; wrappers (`_orig_mod.`, "
-            "`module.`) and adapters' names in any order.",
+            f"With dots behind any words (but those of a ControlNet), or with underscores behind {prefixes} or none; "
+            "wrappers (`_orig_mod.`, `module.`), adapters' names and numbered pairs (`lora_down.0.weight`) too.",
         ),
         Format("a LoRA as a file or PEFT's folder", "read", f"Ending in {ends}; with PEFT's adapter_config.json."),
         *(Format(name, "read", f"Keys end in {_endings(parts)}. {how}") for name, parts, how in _READ),

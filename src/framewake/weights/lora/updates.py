@@ -122,11 +122,11 @@ def _weight_update(module: Module, place: Place, tensors: Tensors, shape: tuple[
 
 
 def _check_magnitude(module: Module, tensors: Tensors, shape: tuple[int, ...]) -> None:
-    """Magnitudes of DoRA are by row, or by column where no kernel hides what a column is."""
+    """Magnitudes of DoRA are by row, or by column where no kernel hides what a column is; PEFT turns a kernel's."""
     if "magnitude" not in module.keys:
         return
     size, rows, columns = tensors.shape(module.keys["magnitude"]), shape[:1], math.prod(shape[1:])
-    is_by_row = size[:1] == rows and math.prod(size[1:]) == 1
+    is_by_row = math.prod(size) == rows[0] and (size[:1] == rows or (len(shape) > 2 and size[:2] == (1, *rows)))
     is_by_column = shape[1:2] == (columns,) and size in ((columns,), (1, columns), (1, columns, 1, 1))
     _expect(module, [size], [rows, (1, columns)], is_by_row or is_by_column)
 
