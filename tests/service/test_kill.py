@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sqlalchemy import update
 from test_worker import submit
 
 from framewake.media.video import read_video
 from framewake.pipeline.latents import latents_path, load_latents
+from framewake.service import tables
 from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL
 
 # The whole measurement takes minutes: FRAMEWAKE_KILLS=30.
@@ -42,6 +44,8 @@ def test_nothing_is_lost(desk_of, database_url, toy, picture):
     jobs += [submit(desk, picture, num_inference_steps=STEPS) for _ in range(3)]
     lives, stages = [], []
     while not lives or not lives[-1].startswith("last"):
+        with desk.store.database.writing() as connection:  # the pauses after deaths would only make this longer
+            connection.execute(update(tables.jobs).values(due=0))
         process.stdin.write("go\n")
         process.stdin.flush()
         line = process.stdout.readline()

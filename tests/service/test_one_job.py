@@ -161,3 +161,21 @@ def test_who_ends_the_process_is_heard(desk, worker_of, picture, pipeline, error
     submit(desk, picture, seed=13)
     with pytest.raises(error):
         work_once(worker_of(desk, pipeline=panicking))
+
+
+def test_deaths_count_where_a_job_comes_no_further(desk, worker_of, picture):
+    """One that kills its workers dies at one place again and again; kills from outside come anywhere."""
+    job = submit(desk, picture, num_inference_steps=4)
+    for place, left in [
+        (("denoise", 2), 0),  # it goes on to later steps
+        (("denoise", 4), 0),  # and to later stages
+        (("encode text", 0), 0),
+        (("write", 4), 3),  # the last one: nothing is further
+        (("x", "y"), 0),  # damaged: nothing is known
+    ]:
+        with desk.store.database.writing() as connection:
+            row = {"state": "queued", "worker": None, "stage": place[0], "step": place[1], "deaths": 3}
+            connection.execute(update(jobs).where(jobs.c.id == job).values(row))
+        work_once(worker_of(desk))
+        assert (desk.store.get(job).state, desk.store.get(job).deaths) == ("completed", left), place
+        (desk.storage.job(job) / CLIP).unlink()

@@ -82,6 +82,9 @@ def serve(given: Mapping[str, Any]) -> None:
     )  # fmt: skip
     if site.hosts and not keys:
         log.warning("there are no keys: whoever reaches the proxy uses this server, unless the proxy asks who it is")
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # A closed terminal is a polite end too; uvicorn knows of two others only.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     run_server(app, sockets, proxies=site.proxies)
 
 

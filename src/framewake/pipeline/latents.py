@@ -120,7 +120,9 @@ def load_latents(path: Path) -> SavedLatents:
             raise CheckpointError(f"{path} holds other arrays than saved latents.")
         arrays = {name: np.array(file.raw(name)) for name in file.names()}
     except (CheckpointError, OSError) as error:
-        raise InputError(f"these are no saved latents that can be used: {error} Begin the clip anew.") from error
+        raise InputError(
+            f"{path} holds no saved latents that can be used: it is damaged, or another file. Begin the clip anew."
+        ) from error
     record = _record(path, file.metadata.get(KEY))
     latents = arrays.pop(LATENTS)
     if latents.dtype != np.float32 or latents.ndim != 5 or not np.isfinite(latents).all():

@@ -13,7 +13,7 @@ from sqlalchemy import Row
 
 from framewake.errors import InputError, UnwritableError
 from framewake.media.video import read_metadata, read_video
-from framewake.pipeline.events import Event, Step, Tile
+from framewake.pipeline.events import STAGES, Event, Stage, Step, Tile
 from framewake.pipeline.finish import clip_frames
 from framewake.pipeline.jobs import Output, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
@@ -54,6 +54,19 @@ def begun(pipeline: Pipeline, job: Row[Any], *, save_every: int) -> tuple[Genera
             except InputError as error:
                 _forget(job, file, error)
     return pipeline.run(request, output), 0
+
+
+def last_place(job: Row[Any]) -> tuple[int, int]:
+    """How far the last attempt at a job came: its stage, and its step in there; a damaged record tells nothing."""
+    stage = STAGES.index(job.stage) if job.stage in STAGES else -1
+    return stage, job.step if isinstance(job.step, int) else 0
+
+
+def without_deaths(last: tuple[int, int], stage: Stage, step: int) -> dict[str, int]:
+    """The deaths are forgotten where a job comes further than the time before: one that kills dies at one place."""
+    place = STAGES.index(stage)
+    is_further = place > last[0] or (stage == "denoise" and place == last[0] and step > last[1])
+    return {"deaths": 0} if is_further else {}
 
 
 def _resumed(

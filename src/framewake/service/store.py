@@ -28,7 +28,7 @@ from framewake.service.repeats import Once, earlier, forget, remember
 from framewake.service.tables import FINAL, deliveries, jobs, notes
 
 LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
-MOST_DEATHS = 6  # workers that may die over one job without saving a step
+MOST_DEATHS = 6  # workers that may die over one job without its coming any further
 DEATH_PAUSE = 10.0  # seconds after the second death, and twice as long after each: the jobs behind go first
 DIED = "the worker died again and again over this video; its log says more."
 

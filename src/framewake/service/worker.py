@@ -31,7 +31,7 @@ from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
 from framewake.service.liveness import Watch
-from framewake.service.making import begun, is_made
+from framewake.service.making import begun, is_made, last_place, without_deaths
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.progress import LEAST, Remaining
@@ -187,7 +187,7 @@ class Worker:
             self._left = Remaining(self._stages(job))
             self._report(lease, {"step": step})
             with contextlib.closing(events):
-                self._follow(events, lease)
+                self._follow(events, lease, job)
         if not Path(THUMBNAIL).is_file() or not Path(THUMBNAIL).stat().st_size:
             write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
@@ -202,8 +202,9 @@ class Worker:
         except FramewakeError:  # the run itself says so, or goes on from saved latents where nothing has to fit
             return {}
 
-    def _follow(self, events: Iterator[Event], lease: Lease) -> None:
+    def _follow(self, events: Iterator[Event], lease: Lease, job: Row[Any]) -> None:
         shown = told = 0.0
+        last = last_place(job)
         left = self._left
         for event in events:
             pulse.beat()
@@ -215,15 +216,14 @@ class Worker:
                     log.info("%s: %s", lease.job, text)
                     self._note(lease, without_paths(text))
                 case StageStarted(stage):
-                    self._report(lease, {"stage": stage, "seconds_left": left.seconds()})
+                    values = {"stage": stage, "seconds_left": left.seconds()}
+                    self._report(lease, values | without_deaths(last, stage, 0))
                 case Step(index, count):
                     if time.monotonic() - shown > PREVIEW_SECONDS:
                         write_preview(Path(PREVIEW), event.preview)
                         shown = time.monotonic()
                     values = {"step": index, "steps": count, "seconds_left": left.seconds()}
-                    if self.settings.save_every > 0 and index % self.settings.save_every == 0:
-                        values["deaths"] = 0
-                    self._report(lease, values)
+                    self._report(lease, values | without_deaths(last, "denoise", index))
                 case Tile():
                     self._report(lease, {"seconds_left": left.seconds()})
                 case Written():
