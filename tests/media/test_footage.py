@@ -12,7 +12,7 @@ from PIL import Image
 
 from framewake.errors import InputError
 from framewake.media import footage
-from framewake.media.clips import read_clip
+from framewake.media.clips import is_clip, read_clip
 from framewake.media.footage import read_frames
 from framewake.media.picture import load_picture
 from framewake.media.video import read_video, write_video
@@ -189,3 +189,59 @@ def test_a_clip_without_frames(tmp_path):
     for read in (load_picture, read_frames):
         with pytest.raises(InputError, match=r"holds no video frames|damaged"):
             read(tmp_path / "a.mkv")
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libvpx-vp9", {"crf": "4", "b": "0"}), ("libvpx", {"crf": "4", "b": "8M"})]
+)
+def test_transparency_beside_the_packets_of_a_webm(tmp_path, codec, options):
+    path, frames = tmp_path / "a.webm", moving(6)
+    alpha = np.full((*frames.shape[:3], 1), 255, np.uint8)
+    alpha[:, :, 32:] = 0
+    with av.open(str(path), "w", format="webm") as container:
+        stream = container.add_stream(codec, rate=24, options={**options, "auto-alt-ref": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for frame in np.concatenate([frames, alpha], axis=-1):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba")))
+        container.mux(stream.encode())
+    for first in (False, True):
+        seen = last(path, background="#102030", takes_first_frame=first)
+        assert np.abs(seen[:, 36:] - (16, 32, 48)).max() <= 4
+        assert np.abs(seen - frames[0 if first else -1])[20:, :28].max() <= 10
+    assert "transparent" in load_picture(path).notes[1]
+    assert read_clip(path, 5).frames[:, :, 36:].min() >= 251
+
+
+@pytest.mark.parametrize(("number", "name"), [(1, "ITU709"), (4, "FCC"), (6, "ITU601"), (7, "SMPTE240M")])
+def test_the_matrix_that_a_clip_names(tmp_path, number, name):
+    frame = np.full((48, 64, 3), (200, 60, 90), np.uint8)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.colorspace = number
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        container.mux(stream.encode(picture.reformat(format="yuv444p", dst_colorspace=name, dst_color_range="MPEG")))
+        container.mux(stream.encode())
+    assert np.abs(last(tmp_path / "a.mp4") - frame).max() <= 3
+
+
+@pytest.mark.parametrize(("width", "height", "name"), [(64, 48, "ITU601"), (64, 720, "ITU709"), (1280, 48, "ITU709")])
+def test_a_clip_that_names_no_matrix(tmp_path, width, height, name):
+    frame = np.full((height, width, 3), (200, 60, 90), np.uint8)
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        container.mux(stream.encode(picture.reformat(format="yuv444p", dst_colorspace=name, dst_color_range="MPEG")))
+        container.mux(stream.encode())
+    assert np.abs(last(tmp_path / "a.mp4") - frame).max() <= 3
+
+
+def test_training_asks_the_bytes_and_not_the_name(tmp_path):
+    write_clip(tmp_path / "a.mp4", moving()).rename(tmp_path / "a.gif")
+    first, *others = map(Image.fromarray, moving())
+    first.save(tmp_path / "b.mp4", "GIF", save_all=True, append_images=others)
+    write_clip(tmp_path / "c.ts", moving(), kind="mpegts")
+    for name in ("a.gif", "b.mp4", "c.ts"):
+        assert is_clip(tmp_path / name)
+        assert np.abs(read_clip(tmp_path / name, 5).frames.astype(int) - moving()[:5])[:, 20:, 20:].max() < 16

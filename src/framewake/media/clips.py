@@ -11,12 +11,13 @@ from PIL import Image
 from framewake.errors import InputError
 from framewake.media.footage import Footage, read_frames
 from framewake.media.image import bucket_pixels, clip_pixels
-from framewake.media.kinds import HEAD_BYTES
+from framewake.media.kinds import HEAD_BYTES, kind_of
 from framewake.media.parsers import parsing
 from framewake.media.picture import finished
 from framewake.media.video import animated
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
+VIDEOS = (".mp4", ".mov", ".m4v", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv",
+          ".asf", ".flv", ".ogv")  # fmt: skip
 ANIMATIONS = (".gif", ".webp")
 FAST_FPS = 50  # from here on every second frame is taken, as the original does
 
@@ -44,7 +45,7 @@ def read_clip(path: Path, frames: int) -> Clip:
     """
     if path.is_dir():
         found, fps, notes = _pictures(path, frames)
-    elif path.suffix.lower() in ANIMATIONS:
+    elif _is_animation(path):
         found, fps, notes = animated(path, most=2 * frames)  # which knows the frames that an encoder has joined
     else:
         found, fps, notes = read_frames(path, most=2 * frames)
@@ -72,6 +73,13 @@ def first_for_clip(clip: Clip, size: int, *, mean: tuple[float, ...], std: tuple
 def black_for_clip(size: int, *, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """A black picture as LLaVA sees it. Shapes: -> float32 (1, 3, S, S)."""
     return clip_pixels(Image.new("RGB", (size, size)), size, mean=mean, std=std)[None]
+
+
+def _is_animation(path: Path) -> bool:
+    """By its first bytes, as messengers give an mp4 the name of the GIF that it was."""
+    with parsing(f"{path}:", "the clip cannot be read"), path.open("rb") as stream:
+        kind = kind_of(stream.read(HEAD_BYTES))
+    return kind is not None and kind.name in ("GIF", "WebP")
 
 
 def _fitting(count: int) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SAME = 2  # levels that a profile may be off sRGB and still be called that: what rounding makes of it
 EXIF, INTEROPERABILITY = 0x8769, 0xA005
 COLOUR_SPACE, ADOBE, UNCALIBRATED, OPTIONAL = 0xA001, 2, 0xFFFF, "R03"
+PROFILE_OF = slice(16, 20)  # where a profile says of which colours it is
+JP2_PROFILES = (2, 3)  # ways of a JPEG 2000 to tell its colours that are profiles
 SRGB_GAMMA = (0.42, 0.49)  # a PNG's number around 1 / 2.2, which stands for sRGB's own curve
 
 
@@ -35,7 +38,10 @@ def to_srgb(image: Image.Image, colours: Colours | None) -> tuple[Image.Image, s
         plain = Image.fromarray(hdr.ordinary(wide, colours.curve, colours.primaries))
         return plain, hdr.note(colours.curve)
     if colours is not None and image.mode != "LAB":  # whose numbers say by themselves what is seen
-        mode = "L" if image.mode in ("1", "L") else "CMYK" if image.mode == "CMYK" else "RGB"
+        is_grey = (
+            image.mode in ("1", "L") and colours.icc[PROFILE_OF] != b"RGB "
+        )  # many programs leave that in grey ones
+        mode = "L" if is_grey else "CMYK" if image.mode == "CMYK" else "RGB"
         change, failure = attempt(lambda: _change(colours.icc, mode))
         if change is not None and not change.is_needed:
             return image.convert("RGB"), ""
@@ -91,6 +97,36 @@ def cicp(head: bytes) -> tuple[int, int, int, int] | None:
         if kind == b"IDAT":
             return None
         place += size + 12
+    return None
+
+
+def add_jp2_profile(image: Image.Image, stream: IO[bytes]) -> None:
+    """Hand the profile in a JPEG 2000's header to its picture, which Pillow does not do; the stream stays where it is.
+
+    Source: ISO/IEC 15444-1, annex I.
+    """
+    back = stream.tell()
+    profile, _ = attempt(lambda: _jp2_profile(stream))
+    stream.seek(back)
+    if profile:
+        image.info["icc_profile"] = profile
+
+
+def _jp2_profile(stream: IO[bytes]) -> bytes | None:
+    place, end = 0, stream.seek(0, os.SEEK_END)
+    while place + 8 <= end:
+        stream.seek(place)
+        size, kind = struct.unpack(">I4s", stream.read(8))
+        if kind == b"jp2h":  # which holds other boxes
+            place += 8
+            continue
+        if kind == b"colr":
+            method = stream.read(3)[0]
+            if method in JP2_PROFILES:
+                return stream.read(size - 11)
+        if kind == b"jp2c" or size < 8:
+            return None
+        place += size
     return None
 
 

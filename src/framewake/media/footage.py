@@ -20,8 +20,11 @@ from framewake.media.parsers import MAX_PIXELS, parsing, too_big
 
 MOST_TO_THE_END = 1500  # frames that are decoded behind the last one that can be found alone
 END_SECONDS = 0.5  # before the end of a clip, where its last frame is looked for first
-BT601_LINES = 720  # untagged clips of fewer lines follow BT.601, as in players
-UNTOLD, BT2020_MATRICES, FULL_RANGE = 2, (9, 10), 2  # as H.273 and FFmpeg number them
+BT709_HEIGHT, BT709_WIDTH = 720, 1280  # an untagged clip that has either follows BT.709, and BT.601 below
+# As H.273 and FFmpeg number them; all other matrices are as good as BT.601's.
+UNTOLD, BT2020_MATRICES, FULL_RANGE = 2, (9, 10), 2
+MATRICES = {BT709: "ITU709", 4: "FCC", 7: "SMPTE240M"}
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 COVER = 1 << 10  # FFmpeg's mark of a picture that lies beside sound
 MOST_STRETCHED = 8
 # Signs of a display matrix's first four numbers: how a frame becomes upright.
@@ -70,7 +73,7 @@ def read_frames(path: Path, *, most: int | None = None) -> Footage:
     with parsing(f"{name}:", DAMAGED), opened(path) as container:
         stream = _video_stream(container, name)
         _check_size(stream, name)
-        decoded = itertools.islice(container.decode(stream), most)
+        decoded = itertools.islice(_frames(container, stream), most)
         frames = [np.asarray(_opaque(_shown(frame, stream, notes), notes)) for frame in decoded]
         fps = float(stream.average_rate or stream.guessed_rate or 0)
     if not frames:
@@ -90,7 +93,7 @@ def one_frame(path: Path, *, is_first: bool, check: Callable[[tuple[int, int], s
     with parsing(f"{name}:", DAMAGED), opened(path) as container:
         stream = _video_stream(container, name)
         check((stream.codec_context.width, stream.codec_context.height), name)
-        frame = next(container.decode(stream), None) if is_first else _last(container, stream, name)
+        frame = next(_frames(container, stream), None) if is_first else _last(container, stream, name)
         if frame is None and not is_first:
             frame = _last_by_packets(path, name)
         if frame is None:
@@ -131,7 +134,7 @@ def _last(container: Any, stream: Any, name: str) -> Any:
     end = (container.start_time or 0) + container.duration
     try:
         container.seek(max(int(end - END_SECONDS * 1_000_000), 0))
-        return _final(container.decode(stream), name)
+        return _final(_frames(container, stream), name)
     except import_av().error.FFmpegError:
         return None  # no index, or one that leads nowhere: the packets are looked through instead
 
@@ -143,8 +146,19 @@ def _last_by_packets(path: Path, name: str) -> Any:
         for number, packet in enumerate(container.demux(_video_stream(container, name))):
             alone = number if packet.is_keyframe else alone
     with opened(path) as container:
-        packets = itertools.islice(container.demux(_video_stream(container, name)), alone, None)
-        return _final((frame for packet in packets for frame in packet.decode()), name)
+        return _final(_frames(container, _video_stream(container, name), begin=alone), name)
+
+
+def _frames(container: Any, stream: Any, *, begin: int = 0) -> Iterator[Any]:
+    """The frames from here on, behind ``begin`` packets.
+
+    FFmpeg's own decoders of VP8 and VP9 leave the transparency aside, which lies beside each packet; libvpx's do not.
+    """
+    context = stream.codec_context
+    if stream.metadata.get("alpha_mode") == "1" and context.name in WITH_ALPHA:
+        context = import_av().CodecContext.create(WITH_ALPHA[context.name], "r")
+    for packet in itertools.islice(container.demux(stream), begin, None):  # the last one is empty and lets all out
+        yield from context.decode(packet)
 
 
 def _final(frames: Iterator[Any], name: str) -> Any:
@@ -205,11 +219,13 @@ def _plain(frame: Any) -> np.ndarray:
     form = "rgba" if has_alpha else "rgb24"
     if frame.format.is_rgb:
         return frame.reformat(format=form).to_ndarray()
-    # Untagged files follow the habit of players: BT.709 from 720 lines on, BT.601 below.
-    is_bt709 = frame.colorspace == BT709 or (frame.colorspace == UNTOLD and frame.height >= BT601_LINES)
+    is_large = frame.height >= BT709_HEIGHT or frame.width >= BT709_WIDTH  # cinema's bars may have been cut away
+    matrix = MATRICES.get(frame.colorspace, "ITU601")
+    if frame.colorspace == UNTOLD and is_large:
+        matrix = "ITU709"
     return frame.reformat(
         format=form,
-        src_colorspace="ITU709" if is_bt709 else "ITU601",
+        src_colorspace=matrix,
         src_color_range=_range(frame),
         dst_color_range="JPEG",
     ).to_ndarray()

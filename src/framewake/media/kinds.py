@@ -98,7 +98,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("CR2, a camera's raw picture", "none", _RAW, _at(8, b"CR\x02")),
     Kind("CR3, a camera's raw picture", "none", _RAW, _branded(b"crx ")),
     Kind("JPEG XR", "none", _AS_PNG, _at(0, b"II\xbc")),
-    Kind("TIFF", "tiff", "8 and 16 bits, and whole numbers of 32; of several pages, the first.",
+    Kind("TIFF", "tiff", "8 and 16 bits, and whole numbers of 32; of several pages, the first that is no preview.",
          _at(0, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     Kind("BMP", "pillow", "Every kind that Pillow reads.", _like(rb"BM.{12}[\x0c\x28\x40\x34\x38\x6c\x7c]\0\0\0")),
     Kind("PPM, PGM, PBM", "pillow", "Of 16 bits too.", _like(rb"P[1-6][\s#]")),

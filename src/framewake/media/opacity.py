@@ -8,6 +8,7 @@ from PIL import Image, ImageColor
 from framewake.errors import InputError
 
 WHITE, WHITE_RGB = "white", (255, 255, 255)
+UNUSED_WHEN_ZERO = ("BMP", "DIB", "TGA")  # whose fourth byte many programs leave at 0 in opaque pictures
 GREY_BITS = "grey bits"  # beside what Pillow tells of a PNG: how many the file has for a level
 
 
@@ -54,8 +55,9 @@ def split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         return image, None
     # A conversion would take the key for a colour of the picture still.
     colours.info.pop("transparency", None)
-    lowest, _ = alpha.getextrema()
-    return colours, None if lowest == 255 else alpha
+    lowest, highest = alpha.getextrema()
+    is_unused = highest == 0 and image.format in UNUSED_WHEN_ZERO
+    return colours, None if lowest == 255 or is_unused else alpha
 
 
 def _keyed(image: Image.Image, key: int | tuple[int, ...] | bytes) -> Image.Image:

@@ -14,9 +14,9 @@ from PIL import Image, TiffImagePlugin
 
 from framewake.errors import InputError
 from framewake.media import footage
-from framewake.media.colours import stated_colours, to_srgb
+from framewake.media.colours import add_jp2_profile, stated_colours, to_srgb
 from framewake.media.kinds import HEAD_BYTES, RAW, Kind, kind_of
-from framewake.media.levels import eight_bits
+from framewake.media.levels import check_planes, eight_bits
 from framewake.media.opacity import GREY_BITS, WHITE, WHITE_RGB, background_colour, over, split
 from framewake.media.parsers import MAX_PIXELS, attempt, parsing, reason, too_big
 
@@ -43,6 +43,7 @@ TURNS = {
 }
 # Of TIFF: a small version of another picture, pictures below this one, and Adobe's raw format.
 SMALL_VERSION, BELOW, DNG = 254, 330, 50706
+MOST_PREVIEWS = 8  # that are passed over at the beginning of a TIFF
 
 
 class Loaded(NamedTuple):
@@ -74,6 +75,7 @@ def load_picture(path: str | os.PathLike[str], *, background: str = WHITE, takes
         with _opened(stream, kind, str(file)) as image:
             check_size(image.size, str(file))
             note = _choose_frame(image, str(file), is_first=takes_first_frame)
+            check_planes(image, str(file))
             with parsing(f"{file}:", DAMAGED, advice=ADVICE):
                 image.load()
             found = finished(image, str(file), colour=colour, head=head)
@@ -104,7 +106,8 @@ def finished(image: Image.Image, name: str, *, colour: tuple[int, int, int] = WH
         plain, converted = to_srgb(shallow, stated_colours(image, head))
         whole = over(plain, alpha, colour)
         turn = TURNS.get(orientation(image))
-        under = f"it is transparent in places: {_colour_name(colour)} lies under it (background takes another)."
+        places = "everywhere" if alpha is not None and alpha.getextrema()[1] == 0 else "in places"
+        under = f"it is transparent {places}: {_colour_name(colour)} lies under it (background takes another)."
         notes = (guessed, converted, "" if alpha is None else under)
         return Loaded(whole if turn is None else whole.transpose(turn), tuple(filter(None, notes)))
 
@@ -213,6 +216,8 @@ def _opened(stream: IO[bytes], kind: Kind | None, name: str) -> Image.Image:
         failure, advice = "is AVIF, which this Pillow does not read", "Take Pillow 11.3 or newer, or save it as PNG."
     with parsing(name, failure, advice=advice):
         image = Image.open(stream, formats=formats)
+        if image.format == "JPEG2000":
+            add_jp2_profile(image, stream)
         if image.format == "PNG" and image.mode == "L" and image.tile:
             image.info[GREY_BITS] = {"L;2": 2, "L;4": 4}.get(str(image.tile[0][3]), 8)
         return image
@@ -260,22 +265,41 @@ def _choose_frame(image: Image.Image, name: str, *, is_first: bool) -> tuple[str
     # The second picture of an MPO or a HEIC is another view or a depth map: the first is the photograph.
     if image.format in ("MPO", "HEIF"):
         return ()
-    if image.format == "TIFF":  # counting its pages takes as long as there are pages
-        has_more = attempt(lambda: image.seek(1))[1] == ""
-        if has_more:
-            with parsing(f"{name}:", DAMAGED, advice=ADVICE):
-                image.seek(0)
-        return ("it has several pages: the first one is taken.",) if has_more else ()
+    if image.format == "TIFF":
+        return _choose_page(image, name)
     with parsing(f"{name}:", DAMAGED, advice=ADVICE):
         frames = getattr(image, "n_frames", 1)
     if frames <= 1:
         return ()
-    if not is_first:
-        if frames > MOST_FRAMES or frames * image.width * image.height > MOST_DECODED:
-            raise InputError(
-                f"{name} is moving and its last frame is far away ({frames} frames of {image.width} x {image.height} "
-                "px). Take its first with --first-frame, or save the frame that you want as PNG."
-            )
-        with parsing(f"{name}:", DAMAGED, advice=ADVICE):
-            image.seek(frames - 1)
+    wanted = frames - 1
+    if is_first:  # that of a PNG may be in place of the moving picture only, for viewers that show none
+        wanted = 1 if getattr(image, "default_image", False) else 0
+    elif frames > MOST_FRAMES or frames * image.width * image.height > MOST_DECODED:
+        raise InputError(
+            f"{name} is moving and its last frame is far away ({frames} frames of {image.width} x {image.height} "
+            "px). Take its first with --first-frame, or save the frame that you want as PNG."
+        )
+    with parsing(f"{name}:", DAMAGED, advice=ADVICE):
+        image.seek(wanted)
     return (footage.taken(is_first=is_first),)
+
+
+def _choose_page(image: Image.Image, name: str) -> tuple[str, ...]:
+    """Go to the first page of a TIFF that is no small version of another; a note where there are several.
+
+    They are not counted, which takes as long as there are pages.
+    """
+    has_more = attempt(lambda: image.seek(1))[1] == ""
+    page = next((page for page in range(MOST_PREVIEWS) if _is_whole(image, page)), 0) if has_more else 0
+    with parsing(f"{name}:", DAMAGED, advice=ADVICE):
+        image.seek(page)
+    check_size(image.size, name)
+    if not has_more:
+        return ()
+    which = "the first one" if page == 0 else f"number {page + 1}, the first in full size,"
+    return (f"it has several pages: {which} is taken.",)
+
+
+def _is_whole(image: Image.Image, page: int) -> bool:
+    is_there = attempt(lambda: image.seek(page))[1] == ""
+    return is_there and not getattr(image, "tag_v2", {}).get(SMALL_VERSION, 0) & 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framewake.errors import InputError
-from framewake.media.clips import is_clip
+from framewake.media.clips import ANIMATIONS, VIDEOS, is_clip
 
 LIST = "metadata.jsonl"
 LISTED = 4
@@ -35,7 +35,7 @@ def read_examples(folder: Path) -> list[Example]:
     table = folder / LIST
     listed = _listed(table) if table.exists() else _found(folder)
     if not listed:
-        raise InputError(f"{folder} holds no clips (.mp4, .mov, .webm, .mkv, .gif, .webp or folders of .png files).")
+        raise InputError(f"{folder} holds no clips ({', '.join(VIDEOS + ANIMATIONS)} or folders of .png files).")
     silent = [path.name for path, caption in listed if not caption.strip()]
     if silent:
         raise InputError(f"{folder}: {some(silent)} {'has' if len(silent) == 1 else 'have'} no caption: {HOW}.")
@@ -94,7 +94,10 @@ def _listed(table: Path) -> list[tuple[Path, str]]:
         if not path.exists():
             raise InputError(f"{table}, line {number}: there is no {path}.")
         if not is_clip(path):
-            raise InputError(f"{table}, line {number}: {path} is no clip (.mp4, .gif, .webp or a folder of .png).")
+            raise InputError(
+                f"{table}, line {number}: {path} is no clip, which ends in {', '.join(VIDEOS + ANIMATIONS)} or is a "
+                f"folder of .png files."
+            )
         found.append((path, caption))
     return found
 
