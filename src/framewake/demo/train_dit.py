@@ -130,10 +130,10 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
     step, foresight = engine.grad(model.loss), Foresight(model, optimiser)
     rng = np.random.default_rng(int(spent * 1000) + 5)
     start = saved = time.monotonic()
-    for number in _until(lambda: spent + time.monotonic() - start < plan.seconds):
+    for number in _until(lambda: spent + time.monotonic() - start < plan.seconds) if spent < plan.seconds else ():
         if number % 50 == 0:
             known = clips.refresh()
-        done = spent + time.monotonic() - start
+        done = min(spent + time.monotonic() - start, plan.seconds)
         lr = plan.lr_start * (plan.lr_end / plan.lr_start) ** (done / plan.seconds) * min(1.0, (number + 1) / 50)
         for _ in range(plan.foresight):
             weights = foresight.step(weights, frames.draw(rng), lr)
@@ -156,7 +156,8 @@ def train(engine: Engine, folder: Path, stage: str, plan: Plan) -> None:
 
 
 def _until(goes_on) -> Iterator[int]:
-    number = 0
+    yield 0  # a busy machine may have used up a short time before the first step
+    number = 1
     while goes_on():
         yield number
         number += 1
