@@ -114,3 +114,11 @@ def test_of_two_servers_at_once_one_serves(toy, tmp_path):
         for process in both:
             process.terminate()
             process.communicate()
+
+
+def test_the_sockets_are_known_for_tcp():
+    """Asyncio turns off the delay of small packets for those only: else each answer takes 40 ms more."""
+    opened = listen("localhost", 0)
+    assert {each.proto for each in opened} == {socket.IPPROTO_TCP}
+    for each in opened:
+        each.close()

@@ -107,7 +107,7 @@ def run_server(app: Any, sockets: list[socket.socket], *, proxies: Sequence[str]
         access_log=False,
         server_header=False,
         forwarded_allow_ips=list(proxies),
-        backlog=100,
+        backlog=1024,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=3,
         h11_max_incomplete_event_size=PIECE,

@@ -27,6 +27,7 @@ READ_SECONDS = 30.0  # without a byte of the answer being taken
 IDLE_SECONDS = 75  # between two requests: longer than a proxy keeps a connection, so that it never meets a closed one
 TICK_SECONDS = 0.5
 PIECE = 16 * 1024  # of what is read while a header comes: h11 limits headers that do not end within one piece
+NEVER = 1e6
 QUIET_SECONDS = 60.0  # between two words about the same trouble
 SPARE_FILES = 64
 TIMED_OUT = (
@@ -151,10 +152,10 @@ class Connection(H11Protocol):
         return ""
 
     def kept_waiting(self) -> float:
-        """Seconds since the client's turn began, below 0 when it is the server's."""
+        """Seconds since the client's turn began, below 0 when it is the server's. Who never asked anything comes first."""
         if self.turn() == "":
             return self._stuck or -1.0
-        return time.monotonic() - self._since
+        return time.monotonic() - self._since + (NEVER if self.cycle is None else 0.0)
 
     def check(self) -> None:
         """Cut the connection when its client has used up its time."""
