@@ -152,7 +152,7 @@ class Connection(H11Protocol):
         return ""
 
     def kept_waiting(self) -> float:
-        """Seconds since the client's turn began, below 0 when it is the server's. Who never asked anything comes first."""
+        """Seconds since the client's turn began, below 0 when it is the server's. Who never asked anything is first."""
         if self.turn() == "":
             return self._stuck or -1.0
         return time.monotonic() - self._since + (NEVER if self.cycle is None else 0.0)
