@@ -81,6 +81,15 @@ FOREIGN = {
 }
 
 
+def test_programs_in_a_zip_are_no_weights(tmp_path):
+    """TorchScript has a pickle of tensors too."""
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        for name in ("data.pkl", "code/__torch__/model.py", "constants.pkl"):
+            archive.writestr(f"x/{name}", b"x")
+    with pytest.raises(CheckpointError, match=r"TorchScript.*made from"):
+        expect(tmp_path / "x.pt", READERS)
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("suffix", ["", ".safetensors", ".pt", ".ckpt"])
 def test_what_a_file_is_stands_in_the_message(name, suffix, tmp_path):

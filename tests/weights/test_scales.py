@@ -115,14 +115,17 @@ def test_a_map_in_safetensors(source, tree, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: {name: x for name, x in s.items() if LAYER not in name}, rf"1 weights.*{LAYER}\.weight"),
+        (
+            lambda s: {name: x for name, x in s.items() if LAYER not in name},
+            rf"1 weights.*{LAYER}\.weight.*_map\.pt has scales of other",
+        ),
         (lambda s: s | {"double_blocks.7.img_mlp.fc1": s[LAYER]}, r"does not belong.*1 of its.*double_blocks\.7"),
         (lambda s: {f"other.{name}": x for name, x in s.items()}, "does not belong"),
         (lambda s: s | {LAYER: torch.ones(3)}, rf"'{LAYER}' in .*{FP8}_map\.pt is \[3\]; expected one number"),
         (lambda s: s | {LAYER: torch.tensor(float("nan"))}, "is nan; positive numbers"),
         (lambda s: s | {LAYER: torch.tensor(-1.0)}, "positive numbers"),
         (lambda s: s | {LAYER: torch.tensor(0.0)}, "positive numbers"),
-        (lambda s: s | {LAYER: "a text"}, "no tensor but a str"),
+        (lambda s: s | {LAYER: "a text"}, "has scales of other weights"),
     ],
     ids=["partial", "other layer", "other model", "shape", "nan", "negative", "zero", "text"],
 )

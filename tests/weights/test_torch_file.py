@@ -78,9 +78,22 @@ def test_the_dict_inside_is_found(tmp_path):
         TorchFile(tmp_path / "both.pt", "other")
 
 
+@pytest.mark.parametrize("name", ["model", "model_state_dict", "generator", "params_ema", "net"])
+def test_the_only_dict_of_tensors_is_taken_whatever_its_name(tmp_path, name):
+    model, optimiser = {"w": torch.ones(2)}, {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 1e-4}]}
+    torch.save({name: model, "optimizer": optimiser, "epoch": 3, "args": {"lr": 1e-4}}, tmp_path / "x.pt")
+    assert TorchFile(tmp_path / "x.pt").read("w").tolist() == [1, 1]
+    torch.save({name: model, "critic": model}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=rf"holds 2 dicts of tensors: '{name}', 'critic'"):
+        TorchFile(tmp_path / "x.pt")
+
+
 def test_values_that_are_no_tensors_are_named(tmp_path):
-    torch.save({"w": torch.ones(2), "epoch": 3}, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="'epoch' is no tensor but a int"):
+    beside = {"epoch": 3, "note": "done", "best": None, "is_ema": True}
+    torch.save({"w": torch.ones(2), **beside}, tmp_path / "x.pt")
+    assert TorchFile(tmp_path / "x.pt").names() == ("w",)
+    torch.save({"w": torch.ones(2), "optimizer": {"lr": 1.0}}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"'optimizer' is no tensor but a dict.*save the model's state_dict"):
         TorchFile(tmp_path / "x.pt")
     torch.save([torch.ones(2)], tmp_path / "y.pt")
     with pytest.raises(CheckpointError, match="holds a list"):

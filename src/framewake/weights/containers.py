@@ -94,6 +94,8 @@ CONTAINERS: tuple[Container, ...] = (
         "Without torch, and nothing in it is run.",
         lambda head: head.startswith(b"PK\x03\x04") and _first_member(head).endswith("data.pkl"),
     ),
+    # Told by its members, which its first bytes do not name.
+    Container("torchscript", "a TorchScript or exported program", "refused", _EXPORTED, lambda head: False),
     Container(
         "gguf",
         "GGUF",
@@ -207,7 +209,7 @@ EMPTY = Format("an empty file", "refused", "Download or copy it again; the disk 
 UNKNOWN = Format(
     "anything else",
     "refused",
-    "Told with its first bytes. Read are safetensors, .pt files of torch 1.6 or newer, GGUF, and MindSpore's .ckpt.",
+    "Read are safetensors, .pt files of torch 1.6 or newer, GGUF, and MindSpore's .ckpt.",
 )
 _KINDS = {container.key: container for container in CONTAINERS}
 
@@ -222,8 +224,12 @@ def container_of(path: Path) -> Container:
     head, size = _head(path)
     if not size:
         raise CheckpointError(f"{path} is {EMPTY.name}. {EMPTY.why}")
-    if head.startswith(b"PK\x03\x04") and _has_pickle(path, size):
-        return _KINDS["torch"]
+    if head.startswith(b"PK\x03\x04"):
+        members = _directory(path, size)
+        if b"/constants.pkl" in members or b"/archive_format" in members:
+            return _KINDS["torchscript"]
+        if b"data.pkl" in members:
+            return _KINDS["torch"]
     found = next((container for container in CONTAINERS if container.fits(head)), None)
     key = _BY_NAME.get(path.suffix.lower())
     # A damaged file is best told of by the reader of what its name says it is.
@@ -280,6 +286,11 @@ def _head(path: Path) -> tuple[bytes, int]:
         with open(path, "rb") as file:
             return file.read(HEAD_BYTES), about.st_size
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, FileNotFoundError) and path.is_symlink():
+            raise CheckpointError(
+                f"{path} is a link to {os.readlink(path)}, which is not there. Copy what links mean (cp -rL), or "
+                "download it again."
+            ) from error
         raise CheckpointError(f"{str(path)!r} cannot be read: {error}. Check the path.") from error
 
 
@@ -288,11 +299,11 @@ def _first_member(head: bytes) -> str:
     return head[30 : 30 + int.from_bytes(head[26:28], "little")].decode("utf-8", errors="replace")
 
 
-def _has_pickle(path: Path, size: int) -> bool:
-    """Whether a zip archive has torch's pickle in its directory, wherever that stands in the order."""
+def _directory(path: Path, size: int) -> bytes:
+    """The end of a zip archive, where the names of its members stand."""
     with open(path, "rb") as file:
         file.seek(max(0, size - TAIL_BYTES))
-        return b"data.pkl" in file.read(TAIL_BYTES)
+        return file.read(TAIL_BYTES)
 
 
 def _said(path: Path) -> str:

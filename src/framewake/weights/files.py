@@ -29,6 +29,8 @@ from framewake.weights.torch_file import TorchFile
 from framewake.weights.views import View
 
 NAME_LETTERS = 200  # of a shard's file
+# Types of safetensors that no weights here come in.
+NOT_READ = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "U16", "U32", "U64", "C64")
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
 
 
@@ -129,6 +131,11 @@ class TensorFile:
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
             raise self._damaged(f"{name!r} does not have exactly dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+        if dtype in NOT_READ:
+            raise CheckpointError(
+                f"{self.path}: {name!r} is stored as {dtype}, which is not read; {', '.join(STORAGE)} are. Take the "
+                "bfloat16 or fp8 file of the same model."
+            )
         if not isinstance(dtype, str) or dtype not in STORAGE:
             raise self._damaged(f"{name!r} has the unknown type {dtype!r}; known: {', '.join(STORAGE)}")
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
@@ -202,14 +209,17 @@ def _weight_map(path: Path) -> dict[str, str]:
 
 
 # What a folder may hold, the first kind that is there counts: some hold the same weights several times.
-PATTERNS = (
-    "*.safetensors.index.json",
-    "*.safetensors",
-    "*pytorch_model.bin.index.json",
-    "*pytorch_model*.bin",
-    "*.pt",
-    "*.ckpt",
-    "*.gguf",
+PATTERNS = tuple(
+    re.compile(rf"(?P<stem>{stem})(?:{ending})", re.IGNORECASE)
+    for stem, ending in (
+        (r"[^.].*", r"\.safetensors\.index\.json"),
+        (r"[^.].*", r"\.safetensors|\.sft"),
+        (r"[^.].*", r"(?<=pytorch_model)\.bin\.index\.json"),
+        (r"[^.].*pytorch_model.*|pytorch_model.*", r"\.bin"),
+        (r"[^.].*", r"\.pth?"),
+        (r"[^.].*", r"\.ckpt"),
+        (r"[^.].*", r"\.gguf"),
+    )
 )
 _SHARD = re.compile(r"-\d+-of-\d+$")
 # Beside eight-bit weights in a file of their own: their scales.
@@ -247,10 +257,13 @@ def find_file(path: Path) -> Path:
                 )
             what = f"holds several: {names}" if found else "holds no .safetensors, .bin, .pt, .ckpt or .gguf file"
             begun = f" (but {names}, which was not downloaded to its end)" if names and not found else ""
-            raise CheckpointError(f"{path} {what}{begun}; exactly one file or one index is expected.")
+            way = " Name the one that is meant with --part NAME=FILE." if found else ""
+            raise CheckpointError(f"{path} {what}{begun}; exactly one file or one index is expected.{way}")
         path = found[0]
     elif _SHARD.search(path.stem):
-        path = next((index for index in sorted(path.parent.glob("*.index.json")) if _names_shard(index, path)), path)
+        path = next(
+            (index for index in sorted(path.parent.glob("[!.]*.index.json")) if _names_shard(index, path)), path
+        )
     return path
 
 
@@ -259,11 +272,15 @@ def _names_shard(index: Path, shard: Path) -> bool:
     return shard.name in set(_weight_map(index).values())
 
 
-def _weights_in(folder: Path, pattern: str) -> list[Path]:
-    """The files of a pattern in a folder, without those that are the scales of another one."""
-    found = sorted(folder.glob(pattern))
-    stems = {file.stem for file in found}
-    return [file for file in found if not file.stem.endswith(MAP) or file.stem.removesuffix(MAP) not in stems]
+def _weights_in(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """The files of a pattern in a folder, without the scales of another one and what hubs call its variants."""
+    found = [(match["stem"], file) for file in sorted(folder.iterdir()) if (match := pattern.fullmatch(file.name))]
+    stems = {stem for stem, _ in found}
+
+    def is_beside(stem: str) -> bool:
+        return (stem.endswith(MAP) and stem.removesuffix(MAP) in stems) or stem.rpartition(".")[0] in stems
+
+    return [file for stem, file in found if not is_beside(stem)]
 
 
 def open_file(path: Path) -> Tensors:
@@ -291,11 +308,11 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises: CheckpointError when it is missing or is not a JSON object.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {foreign(Path(path)) or f'{error}.'}") from error
+        raise CheckpointError(f"{path} is not JSON: {foreign(Path(path)) or f'{error}. Copy it again.'}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not an object.")
     return content

@@ -55,6 +55,10 @@ def parse_files(texts: Sequence[str]) -> Files:
             raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(NAMES)} for a name.{nearest(name, NAMES)}")
         if not path:
             raise InputError(f"{text!r} names no file: expected NAME=FILE, such as {name}=model.safetensors.")
+        if "://" in path:
+            raise InputError(
+                f"{text!r}: addresses are not fetched. Download it with `curl -fLO {path}`, and name the file."
+            )
         if NAMES[name] in found:
             raise InputError(f"{name} is given twice: {found[NAMES[name]]} and {path}.")
         found[NAMES[name]] = Path(path).expanduser()
@@ -156,7 +160,7 @@ def _tencent_layout(model: Path, path: Path) -> Layout:
 def transformer_file(path: Path) -> Path:
     """The file among a folder's that the original would take; the folder itself when there is only one."""
     if path.is_dir():
-        for pattern in ("*_model_states.pt", "*_model_states_fp8.pt"):
+        for pattern in ("[!.]*_model_states.pt", "[!.]*_model_states_fp8.pt"):
             states = sorted(path.glob(pattern))
             if states:
                 return states[0]

@@ -291,4 +291,6 @@ def _image_processor(path: Path) -> ImageProcessor:
     is_colour = len(colours) == 2 and all(isinstance(x, int | float) for values in colours for x in values)
     if type(crop) is not int or not is_colour:
         raise CheckpointError(f"{path} needs crop_size, image_mean and image_std; it has {sorted(content)}.")
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise CheckpointError(f"{path} says image_mean {mean} and image_std {std}: the second has to be above 0.")
     return ImageProcessor(crop, tuple(mean), tuple(std))

@@ -16,6 +16,7 @@ from framewake.weights.gguf_file import GgufFile
 from framewake.weights.layouts import WORDS, Component
 from framewake.weights.names import from_llama_cpp
 from framewake.weights.scales import read_map, with_scales
+from framewake.weights.single import kinds_of
 from framewake.weights.storage import Tensors
 from framewake.weights.torch_file import TorchFile
 from framewake.weights.views import joined, renamed
@@ -34,6 +35,7 @@ _PREFIXES = {
     "llava": (),
     "clip_text": (),
 }
+_IS_VISION = re.compile(r"(^|\.)(vision_tower|vision_model|multi_modal_projector)\.")
 _IS_LANGUAGE = re.compile(r"(model\.)?language_model\.|(model\.)?(embed_tokens|layers|norm)\.|lm_head\.")
 # What GGUF files say of themselves, by the part that they are; "pig" and nothing stand for any.
 _ARCHITECTURES: dict[Component, tuple[str, ...]] = {"dit": ("hyvid",), "llava": ("llama", "clip")}
@@ -52,18 +54,22 @@ def open_part(component: Component, paths: Iterable[Path], *, scales: Path | Non
     Raises: CheckpointError for a file that is missing, damaged, of another kind, or lacks its scales.
     """
     files = [_opened(component, path, scales) for path in paths]
-    if component == "llava" and len(files) > 1:  # a whole LLaVA may lend its vision tower
+    if component == "llava" and len(files) > 1:  # a whole LLaVA may lend its vision tower, in place of another one's
         files[1:] = [renamed(f, {n: n for n in f.names() if not _IS_LANGUAGE.match(n)}) for f in files[1:]]
+        files[0] = renamed(files[0], {n: n for n in files[0].names() if not _IS_VISION.search(n)})
     return joined(files)
 
 
 def _opened(component: Component, path: Path, scales: Path | None) -> Tensors:
     if not path.exists():
-        raise CheckpointError(f"{path} is missing; download the checkpoint in full (framewake checkpoints download).")
+        raise CheckpointError(
+            f"{path} is missing. Check the path, or download the checkpoint in full (framewake checkpoints download)."
+        )
     file = open_tensors(path)
     _check_no_map(file)
     if isinstance(file, GgufFile):
         file = _from_gguf(component, file)
+    _check_kind(component, file)
     prefix = _prefix(component, file.names())
     file = renamed(file, _plain_names(file, prefix))
     place = scales if scales is not None else _map_beside(file.path)
@@ -121,7 +127,8 @@ def _plain_names(file: Tensors, prefix: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in file.names():
         plain = unwrapped(name)
-        if not plain.startswith(prefix):
+        is_counter = "." not in name and math.prod(file.shape(name)) == 1  # "epoch" and the like, of a training run
+        if is_counter or not plain.startswith(prefix):
             continue
         plain = plain.removeprefix(prefix).replace(".weight._data", ".weight")
         for pattern, published in _MINDSPORE:
@@ -146,9 +153,18 @@ def _numbers(path: Path) -> dict[str, np.ndarray]:
     if expect(path, READERS).key != "torch":
         file = open_file(path)
         return {name: file.read(name) for name in file.names()}
-    numbers = TorchFile(path, allows_numbers=True)
+    numbers = TorchFile(path)
     found = {name: numbers.read(name) for name in numbers.names()}
     return found | {name: np.asarray(value) for name, value in numbers.numbers.items()}
+
+
+def _check_kind(component: Component, file: Tensors) -> None:
+    """Whether a file that is known to be another part stands in the place of this one."""
+    found = kinds_of(file.names())
+    if found and all(kind.component != component for kind in found):
+        kind = found[0]
+        way = kind.advice or f"Name it with --part {kind.flag}=FILE."
+        raise CheckpointError(f"{file.path} is {kind.name}, no {WORDS[component]}. {way}")
 
 
 def _check_no_map(file: Tensors) -> None:

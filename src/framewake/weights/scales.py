@@ -171,9 +171,7 @@ def with_scales(file: Tensors, outside: Mapping[str, np.ndarray], place: Path | 
         scales.setdefault(name, Scale(values.shape, functools.partial(np.array, values), 1.0, label))
     for scale in scales.values():
         _check_numbers(file, scale)
-    _check_complete(
-        file, [name for name in names if name not in scales], has_map=place is not None, has_some=bool(scales)
-    )
+    _check_complete(file, [name for name in names if name not in scales], place=place, has_some=bool(scales))
     return Scaled(file, scales, names) if len(names) < len(held) or scales else file
 
 
@@ -278,8 +276,8 @@ def _quantisation(file: Tensors, name: str) -> str:
         return "nothing readable"
 
 
-def _check_complete(file: Tensors, without: list[str], *, has_map: bool, has_some: bool) -> None:
-    """No weight is left whose scale is missing; ``has_some``: others have theirs."""
+def _check_complete(file: Tensors, without: list[str], *, place: Path | None, has_some: bool) -> None:
+    """No weight is left whose scale is missing; ``place`` is a map's, ``has_some``: others have theirs."""
     eight = [name for name in without if file.stored(name) in _EIGHT and len(file.shape(name)) > 1]
     whole = [n for n in without if n.endswith(".weight") and file.stored(n) in _WHOLE and len(file.shape(n)) > 1]
     if whole:
@@ -288,7 +286,7 @@ def _check_complete(file: Tensors, without: list[str], *, has_map: bool, has_som
             f"{whole[0]!r}. Take a file that has its scales, or the bfloat16 one."
         )
     held = file.names()
-    is_named = _TENCENT.search(file.path.stem) is not None and not has_map
+    is_named = _TENCENT.search(file.path.stem) is not None and place is None
     is_marked = _MARKER in held and not any(name.endswith((".scale_weight", ".weight_scale")) for name in held)
     marked = {name.removesuffix(".comfy_quant") + ".weight" for name in held if name.endswith(".comfy_quant")}
     # Each look costs a place on the disk: where no weight has a scale, some tell for all.
@@ -299,9 +297,19 @@ def _check_complete(file: Tensors, without: list[str], *, has_map: bool, has_som
         lost = lost if has_some else eight
         raise CheckpointError(
             f"{file.path}: {len(lost)} weights in 8 bits need scales that are not there, first {lost[0]!r}: without "
-            f"them it makes noise. Expected {file.path.stem}{MAP}{file.path.suffix} beside it, as Tencent publishes "
-            "it: download it too, or name it with --part dit-scales=FILE. Else take the bfloat16 file."
+            f"them it makes noise. {_way_to_scales(file.path, place, has_some=has_some)} Else take the bfloat16 file."
         )
+
+
+def _way_to_scales(path: Path, place: Path | None, *, has_some: bool) -> str:
+    if place is not None:
+        return f"{place} has scales of other weights, not of these: download both files again."
+    if has_some:
+        return "The other weights have theirs in the same file, which is incomplete: download it again."
+    return (
+        f"Expected {path.stem}{MAP}{path.suffix} beside it, as Tencent publishes it: download it too, or name it with "
+        "--part dit-scales=FILE."
+    )
 
 
 def mean_size(file: Tensors, name: str) -> float:

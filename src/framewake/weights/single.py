@@ -38,8 +38,13 @@ KINDS = (
 
 def kind_of(names: Iterable[str]) -> Kind | None:
     """What the names of a file's tensors belong to, None for another model."""
+    return next(iter(kinds_of(names)), None)
+
+
+def kinds_of(names: Iterable[str]) -> list[Kind]:
+    """All that the names of a file's tensors belong to, for some files hold several parts."""
     held = tuple(names)
-    return next((kind for kind in KINDS if any(name.endswith(kind.ends) for name in held)), None)
+    return [kind for kind in KINDS if any(name.endswith(kind.ends) for name in held)]
 
 
 def open_kind(path: Path) -> Kind:

@@ -21,18 +21,22 @@ from framewake.weights.zip_file import ZipFile
 
 # Where trainers put the model's weights inside their file, in this order (specification, section 8.2).
 KEYS = ("module", "ema", "state_dict")
+# Values that trainers put beside tensors, and that mean nothing here.
+_PLAIN = (str, bool, type(None))
+_ALONE = "Load it with torch and save the model's state_dict() alone."
 CHUNK_BYTES = 16 * 2**20
 
 
 class TorchFile:
     """One file that ``torch.save`` wrote, mapped into memory.
 
-    ``key`` says which of the dicts in it is meant; without one it is the first of ``KEYS`` that is there, else
-    the whole. ``allows_numbers``: plain numbers among the tensors are kept as ``numbers``.
+    ``key`` says which of the dicts in it is meant; without one it is the first of ``KEYS`` that is there, the whole
+    where that has tensors, else the only dict in it that has some. Plain ``numbers`` among the tensors are kept, texts
+    are not.
     Raises: CheckpointError for a file that is damaged or asks for anything but tensors.
     """
 
-    def __init__(self, path: str | os.PathLike[str], key: str | None = None, *, allows_numbers: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], key: str | None = None) -> None:
         self.path = Path(path)
         try:
             data = np.memmap(self.path, dtype=np.uint8, mode="r")
@@ -49,16 +53,23 @@ class TorchFile:
         try:
             content = pickle_values.load(self._zip.bytes_of(self._folder + "data.pkl").tobytes())
         except pickle_values.Refused as error:
-            raise CheckpointError(f"{self.path} was not read, and nothing in it was run: {error}.") from error
+            raise CheckpointError(
+                f"{self.path} was not read, and nothing in it was run: {error}. Where you trust it, load it with torch "
+                "and save its state_dict() alone."
+            ) from error
         chosen = self._chosen(content, key)
         self._places: dict[str, Place] = {}
         self.numbers: dict[str, float] = {}
         for name, value in chosen.items():
-            if allows_numbers and isinstance(name, str) and type(value) in (float, int):
+            if isinstance(name, str) and type(value) in (float, int):
                 self.numbers[name] = float(value)
                 continue
+            if type(value) in _PLAIN:
+                continue
             if not isinstance(value, Place) or not isinstance(name, str):
-                raise self._zip.damaged(f"{str(name)[:80]!r} is no tensor but a {type(value).__name__}")
+                raise CheckpointError(
+                    f"{self.path}: {str(name)[:80]!r} is no tensor but a {type(value).__name__}. {_ALONE}"
+                )
             self._check(name, value)
             self._places[name] = value
 
@@ -136,15 +147,25 @@ class TorchFile:
 
     def _chosen(self, content: Any, key: str | None) -> dict[Any, Any]:
         if isinstance(content, Place) or not isinstance(content, dict):
-            raise self._zip.damaged(f"it holds a {type(content).__name__} instead of a dict of tensors")
+            raise CheckpointError(
+                f"{self.path} holds a {type(content).__name__} instead of a dict of tensors. {_ALONE}"
+            )
         if key is None:
             key = next((name for name in KEYS if isinstance(content.get(name), dict)), None)
         if key is None:
-            return content
+            return content if _has_tensors(content) else self._inner(content)
         if not isinstance(content.get(key), dict):
             held = ", ".join(str(name)[:40] for name in list(content)[:8])
             raise self._zip.damaged(f"it has no dict {key!r}; it has {held}")
         return content[key]
+
+    def _inner(self, content: dict[Any, Any]) -> dict[Any, Any]:
+        """The only dict of tensors in a dict that has none itself, which is itself where there is no such dict."""
+        found = [name for name, value in content.items() if isinstance(value, dict) and _has_tensors(value)]
+        if len(found) > 1:
+            names = ", ".join(repr(str(name)[:40]) for name in found[:8])
+            raise CheckpointError(f"{self.path} holds {len(found)} dicts of tensors: {names}. {_ALONE}")
+        return content[found[0]] if found else content
 
     def _member(self, place: Place) -> str:
         return f"{self._folder}data/{place.storage.key}"
@@ -164,3 +185,7 @@ class TorchFile:
         last = place.offset + sum((n - 1) * step for n, step in zip(place.shape, place.strides, strict=True))
         if not is_addressable(place.shape) or (count and (last >= held // width or count > held // width)):
             raise self._zip.damaged(f"{name[:80]!r} of shape {list(place.shape)} is larger than its {held} bytes")
+
+
+def _has_tensors(content: dict[Any, Any]) -> bool:
+    return any(isinstance(value, Place) for value in content.values())

@@ -42,7 +42,7 @@ def fuse(
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        skipped = {path.name for path in source.glob("*.safetensors")}
+        skipped = {path.name for path in (*source.glob("*.safetensors"), *(shard.path for shard in shards_of(file)))}
         shutil.copytree(
             checkpoint.folder,
             unfinished,

@@ -82,17 +82,22 @@ def is_shipped(path: str | os.PathLike[str]) -> bool:
     return path.parent == Path("demo") and not path.exists()
 
 
+def _is_one(file: Path) -> bool:
+    """Whether a name is a LoRA's; macOS puts files of its own with the same ending beside ("._name")."""
+    return file.suffix.lower() in ENDINGS and not file.name.startswith(".")
+
+
 def _in_folder(folder: Path) -> Path:
-    found = sorted(file for file in folder.iterdir() if file.suffix in ENDINGS and file.is_file())
+    found = sorted(file for file in folder.iterdir() if _is_one(file) and file.is_file())
     for files in ([file for file in found if file.stem in _STEMS], found):
-        best = [file for file in files if file.suffix == ".safetensors"] or files
+        best = [file for file in files if file.suffix.lower() == ".safetensors"] or files
         if len(best) == 1:
             return best[0]
     if found:
         names = ", ".join(file.name for file in found[:8])
         raise CheckpointError(f"{folder} holds several files with weights: {names}. Name the LoRA itself.")
     # PEFT puts adapters of other names one below; the hub's cache keeps a folder for each revision.
-    below = [file for depth in ("*/*", "snapshots/*/*") for file in folder.glob(depth) if file.suffix in ENDINGS]
+    below = [file for depth in ("*/*", "snapshots/*/*") for file in folder.glob(depth) if _is_one(file)]
     inner = sorted({str(file.parent) for file in below})
     where = f" Further down lie some: {', '.join(inner[:8])}; name one of these folders." if inner else ""
     raise CheckpointError(f"{folder} holds no LoRA: a file that ends in {', '.join(ENDINGS)} is expected.{where}")
