@@ -84,24 +84,11 @@ def _read_all(tensors: Tensors, files: tuple[Path, ...]) -> None:
         file = open_tensors(path)
         if isinstance(file, TorchFile | MindsporeFile):
             file.check_sums()
-        if _ends_in_zeros(path):
-            raise CheckpointError(
-                f"{path} ends in nothing but zeros, as a download leaves it that took its place on the disk and "
-                "stopped; download it again."
-            )
     broken = [name for name in tensors.names() if tensors.dtype(name) in FLOATS and not _is_finite(tensors, name)]
     if broken:
         raise CheckpointError(
             f"{tensors.path}: {len(broken)} tensors hold NaN or infinity, first {broken[0]!r}; download it again."
         )
-
-
-def _ends_in_zeros(path: Path) -> bool:
-    """Whether the last megabyte of a file, of a small one its last quarter, is empty; single weights may be zero."""
-    with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(size - min(1 << 20, size // 4))
-        return not any(file.read())
 
 
 def _is_finite(tensors: Tensors, name: str) -> bool:
