@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import threading
@@ -85,7 +86,7 @@ def test_a_backup_is_a_data_folder(place, opened, tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     copy.database.close()
     back = restore(tmp_path / "backup", tmp_path / "new")
-    assert back == (3, 0)
+    assert back == (3, 0, 0)
     again = opened(tmp_path / "new")
     assert files(again) == files(place) and rows_of(again).keys() == rows_of(place).keys()
     states = [row.state for row in rows_of(again).values()]
@@ -154,13 +155,13 @@ def test_an_older_backup_removes_nothing_that_came_later(place, tmp_path):
     new = hand_in(place)
     remove(JobStore(place.database), place.storage, old)
     before, rows = files(place), rows_of(place)
-    assert restore(tmp_path / "backup", place.storage.folder, url=_url(place)) == (1, 1)
+    assert restore(tmp_path / "backup", place.storage.folder, url=_url(place)) == (1, 1, 0)
     after = files(place)
     assert {name: after[name] for name in before} == before
     assert {name.split("/")[0] for name in set(after) - set(before)} == {old}
     assert {job: rows_of(place)[job] for job in (kept, new)} == {job: rows[job] for job in (kept, new)}
     assert rows_of(place)[old].state == "completed"
-    assert restore(tmp_path / "backup", place.storage.folder, url=_url(place)) == (0, 2)
+    assert restore(tmp_path / "backup", place.storage.folder, url=_url(place)) == (0, 2, 0)
 
 
 def _url(place):
@@ -177,7 +178,7 @@ def test_a_lost_database_comes_back_from_a_backup(opened, tmp_path):
     place.database.close()
     before = files(place)
     (tmp_path / "data" / "jobs.sqlite3").unlink()
-    assert restore(tmp_path / "backup", tmp_path / "data") == (1, 0)
+    assert restore(tmp_path / "backup", tmp_path / "data") == (1, 0, 0)
     place = opened(tmp_path / "data")
     assert files(place) == before and set(rows_of(place)) == {old}
     os.utime(place.storage.job(new), (1, 1))
@@ -219,6 +220,33 @@ def test_what_is_refused(place, opened, tmp_path):
     with pytest.raises(InputError, match="another folder"):
         restore(tmp_path / "backup", tmp_path / "third", url=_url(other))
     assert len(rows_of(other)) == 1
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "foreign"])
+def test_a_backup_whose_database_is_of_no_use(opened, tmp_path, how):
+    """Folders that no record tells of come along as strays; a damaged database is told by the backup's name."""
+    backup = tmp_path / "backup"
+    job = hand_in(opened(tmp_path / "data"))
+    back_up(opened(tmp_path / "data"), backup)
+    file = backup / "jobs.sqlite3"
+    content = file.read_bytes()
+    file.write_bytes({"empty": b"", "cut": content[:5000], "foreign": b"hello" * 1000}[how])
+    if how == "empty":
+        assert restore(backup, tmp_path / "new") == (0, 0, 1)
+        assert opened(tmp_path / "new").storage.aside_ids() == [job]
+        return
+    with pytest.raises(InputError, match=f"{re.escape(str(backup))} cannot be brought back: .* is damaged") as told:
+        restore(backup, tmp_path / "new")
+    assert ".part" not in str(told.value) and not (tmp_path / "new" / "jobs.sqlite3").exists()
+
+
+def test_a_link_to_where_a_backup_shall_be(place, tmp_path):
+    hand_in(place)
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        (tmp_path / f"link-{name}").symlink_to(tmp_path / name)
+        assert back_up(place, tmp_path / f"link-{name}") == 1
+        assert (tmp_path / name / "jobs").is_dir() and (tmp_path / f"link-{name}").is_symlink()
 
 
 def test_an_interrupted_backup_is_not_there(place, tmp_path, monkeypatch):

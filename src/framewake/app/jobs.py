@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 import time
 import urllib.parse
@@ -132,7 +133,7 @@ def bind_folder(data: str, database: str | None) -> None:
         opened.close()
     _print(f"{storage.folder} and {opened.shown} belong together from now on.")
     if unknown:
-        _print(f"{unknown} videos in the folder are not in the database: `framewake jobs adopt --all` takes them in.")
+        _print(f"{unknown} videos in the folder are not in the database: {_adopting(data, database)} takes them in.")
 
 
 @_told()
@@ -155,6 +156,15 @@ def restore(backup: str, data: str, database: str | None) -> None:
     os.umask(0o077)
     done = bring_back(Path(backup), Path(data), url=database)
     _print(f"{data}: {done.added} videos brought back, {done.kept} were there")
+    if done.strays:
+        _print(
+            f"{done.strays} folders without a record are among the strays: {_adopting(data, database)} takes them in."
+        )
+
+
+def _adopting(data: str, database: str | None) -> str:
+    """The command for strays; a database's address may hold a password, and is not repeated."""
+    return f"`framewake jobs adopt --all --data {shlex.quote(data)}`" + (" (and --database)" if database else "")
 
 
 def _shown(text: str) -> str:
@@ -177,12 +187,13 @@ def open_folder(data: str, database: str | None) -> tuple[Any, Any]:
     Raises: InputError, EngineError for missing packages.
     """
     need_service()
+    from framewake.service.binding import FILE as BOUND
     from framewake.service.binding import open_place
     from framewake.service.database import FILE
     from framewake.service.store import JobStore
 
     folder = Path(data)
-    if not folder.is_dir() or (database is None and not (folder / FILE).is_file()):
+    if not folder.is_dir() or (database is None and not any((folder / name).is_file() for name in (FILE, BOUND))):
         raise InputError(f"{data} is no data folder of framewake serve: name it with --data, or --server URL.")
     os.umask(0o077)
     storage, opened = open_place(folder, database)

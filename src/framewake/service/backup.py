@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, delete, func, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import NO_ROOM, clear_abandoned, publish, removed_at_end, temporary_path
 from framewake.service import binding
 from framewake.service.binding import Place, bind, bind_anew, is_bound
-from framewake.service.database import FILE, Database, default_url
+from framewake.service.database import FILE, Database, default_url, reason
 from framewake.service.records import WHOLE, enter
 from framewake.service.storage import Storage, is_id
 from framewake.service.store import JobStore
@@ -31,10 +31,11 @@ SECRET = "webhook-secret"
 
 
 class Restored(NamedTuple):
-    """How many videos came back, and how many were there already."""
+    """How many videos came back, how many were there already, and how many folders without a record came along."""
 
     added: int
     kept: int
+    strays: int
 
 
 def back_up(place: Place, target: Path) -> int:
@@ -42,6 +43,7 @@ def back_up(place: Place, target: Path) -> int:
 
     Raises: InputError for a folder that is not empty, UnwritableError, DiskFullError.
     """
+    target = target.resolve()  # a link stays one
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target} is not empty: name a new folder for the backup.")
     if target.exists() and not target.is_dir():
@@ -140,11 +142,12 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
     if backup.resolve() == folder.resolve():
         raise InputError(f"{backup} is the data folder itself: name another folder with --data.")
     storage = Storage(folder)
+    with _told(folder):
+        rows, messages = _read(backup, storage.folder)
     database = Database(url or default_url(storage.folder))
     place = Place(storage, database)
     try:
         with _told(folder):
-            rows, messages = _read(backup, storage.folder)
             _bind(place)
             added = {row.id for row in rows if _bring_back(row, backup, place)}
             with database.writing() as connection:
@@ -153,13 +156,21 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
                     if message.id not in known and _meant(message) in added:
                         values = {name: value for name, value in message._asdict().items() if name != "number"}
                         connection.execute(insert(deliveries).values(values))
-            for job in _names(backup / "strays"):
+            strays = 0
+            for place_of, job in _unknown(backup, {row.id for row in rows}):
                 if not (storage.job(job).exists() or storage.stray(job).exists()):
-                    _copy_files(backup / "strays" / job, storage.accept_aside(job))
+                    _copy_files(place_of / job, storage.accept_aside(job))
+                    strays += 1
             _copy_secret(backup, storage.folder)
     finally:
         database.close()
-    return Restored(len(added), len(rows) - len(added))
+    return Restored(len(added), len(rows) - len(added), strays)
+
+
+def _unknown(backup: Path, known: set[str]) -> list[tuple[Path, str]]:
+    """Folders that the backup's database does not know: strays, and what was copied by other means without it."""
+    found = [(backup / "strays", job) for job in _names(backup / "strays")]
+    return found + [(backup / "jobs", job) for job in _names(backup / "jobs") if job not in known]
 
 
 def _read(backup: Path, folder: Path) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
@@ -169,11 +180,16 @@ def _read(backup: Path, folder: Path) -> tuple[Sequence[Row[Any]], Sequence[Row[
         for name in (FILE, f"{FILE}-wal"):
             if (backup / name).is_file():
                 shutil.copy(backup / name, scratch)
-        database = Database(default_url(scratch))
+        database = None
         try:
+            database = Database(default_url(scratch))
             return _snapshot(database)
+        except (InputError, SQLAlchemyError) as error:
+            why = str(error) if isinstance(error, InputError) else reason(error)
+            raise InputError(f"{backup} cannot be brought back: {why.replace(str(scratch), str(backup))}") from error
         finally:
-            database.close()
+            if database is not None:
+                database.close()
 
 
 def _bind(place: Place) -> None:

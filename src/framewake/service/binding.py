@@ -71,6 +71,7 @@ def bind(storage: Storage, database: Database) -> None:
             return
         if here is not None or there is not None:
             what = "it belongs to another folder" if there is not None else "it belongs to no folder yet"
+            what += f", or this one has lost its file {FILE}" if here is None else ""
             raise InputError(_apart(storage, f"the database {database.shown} is not that of this folder ({what})"))
         _check_old(storage, database, connection)
         new = _new_id(storage)
@@ -81,7 +82,11 @@ def bind(storage: Storage, database: Database) -> None:
 def is_bound(storage: Storage, database: Database) -> bool:
     """Whether a folder is still what it was: a disk that was unmounted leaves an empty one."""
     with database.reading() as connection:
-        return _read(storage.folder / FILE) == connection.execute(select(identity.c.folder)).scalar()
+        there = connection.execute(select(identity.c.folder)).scalar()
+    try:
+        return _read(storage.folder / FILE) == there
+    except InputError:
+        return False
 
 
 def bind_anew(storage: Storage, database: Database) -> None:

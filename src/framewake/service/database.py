@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from framewake.errors import EngineError, FramewakeError, InputError
 from framewake.packages import need
@@ -28,8 +28,10 @@ DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "
 MAKING, COMPARING = 7165230, 7165231
 
 # What will be no different in some seconds. SQLite says it in words, PostgreSQL in classes of states.
+_MOVED = "its file was moved, removed or replaced while it was in use"
 _BROKEN_WORDS = re.compile(
-    "malformed|not a database|readonly|no such (table|column)|has no column|NOT NULL constraint|authorized|encrypted"
+    "malformed|not a database|readonly|no such (table|column)|has no column|NOT NULL constraint|authorized|encrypted|"
+    + _MOVED
 )
 _BROKEN_STATES = re.compile("(42|3D|3F|28|XX00[12]|23502)")
 
@@ -89,6 +91,8 @@ class Database:
         except InputError:
             self.close()
             raise
+        if self.is_sqlite:
+            _insist_on(self.engine, file_of(url))
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -175,6 +179,26 @@ def _make_private(file: Path | None) -> None:
     with contextlib.suppress(OSError):
         if file.is_file():  # a folder that was named by mistake would be closed to everybody
             os.chmod(file, 0o600)
+
+
+def _insist_on(engine: Engine, file: Path | None) -> None:
+    """Refuse to go on in a file that has lost its name: what is written there, nobody finds again."""
+    if file is None:
+        return
+    ours = _identity(file)
+
+    @event.listens_for(engine, "begin")
+    def begun(_connection: Connection) -> None:
+        if _identity(file) != ours:
+            raise DatabaseError(None, None, sqlite3.DatabaseError(f"{_MOVED}: {file}"))
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepare_sqlite(engine: Engine) -> None:

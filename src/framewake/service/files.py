@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, MutableMapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ def file_answer(asked: Mapping[str, str], path: Path, *, media: str, name: str) 
         state = path.stat()
     except OSError as error:
         raise NotFound("there is no such file of this video.") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise NotFound("there is no such file of this video.")
     kept = {"Cache-Control": "private, no-cache"}  # a cache of this user's may keep it, and asks before it uses it
     found = Ranged(
         path, media_type=media, filename=name, headers=kept, stat_result=state, content_disposition_type="inline"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from framewake.errors import UnwritableError
 from framewake.service.desk import Desk
 from framewake.service.guard import App, Receive, Scope, Send
 from framewake.service.tables import STATES
@@ -36,8 +37,9 @@ class Jobs(Collector):
             states.add_metric([state], counts.get(state, 0))
         yield states
         yield GaugeMetricFamily("framewake_workers", "Living workers.", value=len(self.desk.presence.alive()))
-        free = shutil.disk_usage(self.desk.storage.folder).free
-        yield GaugeMetricFamily("framewake_disk_free_bytes", "Room in the data folder.", value=free)
+        with contextlib.suppress(UnwritableError):  # a folder that has gone has no figure
+            free = self.desk.storage.free()
+            yield GaugeMetricFamily("framewake_disk_free_bytes", "Room in the data folder.", value=free)
 
 
 class Figures:

@@ -123,8 +123,12 @@ class Storage:
         )
 
     def free(self) -> int:
-        """Bytes that may still be written."""
-        return shutil.disk_usage(self.folder).free
+        """Bytes that may still be written.
+
+        Raises: UnwritableError for a folder that has gone.
+        """
+        with guarded(self.folder, 0):
+            return shutil.disk_usage(self.folder).free
 
     def has_room(self) -> bool:
         """Whether work may begin."""
@@ -144,9 +148,10 @@ class Storage:
         Raises: UnwritableError, DiskFullError.
         """
         self.erase(job)  # what an interrupted removal has left
-        with guarded(self.job(job), 0), contextlib.suppress(FileNotFoundError):
-            os.replace(self.job(job), self._gone(job))
-            sync_folder(self.jobs)
+        with guarded(self.job(job), 0):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.job(job), self._gone(job))
+            sync_folder(self.jobs)  # fails where a disk was taken away: the files are still there, and so is the job
 
     def unhide(self, job: str) -> None:
         """Take that back."""

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from sqlalchemy import Row, and_, case, delete, exists, not_, or_, select, updat
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import InputError
-from framewake.service.database import Database
+from framewake.service.database import Database, reason
 from framewake.service.fetch import Guarded
 from framewake.service.tables import deliveries
 
@@ -27,7 +28,7 @@ log = logging.getLogger("framewake.webhooks")
 
 # Seconds until the next attempt; after the last one a delivery is given up.
 DELAYS = (5, 30, 120, 600, 3600, 6 * 3600)
-POLL_SECONDS = 1.0
+POLL_SECONDS, WARN_SECONDS = 1.0, 60.0
 HOLD_SECONDS = 60  # another server may try a delivery again when this one died over it
 PREFIX = "whsec_"
 FILE, LEAST_BYTES = "webhook-secret", 24  # the latter as Standard Webhooks asks for
@@ -103,6 +104,7 @@ class Sender:
         self.secret = secret
         self.guard = guard
         self.delays = delays
+        self._warned = -WARN_SECONDS
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True, name="webhooks")
 
@@ -115,13 +117,19 @@ class Sender:
         self._stop.set()
         self._thread.join(timeout=2)
 
+    def _warn_of(self, error: SQLAlchemyError) -> None:
+        """Say now and then that the database does not answer."""
+        if time.monotonic() - self._warned > WARN_SECONDS:
+            self._warned = time.monotonic()
+            log.warning("webhooks wait for the database: %s", reason(error))
+
     async def _run(self) -> None:
         under_way: dict[asyncio.Task[None], str] = {}  # and whom each is for
         while not self._stop.is_set():
             try:
                 delivery = self._take(Counter(under_way.values())) if len(under_way) < AT_ONCE else None
             except SQLAlchemyError as error:
-                log.warning("webhooks wait for the database: %s", error)
+                self._warn_of(error)
                 delivery = None
             if delivery is not None:
                 under_way[asyncio.create_task(self._deliver(delivery))] = delivery.receiver or ""
@@ -162,7 +170,7 @@ class Sender:
         try:
             self._settle(delivery, await self._send(delivery))
         except SQLAlchemyError as error:  # it is sent again when its time is over
-            log.warning("webhook %s: the database does not answer: %s", delivery.id, error)
+            self._warn_of(error)
 
     async def _send(self, delivery: Row[Any]) -> bool:
         with self.database.reading() as connection:

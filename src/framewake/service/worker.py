@@ -164,6 +164,8 @@ class Worker:
                 raise
             if isinstance(error, DiskFullError) or getattr(error, "errno", None) == errno.ENOSPC:
                 self._pause(lease, error)
+            elif not self.storage.job(lease.job).is_dir():  # a disk was taken away meanwhile
+                self._wait_for_folder(lease, job, error)
             else:
                 self._fail(lease, error)
         finally:
@@ -272,7 +274,7 @@ class Worker:
         with contextlib.suppress(LeaseLost):
             self._insist(lambda: self.store.release(lease, seconds=self.settings.pause_seconds))
 
-    def _wait_for_folder(self, lease: Lease, job: Row[Any], error: FramewakeError) -> None:
+    def _wait_for_folder(self, lease: Lease, job: Row[Any], error: BaseException) -> None:
         """Another worker may have the folder, or a disk come back: only after a while the job fails."""
         deaths = job.deaths if isinstance(job.deaths, int) else 0
         if self._insist(lambda: is_bound(self.storage, self.store.database)):
