@@ -78,6 +78,15 @@ def test_slashes_that_clients_add_do_no_harm(client, picture):
         assert client.get(path).status_code in (200, 503), path
 
 
+def test_paths_in_every_form():
+    site = Site(root="/fw")
+    for path in ("/fw/health", "/health", "//fw//health/", "http://localhost:7860/fw/health", "/health/"):
+        assert site.inner(path) == "/health", path
+    for path in ("/fw", "/fw/", "/", "http://localhost", "http://localhost/"):
+        assert site.inner(path) == "/", path
+    assert site.inner("/fwx") == "/fwx" and site.inner("/zh/") == "/zh/"
+
+
 def test_a_file_that_a_client_has_is_not_sent_again(client, desk, worker_of, picture):
     job = post(client, picture).json()["id"]
     work_once(worker_of(desk))

@@ -69,10 +69,12 @@ class Site:
 
     def inner(self, path: str) -> str:
         """A path as the application knows it: without the root, whether the proxy took that away or not."""
-        if self.root and (path == self.root or path.startswith(f"{self.root}/")):
-            path = path[len(self.root) :] or "/"
+        if path.startswith(("http://", "https://")):  # a whole address, which some gateways send
+            path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
         if "//" in path:
             path = re.sub("/{2,}", "/", path)
+        if self.root and (path == self.root or path.startswith(f"{self.root}/")):
+            path = path[len(self.root) :] or "/"
         is_api = path.startswith(("/v1/", "/page/")) or path[1:-1] in ("health", "metrics", "login", "logout")
         return path.rstrip("/") if is_api else path
 
