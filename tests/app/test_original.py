@@ -10,10 +10,11 @@ import pytest
 from lora_files import keys_of, write
 from toy_layouts import write_tencent, write_wide_toy
 
-from framewake.app.original import file_name, main, translate
+from framewake.app.original import file_name, files_of, main, notes_on, translate
 from framewake.app.original_flags import FLAGS, parser
 from framewake.errors import InputError
 from framewake.media.video import read_metadata, read_video
+from framewake.weights.layouts import Files
 
 PROMPT = "An Asian man with short hair waves a firework stick."
 PUBLISHED = (
@@ -148,6 +149,16 @@ def test_tencents_tree_is_read(call, picture, trees):
 
 def test_a_missing_transformer(call_original, picture):
     answer = call_original("--prompt", "x", "--i2v-image-path", picture, "--i2v-dit-weight", "mine.pt")
+    assert answer.code == 3 and "mine.pt is missing" in answer.err
+
+
+def test_the_transformer_of_text_alone(call_original, picture):
+    """The original reads --dit-weight without a picture, and --i2v-dit-weight with one."""
+    assert files_of({"prompt": "x", "dit_weight": "mine.pt"}) == Files(dit=Path("mine.pt"))
+    both = {"prompt": "x", "i2v_image_path": str(picture), "dit_weight": "mine.pt"}
+    assert files_of(both) == Files()
+    assert any("--i2v-dit-weight counts" in note for note in notes_on(both))
+    answer = call_original("--prompt", "x", "--dit-weight", "mine.pt")
     assert answer.code == 3 and "mine.pt is missing" in answer.err
 
 

@@ -102,6 +102,8 @@ def notes_on(given: Mapping[str, Any]) -> list[str]:
         notes.append("--embedded-cfg-scale is missing, which the original cannot run; 6.0 is taken.")
     if not given.get("i2v_mode") and "i2v_image_path" in given:
         notes.append("--i2v-mode is missing but a picture was named; it is used.")
+    if "dit_weight" in given and image_path(given) is not None:
+        notes.append("--dit-weight is for text alone, as in the original; with a picture, --i2v-dit-weight counts.")
     return notes
 
 
@@ -144,10 +146,11 @@ def files_of(given: Mapping[str, Any]) -> Files:
 
     Raises: InputError for an empty name.
     """
-    name = given.get("i2v_dit_weight", DEFAULTS["i2v_dit_weight"])
+    key = "dit_weight" if "dit_weight" in given and image_path(given) is None else "i2v_dit_weight"
+    name = given.get(key, DEFAULTS[key])
     if not name:  # as a path it would mean this folder
-        raise InputError("--i2v-dit-weight is empty: name a file, or leave the flag out.")
-    return Files() if name == DEFAULTS["i2v_dit_weight"] else Files(dit=transformer_file(Path(name)))
+        raise InputError(f"--{key.replace('_', '-')} is empty: name a file, or leave the flag out.")
+    return Files() if name == DEFAULTS[key] else Files(dit=transformer_file(Path(name).expanduser()))
 
 
 def run(given: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ FLAGS: tuple[Flag, ...] = (
     unused("lora-rank", int, 64),
     # --- inference
     used("model-base", str, "ckpts"),
-    unused("dit-weight", str, DIT_WEIGHT.format("t2v")),
+    used("dit-weight", str, DIT_WEIGHT.format("t2v")),
     used("i2v-dit-weight", str, DIT_WEIGHT.format("i2v")),
     unused("model-resolution", str, "540p", ("540p", "720p")),
     unused("load-key", str, "module"),
