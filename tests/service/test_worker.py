@@ -325,6 +325,27 @@ def test_a_worker_works_until_it_is_stopped(desk, worker_of, picture):
     assert os.getcwd() == str(desk.storage.folder)
 
 
+def test_only_loras_that_fit_are_offered(desk_of, picture, tmp_path, caplog):
+    folder = tmp_path / "offered"
+    folder.mkdir()
+    write(folder / "good.safetensors", keys_of("kohya", alpha=None))
+    shutil.copy(folder / "good.safetensors", folder / "other.sft")
+    write(folder / "strange.safetensors", {"x.lora_A.weight": np.ones((2, 2), np.float32)})
+    (folder / "page.pt").write_text("<html>")
+    (folder / "._good.safetensors").write_bytes(b"Mac OS X")
+    (folder / "gone.safetensors").symlink_to(tmp_path / "gone")
+    (folder / "notes.txt").write_text("x")
+    desk = desk_of(loras=folder)
+    for _ in range(2):  # told once
+        assert desk.lora_names() == ["good", "other"]
+    told = sorted(record.getMessage().split("/")[-1].split(maxsplit=1)[0] for record in caplog.records)
+    assert told == ["gone.safetensors:", "page.pt", "strange.safetensors:"]
+    job = submit(desk, picture, lora=[{"name": "other"}])
+    assert "loras/other.sft:1" in str(desk.store.get(job).request)
+    (folder / "page.pt").write_bytes((folder / "good.safetensors").read_bytes())
+    assert desk.lora_names() == ["good", "other", "page"]
+
+
 def test_a_lora_by_its_name(desk_of, worker_of, picture, tmp_path):
     folder = tmp_path / "offered"
     folder.mkdir()
@@ -339,5 +360,5 @@ def test_a_lora_by_its_name(desk_of, worker_of, picture, tmp_path):
     assert not np.array_equal(*frames)
     request = read_metadata(desk.storage.job(styled) / CLIP)["request"]
     assert request["loras"] == ["loras/style.safetensors:0.5"], "the server's folders are in the clip"
-    with pytest.raises(InputError, match="it has style"):
+    with pytest.raises(InputError, match=r"it has style\."):
         submit(desk, picture, lora=[{"name": "../style"}])

@@ -61,7 +61,7 @@ def serve(given: Mapping[str, Any]) -> None:
         queued=given["max_queued"],
         per_minute=given["max_per_minute"],
     )
-    loras = None if given["loras"] is None else Path(given["loras"]).resolve()
+    loras = lora_folder(given["loras"])
     desk = Desk(JobStore(database), storage, checkpoint, limits=limits, loras=loras)
     callbacks = Guarded(allows=lambda _: True) if given["allow_private_callbacks"] else Guarded()
     access = Access(keys, site, Guarded() if given["allow_image_urls"] else None, callbacks)
@@ -73,6 +73,7 @@ def serve(given: Mapping[str, Any]) -> None:
         supervisor = Supervisor(arguments, {DATABASE: url}, stall_seconds=given["stall_seconds"])
         beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
     start_logging()
+    desk.lora_names()  # what cannot be offered is told now
     app = create_app(desk, access, background=beside, has_page=not given["no_page"])
     what = "API" if given["no_page"] else "page and API"
     seconds = time.perf_counter() - begin
@@ -119,6 +120,16 @@ def run_server(app: Any, sockets: list[socket.socket], *, proxies: Sequence[str]
         raise FramewakeError("the server could not start; the lines above say why.")
 
 
+def lora_folder(name: str | None) -> Path | None:
+    """The folder of --loras.
+
+    Raises: InputError when it is none.
+    """
+    if name is not None and not Path(name).is_dir():
+        raise InputError(f"--loras {name} is no folder: make it, and put the LoRA files into it.")
+    return None if name is None else Path(name).resolve()
+
+
 def worker_arguments(given: Mapping[str, Any], folder: Path, loras: Path | None) -> list[str]:
     """The command line of the worker beside the API; the database's address goes through the environment."""
     arguments = ["--storage", str(folder), "--engine", given["engine"], "--save-every", str(given["save_every"])]
@@ -149,7 +160,7 @@ def work(given: Mapping[str, Any]) -> None:
     storage, database = open_place(Path(given["storage"]), given["database"])
     checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]))
-    loras = None if given["loras"] is None else Path(given["loras"]).resolve()
+    loras = lora_folder(given["loras"])
     worker = Worker(JobStore(database), storage, pipeline, Settings(given["save_every"], loras=loras))
     for name in SIGNALS:
         number = getattr(signal, name, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Dtype, Engine, Tensor
-from framewake.errors import InputError
-from framewake.lora import LoraUse, parse_lora
+from framewake.errors import CheckpointError, InputError
+from framewake.lora import ENDINGS, LoraUse, parse_lora
 from framewake.models.dit import DiT
 from framewake.request import Request
 from framewake.sampling.guide import Denoise
@@ -23,6 +24,7 @@ from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
 from framewake.weights.store import Resident
 
+log = logging.getLogger("framewake.loras")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -82,6 +84,29 @@ def _check_values(path: Path, stamp: tuple[int, int], dit: DiTConfig, switches: 
     """A file's numbers, read once: a batch or a server asks for every clip anew."""
     is_partial, ignores_alpha = switches
     check_sizes(open_lora(path, targets_for(dit), allows_partial=is_partial, ignores_alpha=ignores_alpha))
+
+
+def offered_loras(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
+    """The LoRA files of a folder that fit a checkpoint, by the name without its ending; others are told in the log."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() not in ENDINGS or path.name.startswith("."):  # macOS puts "._name" beside files
+            continue
+        about = path.stat() if path.exists() else None
+        if _fits(path, about and (about.st_mtime_ns, about.st_size), checkpoint.dit):
+            found.setdefault(path.stem, path.name)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _fits(path: Path, stamp: tuple[int, int] | None, dit: DiTConfig) -> bool:
+    """Whether a file's header is that of a LoRA for a transformer; looked at once, and again when it has changed."""
+    try:
+        open_lora(path, targets_for(dit))
+    except CheckpointError as error:
+        log.warning("not offered: %s", error)
+        return False
+    return True
 
 
 class Adapters:

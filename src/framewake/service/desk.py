@@ -12,6 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import FramewakeError, InputError, about, nearest
+from framewake.pipeline.adapters import offered_loras
 from framewake.pipeline.jobs import Job, open_picture, plan_job
 from framewake.service.fields import VideoSettings, check_model, request_of
 from framewake.service.guard import Limits, Rate
@@ -49,7 +50,10 @@ class Desk:
 
     def lora_names(self) -> list[str]:
         """LoRA files that may be asked for by name."""
-        return [] if self.loras is None else sorted(path.stem for path in self.loras.glob("*.safetensors"))
+        return list(self._offered())
+
+    def _offered(self) -> dict[str, str]:
+        return {} if self.loras is None else offered_loras(self.loras, self.checkpoint)
 
     def submit(
         self,
@@ -138,11 +142,11 @@ class Desk:
 
     def _lora_files(self, given: VideoSettings) -> list[str]:
         """File names with weights, as ``Request.loras`` wants them."""
-        names, known = [], self.lora_names()
+        names, known = [], self._offered()
         for lora in given.lora or []:
             if lora.name not in known:
                 offered = f"it has {', '.join(known)}" if known else "it has none"
                 text = f"the server has no LoRA {lora.name!r}: {offered}.{nearest(lora.name, known)}"
                 raise InputError(text, about="loras")
-            names.append(f"{lora.name}.safetensors:{lora.scale:g}")
+            names.append(f"{known[lora.name]}:{lora.scale:g}")
         return names

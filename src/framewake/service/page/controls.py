@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from framewake.errors import InputError
-from framewake.lora import parse_lora
+from framewake.lora import ENDINGS, parse_lora
 from framewake.request import Request, from_dict, settings
 from framewake.service.fields import FIELD_OF
 from framewake.service.page.texts import say
@@ -159,4 +159,5 @@ def usable(values: Mapping[str, Any]) -> tuple[Request, dict[str, float]]:
 
 def lora_name(path: str) -> str:
     """How a server calls a LoRA file."""
-    return path.replace("\\", "/").rpartition("/")[2].removesuffix(".safetensors")
+    name = path.replace("\\", "/").rpartition("/")[2]
+    return next((name.removesuffix(ending) for ending in ENDINGS if name.endswith(ending)), name)

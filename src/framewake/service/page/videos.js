@@ -64,9 +64,9 @@
     return make("article", { className: "fw-card", "data-id": video.id, "data-status": video.status }, ...parts);
   }
 
-  // The API's own spelling: FILE.safetensors with its weight behind a colon.
+  // The API's own spelling: a file with its ending, and its weight behind a colon.
   function loras(video) {
-    const names = video.lora.map((text) => text.replace(".safetensors:", " ")).join(", ");
+    const names = video.lora.map((text) => text.replace(/\.\w+:/, " ")).join(", ");
     return names && say("video.loras", { names });
   }
 
