@@ -11,7 +11,11 @@ from measuring.load_server import resident_mib
 
 FILES = {"completed": {"picture", "clip.mp4", "thumbnail.jpg"}, "cancelled": {"picture"}, "failed": {"picture"}}
 # What may be there besides: a cancelled video can be tried again from where it stopped.
-LEFT = {"completed": {"preview.png"}, "cancelled": {"clip.mp4.latents.safetensors"}, "failed": {"clip.mp4.latents.npz"}}
+LEFT = {
+    "completed": {"preview.png"},
+    "cancelled": {"clip.mp4.latents.safetensors"},
+    "failed": {"clip.mp4.latents.safetensors"},
+}
 SETTLED = 20  # videos after which a new worker has everything in memory
 
 
