@@ -26,6 +26,7 @@ LIMITS = {
 }
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 LARGE = 64 * 2**20
 
 
@@ -126,6 +127,17 @@ def test_a_header_must_come_soon(serving, begun, is_dripping):
         drip(slow)
     found = answer(slow)
     assert b" 200 " not in found and (not begun or b"408" in found or b"400" in found or found == b"")
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x16\x03\x01\0\xa5" + bytes(99), GET.replace(b"Host", b"Ho st"), CHUNKED + b"zz\r\nx\r\n"]
+)
+def test_what_is_no_http_is_answered_once(serving, caplog, data):
+    """Also in the middle of a body: whoever reads that is told, and nobody answers a second time."""
+    client, _ = serving()
+    found = answer(client(data))
+    assert found.startswith(b"HTTP/1.1 400 ") and found.count(b"HTTP/1.1") == 1 and b"no valid HTTP" in found
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("is_dripping", [False, True])

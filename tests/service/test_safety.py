@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from framewake.app.access import asked_keys, is_loopback, read_keys
 from framewake.errors import InputError
 from framewake.service.addresses import is_public
 from framewake.service.api import Access
+from framewake.service.body import json_value
 from framewake.service.brake import Brake
 from framewake.service.database import Database
 from framewake.service.fetch import Guarded, read_data_url
@@ -226,7 +230,24 @@ def test_bad_data_urls(url):
         read_data_url(url, most_bytes=100)
 
 
+@pytest.mark.parametrize("how", ["lines", "lines of Windows", "percent", "percent in small letters", "no end"])
+@pytest.mark.parametrize("count", [100, 101, 102, 200_000])
+def test_base64_as_programs_write_it(how, count):
+    data = os.urandom(count)
+    text = base64.b64encode(data).decode()
+    written = {
+        "lines": base64.encodebytes(data).decode(),
+        "lines of Windows": base64.encodebytes(data).decode().replace("\n", "\r\n"),
+        "percent": urllib.parse.quote(text, safe=""),
+        "percent in small letters": text.replace("+", "%2b").replace("/", "%2f").replace("=", "%3d"),
+        "no end": text.rstrip("="),
+    }[how]
+    body = json.dumps({"input_reference": f"data:image/png;base64,{written}"}).encode()
+    assert read_data_url(json_value(body)["input_reference"], most_bytes=count) == data
+
+
 def test_paths_are_cut_out_of_messages():
+    assert without_paths("1 / 2, ~ 5 s, and/or") == "1 / 2, ~ 5 s, and/or"
     text = "/srv/data/jobs/x/picture: damaged, see '/home/me/a b.txt' and https://example.com/a/b (24/7)"
     assert without_paths(text).startswith("picture: damaged, see ")
     assert "/srv" not in without_paths(text) and "https://example.com/a/b" in without_paths(text)

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from framewake.console.escape import escaped, inline
-from framewake.service.fields import PARAM_OF, problem
+from framewake.service.fields import problem
 from framewake.service.refusals import Refused, http_status, public_error
 from framewake.service.views import ErrorBody, Failure
 
@@ -33,8 +33,7 @@ def answer_error(error: BaseException) -> JSONResponse:
     status = http_status(error)
     if status >= 500 and not isinstance(error, Refused):
         log.error("request failed", exc_info=error)
-    name = getattr(error, "about", None)
-    response = answer(status, *public_error(error), param=PARAM_OF.get(name, name))
+    response = answer(status, *public_error(error), param=getattr(error, "about", None))
     if isinstance(error, Refused) and error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     if status in (503, 507):

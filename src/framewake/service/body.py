@@ -118,6 +118,7 @@ def _without_large(body: bytes, token: str) -> tuple[bytes, str]:
 
 def _picture_text(text: bytes) -> str:
     text = text.replace(b"\\/", b"/")  # as some languages write every slash
+    text = text.replace(b"\\n", b"").replace(b"\\r", b"")  # as some programs break lines
     if b"\\" in text or not text.isascii():
         raise InputError("the large text in the body is no base64: send the picture as a data URL or in a form.")
     return text.decode("ascii")

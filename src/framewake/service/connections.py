@@ -33,6 +33,10 @@ SPARE_FILES = 64
 TIMED_OUT = (
     b'{"error":{"message":"the request came too slowly.","type":"invalid_request_error","code":"timeout","param":null}}'
 )
+NOT_HTTP = (
+    b'{"error":{"message":"this is no valid HTTP request.","type":"invalid_request_error","code":"bad_request",'
+    b'"param":null}}'
+)
 FULL = (
     b'{"error":{"message":"the server has too many connections: try again in some seconds.",'
     b'"type":"server_error","code":"unavailable","param":null}}'
@@ -186,6 +190,13 @@ class Connection(H11Protocol):
 
     def _time_out(self) -> None:
         self.all.say("slow", "a request came too slowly and was given up (others like it are not told for a minute)")
+        self._give_up(408, b"Request Timeout", TIMED_OUT)
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls where something is not HTTP, also in the middle of a body."""
+        self._give_up(400, b"Bad Request", NOT_HTTP)
+
+    def _give_up(self, status: int, reason: bytes, body: bytes) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
             is_begun = self.cycle.response_started
             self.cycle.disconnected = True  # whoever reads the body is told
@@ -193,7 +204,7 @@ class Connection(H11Protocol):
             if is_begun:
                 self.transport.abort()
                 return
-        self.refuse(408, b"Request Timeout", TIMED_OUT)
+        self.refuse(status, reason, body)
 
     def refuse(self, status: int, reason: bytes, body: bytes) -> None:
         """Answer beside uvicorn, and close."""

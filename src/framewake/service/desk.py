@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.pipeline.adapters import offered_loras
 from framewake.pipeline.jobs import Job, open_picture, plan_job
-from framewake.service.fields import VideoSettings, check_model, request_of
+from framewake.service.fields import VideoSettings, about_fields, check_model, request_of
 from framewake.service.guard import Limits, Rate
 from framewake.service.outlook import Advisor
 from framewake.service.pictures import check_pixels
@@ -55,6 +55,7 @@ class Desk:
     def _offered(self) -> dict[str, str]:
         return {} if self.loras is None else offered_loras(self.loras, self.checkpoint)
 
+    @about_fields()
     def submit(
         self,
         given: VideoSettings,

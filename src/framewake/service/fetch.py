@@ -180,6 +180,7 @@ def read_data_url(url: str, *, most_bytes: int) -> bytes:
     head, comma, body = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise InputError("the data URL must be data:image/png;base64,... (or another kind of picture).")
+    body = _bare_base64(body)
     if len(body) * 3 // 4 > most_bytes + 3:
         raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
     try:
@@ -191,6 +192,14 @@ def read_data_url(url: str, *, most_bytes: int) -> bytes:
     if len(data) > most_bytes:
         raise TooLarge(f"the picture has more than {most_bytes:,} bytes.")
     return data
+
+
+def _bare_base64(text: str) -> str:
+    """Base64 as it is decoded: addresses may write its signs with %, some programs break lines or leave out the end."""
+    for written, sign in (("%2B", "+"), ("%2F", "/"), ("%3D", "="), ("%0A", ""), ("%0D", "")):
+        text = text.replace(written, sign).replace(written.lower(), sign)
+    text = "".join(text.split())
+    return text + "=" * (-len(text) % 4)
 
 
 async def _limited(response: httpx.Response, most_bytes: int) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from framewake.errors import InputError, about, nearest
+from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.request import Request, from_dict, settings
 from framewake.service.dialects import PICTURE, translated
 from framewake.setting import shown
@@ -17,6 +18,7 @@ from framewake.weights.settings import Settings
 _LIMITS = settings()
 MOST_FPS = 120.0
 MAX_INTEGER = 2**63 - 1
+_KINDS = ("list[LoraReference]", "float", "str")  # which of several kinds a value was tried as: no part of its name
 
 # What a setting of a request is called in the API.
 FIELD_OF = {
@@ -144,7 +146,7 @@ def fields_in(given: Mapping[str, Any], kind: type[Fields], *, is_strict: bool =
 def problem(error: ValidationError) -> InputError:
     """The first thing that is wrong, in our words: what was received, and what is expected."""
     first = error.errors(include_url=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"] if part not in ("list[LoraReference]",))
+    name = ".".join(str(part) for part in first["loc"] if part not in _KINDS)
     param = str(first["loc"][0]) if first["loc"] else None
     expected = first["msg"].replace("Input should be", "expected").removesuffix(".")
     match first["type"]:
@@ -159,6 +161,16 @@ def problem(error: ValidationError) -> InputError:
         case _:
             text = f"{name or 'the body'} is {shown(first['input'])}: {expected}."
     return InputError(text, about=param)
+
+
+@contextlib.contextmanager
+def about_fields() -> Iterator[None]:
+    """Errors about a setting of a request name the field that it came from: some names mean another thing there."""
+    try:
+        yield
+    except FramewakeError as error:
+        error.about = None if error.about is None else PARAM_OF.get(error.about, error.about)
+        raise
 
 
 def request_of(given: VideoSettings, checkpoint: Settings, *, picture: str | None) -> Request:
@@ -224,5 +236,5 @@ def frames_of(seconds: float | str, fps: float) -> int:
     except ValueError as error:
         raise InputError(f"seconds is {seconds!r}: expected a number.") from error
     if not 0 < length <= 1025:
-        raise InputError(f"seconds is {seconds!r}: expected a number above 0 and below 1025 / fps.")
+        raise InputError(f"seconds is {seconds!r}: expected a number above 0, for at most 1025 frames.")
     return max(1, round((length * fps - 1) / 4) * 4 + 1)

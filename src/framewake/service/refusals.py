@@ -117,7 +117,7 @@ class TooMany(Refused):
 
 # What people may read; any other error's text could tell about the machine.
 _OPEN = {422: "invalid_request", 507: "out_of_resources", 409: "conflict"}
-_PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:\\|/)(?:[^\s'\"]*/)?(?=[^\s'\"/]*)")
+_PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:\\|/)(?:[^\s'\"]*/)?(?=[^\s'\"/])")
 
 
 def http_status(error: BaseException) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,12 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from framewake.errors import InputError
+from framewake.lasting import removed_at_end, temporary_path
 from framewake.pipeline.jobs import open_picture
 from framewake.request import Request as VideoRequest
 from framewake.service.body import check_coding, form_pairs, received
 from framewake.service.desk import Desk
 from framewake.service.pictures import check_pixels
-from framewake.service.storage import PICTURE
+from framewake.service.storage import PICTURE, write_whole
 
 LOOKED_AT_ONCE = 2
 EMPTY = "?"  # stands for a prompt that nobody has written yet, of which nothing is said
@@ -52,9 +51,10 @@ def _notes(desk: Desk, body: bytes, content_type: str) -> dict[str, Any]:
     if isinstance(picture, UploadFile):
         data = picture.file.read(desk.limits.upload_bytes + 1)
         check_pixels(data, desk.limits.pixels)
-        with tempfile.TemporaryDirectory(dir=desk.storage.folder) as folder:
-            path = Path(folder) / PICTURE
-            path.write_bytes(data)
+        with removed_at_end(temporary_path(desk.storage.folder / PICTURE)) as folder:  # swept, should this be killed
+            folder.mkdir(mode=0o700)
+            path = folder / PICTURE
+            write_whole(path, data, is_lasting=False)
             loaded = open_picture(dataclasses.replace(request, image=str(path)))
     of_picture = () if loaded is None else loaded.notes
     if request.prompt == EMPTY:
