@@ -56,7 +56,7 @@ def test_tenths_are_told_and_no_more(monkeypatch):
     for step in range(1, 101):
         pacer.move(step / 100, f"step {step} of 100")
     pacer.close()
-    assert paper.lines == [f"Denoising: step {step} of 100" for step in range(10, 101, 10)]
+    assert paper.lines == [f"Denoising: step {step} of 100" for step in range(10, 100, 10)]
 
 
 STEP = Step(1, 50, 2.0, 98.0, np.zeros((1, 1, 3), np.uint8))

@@ -41,7 +41,8 @@ class Pacer:
         with self._lock:
             self._detail = detail
             tenth, now = int(share * 10 + 1e-9), time.monotonic()
-            if tenth > self._tenth and now - self._told >= min(LEAST_SECONDS, self._seconds):
+            # The end has a line of its own.
+            if self._tenth < tenth < 10 and now - self._told >= min(LEAST_SECONDS, self._seconds):
                 self._tenth, self._told = tenth, now
                 self._say(f"{self._label}: {detail}")
 
