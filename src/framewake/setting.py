@@ -42,7 +42,8 @@ def _check_text(name: str, value: Any, setting: Setting) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(f"{name} holds characters that are not valid text: write it again in UTF-8.") from error
+        way = "rename the file" if setting.kind == "path" else "write it again in UTF-8, or set LC_ALL=C.UTF-8"
+        raise InputError(f"{name} holds characters that are not valid text: {way}.") from error
     if "\0" in value:
         raise InputError(f"{name} holds a zero byte: remove it.")
 

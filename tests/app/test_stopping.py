@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,3 +99,22 @@ def test_under_nohup_a_closed_terminal_stops_nothing(folder, picture):
         if '"step"' in line:
             process.send_signal(signal.SIGHUP)
     assert process.wait() == 0 and (folder / "clip.mp4").exists()
+
+
+def test_the_command_that_goes_on_names_what_was_given(folder, picture, toy):
+    """What saved latents do not hold: the checkpoint's place, the engine, limits, and that settings stay outside."""
+    shutil.copytree(toy, "my checkpoint")
+    given = ["--checkpoint", "my checkpoint", "--engine", "torch:cpu", "--memory", "8GB", "--no-metadata", "-q"]
+    command = [*command_of("animate", picture), "--steps", "1000", *given]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((folder / "clip.mp4.latents.safetensors").exists)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    (advice,) = re.findall("`(.+)`", told)
+    words = shlex.split(advice)
+    assert words == ["framewake", "animate", "--resume", "-o", "clip.mp4", *given]
+    process = subprocess.Popen([*PROGRAM, *words[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = load_latents(folder / "clip.mp4.latents.safetensors").step
+    wait_until(lambda: load_latents(folder / "clip.mp4.latents.safetensors").step > before)
+    process.send_signal(signal.SIGINT)
+    assert advice in process.communicate(timeout=60)[1]

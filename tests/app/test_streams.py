@@ -57,6 +57,12 @@ def test_a_clip_is_made_whatever_becomes_of_the_streams(shell, tmp_path, streams
     assert read_metadata(tmp_path / "clip.webp")["request"]["seed"] == 1  # nothing was printed into it
 
 
+@pytest.mark.parametrize("command", ["animate --help", "lora train -h", "--version"])
+def test_help_that_nobody_could_read_has_failed(shell, command):
+    assert shell(f"{FRAMEWAKE} {command} >/dev/full").returncode == 5
+    assert shell(f"{FRAMEWAKE} {command} | true").returncode == 0
+
+
 @pytest.mark.parametrize("streams", [">&- 2>&-", "2>&1 | true", ">/dev/full"])
 def test_the_original_command_too(shell, toy, tmp_path, streams):
     done = shell(f"{ORIGINAL} --prompt x --i2v-image-path a.png {FLAGS} --seed 1 --model-base {toy} {streams}")

@@ -325,10 +325,12 @@ def test_addresses_and_the_home_folder(tmp_path, monkeypatch):
     refused("https://example.com/a b.png", r"https://example\.com/a b\.png is an address.*curl -fLO 'https://example")
     refused("file:///tmp/a.png", "without file://")
     refused("s3://bucket/a.png", "is an address")
+    refused("data:image/png;base64," + "A" * 10_000, r"^data:image/png;base64,A{8}\.\.\. is a picture in an address")
     monkeypatch.setenv("HOME", str(tmp_path))
     sample().save(tmp_path / "a.png")
     assert load_picture("~/a.png").image.size == (40, 30)
     refused("~nobody-of-that-name/a.png", "no such file")
+    refused("~/a .png", "no such file. Did you mean 'a.png'")
     batch = tmp_path / "deeper"
     batch.mkdir()
     lines = [f'{{"prompt": "x", "image": "{name}"}}' for name in ("~/a.png", "https://example.com/a.png", "a.png")]

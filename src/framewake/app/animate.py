@@ -11,7 +11,7 @@ from typing import Any
 from framewake import engine as engines
 from framewake.app.launch import refuse_copies
 from framewake.app.lines import Lines
-from framewake.app.options import command_line, given_settings
+from framewake.app.options import command_line, given_settings, place_words
 from framewake.app.outputs import free_path
 from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_terminal
 from framewake.app.stopping import stopped_by_signals
@@ -32,6 +32,8 @@ from framewake.weights.layouts import parse_files
 from framewake.weights.load import Checkpoint
 
 CRF = 18
+# Options that saved latents do not hold: the command that goes on names them again.
+KEPT = ("checkpoint", "engine", "memory", "part", "crf", "no_metadata", "json", "quiet")
 
 
 def animate(given: Mapping[str, Any]) -> None:
@@ -64,7 +66,7 @@ def animate(given: Mapping[str, Any]) -> None:
             clear_abandoned(job.output.path.parent)
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
     notes += [*memory_note(memory, pipeline.engine), plan_note(pipeline.forecast(jobs[0]))]
-    show(reporter(given, 1), notes, pipeline.run_all(jobs), how_to_go_on(jobs))
+    show(reporter(given, 1), notes, pipeline.run_all(jobs), how_to_go_on(jobs, place_words(given, KEPT)))
 
 
 def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint: Checkpoint, notes: list[str]) -> None:
@@ -215,18 +217,18 @@ def show(
             screen.close()
 
 
-def how_to_go_on(jobs: list[Job]) -> Callable[[int], str]:
-    """What to tell somebody who has stopped a run."""
+def how_to_go_on(jobs: list[Job], words: Sequence[str]) -> Callable[[int], str]:
+    """What to tell somebody who has stopped a run that was given these options."""
 
     def advice(done: int) -> str:
         job = jobs[min(done, len(jobs) - 1)]
         if job.output is not None and latents_path(job.output.path).exists():
-            return f"Nothing is lost: go on with `{resume_command(job.output.path)}`."
+            return f"Nothing is lost: go on with `{resume_command(job.output.path, words)}`."
         return f"No half file is left. The same clip is made by adding --seed {job.request.seed}."
 
     return advice
 
 
-def resume_command(path: Path) -> str:
-    """The command line that goes on with a clip."""
-    return f"framewake animate --resume -o {shlex.quote(str(path))}"
+def resume_command(path: Path, words: Sequence[str]) -> str:
+    """The command line that goes on with a clip, with these options."""
+    return shlex.join(["framewake", "animate", "--resume", "-o", str(path), *words])

@@ -29,7 +29,7 @@ class UsageError(InputError):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: errors are one line on stderr, the code is from ``errors.EXIT_CODE``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    makes = bool(_MAKERS & {tuple(given[:1]), tuple(given[:2])})
+    makes = bool(_MAKERS & {tuple(given[:1]), tuple(given[:2])}) and not {"-h", "--help"} & set(given)
     run_program("framewake", lambda: run(given), has_json="--json" in given, is_answer=not makes)
 
 

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -259,11 +259,14 @@ def with_parameters(
 def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """The request's settings that stand on the command line; positions and their options mean the same.
 
-    Raises: InputError for an unknown preset.
+    Raises: InputError for an unknown preset, and for a setting that is given in both ways.
     """
     values = {} if given["preset"] is None else dict(preset(given["preset"]))
     for name, setting in settings().items():
-        value = given[name] if given[name] is not None else given.get(f"{name}_option")
+        value, other = given[name], given.get(f"{name}_option")
+        if None not in (value, other) and value != other:
+            raise InputError(f"the {name} is given twice: {shown(value)}, and {setting.flag} {shown(other)}. Give one.")
+        value = other if value is None else value
         if value is not None and value != []:  # an option that may be given often is [] when it is not given
             values[name] = os.path.expanduser(value) if setting.kind == "path" else value
     return values
@@ -279,11 +282,19 @@ def command_line(given: Mapping[str, Any], *, more: Sequence[str] = ()) -> str:
             words += flags[:1] if value else flags[1:]
         else:
             words += _named(flags[0], value)
-    for name, (_, default, described) in PLACES.items():
+    words += place_words(given, PLACES)
+    return shlex.join([*words, *(word for word in more if word not in words)])
+
+
+def place_words(given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """These of the options beside a clip's settings, as they were given."""
+    words: list[str] = []
+    for name in names:
+        _, default, described = PLACES[name]
         value, flag = given[name], described.default  # where typer puts the first of an option's names
         if value != default:
             words += [flag] if value is True else _named(flag, value)
-    return shlex.join([*words, *(word for word in more if word not in words)])
+    return words
 
 
 def _named(flag: str, value: Any) -> list[str]:

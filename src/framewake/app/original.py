@@ -165,7 +165,8 @@ def run(given: Mapping[str, Any]) -> None:
     from framewake.pipeline.run import Pipeline
     from framewake.weights.load import open_checkpoint
 
-    checkpoint = open_checkpoint(model_place(asked), files_of(given))
+    place, files = model_place(asked), files_of(given)
+    checkpoint = open_checkpoint(place, files)
     if asked.condition not in (None, checkpoint.dit.condition):
         raise InputError(
             f"--i2v-condition-type {asked.condition}: the checkpoint's transformer is of the type "
@@ -180,12 +181,15 @@ def run(given: Mapping[str, Any]) -> None:
     for job in asked.jobs:
         plan_job(job, checkpoint)
     pipeline = Pipeline(checkpoint, engines.get(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
+    words = ["--checkpoint", str(place)] + ([] if files.dit is None else ["--part", f"dit={files.dit}"])
     events, has_more = pipeline.run_all(asked.jobs), len(asked.jobs) > 1
-    show(screen_of(len(asked.jobs)), asked.notes, events, lambda done: advice(asked.jobs, done), has_more=has_more)
+    show(
+        screen_of(len(asked.jobs)), asked.notes, events, lambda done: advice(asked.jobs, done, words), has_more=has_more
+    )
 
 
-def advice(jobs: Sequence[Job], done: int) -> str:
-    """How to go on after so many clips: with the one that was being made, then with the rest."""
+def advice(jobs: Sequence[Job], done: int, words: Sequence[str]) -> str:
+    """How to go on after so many clips: with the one that was being made, which takes ``words``, then with the rest."""
     from framewake.app.animate import how_to_go_on
     from framewake.pipeline.latents import latents_path
 
@@ -193,7 +197,7 @@ def advice(jobs: Sequence[Job], done: int) -> str:
     output = jobs[min(done, len(jobs) - 1)].output
     first = done + (output is not None and latents_path(output.path).exists())
     rest = jobs[first:] if len(jobs) > 1 else []
-    told = "" if rest and first == done else how_to_go_on(list(jobs))(done)
+    told = "" if rest and first == done else how_to_go_on(list(jobs), words)(done)
     if rest:
         told += f" Add --seed {rest[0].request.seed} --num-videos {len(rest)} to make the other {len(rest)}."
     return made + told.strip()

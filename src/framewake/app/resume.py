@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import asked_crf, how_to_go_on, reporter, show
-from framewake.app.options import given_settings
+from framewake.app.animate import KEPT, asked_crf, how_to_go_on, reporter, show
+from framewake.app.options import given_settings, place_words
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
 from framewake.pipeline.checkpoint import find_checkpoint
@@ -49,7 +49,8 @@ def go_on(given: Mapping[str, Any]) -> bool:
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     clear_abandoned(output.path.parent)
-    show(reporter(given, 1), [], pipeline.resume(saved, output), how_to_go_on([Job(request, output)]))
+    advice = how_to_go_on([Job(request, output)], place_words(given, KEPT))
+    show(reporter(given, 1), [], pipeline.resume(saved, output), advice)
     if file == latents_path(output.path):
         file.unlink(missing_ok=True)
     return True

@@ -49,6 +49,8 @@ def check_output(
     """
     if not os.fspath(path):
         raise InputError("the output path is empty: name a file such as clip.mp4.")
+    if os.fspath(path) == "-":
+        raise InputError("a clip cannot go to standard output (-): name a file such as clip.mp4.")
     if "\0" in os.fspath(path):
         raise InputError("the output path holds a zero byte: remove it.")
     kind = output_kind(path)

@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
-from framewake.errors import InputError
+from framewake.errors import InputError, nearest
 from framewake.media import footage
 from framewake.media.colours import add_jp2_profile, stated_colours, to_srgb
 from framewake.media.kinds import HEAD_BYTES, RAW, Kind, kind_of
@@ -149,6 +149,8 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if not text:
         raise InputError(f"no picture was named. {ADVICE}")
+    if text.lower().startswith("data:"):
+        raise InputError(f"{text[:30]}... is a picture in an address: save it as a file first, and name that.")
     scheme = ADDRESS.match(text)
     if scheme is not None:
         if scheme[1].lower() == "file":
@@ -161,11 +163,12 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     file = picture_path(text)
     try:
         if not file.exists():
-            raise InputError(f"{file}: there is no such file. Check the path of the picture.")
+            hint = nearest(file.name, os.listdir(file.parent)) if file.parent.is_dir() else ""
+            raise InputError(f"{file}: there is no such file.{hint} Check the path of the picture.")
         if file.is_dir():
             raise InputError(f"{file} is a folder, not a picture. Name one file in it.")
         if not file.is_file():
-            raise InputError(f"{file} is a device or a pipe, not a file. {ADVICE}")
+            raise InputError(f"{file} is a device or a pipe, not a file. Save what comes through it first. {ADVICE}")
         if file.stat().st_size == 0:
             raise InputError(f"{file} is empty (0 bytes). {ADVICE}")
         with file.open("rb"):

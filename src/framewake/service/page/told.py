@@ -134,6 +134,7 @@ _CHINESE: Sequence[tuple[str, str]] = (
         r"the prompt is longer than the small text encoder reads \((\d+) tokens\).* leaves out: (.+)",
         "提示词较长（{1} 个词元）：大文本编码器会读完整，小文本编码器略去：{2}",
     ),
+    (r".+: it is transparent everywhere: (.+) lies under it.*", "图片完全透明：只能看到其下的 {1}。"),
     (r".+: it is transparent in places: (.+) lies under it.*", "图片有透明部分：其下衬以 {1}。"),
     (r".+: its colours are (.+) and were converted to sRGB\.", "图片的颜色（{1}）已转换为 sRGB。"),
     (r".+: its colour profile cannot be used \((.+)\).*", "图片的颜色配置文件无法使用（{1}），按 sRGB 处理。"),
@@ -142,6 +143,10 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (r".+: it is moving: its first frame is taken\.", "文件是动态的：取其第一帧。"),
     (r".+: it is moving: its last frame is taken.*", "文件是动态的：取其最后一帧。"),
     (r".+: it has several pages: the first one is taken\.", "文件有多页：取第一页。"),
+    (
+        r".+: it has several pages: number (\d+), the first in full size, is taken\.",
+        "文件有多页：取第 {1} 页（第一张原尺寸图）。",
+    ),
     (
         r".+: its pixels are not square: it was stretched to (\d+) x (\d+) px.*",
         "像素不是方形：已按 {1} × {2} 像素显示。",
