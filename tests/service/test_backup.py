@@ -16,6 +16,7 @@ from sqlalchemy import select
 from framewake.errors import InputError
 from framewake.service.backup import back_up, restore
 from framewake.service.binding import open_place
+from framewake.service.repeats import Once
 from framewake.service.storage import CLIP, PICTURE
 from framewake.service.store import JobStore
 from framewake.service.strays import remove, strays, sweep
@@ -220,6 +221,26 @@ def test_what_is_refused(place, opened, tmp_path):
     with pytest.raises(InputError, match="another folder"):
         restore(tmp_path / "backup", tmp_path / "third", url=_url(other))
     assert len(rows_of(other)) == 1
+
+
+def test_a_request_that_was_sent_before_the_backup_makes_no_second_video(place, opened, tmp_path):
+    """Also where the job went and its key or its message stayed, or came again."""
+    jobs_of = JobStore(place.database)
+    once = [Once(str(index) * 64, "asked") for index in range(2)]
+    for each in once:
+        jobs_of.submit(new_job(owner="me", callback="https://example.com/"), most_queued=9, once=each)
+    first, second = (jobs_of.repeated("me", each).id for each in once)
+    jobs_of.cancel(first)
+    back_up(place, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "new")
+    again = JobStore(opened(tmp_path / "new").database)
+    assert [again.repeated("me", each).id for each in once] == [first, second]
+    jobs_of.remove(first)
+    anew = jobs_of.submit(new_job(owner="me"), most_queued=9, once=once[0]).id
+    assert restore(tmp_path / "backup", place.storage.folder, url=_url(place)) == (1, 1, 0)
+    assert jobs_of.repeated("me", once[0]).id == anew and set(rows_of(place)) == {first, second, anew}
+    with place.database.reading() as connection:
+        assert len(connection.execute(select(deliveries)).all()) == 1
 
 
 @pytest.mark.parametrize("how", ["empty", "cut", "foreign"])

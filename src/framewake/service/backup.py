@@ -22,10 +22,10 @@ from framewake.lasting import NO_ROOM, clear_abandoned, publish, removed_at_end,
 from framewake.service import binding
 from framewake.service.binding import Place, bind, bind_anew, is_bound
 from framewake.service.database import FILE, Database, default_url, reason
-from framewake.service.records import WHOLE, enter
+from framewake.service.records import WHOLE, Beside, enter
 from framewake.service.storage import Storage, is_id
 from framewake.service.store import JobStore
-from framewake.service.tables import FINAL, deliveries, jobs
+from framewake.service.tables import FINAL, deliveries, jobs, repeats
 
 SECRET = "webhook-secret"
 
@@ -57,7 +57,7 @@ def back_up(place: Place, target: Path) -> int:
 
 
 def _copy(place: Place, part: Path) -> int:
-    rows, messages = _snapshot(place.database)
+    rows, messages, keys = _snapshot(place.database)
     copy = Storage(part)
     database = Database(default_url(part))
     try:
@@ -67,6 +67,8 @@ def _copy(place: Place, part: Path) -> int:
                 enter(connection, row._asdict())
             if messages:
                 connection.execute(insert(deliveries), [row._asdict() for row in messages])
+            if keys:
+                connection.execute(insert(repeats), [row._asdict() for row in keys])
         for row in rows:
             if is_id(row.id):
                 _copy_files(place.storage.job(row.id), copy.job(row.id))
@@ -85,16 +87,31 @@ def _copy(place: Place, part: Path) -> int:
     return len(rows) - len(gone)
 
 
-def _snapshot(database: Database) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
-    """All jobs, and what is still to be told of those that have ended.
+class Records(NamedTuple):
+    """What a database holds of jobs: all of them, what is still to be told of those that have ended, and their
+    Idempotency-Keys."""
+
+    rows: Sequence[Row[Any]]
+    messages: Sequence[Row[Any]]
+    keys: Sequence[Row[Any]]
+
+    def about(self, job: str) -> list[Beside]:
+        """What belongs to one job."""
+        messages = [Beside(deliveries, _values(row), by=("id",)) for row in self.messages if _meant(row) == job]
+        return messages + [Beside(repeats, _values(row), by=("owner", "key")) for row in self.keys if row.job == job]
+
+
+def _snapshot(database: Database) -> Records:
+    """Everything as it is at one moment.
 
     Files are copied after this: a picture lies there before its job is recorded, a clip before it is called complete.
     """
     with database.writing() as connection:
         rows = connection.execute(WHOLE.order_by(jobs.c.number)).all()
         messages = connection.execute(select(deliveries).order_by(deliveries.c.number)).all()
+        keys = connection.execute(select(repeats)).all()
     ended = {row.id for row in rows if row.state in FINAL}
-    return rows, [message for message in messages if _meant(message) in ended]
+    return Records(rows, [message for message in messages if _meant(message) in ended], keys)
 
 
 def _meant(message: Row[Any]) -> str | None:
@@ -143,19 +160,14 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
         raise InputError(f"{backup} is the data folder itself: name another folder with --data.")
     storage = Storage(folder)
     with _told(folder):
-        rows, messages = _read(backup, storage.folder)
+        records = _read(backup, storage.folder)
+    rows = records.rows
     database = Database(url or default_url(storage.folder))
     place = Place(storage, database)
     try:
         with _told(folder):
             _bind(place)
-            added = {row.id for row in rows if _bring_back(row, backup, place)}
-            with database.writing() as connection:
-                known = set(connection.execute(select(deliveries.c.id)).scalars())
-                for message in messages:
-                    if message.id not in known and _meant(message) in added:
-                        values = {name: value for name, value in message._asdict().items() if name != "number"}
-                        connection.execute(insert(deliveries).values(values))
+            added = sum(_bring_back(row, records.about(row.id), backup, place) for row in rows)
             strays = 0
             for place_of, job in _unknown(backup, {row.id for row in rows}):
                 if not (storage.job(job).exists() or storage.stray(job).exists()):
@@ -164,7 +176,7 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
             _copy_secret(backup, storage.folder)
     finally:
         database.close()
-    return Restored(len(added), len(rows) - len(added), strays)
+    return Restored(added, len(rows) - added, strays)
 
 
 def _unknown(backup: Path, known: set[str]) -> list[tuple[Path, str]]:
@@ -173,7 +185,7 @@ def _unknown(backup: Path, known: set[str]) -> list[tuple[Path, str]]:
     return found + [(backup / "jobs", job) for job in _names(backup / "jobs") if job not in known]
 
 
-def _read(backup: Path, folder: Path) -> tuple[Sequence[Row[Any]], Sequence[Row[Any]]]:
+def _read(backup: Path, folder: Path) -> Records:
     """What a backup records, from a copy: it may lie where nothing can be written, or be of an older version."""
     with removed_at_end(temporary_path(folder / FILE)) as scratch:
         scratch.mkdir(mode=0o700)
@@ -202,13 +214,17 @@ def _bind(place: Place) -> None:
         bind(*place)
 
 
-def _bring_back(row: Row[Any], backup: Path, place: Place) -> bool:
+def _values(row: Row[Any]) -> dict[str, Any]:
+    return {name: value for name, value in row._asdict().items() if name != "number"}
+
+
+def _bring_back(row: Row[Any], beside: Sequence[Beside], backup: Path, place: Place) -> bool:
     """One job with its files, unless it is there; files that are there already are newer, and stay."""
     store, storage = JobStore(place.database), place.storage
     with store.comparing([row.id]) as known:
         if known:
             return False
-    values = {name: value for name, value in row._asdict().items() if name != "number"}
+    values = _values(row)
     if row.state == "in_progress":
         values |= {"state": "queued", "worker": None, "heartbeat": None, "seconds_left": None}
     hidden = None
@@ -223,7 +239,7 @@ def _bring_back(row: Row[Any], backup: Path, place: Place) -> bool:
             storage.take_in(row.id)
 
     try:
-        store.restore(values, before_end=place_files)
+        store.restore(values, beside=beside, before_end=place_files)
     except IntegrityError:  # another program was first
         return False
     finally:

@@ -96,7 +96,7 @@ class Guarded:
         except (asyncio.TimeoutError, httpx.TimeoutException) as error:
             raise InputError(f"no answer within {self.seconds:g} s.") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise InputError(f"it cannot be reached ({error}).") from error
+            raise InputError(f"it cannot be reached ({str(error) or type(error).__name__}).") from error
 
     async def _post(self, url: str, content: bytes, headers: dict[str, str]) -> int:
         async with self._client() as client:

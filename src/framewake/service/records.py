@@ -7,9 +7,9 @@ import secrets
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select
+from sqlalchemy import Connection, Row, Table, and_, func, insert, or_, select
 
 from framewake.service.refusals import NoSuchVideo
 from framewake.service.tables import jobs, notes
@@ -85,6 +85,21 @@ def enter(connection: Connection, values: Mapping[str, Any]) -> None:
     connection.execute(insert(jobs).values({name: value for name, value in values.items() if name != "notes"}))
     if texts:
         connection.execute(insert(notes).values(job=values["id"], texts=texts))
+
+
+class Beside(NamedTuple):
+    """A record that belongs to a job, and the columns that tell it from others of its table."""
+
+    table: Table
+    values: Mapping[str, Any]
+    by: Sequence[str]
+
+
+def enter_missing(connection: Connection, beside: Beside) -> None:
+    """Record what is not there yet."""
+    table, values, by = beside
+    if connection.execute(select(1).where(*(table.c[name] == values[name] for name in by))).first() is None:
+        connection.execute(insert(table).values(values))
 
 
 def last_place(connection: Connection) -> Any:

@@ -35,7 +35,16 @@ SAVED = (LATENTS, old_latents_path(Path(CLIP)).name)
 LEAST_FREE, RESERVE = 256 * 2**20, 96 * 2**20
 
 # What lies in a data folder; strays were put aside, because the database did not know them.
-OURS = {"jobs", "strays", "jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm", "webhook-secret", "framewake-id"}
+OURS = {
+    "jobs",
+    "strays",
+    "page",
+    "jobs.sqlite3",
+    "jobs.sqlite3-wal",
+    "jobs.sqlite3-shm",
+    "webhook-secret",
+    "framewake-id",
+}
 OLD_SECONDS = 24 * 3600
 _NEW, _GONE = ".new-", ".gone-"
 _TRIED_BYTES = 4096

@@ -14,8 +14,10 @@ from framewake.errors import Cancelled
 from framewake.service.database import COMPARING, Database
 from framewake.service.records import (
     WHOLE,
+    Beside,
     NewJob,
     enter,
+    enter_missing,
     first_values,
     last_place,
     new_id,
@@ -113,10 +115,12 @@ class JobStore:
             before_end()
             return row_of(connection, new.id, None)
 
-    def restore(self, values: Mapping[str, Any], *, before_end: Callable[[], None]) -> None:
-        """Enter a job as another database had it."""
+    def restore(self, values: Mapping[str, Any], *, beside: Sequence[Beside], before_end: Callable[[], None]) -> None:
+        """Enter a job as another database had it, with what belongs to it."""
         with self.database.writing(lock=COMPARING, is_shared=True) as connection:
             enter(connection, values)
+            for each in beside:
+                enter_missing(connection, each)
             before_end()
 
     def get(self, job: str, owner: str | None = None) -> Row[Any]:
