@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -253,3 +255,9 @@ def test_a_missing_batch(tmp_path):
         read_batch(tmp_path / "no.jsonl")
     with pytest.raises(InputError, match="cannot be read"):
         read_batch(tmp_path)
+
+
+def test_a_batch_through_a_pipe_counts_paths_from_here(tmp_path):
+    code = "from framewake.batch import read_batch; print(read_batch('/dev/stdin')[0].image)"
+    line = '{"prompt": "x", "image": "a.png"}'
+    assert subprocess.check_output([sys.executable, "-c", code], input=line, cwd=tmp_path, text=True) == "a.png\n"

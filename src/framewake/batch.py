@@ -17,12 +17,13 @@ def read_batch(path: str | os.PathLike[str], *, common: Mapping[str, Any] | None
     """The requests of a JSON lines file; empty lines are skipped.
 
     ``common`` holds settings for all lines, which a line may override.  A relative path of a picture
-    or a LoRA in the file counts from the file's own folder.
+    or a LoRA in the file counts from the file's own folder, and from this one where a pipe brings the lines.
 
     Raises: InputError with the number of the line.
     """
     file = Path(path)
     try:
+        folder = Path() if file.parts[:2] in (("/", "dev"), ("/", "proc")) else file.parent
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text: a batch file has one JSON object a line.") from error
@@ -33,7 +34,7 @@ def read_batch(path: str | os.PathLike[str], *, common: Mapping[str, Any] | None
         if not line.strip():
             continue
         try:
-            requests.append(_request(line, file.parent, common or {}))
+            requests.append(_request(line, folder, common or {}))
         except InputError as error:
             raise InputError(f"{file}, line {number}: {error}") from error
     if not requests:
@@ -45,7 +46,7 @@ def _request(line: str, folder: Path, common: Mapping[str, Any]) -> Request:
     try:
         values = json.loads(line, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"this is not JSON ({error}).") from error
+        raise InputError(f"this is not JSON ({error}): write one whole object in each line.") from error
     if not isinstance(values, dict):
         raise InputError(f"expected a JSON object in {{ }}, received {line.strip()[:60]!r}.")
     if isinstance(values.get("image"), str) and values["image"]:

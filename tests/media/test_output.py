@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from framewake.errors import InputError, ResourceError
+from framewake.errors import EngineError, InputError, ResourceError
 from framewake.media.output import check_output, estimate_bytes, output_kind
 from framewake.media.video import read_metadata, write_video
 from framewake.shapes import PixelShape
@@ -164,3 +164,10 @@ def test_a_full_disk_is_a_resource_error(tmp_path, name):
     lines = done.stdout.splitlines()
     assert len(lines) == 1, lines
     assert "there is no room for" in lines[0]
+
+
+def test_a_package_that_does_not_start_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(EngineError, match="pip install av"):
+        check_output(tmp_path / "a.mp4")
+    check_output(tmp_path / "a.gif")

@@ -33,7 +33,7 @@ def serve(given: Mapping[str, Any]) -> None:
     Raises: InputError for settings that are not safe, CheckpointError, EngineError.
     """
     begin = time.perf_counter()
-    packages = ["fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client"]
+    packages = ["fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client", "av"]
     need("framewake serve", *packages, *([] if given["no_page"] else ["gradio"]))
     sockets = listen(given["host"], given["port"])
     address = address_of(given["host"], sockets)
@@ -144,7 +144,7 @@ def work(given: Mapping[str, Any]) -> None:
 
     Raises: InputError, CheckpointError, EngineError.
     """
-    need("framewake worker", "sqlalchemy")
+    need("framewake worker", "sqlalchemy", "av")
     from framewake import engine as engines
     from framewake.pipeline.checkpoint import find_checkpoint, open_whole
     from framewake.pipeline.run import Pipeline

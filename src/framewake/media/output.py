@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from pathlib import Path
 from typing import Literal
 
-from framewake.errors import EngineError, InputError, UnwritableError, nearest
+from framewake.errors import InputError, UnwritableError, nearest
 from framewake.lasting import guarded, no_room, reason, removed_at_end, temporary_path
+from framewake.media.mp4 import import_av
 from framewake.shapes import PixelShape
 
 OutputKind = Literal["mp4", "gif", "webp", "frames"]
@@ -60,11 +60,8 @@ def check_output(
         _check_place(target, folder, kind)
     except OSError as error:
         raise UnwritableError(f"{target}: cannot be used as output ({reason(error)}). Choose another path.") from error
-    if kind == "mp4" and importlib.util.find_spec("av") is None:
-        raise EngineError(
-            "an mp4 needs the package av: install it with `pip install av`, or choose a folder of PNG files "
-            f"(-o {target.with_suffix('')}/)."
-        )
+    if kind == "mp4":
+        import_av()  # one that is installed and does not start must not fail behind the work
     if kind == "gif" and fps is not None and fps > MAX_GIF_FPS:
         raise InputError(f"{target}: a GIF shows at most {MAX_GIF_FPS} frames per second, not {fps:g}. Use .mp4.")
     needed = max(_PROBE_BYTES, estimate_bytes(kind, shape) if shape else 0)
