@@ -125,12 +125,12 @@ def test_another_programs_database_is_left_alone(tmp_path):
 def test_a_step_brings_an_older_database_up_to_date(database_url, monkeypatch):
     """Each step runs once, from the version that the database has."""
     Database(database_url).close()
-    monkeypatch.setattr(schema, "VERSION", 4)
-    done = []
-    monkeypatch.setattr(schema, "STEPS", {number: lambda _c, n=number: done.append(n) for number in (1, 2, 3)})
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 2)
+    done, newest = [], [schema.VERSION - 2, schema.VERSION - 1]
+    monkeypatch.setattr(schema, "STEPS", {n: lambda _c, n=n: done.append(n) for n in range(1, schema.VERSION)})
     for _ in range(2):
         Database(database_url).close()
-    assert done == [2, 3]
+    assert done == newest
 
 
 @pytest.mark.parametrize(
@@ -227,6 +227,7 @@ DAMAGE = {
     "error": [b"\xff"],
     "stage": [7],
     "callback": [b"\xff"],
+    "picture": ["", 5, b"\xff"],
 }
 
 

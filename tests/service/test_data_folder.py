@@ -85,6 +85,7 @@ def test_a_folder_of_an_older_version_is_closed(tmp_path):
             path.touch()
     (tmp_path / "outside").touch()
     (tmp_path / "outside").chmod(0o644)
+    (tmp_path / "data" / "page").mkdir(mode=0o700)  # of a server with the page
     (folder / "loras").symlink_to(tmp_path / "outside")
     Storage(tmp_path / "data")
     assert loose(tmp_path / "data") == [tmp_path / "data" / "jobs.sqlite3"], "the database closes its own"

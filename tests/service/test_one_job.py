@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import numpy as np
 import pytest
+from PIL import Image
 from sqlalchemy import update
 from test_worker import submit, when, work_once
 
 from framewake.pipeline import Pipeline
 from framewake.pipeline.latents import latents_path, load_latents, old_latents_path, save_latents
-from framewake.service.storage import CLIP
+from framewake.service.storage import CLIP, PICTURE
 from framewake.service.tables import jobs
 
 
@@ -125,6 +127,31 @@ def test_a_damaged_row_is_one_jobs_failure(desk, worker_of, picture):
         work_once(worker)
     assert {desk.store.get(job).state for job in damaged} == {"failed"}
     assert desk.store.get(intact).state == "completed"
+
+
+@pytest.mark.parametrize("how", ["one bit", "another job's", "gone"])
+def test_no_clip_is_made_from_a_picture_that_was_not_handed_in(desk, worker_of, picture, how):
+    """Also where the damage can be decoded: a picture is what its owner sent, or it is none."""
+    as_bmp = io.BytesIO()
+    Image.open(io.BytesIO(picture)).save(as_bmp, "BMP")
+    job, intact = submit(desk, as_bmp.getvalue()), submit(desk, picture)
+    file = desk.storage.job(job) / PICTURE
+    if how == "gone":
+        file.unlink()
+    else:
+        content = bytearray(file.read_bytes() if how == "one bit" else picture)
+        content[-1] ^= how == "one bit"
+        file.write_bytes(content)
+    worker = worker_of(desk)
+    for _ in range(2):
+        work_once(worker)
+    row = desk.store.get(job)
+    assert row.state == "failed" and "not the one that was handed in" in row.error
+    assert desk.store.get(intact).state == "completed"
+    file.write_bytes(as_bmp.getvalue())
+    desk.store.retry(job)
+    work_once(worker)
+    assert desk.store.get(job).state == "completed"
 
 
 class Panic(BaseException):

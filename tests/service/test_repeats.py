@@ -120,6 +120,7 @@ def test_older_databases_learn_it(tmp_path):
         for statement in (
             "ALTER TABLE deliveries DROP COLUMN job",
             "ALTER TABLE deliveries DROP COLUMN receiver",
+            "ALTER TABLE jobs DROP COLUMN picture",
             "DROP TABLE repeats",
             "DROP TABLE framewake",
         ):
@@ -128,6 +129,7 @@ def test_older_databases_learn_it(tmp_path):
     database = Database(url)
     looked = inspect(database.engine)
     assert {"job", "receiver"} <= {column["name"] for column in looked.get_columns("deliveries")}
+    assert "picture" in {column["name"] for column in looked.get_columns("jobs")}
     assert "repeats" in looked.get_table_names()
     with database.reading() as connection:
         body = connection.exec_driver_sql("SELECT body FROM deliveries").scalar_one()

@@ -20,7 +20,7 @@ from framewake.service.outlook import Advisor
 from framewake.service.pictures import check_pixels
 from framewake.service.presence import Presence
 from framewake.service.repeats import Once
-from framewake.service.storage import PICTURE, Storage
+from framewake.service.storage import PICTURE, Storage, digest_of
 from framewake.service.store import JobStore, NewJob, new_id
 from framewake.service.strays import remove, sweep
 from framewake.service.tables import FINAL
@@ -101,6 +101,7 @@ class Desk:
                 callback=callback,
                 notes=outlook.notes,
                 seconds=outlook.seconds,
+                picture=None if picture is None else digest_of(picture),
             )
             row = self.store.submit(
                 new, most_queued=self.limits.queued, once=once, before_end=lambda: self.storage.place(folder, job)

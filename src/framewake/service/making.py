@@ -20,7 +20,7 @@ from framewake.pipeline.latents import SavedLatents, latents_path, load_latents,
 from framewake.pipeline.origin import other_settings
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, from_dict
-from framewake.service.storage import CLIP
+from framewake.service.storage import CLIP, PICTURE, digest_of
 
 log = logging.getLogger("framewake.worker")
 
@@ -53,7 +53,21 @@ def begun(pipeline: Pipeline, job: Row[Any], *, save_every: int) -> tuple[Genera
                 return _resumed(pipeline, job, request, saved, output), saved.step
             except InputError as error:
                 _forget(job, file, error)
-    return pipeline.run(request, output), 0
+    return _anew(pipeline, job, request, output), 0
+
+
+def _anew(pipeline: Pipeline, job: Row[Any], request: Request, output: Output) -> Generator[Event, None, None]:
+    """A run from its beginning, from the picture that was handed in and no other.
+
+    Raises: InputError.
+    """
+    if job.picture is not None:
+        found = ""
+        with contextlib.suppress(OSError):
+            found = digest_of(Path(PICTURE).read_bytes())
+        if found != job.picture:
+            raise InputError("the picture is not the one that was handed in, but lost or damaged: hand it in again.")
+    return pipeline.run(request, output)
 
 
 def last_place(job: Row[Any]) -> tuple[int, int]:
@@ -83,7 +97,7 @@ def _resumed(
         if is_begun or isinstance(error, UnwritableError):  # it is not the latents that are wrong
             raise
         _forget(job, latents_path(output.path), error)
-        yield from pipeline.run(request, output)
+        yield from _anew(pipeline, job, request, output)
 
 
 def _forget(job: Row[Any], file: Path, error: InputError) -> None:

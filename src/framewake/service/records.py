@@ -17,7 +17,10 @@ from framewake.service.tables import jobs, notes
 
 @dataclass(frozen=True)
 class NewJob:
-    """What is handed in. Units: sizes in pixels; ``seconds`` is how long it is expected to take."""
+    """What is handed in. Units: sizes in pixels; ``seconds`` is how long it is expected to take.
+
+    ``picture`` is the SHA-256 of the picture's file.
+    """
 
     id: str
     owner: str
@@ -28,6 +31,7 @@ class NewJob:
     callback: str | None = None
     notes: Sequence[str] = ()
     seconds: float | None = None
+    picture: str | None = None
 
 
 def new_id(kind: str) -> str:
@@ -75,6 +79,7 @@ def first_values(connection: Connection, new: NewJob, created: float) -> dict[st
         **{name: 0 for name in ("due", "step", "lease", "deaths")},
         "steps": new.request["steps"],
         "seconds_left": new.seconds,
+        "picture": new.picture,
         "notes": json.dumps(list(new.notes)) if new.notes else None,
     }
 

@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Column, Connection, insert, inspect, select, update
 
 from framewake.errors import InputError
 from framewake.service.tables import deliveries, identity, jobs, metadata
 
-# Version 1 had no table `framewake`, and its deliveries did not say whom they are for.
-VERSION = 2
+# Version 1 had no table `framewake`, and its deliveries did not say whom they are for. Version 2 did not know whether a
+# picture is still the one that was handed in.
+VERSION = 3
 
 
-def _address_deliveries(connection: Connection) -> None:
+def _add(connection: Connection, *columns: Column[Any]) -> None:
     looked = inspect(connection)
-    if not looked.has_table(deliveries.name):
-        return
-    there = {column["name"] for column in looked.get_columns(deliveries.name)}
-    for column in (deliveries.c.job, deliveries.c.receiver):
-        if column.name not in there:
+    for column in columns:
+        table = column.table.name
+        if looked.has_table(table) and column.name not in {found["name"] for found in looked.get_columns(table)}:
             kind = column.type.compile(connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {deliveries.name} ADD COLUMN {column.name} {kind}")
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}")
 
 
 # From a version to the next one; each runs in the transaction of the start. New tables need no step.
-STEPS: dict[int, Callable[[Connection], None]] = {1: _address_deliveries}
+STEPS: dict[int, Callable[[Connection], None]] = {
+    1: lambda connection: _add(connection, deliveries.c.job, deliveries.c.receiver),
+    2: lambda connection: _add(connection, jobs.c.picture),
+}
 
 
 def prepare(connection: Connection, shown: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -240,6 +241,11 @@ class Storage:
         os.rename(self.stray(job), self.job(job))
         sync_folder(self.jobs)
         sync_folder(self.aside)
+
+
+def digest_of(picture: bytes) -> str:
+    """What tells a picture's file from any other."""
+    return hashlib.sha256(picture).hexdigest()
 
 
 def is_id(name: Any) -> bool:

@@ -50,6 +50,7 @@ jobs = Table(
     Column("lease", Integer, nullable=False),
     Column("heartbeat", Double),
     Column("deaths", Integer, nullable=False),
+    Column("picture", String(64)),  # SHA-256 of what was handed in
     Index("jobs_by_queue", "state", "model", "queued", "number"),
     Index("jobs_by_owner", "owner", "number"),
 )

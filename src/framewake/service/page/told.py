@@ -49,6 +49,10 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (r"(?:this checkpoint animates a picture and none was named|input_reference is missing).*", "请先选择一张图片。"),
     (r"input_reference is empty.*", f"图片文件为空。{_RESEND}"),
     (r"this checkpoint makes videos from text alone.*", "此模型只根据文字生成视频，不需要图片。"),
+    (
+        r"the picture is not the one that was handed in, but lost or damaged.*",
+        "服务器上的图片已丢失或损坏，请重新提交。",
+    ),
     (r".+: the picture is damaged or cut off \(.*\)\..*", f"图片已损坏或不完整。{_RESEND}"),
     (r".+ is a HEIC picture.*", f"服务器不能读取 HEIC 图片。{_RESEND}"),
     (r".+ is a camera's raw picture\..*", f"不支持相机的 RAW 图片。{_RESEND}"),
