@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from framewake import engine as engines  # noqa: E402
 from framewake.engine import torch_cuda  # noqa: E402
-from framewake.errors import EngineError  # noqa: E402
+from framewake.errors import EngineError, InputError  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -74,5 +74,5 @@ def test_eight_bits_need_a_device(name):
 
 
 def test_eight_bits_are_for_cuda_only():
-    with pytest.raises(EngineError, match="is unknown"):
+    with pytest.raises(InputError, match="is unknown"):
         engines.get("torch:cpu+fp8")
