@@ -111,22 +111,28 @@ def about(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def guarded(kind: type[FramewakeError], what: str, advice: str) -> Iterator[None]:
+def parsing(kind: type[FramewakeError], what: str, advice: str) -> Iterator[None]:
     """Whatever a parser of another library makes of a file's content, as one error of ours.
 
-    ``what`` says which file cannot be used, ``advice`` is a sentence that says what to do.
+    ``what`` says which file cannot be used, ``advice`` is a sentence that says what to do. Only calls of the parser
+    belong inside: a mistake of ours would be told as the file's.
     Raises: ``kind``; errors of ours pass as they are.
     """
     try:
         yield
-    except (FramewakeError, KeyboardInterrupt, GeneratorExit):
+    except (FramewakeError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     # A parser in Rust panics with a BaseException, others raise what their own errors are: this is the one place
     # that takes everything, so that no content of a file ends more than the use of that file.
     except BaseException as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        said = said if len(said) <= SAID else said[: SAID - 3] + "..."
-        raise kind(f"{what} ({said.encode(errors='backslashreplace').decode()}). {advice}") from error
+        raise kind(f"{what} ({said(error)}). {advice}".rstrip()) from error
+
+
+def said(error: BaseException) -> str:
+    """What another library says of an error: one short line without a full stop at its end."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    return (line if len(line) <= SAID else line[: SAID - 3] + "...").rstrip(".")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from framewake.errors import FramewakeError, InputError
+from framewake import errors
+from framewake.errors import InputError, said
 
 MAX_PIXELS = 100_000_000
 
@@ -18,25 +19,20 @@ Found = TypeVar("Found")
 
 @contextlib.contextmanager
 def parsing(name: str, failure: str, *, advice: str = "") -> Iterator[None]:
-    """Guards a foreign parser: "NAME FAILURE (reason). ADVICE" is what a person reads.
-
-    Only calls of the parser belong inside: a mistake of ours would be told as the file's.
+    """Guards a parser of Pillow or PyAV: "NAME FAILURE (reason). ADVICE" is what a person reads.
 
     Raises: InputError for anything that is raised inside and is not ours.
     """
-    try:
-        with warnings.catch_warnings():
-            # Our limit on size is stricter than Pillow's warning, and damaged EXIF is not worth a line either.
-            warnings.simplefilter("ignore")
+    # Our limit on size is stricter than Pillow's warning, and damaged EXIF is not worth a line either.
+    with warnings.catch_warnings(), errors.parsing(InputError, f"{name} {failure}", advice):
+        warnings.simplefilter("ignore")
+        try:
             yield
-    except FramewakeError:
-        raise
-    except (Image.DecompressionBombError, MemoryError) as error:
-        raise InputError(too_big(name, reason(error))) from error
-    except Exception as error:  # what a damaged file makes a parser raise is in no contract of theirs
+        except (Image.DecompressionBombError, MemoryError) as error:
+            raise InputError(too_big(name, said(error))) from error
         # That nothing fits a file is no reason for people, only that in another one something broke.
-        why = "" if isinstance(error, UnidentifiedImageError) else f" ({reason(error)})"
-        raise InputError(f"{name} {failure}{why}. {advice}".rstrip()) from error
+        except UnidentifiedImageError as error:
+            raise InputError(f"{name} {failure}. {advice}".rstrip()) from error
 
 
 def attempt(parse: Callable[[], Found]) -> tuple[Found | None, str]:
@@ -45,7 +41,7 @@ def attempt(parse: Callable[[], Found]) -> tuple[Found | None, str]:
         with parsing("", ""):
             return parse(), ""
     except InputError as error:
-        return None, reason(error.__cause__ or error)
+        return None, said(error.__cause__ or error)
 
 
 def too_big(name: str, size: str) -> str:
@@ -54,10 +50,3 @@ def too_big(name: str, size: str) -> str:
         f"{name} is too big ({size}): at most {MAX_PIXELS // 1_000_000} megapixels are read. Make it smaller first; "
         "the video needs less than 2."
     )
-
-
-def reason(error: BaseException) -> str:
-    """Why, in the parser's own words: one short line without a full stop at its end."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    line = "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
-    return (line if len(line) <= 200 else line[:197] + "...").rstrip(".")

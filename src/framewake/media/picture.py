@@ -12,13 +12,13 @@ from typing import IO, NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
-from framewake.errors import InputError, nearest
+from framewake.errors import InputError, nearest, said
 from framewake.media import footage
 from framewake.media.colours import add_jp2_profile, stated_colours, to_srgb
 from framewake.media.kinds import HEAD_BYTES, RAW, Kind, kind_of
 from framewake.media.levels import check_planes, eight_bits
 from framewake.media.opacity import GREY_BITS, WHITE, WHITE_RGB, background_colour, over, split
-from framewake.media.parsers import MAX_PIXELS, attempt, parsing, reason, too_big
+from framewake.media.parsers import MAX_PIXELS, attempt, parsing, too_big
 
 MAX_ELONGATION = 100  # beyond it a crop shows under 4 % of the picture and the resize explodes
 # Of a moving picture: what has to be decoded on the way to its last frame, in frames and in pixels.
@@ -174,7 +174,7 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
         with file.open("rb"):
             pass
     except (OSError, ValueError) as error:
-        raise InputError(f"{file}: the picture cannot be read ({reason(error)}).") from error
+        raise InputError(f"{file}: the picture cannot be read ({said(error)}).") from error
     return file
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
-from framewake.errors import CheckpointError, InputError, guarded
+from framewake.errors import CheckpointError, InputError, parsing
 
 MOST_BYTES = 1 << 28  # of one file; the largest tokenizers have a tenth of that
 AGAIN = "Copy the tokenizer's files of the checkpoint again."
@@ -110,7 +110,7 @@ class Tokenizer:
         # The switch belongs to the tokenizer, not to the call: two threads must not meet here.
         with self._lock:
             self._tokenizer.encode_special_tokens = is_plain
-            with guarded(CheckpointError, f"the tokenizer in {self.folder} cannot make ids of {text[:40]!r}", AGAIN):
+            with parsing(CheckpointError, f"the tokenizer in {self.folder} cannot make ids of {text[:40]!r}", AGAIN):
                 return self._tokenizer.encode(text, add_special_tokens=False)
 
 
@@ -144,7 +144,7 @@ def build_clip(vocab: dict[str, int], merges: list[tuple[str, str]]) -> tokenize
 
 def _read_whole(path: Path) -> tokenizers.Tokenizer:
     content = _object(path)
-    with guarded(CheckpointError, f"{path} is not a readable tokenizer", AGAIN):
+    with parsing(CheckpointError, f"{path} is not a readable tokenizer", AGAIN):
         # Every added token is a control token: only those are left alone when a text is plain.
         for token in content.get("added_tokens") or []:
             token["special"] = True
@@ -155,7 +155,7 @@ def _read_whole(path: Path) -> tokenizers.Tokenizer:
 
 def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
     vocab = _object(folder / "vocab.json")
-    with guarded(CheckpointError, f"{folder} has no readable vocab.json and merges.txt", AGAIN):
+    with parsing(CheckpointError, f"{folder} has no readable vocab.json and merges.txt", AGAIN):
         lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
         return build_clip(vocab, merges)
@@ -163,7 +163,7 @@ def _read_clip_files(folder: Path) -> tokenizers.Tokenizer:
 
 def _object(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
-    with guarded(CheckpointError, f"{path} is not readable JSON", AGAIN):
+    with parsing(CheckpointError, f"{path} is not readable JSON", AGAIN):
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise CheckpointError(f"{path} has {size} bytes, which no tokenizer's file has. {AGAIN}")
