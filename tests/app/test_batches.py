@@ -16,6 +16,7 @@ from engines_here import FIRST
 from toy_checkpoint import write_picture
 
 from framewake.app.batches import Batch, making
+from framewake.app.options import PLACES
 from framewake.errors import InputError, NumericsError
 from framewake.lasting import read_record, write_record
 from framewake.pipeline import Note, Pipeline, Result, StageStarted, Step
@@ -219,7 +220,8 @@ class Broken(Pipeline):
 def test_a_clip_that_fails_costs_the_others_nothing(folder, toy):
     requests = [Request("a", image="a.png", resolution="360p", steps=1, seed=seed) for seed in (1, 13, 2, 13, 3)]
     pipeline = Broken.load(toy, engine=FIRST)
-    given = {"output": "clips", "batch": "many.jsonl", "resume": True, "no_metadata": False}
+    given = {name: place[1] for name, place in PLACES.items()}
+    given |= {"output": "clips", "batch": "many.jsonl", "resume": True}
     batch, failed = Batch(given, requests, pipeline.checkpoint, crf=18), []
     batch.begin()
     events = list(making(pipeline, batch, failed))

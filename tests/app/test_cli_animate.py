@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,16 +147,19 @@ def test_ending_chooses_the_kind(call, picture, tmp_path):
 
 
 def test_from_latents(call, picture, tmp_path):
-    call("animate", picture, PROMPT, *SMALL, "-o", "clip.mp4", "--seed", 4)
+    kept = ("--no-metadata", "--memory", "4GB")
+    call("animate", picture, PROMPT, *SMALL, *kept, "-o", "clip.mp4", "--seed", 4)
     want = (tmp_path / "clip.mp4").read_bytes()
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(want) - 500},) * 2);"
     code = f"{limited} from framewake.app import cli; cli.main()"
-    arguments = ["animate", str(picture), PROMPT, *SMALL, "-o", "clip2.mp4", "--seed", "4"]
+    arguments = ["animate", str(picture), PROMPT, *SMALL, *kept, "-o", "clip2.mp4", "--seed", "4"]
     failed = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert failed.returncode == 5, failed.stderr
     assert "framewake animate --from-latents clip2.mp4.latents.safetensors" in failed.stderr.splitlines()[-1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4.latents.safetensors"]
-    assert call("animate", "--from-latents", "clip2.mp4.latents.safetensors").code == 0
+    advice = failed.stderr.splitlines()[-1].partition("`framewake ")[2].partition("`")[0]
+    assert "--no-metadata" in advice and "--memory 4GB" in advice
+    assert call(*shlex.split(advice)).code == 0
     assert (tmp_path / "clip2.mp4").read_bytes() == want
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4"]
 

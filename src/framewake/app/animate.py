@@ -66,7 +66,7 @@ def animate(given: Mapping[str, Any]) -> None:
             clear_abandoned(job.output.path.parent)
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
     notes += [*memory_note(memory, pipeline.engine), plan_note(pipeline.forecast(jobs[0]))]
-    show(reporter(given, 1), notes, pipeline.run_all(jobs), how_to_go_on(jobs, place_words(given, KEPT)))
+    show(reporter(given, 1), notes, pipeline.run_all(jobs), how_to_go_on(jobs))
 
 
 def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint: Checkpoint, notes: list[str]) -> None:
@@ -115,8 +115,13 @@ def jobs_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> 
         taken = [job.output.path for job in jobs if job.output is not None]
         is_named = given["batch"] is None and given["output"] is not None
         path = Path(given["output"]) if is_named else free_path(request, folder, taken=taken)
-        jobs.append(Job(request, Output(path, crf, has_metadata=not given["no_metadata"])))
+        jobs.append(Job(request, output_of(given, path, crf)))
     return jobs
+
+
+def output_of(given: Mapping[str, Any], path: Path, crf: int) -> Output:
+    """A clip at this path, with what the options beside its settings say."""
+    return Output(path, crf, has_metadata=not given["no_metadata"], options=tuple(place_words(given, KEPT)))
 
 
 def requests_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Request]:
@@ -217,18 +222,18 @@ def show(
             screen.close()
 
 
-def how_to_go_on(jobs: list[Job], words: Sequence[str]) -> Callable[[int], str]:
-    """What to tell somebody who has stopped a run that was given these options."""
+def how_to_go_on(jobs: Sequence[Job]) -> Callable[[int], str]:
+    """What to tell somebody who has stopped a run."""
 
     def advice(done: int) -> str:
         job = jobs[min(done, len(jobs) - 1)]
         if job.output is not None and latents_path(job.output.path).exists():
-            return f"Nothing is lost: go on with `{resume_command(job.output.path, words)}`."
+            return f"Nothing is lost: go on with `{resume_command(job.output)}`."
         return f"No half file is left. The same clip is made by adding --seed {job.request.seed}."
 
     return advice
 
 
-def resume_command(path: Path, words: Sequence[str]) -> str:
-    """The command line that goes on with a clip, with these options."""
-    return shlex.join(["framewake", "animate", "--resume", "-o", str(path), *words])
+def resume_command(output: Output) -> str:
+    """The command line that goes on with a clip."""
+    return shlex.join(["framewake", "animate", "--resume", "-o", str(output.path), *output.options])

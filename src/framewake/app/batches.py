@@ -13,6 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from framewake.app.animate import output_of
 from framewake.app.options import command_line
 from framewake.app.outputs import free_path
 from framewake.errors import CheckpointError, FramewakeError, InputError, NumericsError, UnwritableError
@@ -22,7 +23,7 @@ from framewake.media.output import ENDINGS
 from framewake.media.video import read_metadata
 from framewake.pipeline.events import Event, Note, Result, StageStarted
 from framewake.pipeline.finish import clip_frames
-from framewake.pipeline.jobs import Job, Output, defaults_of, request_from
+from framewake.pipeline.jobs import Job, defaults_of, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
 from framewake.pipeline.origin import file_sources, other_settings, part_sources
 from framewake.pipeline.run import Pipeline
@@ -144,7 +145,7 @@ class Batch:
                 self.notes.append(f"{self.folder / entry.name} is not the clip that is meant ({why}): making {path}.")
         self._taken.append(path)
         self._entries.append(Entry(key, request.seed or 0, path.name))
-        self.jobs.append(Job(request, Output(path, self.crf, has_metadata=not self.given["no_metadata"])))
+        self.jobs.append(Job(request, output_of(self.given, path, self.crf)))
         self._find_latents(path)
 
     def _look(self, path: Path, request: Request) -> tuple[str, str]:

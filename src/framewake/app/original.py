@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -178,18 +179,22 @@ def run(given: Mapping[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"--save-path {folder}: the folder cannot be made ({error.strerror}).") from error
     check_whole(checkpoint)
-    for job in asked.jobs:
+    words = ("--checkpoint", str(place), *(() if files.dit is None else ("--part", f"dit={files.dit}")))
+    jobs = [replace(job, output=replace(job.output, options=words)) for job in asked.jobs]
+    for job in jobs:
         plan_job(job, checkpoint)
     pipeline = Pipeline(checkpoint, engines.get(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
-    words = ["--checkpoint", str(place)] + ([] if files.dit is None else ["--part", f"dit={files.dit}"])
-    events, has_more = pipeline.run_all(asked.jobs), len(asked.jobs) > 1
     show(
-        screen_of(len(asked.jobs)), asked.notes, events, lambda done: advice(asked.jobs, done, words), has_more=has_more
+        screen_of(len(jobs)),
+        asked.notes,
+        pipeline.run_all(jobs),
+        lambda done: advice(jobs, done),
+        has_more=len(jobs) > 1,
     )
 
 
-def advice(jobs: Sequence[Job], done: int, words: Sequence[str]) -> str:
-    """How to go on after so many clips: with the one that was being made, which takes ``words``, then with the rest."""
+def advice(jobs: Sequence[Job], done: int) -> str:
+    """How to go on after so many clips: with the one that was being made, then with the rest."""
     from framewake.app.animate import how_to_go_on
     from framewake.pipeline.latents import latents_path
 
@@ -197,7 +202,7 @@ def advice(jobs: Sequence[Job], done: int, words: Sequence[str]) -> str:
     output = jobs[min(done, len(jobs) - 1)].output
     first = done + (output is not None and latents_path(output.path).exists())
     rest = jobs[first:] if len(jobs) > 1 else []
-    told = "" if rest and first == done else how_to_go_on(list(jobs), words)(done)
+    told = "" if rest and first == done else how_to_go_on(jobs)(done)
     if rest:
         told += f" Add --seed {rest[0].request.seed} --num-videos {len(rest)} to make the other {len(rest)}."
     return made + told.strip()

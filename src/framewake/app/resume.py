@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import KEPT, asked_crf, how_to_go_on, reporter, show
-from framewake.app.options import given_settings, place_words
+from framewake.app.animate import asked_crf, how_to_go_on, output_of, reporter, show
+from framewake.app.options import given_settings
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
 from framewake.pipeline.checkpoint import find_checkpoint
@@ -45,11 +45,11 @@ def go_on(given: Mapping[str, Any]) -> bool:
         changed = {}
     request = from_dict(settings | changed)
     saved.metadata["request"] = request.to_dict()
-    output = output_of(given, saved, file)
+    output = place_of(given, saved, file)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     clear_abandoned(output.path.parent)
-    advice = how_to_go_on([Job(request, output)], place_words(given, KEPT))
+    advice = how_to_go_on([Job(request, output)])
     show(reporter(given, 1), [], pipeline.resume(saved, output), advice)
     if file == latents_path(output.path):
         file.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def check_agreement(settings: Mapping[str, Any], changed: Mapping[str, Any], fil
             )
 
 
-def output_of(given: Mapping[str, Any], saved: SavedLatents, file: Path) -> Output:
+def place_of(given: Mapping[str, Any], saved: SavedLatents, file: Path) -> Output:
     """Where the clip goes: where it was meant to, or where the command line says.
 
     Raises: InputError when neither tells.
@@ -112,4 +112,4 @@ def output_of(given: Mapping[str, Any], saved: SavedLatents, file: Path) -> Outp
     if given["output"] is None and default == file:
         raise InputError(f"{file} does not tell where its clip belongs: name the output with -o.")
     path = default if given["output"] is None else Path(given["output"])
-    return Output(path, asked_crf(given, saved.metadata), has_metadata=not given["no_metadata"])
+    return output_of(given, path, asked_crf(given, saved.metadata))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,21 +95,22 @@ def write(
 
 
 @contextlib.contextmanager
-def told_where(path: Path | None) -> Iterator[None]:
-    """Add to any error inside that the latents are safe and how to go on from them."""
+def told_where(path: Path | None, options: Sequence[str]) -> Iterator[None]:
+    """Add to any error inside that the latents are safe and how to go on from them, with these options."""
     try:
         yield
     except (FramewakeError, OSError, MemoryError, RuntimeError, ValueError) as error:
         if path is None or not path.exists():
             raise
         reason = str(error).rstrip(".") or type(error).__name__
-        text = f"{reason}. {advice(path)}"
+        text = f"{reason}. {advice(path, options)}"
         if not isinstance(error, FramewakeError):
             raise FramewakeError(text) from error
         error.args = (text,)
         raise
 
 
-def advice(path: Path) -> str:
+def advice(path: Path, options: Sequence[str]) -> str:
     """How to go on from saved latents."""
-    return f"The finished latents are in {path}: go on with `framewake animate --from-latents {shlex.quote(str(path))}`"
+    command = shlex.join(["framewake", "animate", "--from-latents", str(path), *options])
+    return f"The finished latents are in {path}: go on with `{command}`"

@@ -30,7 +30,7 @@ class Output:
     """Where a clip goes and how it is written.
 
     Beside it, the latents are saved after every ``save_every`` steps and when the run is stopped; 0 saves none
-    before the last step.
+    before the last step. ``options`` are words of the command line that a command which goes on repeats.
     Units: ``crf`` is x264's quality, lower is better.
     """
 
@@ -38,6 +38,7 @@ class Output:
     crf: int = 18
     has_metadata: bool = True
     save_every: int = 5
+    options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))  # text is as good

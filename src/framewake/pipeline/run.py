@@ -300,7 +300,7 @@ class Pipeline:
         if failure is not None:
             yield Note(failure)
         saved = None if keeper is None or not keeper.path.is_file() else keeper.path
-        with finish.told_where(saved):
+        with finish.told_where(saved, () if plan.output is None else plan.output.options):
             yield from self._finish(done, clip.precision, timings, saved=saved)
 
     def _encode_image(self, clip: Clip) -> Generator[Event, None, tuple[Tensor | None, Preview]]:
