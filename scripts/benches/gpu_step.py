@@ -31,7 +31,7 @@ from measuring.record import say
 from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT, DiTConfig
 from framewake.engine.contract import Engine, Weights
-from framewake.errors import EngineError
+from framewake.errors import EngineError, InputError
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.cost import Scene, step_operations
@@ -250,7 +250,7 @@ def eight_bits(engine: Engine) -> Engine | None:
     """The same device with linear layers in eight bits, None where it has no such products."""
     try:
         return engines.get(f"{engine.name}+fp8")
-    except EngineError as error:
+    except (EngineError, InputError) as error:  # a CPU has no such name
         say("eight bits", f"left out: {error}")
         return None
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 PROMPT = "the red circle moves right"
 PICTURE = Path(__file__).parents[2] / "examples" / "red-circle.png"
+STEP_SECONDS = 90  # for one condition, on a machine that may be busy
 SETTINGS = {"resolution": "360p", "num_frames": "9", "num_inference_steps": "4"}
+
+
+def wait_until_open(page) -> None:
+    """Until the page answers: what a script chooses before that is lost."""
+    page.wait_for_selector("#fw-make")
+    page.wait_for_selector(".fw-empty, .fw-card")
 
 
 def choose_picture(page, path=PICTURE) -> None:

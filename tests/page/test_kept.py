@@ -6,7 +6,17 @@ import re
 
 import pytest
 from PIL import Image, ImageDraw
-from steps import PICTURE, PROMPT, choose_picture, fill_form, hand_in, values, wait_until_ready
+from steps import (
+    PICTURE,
+    PROMPT,
+    STEP_SECONDS,
+    choose_picture,
+    fill_form,
+    hand_in,
+    values,
+    wait_until_open,
+    wait_until_ready,
+)
 
 NETWORK = {"/": "The server did not answer.", "/zh/": "服务器没有响应。没有丢失任何内容"}
 HANDLER = "**/gradio_api/run/predict"
@@ -61,12 +71,14 @@ def test_a_browser_that_keeps_nothing_is_no_obstacle(chromium, server, broken):
     denied = "{ get() { throw new DOMException('denied', 'SecurityError'); } }"
     context.add_init_script(f"Object.defineProperty(window, '{broken}', {denied});")
     page = context.new_page()
+    page.set_default_timeout(STEP_SECONDS * 1000)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(server.url)
+    wait_until_open(page)
     choose_picture(page)
     fill_form(page, frames=5, steps=2, seed=3)
     page.reload()
-    page.wait_for_selector("#fw-make")
+    wait_until_open(page)
     page.wait_for_selector(".fw-drop, .fw-crop:not([hidden])")
     assert not problems
     context.close()

@@ -86,6 +86,7 @@ def test_any_header_is_answered(fuzzed, headers, path, method, query):
 def fuzzed(toy, tmp_path_factory):
     """Applications with and without keys, each with its page, called without a client in between."""
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
     from framewake.service.database import Database, default_url
     from framewake.service.desk import Desk
@@ -93,6 +94,9 @@ def fuzzed(toy, tmp_path_factory):
     from framewake.service.storage import Storage
     from framewake.service.store import JobStore
     from framewake.weights.load import open_checkpoint
+
+    # A thread of its own: where tests of the page ran before in this process, its main thread has a loop that runs.
+    thread = ThreadPoolExecutor(1)
 
     def caller(app):
         def call(method, path, query, headers):
@@ -109,7 +113,7 @@ def fuzzed(toy, tmp_path_factory):
             scope |= {"query_string": query.encode(), "headers": headers, "scheme": "http", "client": ("127.0.0.1", 1)}
             scope |= {"server": ("127.0.0.1", 80), "root_path": "", "asgi": {"version": "3.0", "spec_version": "2.3"}}
             with contextlib.suppress(Exception):  # raised again after it was answered with 500, which is looked for
-                asyncio.run(app(scope, receive, send))
+                thread.submit(asyncio.run, app(scope, receive, send)).result()
             return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
         return call
@@ -121,4 +125,5 @@ def fuzzed(toy, tmp_path_factory):
         desk = Desk(JobStore(database), storage, open_checkpoint(toy), limits=Limits())
         site = site_of((), (APP,) if number else (), root="", proxies=(), has_keys=bool(keys))
         made.append(caller(create_app(desk, Access(keys, site), has_page=bool(keys))))
-    return made
+    yield made
+    thread.shutdown()
