@@ -10,8 +10,8 @@ from toy_checkpoint import DIT
 from framewake.golden import rule
 from framewake.models.dit import DiT
 from framewake.weights.lora.targets import Targets, is_adaptable
-from framewake.weights.names import diffusers_dit
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.names import diffusers_dit
+from framewake.weights.writing.files import write_tensors
 
 SHAPES = DiT(None, DIT).shapes()
 TARGETS = Targets.of(DIT, SHAPES)

@@ -26,9 +26,9 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.text.tokenize import Tokenizer
-from framewake.weights.export import Parts, write_checkpoint
-from framewake.weights.load import ImageProcessor
-from framewake.weights.settings import Settings
+from framewake.weights.checkpoint.load import ImageProcessor
+from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.writing.export import Parts, write_checkpoint
 
 CORPUS = ["the red circle moves left", "a blue square moves right and up", "spins slowly"]
 SETTINGS = Settings(name="toy", is_demo=False, resolutions=RESOLUTION_BASES, frames=5, steps=2, fps=12)

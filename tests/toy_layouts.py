@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from toy_checkpoint import DIT, SETTINGS, VAE, write_toy
 
-from framewake.weights import diffusers
-from framewake.weights.files import open_tensors
-from framewake.weights.load import Checkpoint, open_checkpoint
-from framewake.weights.settings import write_settings
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
+from framewake.weights.checkpoint.settings import write_settings
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.writing.files import write_tensors
 
 MODEL = "hunyuan-video-i2v-720p"
 

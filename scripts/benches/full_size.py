@@ -33,9 +33,9 @@ from framewake.pipeline.condition import TextReader
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.pipeline.forecast.probe import cache_folder
 from framewake.shapes import buckets
-from framewake.weights.direct import DirectFile
-from framewake.weights.load import open_checkpoint
-from framewake.weights.room import Room
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.direct import DirectFile
+from framewake.weights.stores.room import Room
 
 NAME = "full-size"
 PROMPT = "The red circle moves slowly to the right"

@@ -40,9 +40,9 @@ from framewake.pipeline.precision import choose_precision
 from framewake.request import Request
 from framewake.shapes import PixelShape, latent_shape, token_grid
 from framewake.text.crop import TextLength
-from framewake.weights.settings import Settings
-from framewake.weights.store import Resident
-from framewake.weights.streamed import Streamed
+from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.stores.store import Resident
+from framewake.weights.stores.streamed import Streamed
 
 NAME = "gpu-memory"
 SLOWER = 1.05  # streamed over resident, at most

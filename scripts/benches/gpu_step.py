@@ -36,7 +36,7 @@ from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.shapes import LatentShape, PixelShape, latent_shape, token_count, token_grid
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 NAME = "gpu-step"
 TEXT = 400  # tokens: 144 of the picture and a prompt of 256

@@ -22,8 +22,8 @@ from framewake.config import HUNYUAN_DIT
 from framewake.pipeline.adapters import targets_for
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
-from framewake.weights.store import Resident
-from framewake.weights.writing import write_tensors
+from framewake.weights.stores.store import Resident
+from framewake.weights.writing.files import write_tensors
 
 NAME = "lora-merge"
 BLOCK = "single_blocks.0"

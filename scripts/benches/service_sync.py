@@ -23,7 +23,7 @@ from framewake.service.desk import Desk
 from framewake.service.fields import JsonVideo
 from framewake.service.guard import Limits
 from framewake.service.store import JobStore
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 NAME = "service-sync"
 PICTURE = (record.ROOT / "examples" / "red-circle.png").read_bytes()

@@ -28,8 +28,8 @@ from framewake.pipeline.jobs import read_picture
 from framewake.text.encode import derive_layout
 from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
-from framewake.weights import configs
-from framewake.weights.store import Resident
+from framewake.weights.checkpoint import configs
+from framewake.weights.stores.store import Resident
 
 NAME = "text"
 PROMPT = "the red circle moves right"

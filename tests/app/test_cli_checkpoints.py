@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from toy_layouts import MODEL, save_comfy, save_torch, write_tencent, write_wide_toy
 
-from framewake.weights import download as hub
-from framewake.weights.files import open_tensors
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint import download as hub
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.writing.files import write_tensors
 
 
 @pytest.fixture(scope="session")

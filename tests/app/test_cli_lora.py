@@ -12,7 +12,7 @@ from lora_files import TARGETS, adapted, keys_of, write
 from PIL import Image
 
 from framewake.media.video import read_metadata, read_video
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 PROMPT = "the red circle moves left"
 SMALL = ("--resolution", "360p")

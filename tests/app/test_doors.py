@@ -16,8 +16,8 @@ from framewake.pipeline.events import StageStarted
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request
-from framewake.weights.files import open_tensors
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.writing.files import write_tensors
 
 pytest.importorskip("torch")  # the doors below ask for its engine
 

@@ -14,7 +14,7 @@ from framewake.app.original import file_name, files_of, main, notes_on, translat
 from framewake.app.original_flags import FLAGS, parser
 from framewake.errors import InputError
 from framewake.media.video import read_metadata, read_video
-from framewake.weights.layouts import Files
+from framewake.weights.checkpoint.layouts import Files
 
 PROMPT = "An Asian man with short hair waves a firework stick."
 PUBLISHED = (

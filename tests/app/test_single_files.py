@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from toy_checkpoint import write_toy
 
-from framewake.weights.files import open_tensors
-from framewake.weights.load import open_checkpoint
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.writing.files import write_tensors
 
 
 @pytest.fixture(scope="session")

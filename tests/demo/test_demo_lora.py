@@ -24,7 +24,7 @@ from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.train.data import read_examples
 from framewake.train.factors import chosen
 from framewake.train.settings import training_from
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 
 MOST_BYTES = 2_000_000

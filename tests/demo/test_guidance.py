@@ -8,7 +8,7 @@ import pytest
 from framewake.demo import foresight, pool, recipe, transformer
 from framewake.models.dit import SCALAR_LAYERS
 from framewake.nn.embedding import scalar_embedding
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 SCALES = np.array([0, 1000, 5900, 6000, 6016, 10000, 20000], np.float32)
 

@@ -109,7 +109,7 @@ def dit_blocks(dtype):
     from dit_toy import CONFIG
 
     from framewake.models.dit import DoubleBlock, Layout, SingleBlock
-    from framewake.weights.store import Resident
+    from framewake.weights.stores.store import Resident
 
     dit, width, head = _toy_dit(ASCEND, 1)
     store = Resident(weights(dit.shapes(), dtype))
@@ -151,7 +151,7 @@ def dit(dtype):
 
     from framewake.models.dit import TextStates
     from framewake.nn.rope import rope_table
-    from framewake.weights.store import Resident
+    from framewake.weights.stores.store import Resident
 
     engine = Checking()
     model, *_ = _toy_dit(engine, 0)  # its blocks are compiled whole, above
@@ -172,7 +172,7 @@ def dit(dtype):
 def llava(dtype):
     from framewake.config import ClipVisionConfig, LlamaConfig, LlavaConfig
     from framewake.models.llava import Llava
-    from framewake.weights.store import Resident
+    from framewake.weights.stores.store import Resident
 
     engine = Checking()
     text = LlamaConfig(32, 48, 3, 2, 1, 16, 20, 1e-5, 500000.0)
@@ -188,7 +188,7 @@ def llava(dtype):
 def clip_text(dtype):
     from framewake.config import ClipTextConfig
     from framewake.models.clip_text import ClipText
-    from framewake.weights.store import Resident
+    from framewake.weights.stores.store import Resident
 
     engine = Checking()
     model = ClipText(engine, ClipTextConfig(32, 48, 2, 2, 20, 77, "quick_gelu", 1e-5, 19))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from framewake.formats import Format
 from framewake.media import kinds
-from framewake.weights import containers, scales
 from framewake.weights.lora import rows as lora
+from framewake.weights.reading import containers, scales
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 HEAD = """# Formats

@@ -32,6 +32,15 @@ ARROWS: dict[str, set[str]] = {
     "app": CORE | {"batch", "golden", "service", "train"},
 }
 
+# Wing of weights/ -> the wings that it may import.
+WINGS: dict[str, set[str]] = {
+    "reading": set(),
+    "stores": {"reading"},
+    "checkpoint": {"reading", "stores"},
+    "writing": {"reading", "stores", "checkpoint"},
+    "lora": {"reading", "stores", "checkpoint", "writing"},
+}
+
 # One module -> one thing it may import against the arrows, and why.
 EXCEPTIONS = {
     ("pipeline.notes", "demo.world"): "warns when an input lies outside the demonstration's world; imported only then",
@@ -48,8 +57,8 @@ PACKAGES: dict[str, set[str]] = {
     "flip_evaluator": {"media.quality"},
     "typer": {"app"},
     "rich": {"app"},
-    "huggingface_hub": {"weights.download"},
-    "httpx": {"weights.download", "service", "app.jobs"},
+    "huggingface_hub": {"weights.checkpoint.download"},
+    "httpx": {"weights.checkpoint.download", "service", "app.jobs"},
     "fastapi": {"service"},
     "starlette": {"service"},
     "pydantic": {"service"},
@@ -89,6 +98,17 @@ def test_arrows_between_parts():
         ours = [full for full in imports(module) if full.partition(".")[0] == "framewake"]
         targets = [full.removeprefix("framewake").removeprefix(".") for full in ours]
         wrong += [f"{module.name} -> {target}" for target in targets if not is_allowed(module.name, target)]
+    assert not wrong
+
+
+def test_arrows_between_the_wings_of_weights():
+    inside = {name: module for name, module in modules().items() if name.startswith("weights.")}
+    assert {name.split(".")[1] for name in inside} == set(WINGS), "every file of weights/ lies in a wing"
+    wrong = []
+    for name, module in inside.items():
+        wing = name.split(".")[1]
+        met = [full.split(".")[2] for full in imports(module) if full.startswith("framewake.weights.")]
+        wrong += [f"{name} -> weights.{other}" for other in met if other not in WINGS[wing] | {wing}]
     assert not wrong
 
 

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import re
 
+from map_section import first_sentence, page
 from package_source import PACKAGE, ROOT, modules
 
 STRUCTURE = ROOT / "docs" / "structure.md"
 README = ROOT / "README.md"
 
 
-def named_files(text: str) -> set[str]:
-    """Paths in backquotes at the start of a list line, such as "- `nn/rope.py`"."""
-    return set(re.findall(r"^\s*[-*] `([\w/]+\.py)`", text, flags=re.MULTILINE))
+def test_structure_lists_every_module_as_its_docstring_says():
+    assert STRUCTURE.read_text(encoding="utf-8") == page(), "write it again with scripts/fmt"
 
 
-def test_structure_has_a_sentence_for_every_module():
-    # A package's own file needs a sentence only where it says something.
-    needed = {m.path.relative_to(PACKAGE).as_posix() for m in modules().values() if m.path.stat().st_size > 1}
-    named = named_files(STRUCTURE.read_text())
-    allowed = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
-    assert not needed - named, f"without a sentence in docs/structure.md: {sorted(needed - named)}"
-    assert not named - allowed, f"in docs/structure.md, but not there: {sorted(named - allowed)}"
+def test_every_module_says_what_it_is():
+    silent = [module.name for module in modules().values() if not first_sentence(module).endswith(".")]
+    assert not silent, f"the first paragraph of the docstring is one sentence: {silent}"
 
 
 def test_readme_maps_every_part():

@@ -13,7 +13,7 @@ from framewake import errors
 NOTES = {"Note"}  # events that are shown in the same places
 NAMES = re.compile(r"(API|LoRA|MindSpore)\b")  # what has a capital letter in the middle of a sentence too
 COMMAND = re.compile(r"(Run|Make it first): [^.]*$")  # at the end, to be copied: a full stop would come along
-FRAGMENTS = {"weights.pickle_values"}  # its Refused becomes a part of another message
+FRAGMENTS = {"weights.reading.pickle_values"}  # its Refused becomes a part of another message
 
 
 def kinds() -> set[str]:

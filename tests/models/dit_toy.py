@@ -8,7 +8,7 @@ from framewake.config import DiTConfig
 from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 CONFIG = DiTConfig(
     patch_size=(1, 2, 2),

@@ -13,7 +13,7 @@ from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT
 from framewake.errors import CheckpointError, InputError
 from framewake.models.dit import DiT, TextStates, joined_texts
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 KEYS = Path(__file__).parent.parent / "data" / "dit-keys.json"
 

@@ -10,7 +10,7 @@ from framewake.config import ClipVisionConfig, LlamaConfig, LlavaConfig
 from framewake.errors import CheckpointError, InputError
 from framewake.models.clip_layer import check_activation
 from framewake.models.llava import Llava
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 IMAGE, PAD = 90, 91
 CONFIG = LlavaConfig(

@@ -13,12 +13,12 @@ from framewake.sampling.cache.rules import Easy, FirstBlock, Tea, relative
 from framewake.sampling.cache.state import State, load_state
 from framewake.sampling.cache.step_cache import StepCache
 from framewake.sampling.flow import schedule
-from framewake.weights.files import TensorFile
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.names import same
-from framewake.weights.store import Resident
-from framewake.weights.streamed import Streamed
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import same
+from framewake.weights.stores.store import Resident
+from framewake.weights.stores.streamed import Streamed
+from framewake.weights.writing.files import write_tensors
 
 COUNT = 8
 IDLE = ["first-block:0", "tea:0", "easy:0", "fixed:1", "taylor1:1", "taylor2:1"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from framewake.golden import rule
-from framewake.weights import configs
-from framewake.weights.store import Resident
+from framewake.weights.checkpoint import configs
+from framewake.weights.stores.store import Resident
 
 FOLDER = Path(__file__).parent.parent / "golden"
 CASES = {case["id"]: case for case in json.loads((FOLDER / "cases.json").read_text())["cases"]}

@@ -21,7 +21,7 @@ from framewake.service.guard import Limits
 from framewake.service.storage import Storage
 from framewake.service.store import JobStore
 from framewake.shapes import PixelShape
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-length"
 HTML = {"accept": "text/html"}

@@ -30,7 +30,7 @@ from framewake.service.page.told import PATTERNS, translated
 from framewake.service.refusals import public_error
 from framewake.service.storage import Storage
 from framewake.service.store import JobStore
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 FALLBACK = PATTERNS["zh"][-1][1].partition("{")[0]
 REQUEST = {"prompt": "x", "resolution": "360p"}

@@ -12,8 +12,8 @@ import pytest
 from framewake.config import HUNYUAN_DIT, HUNYUAN_VAE
 from framewake.models.dit import DiT
 from framewake.models.vae import CausalVAE
-from framewake.weights import diffusers as layout
-from framewake.weights.names import diffusers_dit, translate
+from framewake.weights.checkpoint import diffusers as layout
+from framewake.weights.reading.names import diffusers_dit, translate
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -9,8 +9,8 @@ from toy_checkpoint import DIT, write_toy
 
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
-from framewake.weights.names import diffusers_dit
-from framewake.weights.store import Resident
+from framewake.weights.reading.names import diffusers_dit
+from framewake.weights.stores.store import Resident
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -13,7 +13,7 @@ from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -23,7 +23,7 @@ from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
-from framewake.weights.names import diffusers_dit
+from framewake.weights.reading.names import diffusers_dit
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

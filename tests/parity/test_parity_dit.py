@@ -15,9 +15,9 @@ from framewake import engine as engines
 from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
-from framewake.weights import diffusers as layout
-from framewake.weights.export import to_diffusers
-from framewake.weights.store import Resident
+from framewake.weights.checkpoint import diffusers as layout
+from framewake.weights.stores.store import Resident
+from framewake.weights.writing.export import to_diffusers
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -11,11 +11,11 @@ from framewake import engine as engines
 from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
-from framewake.weights.names import diffusers_dit
+from framewake.weights.reading.names import diffusers_dit
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -26,8 +26,8 @@ from framewake.sampling.noise import draw
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.keys import OFFICIAL
-from framewake.weights.names import diffusers_dit
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.names import diffusers_dit
+from framewake.weights.writing.files import write_tensors
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

@@ -13,7 +13,7 @@ import pytest
 from framewake import engine as engines
 from framewake.golden import rule
 from framewake.models.vae import CausalVAE
-from framewake.weights import diffusers as layout
+from framewake.weights.checkpoint import diffusers as layout
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

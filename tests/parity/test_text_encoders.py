@@ -19,8 +19,8 @@ from framewake.models.llama import Llama  # noqa: E402
 from framewake.models.llava import Llava  # noqa: E402
 from framewake.text import encode, template  # noqa: E402
 from framewake.text.tokenize import Tokenizer  # noqa: E402
-from framewake.weights import configs  # noqa: E402
-from framewake.weights.store import Resident  # noqa: E402
+from framewake.weights.checkpoint import configs  # noqa: E402
+from framewake.weights.stores.store import Resident  # noqa: E402
 
 TOLERANCE = 3e-5
 LLAMA = {

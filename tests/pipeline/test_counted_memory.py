@@ -14,7 +14,7 @@ from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.forecast import cost
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 torch = pytest.importorskip("torch")
 

@@ -18,7 +18,7 @@ from framewake.pipeline.latents import (
     load_latents,
     save_latents,
 )
-from framewake.weights.writing import BLANK_SEAL, SEAL, SEAL_MARK
+from framewake.weights.writing.files import BLANK_SEAL, SEAL, SEAL_MARK
 
 METADATA = {"request": {"prompt": "a", "steps": 9}, "checkpoint": "toy"}
 CACHE = {"cache_computed": np.arange(2), "cache_number_x": np.ones(1), "cache_tensor_y": np.ones(2, np.uint16)}

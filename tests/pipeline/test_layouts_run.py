@@ -7,8 +7,8 @@ import pytest
 from toy_layouts import save_comfy, text_to_video, write_tencent, write_wide_toy
 
 from framewake.pipeline import Pipeline
-from framewake.weights.layouts import Files
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.layouts import Files
+from framewake.weights.checkpoint.load import open_checkpoint
 
 
 @pytest.fixture(scope="module")

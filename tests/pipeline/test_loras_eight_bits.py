@@ -13,12 +13,12 @@ from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline import Pipeline, Result
 from framewake.pipeline.adapters import targets_of
-from framewake.weights.convert import convert
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
-from framewake.weights.narrow import from_bfloat16, to_bfloat16
-from framewake.weights.quant import dequantise, is_quantised, quantise
+from framewake.weights.reading.narrow import from_bfloat16, to_bfloat16
+from framewake.weights.stores.quant import dequantise, is_quantised, quantise
+from framewake.weights.writing.convert import convert
 
 STREAMS = ("double_blocks", "single_blocks")
 KINDS = ("fp8", "int8")

@@ -10,7 +10,7 @@ from framewake.errors import InputError
 from framewake.pipeline import Note, Output, Pipeline, Step
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.origin import differences, origin_of
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 
 def stopped(pipeline, request, output):

@@ -25,7 +25,7 @@ from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Clip
-from framewake.weights.streamed import Streamed
+from framewake.weights.stores.streamed import Streamed
 
 GIB = 2**30
 RATES = Rates(1e12, 1e12, 1e9)

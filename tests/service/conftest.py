@@ -23,7 +23,7 @@ from framewake.service.guard import Limits
 from framewake.service.storage import Storage
 from framewake.service.store import JobStore, NewJob, new_id
 from framewake.service.worker import Worker
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 _NUMBERS = itertools.count()
 

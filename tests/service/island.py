@@ -144,7 +144,7 @@ def through_the_api(folder: Path, checkpoint: Path) -> dict[str, tuple[int, str]
     from framewake.service.guard import Limits
     from framewake.service.storage import Storage
     from framewake.service.store import JobStore
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
 
     storage = Storage(folder / "data")
     desk = Desk(JobStore(Database(default_url(storage.folder))), storage, open_checkpoint(checkpoint), limits=Limits())

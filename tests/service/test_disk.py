@@ -21,7 +21,7 @@ from framewake.service.guard import Limits
 from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL, Storage
 from framewake.service.store import JobStore
 from framewake.service.worker import Settings
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 LEAST, RESERVE = 6 * MIB, 3 * MIB
 

@@ -93,7 +93,7 @@ def fuzzed(toy, tmp_path_factory):
     from framewake.service.guard import Limits
     from framewake.service.storage import Storage
     from framewake.service.store import JobStore
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
 
     # A thread of its own: where tests of the page ran before in this process, its main thread has a loop that runs.
     thread = ThreadPoolExecutor(1)

@@ -22,7 +22,7 @@ from framewake.service.guard import Limits
 from framewake.service.storage import CLIP, LATENTS, PICTURE, THUMBNAIL
 from framewake.service.store import JobStore
 from framewake.service.worker import Settings
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the disk is watched through /proc")
 DATABASE = ("jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm")

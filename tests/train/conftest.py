@@ -9,7 +9,7 @@ from toy_checkpoint import write_picture, write_toy
 from framewake.golden import rule
 from framewake.media.video import write_video
 from framewake.train.run import Places, Trainer
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 FRAMES = 5
 CAPTIONS = ("the red circle moves left", "a blue square moves right and up", "spins slowly")

@@ -24,7 +24,7 @@ from framewake.train.settings import Training
 from framewake.train.writer import write_lora
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 INSTALLED = [f"{kind}:cpu" for kind in ("torch", "mindspore") if importlib.util.find_spec(kind)]
 RANK, ALPHA = 3, 2.0

@@ -15,7 +15,7 @@ from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.events import Note
 from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, Update
 from framewake.train.state import state_path
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from framewake.config import CLIP_L, LLAVA_LLAMA3_8B
 from framewake.errors import CheckpointError
-from framewake.weights import configs
+from framewake.weights.checkpoint import configs
 
 # What the published file says; everything else is left to defaults.
 LLAVA = {

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from framewake.errors import CheckpointError
-from framewake.weights.containers import CONTAINERS, container_of, expect
-from framewake.weights.files import READERS, open_file
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.containers import CONTAINERS, container_of, expect
+from framewake.weights.reading.files import READERS, open_file
+from framewake.weights.writing.files import write_tensors
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 16060617592\n"
 

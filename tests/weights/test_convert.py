@@ -16,16 +16,16 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
-from framewake.weights import convert as converting
-from framewake.weights import pieces
-from framewake.weights.convert import LAYOUTS, convert
-from framewake.weights.files import open_tensors
-from framewake.weights.layouts import COMPONENTS, Files
-from framewake.weights.load import open_checkpoint
-from framewake.weights.quant import STORED
-from framewake.weights.storage import widen
-from framewake.weights.verify import verify
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint.layouts import COMPONENTS, Files
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.checkpoint.verify import verify
+from framewake.weights.reading import pieces
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.reading.storage import widen
+from framewake.weights.stores.quant import STORED
+from framewake.weights.writing import convert as converting
+from framewake.weights.writing.convert import LAYOUTS, convert
+from framewake.weights.writing.files import write_tensors
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 

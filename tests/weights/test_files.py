@@ -10,10 +10,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from framewake.errors import CheckpointError, UnwritableError
-from framewake.weights.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors
-from framewake.weights.pieces import Target
-from framewake.weights.scales import with_scales
-from framewake.weights.writing import write_safetensors, write_tensors
+from framewake.weights.reading.files import HEADER_BYTES, ShardedFiles, TensorFile, open_tensors
+from framewake.weights.reading.pieces import Target
+from framewake.weights.reading.scales import with_scales
+from framewake.weights.writing.files import write_safetensors, write_tensors
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from framewake.errors import CheckpointError
-from framewake.weights.direct import BLOCK, LEAST, READ, lies_as_file
-from framewake.weights.files import TensorFile
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.names import Rule, same
-from framewake.weights.narrow import CHUNK, narrowed
-from framewake.weights.pieces import Target, cast
-from framewake.weights.room import Room
-from framewake.weights.scales import with_scales
-from framewake.weights.storage import STORAGE
-from framewake.weights.torch_file import TorchFile
-from framewake.weights.writing import TORCH_KINDS, write_safetensors, write_torch
+from framewake.weights.reading.direct import BLOCK, LEAST, READ, lies_as_file
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import Rule, same
+from framewake.weights.reading.narrow import CHUNK, narrowed
+from framewake.weights.reading.pieces import Target, cast
+from framewake.weights.reading.scales import with_scales
+from framewake.weights.reading.storage import STORAGE
+from framewake.weights.reading.torch_file import TorchFile
+from framewake.weights.stores.room import Room
+from framewake.weights.writing.files import TORCH_KINDS, write_safetensors, write_torch
 
 ROWS = CHUNK // 64 + 5  # so that chunks do not end with the tensor
 KINDS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")

@@ -13,10 +13,10 @@ from toy_checkpoint import write_toy
 
 from framewake.errors import CheckpointError, InputError
 from framewake.pipeline.checkpoint import open_whole
-from framewake.weights.files import open_tensors, read_json
-from framewake.weights.layouts import Files, parse_files
-from framewake.weights.load import open_checkpoint
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint.layouts import Files, parse_files
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.files import open_tensors, read_json
+from framewake.weights.writing.files import write_tensors
 
 ONE = {"x.weight": np.ones((2, 2), np.float32)}
 APPLE = b"\0\5\x16\7\0\2\0\0Mac OS X"

@@ -11,11 +11,11 @@ from toy_checkpoint import DIT, VAE, write_toy
 from framewake.errors import CheckpointError
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
-from framewake.weights.containers import container_of
-from framewake.weights.files import open_file
-from framewake.weights.gguf_blocks import KINDS, bytes_of
-from framewake.weights.layouts import Files
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.layouts import Files
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.containers import container_of
+from framewake.weights.reading.files import open_file
+from framewake.weights.reading.gguf_blocks import KINDS, bytes_of
 
 gguf = pytest.importorskip("gguf")
 BLOCKS = {number: kind for number, kind in KINDS.items() if kind.widen is not None}

@@ -14,8 +14,8 @@ from toy_checkpoint import write_toy
 
 from framewake.errors import CheckpointError, FramewakeError
 from framewake.pipeline.checkpoint import check_whole, open_whole
-from framewake.weights.files import open_tensors, weight_files
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.files import open_tensors, weight_files
+from framewake.weights.writing.files import write_tensors
 
 # What a place of a JSON file may hold instead of what belongs there.
 STRANGE = [

@@ -17,12 +17,12 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
-from framewake.weights import inferred
-from framewake.weights.files import open_tensors
-from framewake.weights.layouts import COMPONENTS, Files
-from framewake.weights.load import open_checkpoint
-from framewake.weights.settings import Settings
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint import inferred
+from framewake.weights.checkpoint.layouts import COMPONENTS, Files
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.writing.files import write_tensors
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 DATA = Path(__file__).parents[1] / "data"

@@ -16,13 +16,13 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
-from framewake.weights.export import write_component
-from framewake.weights.files import open_tensors
-from framewake.weights.load import open_checkpoint
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.names import clip_text, llava
-from framewake.weights.settings import Settings, read_settings, write_settings
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.checkpoint.settings import Settings, read_settings, write_settings
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import clip_text, llava
+from framewake.weights.writing.export import write_component
+from framewake.weights.writing.files import write_tensors
 
 MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 

@@ -28,8 +28,8 @@ from framewake.weights.lora.keys import OFFICIAL
 from framewake.weights.lora.report import report
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
-from framewake.weights.store import Resident
-from framewake.weights.writing import write_tensors
+from framewake.weights.stores.store import Resident
+from framewake.weights.writing.files import write_tensors
 
 DATA = Path(__file__).parents[1] / "data"
 FILES = {

@@ -13,15 +13,15 @@ from toy_checkpoint import DIT, write_toy
 from framewake import engine as engines
 from framewake.errors import CheckpointError
 from framewake.models.dit import DiT
-from framewake.weights.files import TensorFile
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.fuse import fuse, stored
 from framewake.weights.lora.keys import FORMATS
 from framewake.weights.lora.view import Merger
-from framewake.weights.names import diffusers_dit
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.names import diffusers_dit
+from framewake.weights.writing.files import write_tensors
 
 QKV = "double_blocks.0.txt_attn_qkv.weight"
 RULES = diffusers_dit(DIT)

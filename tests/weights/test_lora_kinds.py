@@ -15,7 +15,7 @@ from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.keys import EXAMPLES, take_apart
 from framewake.weights.lora.report import report
 from framewake.weights.lora.view import Merger
-from framewake.weights.names import comfy_dit, diffusers_dit
+from framewake.weights.reading.names import comfy_dit, diffusers_dit
 
 COMFY = {
     "img_in.proj": "img_in.proj",

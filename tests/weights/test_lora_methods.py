@@ -8,15 +8,15 @@ from lora_files import ALPHA, BASE, SHAPES, TARGETS, write
 from toy_checkpoint import DIT, write_toy
 
 from framewake.errors import CheckpointError
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.fuse import fuse
 from framewake.weights.lora.keys import FORMATS
 from framewake.weights.lora.report import report
 from framewake.weights.lora.view import LoraView
-from framewake.weights.names import diffusers_dit
-from framewake.weights.store import Resident
+from framewake.weights.reading.names import diffusers_dit
+from framewake.weights.stores.store import Resident
 
 FUSED = "double_blocks.0.img_attn_qkv"
 WHOLE = "double_blocks.0.img_mlp.fc1"

@@ -19,7 +19,7 @@ from framewake.weights.lora.foreign import recognised
 from framewake.weights.lora.keys import FORMATS
 from framewake.weights.lora.report import report
 from framewake.weights.lora.targets import Targets
-from framewake.weights.names import diffusers_dit
+from framewake.weights.reading.names import diffusers_dit
 
 MODULE = "double_blocks.0.img_mod.linear"
 NAME = f"{MODULE}.weight"

@@ -10,7 +10,7 @@ from framewake.errors import CheckpointError
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.report import report
 from framewake.weights.lora.sizes import MOST_GAIN, check_sizes, gain_of, square
-from framewake.weights.writing import write_tensors
+from framewake.weights.writing.files import write_tensors
 
 MODULE = "transformer.transformer_blocks.0.attn.to_q"
 DOWN, UP = f"{MODULE}.lora_A.weight", f"{MODULE}.lora_B.weight"

@@ -9,10 +9,10 @@ from toy_checkpoint import DIT, write_toy
 
 from framewake.errors import InputError
 from framewake.models.dit import DiT
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView, Merger
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 BLOCK = "double_blocks.0.img_mod.linear.weight"
 OTHER = "single_blocks.0.linear2.weight"

@@ -11,12 +11,12 @@ from toy_checkpoint import write_toy
 
 from framewake.errors import CheckpointError
 from framewake.models.dit import DiT
-from framewake.weights.containers import container_of
-from framewake.weights.files import open_file
-from framewake.weights.layouts import Files
-from framewake.weights.load import open_checkpoint
-from framewake.weights.mindspore_file import TYPES, MindsporeFile
-from framewake.weights.narrow import to_bfloat16
+from framewake.weights.checkpoint.layouts import Files
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.containers import container_of
+from framewake.weights.reading.files import open_file
+from framewake.weights.reading.mindspore_file import TYPES, MindsporeFile
+from framewake.weights.reading.narrow import to_bfloat16
 
 
 def number(value):

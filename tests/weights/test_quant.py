@@ -16,19 +16,19 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
-from framewake.weights.convert import convert
-from framewake.weights.files import TensorFile
-from framewake.weights.load import open_checkpoint
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.names import same
-from framewake.weights.narrow import from_bfloat16, to_bfloat16
-from framewake.weights.pieces import Target
-from framewake.weights.quant import SCALE, STORED, Tally, dequantise, is_quantised, quantise, to_float8
-from framewake.weights.scales import with_scales
-from framewake.weights.storage import widen
-from framewake.weights.store import Resident
-from framewake.weights.streamed import Streamed
-from framewake.weights.writing import write_safetensors
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import same
+from framewake.weights.reading.narrow import from_bfloat16, to_bfloat16
+from framewake.weights.reading.pieces import Target
+from framewake.weights.reading.scales import with_scales
+from framewake.weights.reading.storage import widen
+from framewake.weights.stores.quant import SCALE, STORED, Tally, dequantise, is_quantised, quantise, to_float8
+from framewake.weights.stores.store import Resident
+from framewake.weights.stores.streamed import Streamed
+from framewake.weights.writing.convert import convert
+from framewake.weights.writing.files import write_safetensors
 
 KINDS = ("fp8", "int8")
 CONFIG = replace(DIT, double_blocks=2, single_blocks=2)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from framewake import engine as engines
-from framewake.weights.direct import BLOCK, LEAST
-from framewake.weights.room import Room
+from framewake.weights.reading.direct import BLOCK, LEAST
+from framewake.weights.stores.room import Room
 
 SHAPE = (64, 1024)
 SIZE = 64 * 1024 * 4

@@ -10,12 +10,12 @@ import pytest
 from toy_layouts import MODEL, our_tensors, write_tencent, write_wide_toy
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import open_tensors
-from framewake.weights.layouts import Files
-from framewake.weights.load import open_checkpoint
-from framewake.weights.quant import to_float8
-from framewake.weights.storage import widen
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint.layouts import Files
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.files import open_tensors
+from framewake.weights.reading.storage import widen
+from framewake.weights.stores.quant import to_float8
+from framewake.weights.writing.files import write_tensors
 
 torch = pytest.importorskip("torch")
 LAYER = "double_blocks.0.img_mlp.fc1"
@@ -194,7 +194,7 @@ def test_quanto_and_bitsandbytes(source, tmp_path):
 
 @pytest.mark.parametrize("grid", [(1, 1), ("rows", 1), (1, 8), ("rows", 4), (4, 2)])
 def test_scales_of_blocks(tmp_path, grid):
-    from framewake.weights.parts import open_part
+    from framewake.weights.checkpoint.parts import open_part
 
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 0x70, (64, 32)).astype(np.uint8)

@@ -17,15 +17,15 @@ from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.nn.rope import rope_table
-from framewake.weights.direct import LEAST
-from framewake.weights.files import TensorFile
-from framewake.weights.load import open_checkpoint
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.names import same
-from framewake.weights.narrow import from_bfloat16, narrowed, to_bfloat16
-from framewake.weights.store import Resident
-from framewake.weights.streamed import Streamed
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.reading.direct import LEAST
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import same
+from framewake.weights.reading.narrow import from_bfloat16, narrowed, to_bfloat16
+from framewake.weights.stores.store import Resident
+from framewake.weights.stores.streamed import Streamed
+from framewake.weights.writing.files import write_tensors
 
 MODELS = {"dit": DiT, "llava": Llava, "clip_text": ClipText}
 

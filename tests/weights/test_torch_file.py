@@ -9,7 +9,7 @@ import pytest
 from torch_archive import DATA, GOOD, archive, state, tensor
 
 from framewake.errors import CheckpointError
-from framewake.weights.torch_file import TorchFile
+from framewake.weights.reading.torch_file import TorchFile
 
 torch = pytest.importorskip("torch")
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch_archive import DATA, GOOD, archive, name, number, row, state, tensor, text
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import TensorFile
-from framewake.weights.pickle_values import MOST_INSTRUCTIONS, load
-from framewake.weights.torch_file import TorchFile
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.pickle_values import MOST_INSTRUCTIONS, load
+from framewake.weights.reading.torch_file import TorchFile
+from framewake.weights.writing.files import write_tensors
 
 MARKER = "framewake_was_here"
 

@@ -11,7 +11,7 @@ from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.condition import TextReader
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 PROMPT = "the red circle moves right"
 

@@ -23,7 +23,7 @@ def main() -> None:
     from framewake.text.encode import derive_layout
     from framewake.text.template import VIDEO_I2V
     from framewake.text.tokenize import Tokenizer
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
 
     checkpoint = open_checkpoint(find_checkpoint("demo"))
     pipeline = diffusers.HunyuanVideoImageToVideoPipeline.from_pretrained(checkpoint.folder, dtype=torch.float32)

@@ -34,12 +34,12 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.text.template import VIDEO_I2V
-from framewake.weights import diffusers
-from framewake.weights.export import FILES, write_descriptions
-from framewake.weights.load import ImageProcessor
-from framewake.weights.pieces import Target
-from framewake.weights.settings import Settings
-from framewake.weights.writing import bytes_of, write_safetensors
+from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint.load import ImageProcessor
+from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.reading.pieces import Target
+from framewake.weights.writing.export import FILES, write_descriptions
+from framewake.weights.writing.files import bytes_of, write_safetensors
 from measuring.random_weights import RandomWeights
 
 KINDS = {"dit": "BF16", "llava": "F16", "clip_text": "F16", "vae": "F16"}

@@ -17,9 +17,9 @@ from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import tiled_decode, tiled_encode
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
-from framewake.weights import diffusers as layout
-from framewake.weights.export import to_diffusers
-from framewake.weights.store import Resident
+from framewake.weights.checkpoint import diffusers as layout
+from framewake.weights.stores.store import Resident
+from framewake.weights.writing.export import to_diffusers
 
 # Attention and linears weigh as in the published model: its head width and ratio of single to double blocks.
 MIDDLE_DIT = DiTConfig(

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from framewake.engine.contract import Dtype
-from framewake.weights.mapped import Empty
-from framewake.weights.narrow import from_bfloat16, narrowed, to_bfloat16
-from framewake.weights.pieces import Target
+from framewake.weights.reading.mapped import Empty
+from framewake.weights.reading.narrow import from_bfloat16, narrowed, to_bfloat16
+from framewake.weights.reading.pieces import Target
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -57,7 +57,7 @@ class RandomWeights:
         return found.reshape(shape)
 
     def targets(self, shapes: Shapes, kind: str = "BF16") -> list[Target]:
-        """The tensors as ``weights/writing.py`` writes them to a file."""
+        """The tensors as ``weights/writing/files.py`` writes them to a file."""
         return [
             Target(name, kind, tuple(shape), lambda name=name, shape=shape: self.chunks(name, shape, kind))
             for name, shape in shapes.items()

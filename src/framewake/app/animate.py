@@ -28,8 +28,8 @@ from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict
 from framewake.setting import Setting, check_setting
-from framewake.weights.layouts import parse_files
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.layouts import parse_files
+from framewake.weights.checkpoint.load import Checkpoint
 
 CRF = 18
 # Options that saved latents do not hold: the command that goes on names them again.

@@ -28,7 +28,7 @@ from framewake.pipeline.latents import SavedLatents, latents_path, load_latents,
 from framewake.pipeline.origin import file_sources, other_settings, part_sources
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, draw_seed, from_dict, resolve
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 FORMAT = "framewake batch 1"
 # What is wrong with one clip; anything else, such as a full disk, would stop the next one too.

@@ -12,7 +12,7 @@ import typer
 from framewake.app.options import filled
 
 if TYPE_CHECKING:
-    from framewake.weights.load import Checkpoint
+    from framewake.weights.checkpoint.load import Checkpoint
 
 checkpoints = typer.Typer(
     rich_markup_mode=None,
@@ -52,7 +52,7 @@ def verify(
       framewake checkpoints verify ckpts/ --full
       framewake checkpoints verify hunyuan_video_I2V_fp8_e4m3fn.safetensors
     """
-    from framewake.weights.verify import verify as look
+    from framewake.weights.checkpoint.verify import verify as look
 
     checkpoint, shapes = _looked_at(path, single)
     findings = []
@@ -96,7 +96,7 @@ def convert(
       framewake checkpoints convert small/ whole/ --part dit=fp8_scaled.safetensors --dtype bf16
       framewake checkpoints convert whole/ half-the-size/ --layout framewake --dtype fp8
     """
-    from framewake.weights.convert import convert as write
+    from framewake.weights.writing.convert import convert as write
 
     checkpoint = _opened(source, single)
     for file in write(checkpoint, Path(target), shapes=_shapes(checkpoint), dtype=dtype, layout=layout):
@@ -141,7 +141,7 @@ def download(
       framewake checkpoints download ckpts/ --by-hand        (for a machine without a network)
     """
     from framewake.errors import FramewakeError
-    from framewake.weights import download as hub
+    from framewake.weights.checkpoint import download as hub
 
     published = hub.find_published(name)
     hub.check_places(Path(folder), mirror)
@@ -174,8 +174,8 @@ def list_all(
       framewake checkpoints list /models
     """
     from framewake.errors import CheckpointError, InputError
-    from framewake.weights.download import PUBLISHED
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.download import PUBLISHED
+    from framewake.weights.checkpoint.load import open_checkpoint
 
     if folder is not None and not Path(folder).is_dir():
         raise InputError(f"{folder} is no folder: name one that holds checkpoints, or none.")
@@ -199,8 +199,8 @@ def size(count: int) -> str:
 
 def _opened(path: str, parts: list[str] | None) -> Checkpoint:
     from framewake.pipeline.checkpoint import find_checkpoint
-    from framewake.weights.layouts import parse_files
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.layouts import parse_files
+    from framewake.weights.checkpoint.load import open_checkpoint
 
     return open_checkpoint(find_checkpoint(path), parse_files(parts or []))
 
@@ -208,7 +208,7 @@ def _opened(path: str, parts: list[str] | None) -> Checkpoint:
 def _shapes(checkpoint: Checkpoint) -> dict[Any, Any]:
     """The models' own lists of names and shapes, of every part."""
     from framewake.pipeline.checkpoint import model_shapes
-    from framewake.weights.layouts import COMPONENTS
+    from framewake.weights.checkpoint.layouts import COMPONENTS
 
     return {name: model_shapes(checkpoint, name) for name in COMPONENTS}
 
@@ -217,8 +217,8 @@ def _looked_at(path: str, parts: list[str] | None) -> tuple[Checkpoint, dict[Any
     """A checkpoint, or one part alone, with the lists of what is to be looked at."""
     from framewake.errors import InputError
     from framewake.pipeline.checkpoint import find_checkpoint, model_shapes
-    from framewake.weights.layouts import known_layout
-    from framewake.weights.load import Part
+    from framewake.weights.checkpoint.layouts import known_layout
+    from framewake.weights.checkpoint.load import Part
 
     place = find_checkpoint(path)
     if known_layout(place) is not None:
@@ -232,7 +232,7 @@ def _looked_at(path: str, parts: list[str] | None) -> tuple[Checkpoint, dict[Any
 
 def _named(checkpoint: Checkpoint, path: str) -> str:
     """What was found at a place."""
-    from framewake.weights.load import Part
+    from framewake.weights.checkpoint.load import Part
 
     if not isinstance(checkpoint, Part):
         return f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}"
@@ -250,7 +250,7 @@ def _kind(checkpoint: Checkpoint) -> str:
 
 
 def _tell(finding: Any) -> None:
-    from framewake.weights.layouts import WORDS
+    from framewake.weights.checkpoint.layouts import WORDS
 
     if finding.problem:
         typer.echo(f"BAD  {WORDS[finding.component]}: {finding.problem}")

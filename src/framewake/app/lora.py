@@ -15,7 +15,7 @@ from framewake.app.train_options import train_parameters
 
 if TYPE_CHECKING:
     from framewake.config import DiTConfig
-    from framewake.weights.load import Checkpoint
+    from framewake.weights.checkpoint.load import Checkpoint
     from framewake.weights.lora.file import Lora
     from framewake.weights.lora.targets import Targets
 
@@ -100,7 +100,7 @@ def convert(
     from framewake.weights.lora.convert import convert as write
     from framewake.weights.lora.holding import unheld
     from framewake.weights.lora.keys import FORMATS
-    from framewake.weights.names import diffusers_dit
+    from framewake.weights.reading.names import diffusers_dit
 
     known = next((name for name in FORMATS if name == style), None)
     if known is None:
@@ -145,7 +145,7 @@ def merge(
     from framewake import engine as engines
     from framewake.pipeline.adapters import targets_of
     from framewake.pipeline.checkpoint import find_checkpoint
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
     from framewake.weights.lora.file import open_lora
     from framewake.weights.lora.fuse import fuse
     from framewake.weights.lora.sizes import check_sizes
@@ -224,7 +224,7 @@ def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targe
     from framewake.config import HUNYUAN_DIT
     from framewake.pipeline.adapters import targets_for, targets_of
     from framewake.pipeline.checkpoint import find_checkpoint
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
     from framewake.weights.lora.opening import is_shipped
 
     checkpoint = checkpoint or ("demo" if is_shipped(file) else None)

@@ -19,7 +19,7 @@ from framewake.errors import CheckpointError, InputError
 from framewake.pipeline.checkpoint import check_whole, find_checkpoint
 from framewake.pipeline.jobs import Job, Output, plan_job
 from framewake.request import Request, draw_seed, validate
-from framewake.weights.layouts import Files, transformer_file
+from framewake.weights.checkpoint.layouts import Files, transformer_file
 
 CRF = 23  # the original leaves it to x264, and this is x264's default
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -164,7 +164,7 @@ def run(given: Mapping[str, Any]) -> None:
     from framewake import engine as engines
     from framewake.app.animate import screen_of, show
     from framewake.pipeline.run import Pipeline
-    from framewake.weights.load import open_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
 
     place, files = model_place(asked), files_of(given)
     checkpoint = open_checkpoint(place, files)

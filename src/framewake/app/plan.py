@@ -15,7 +15,7 @@ from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.jobs import Job
 from framewake.pipeline.run import Pipeline
-from framewake.weights.layouts import parse_files
+from framewake.weights.checkpoint.layouts import parse_files
 
 
 def plan(given: Mapping[str, Any]) -> None:

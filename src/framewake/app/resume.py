@@ -18,8 +18,8 @@ from framewake.pipeline.latents import ENDING, OLD_ENDING, SavedLatents, latents
 from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict
 from framewake.setting import shown
-from framewake.weights.layouts import parse_files
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.layouts import parse_files
+from framewake.weights.checkpoint.load import open_checkpoint
 
 
 def go_on(given: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, Tr
 from framewake.train.run import Places, Trainer
 from framewake.train.settings import training_settings
 from framewake.train.state import state_path
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 
 def train(given: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import clip_pixels
 from framewake.models.dit import DiT
 from framewake.models.vae import CausalVAE
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 HEAD = "foresight."  # a linear layer that is trained beside the models and not exported
 SIDE, TOKEN = 128, 16  # pixels

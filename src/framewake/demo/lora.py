@@ -14,7 +14,7 @@ from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.train.events import Update
 from framewake.train.run import Places, Trainer
 from framewake.train.state import state_path
-from framewake.weights.load import open_checkpoint
+from framewake.weights.checkpoint.load import open_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from framewake.engine.contract import Engine, Weights
 from framewake.errors import InputError
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 from framewake.models.vae import CausalVAE
-from framewake.weights.export import Parts, write_checkpoint
-from framewake.weights.load import ImageProcessor, open_checkpoint
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.settings import Settings
+from framewake.weights.checkpoint.load import ImageProcessor, open_checkpoint
+from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.writing.export import Parts, write_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from framewake.media.image import clip_pixels
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
 from framewake.sampling.flow import euler_step, schedule
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 log = logging.getLogger(__name__)
 UNSEEN = 900_000  # seeds from here on are judged, and never trained on

@@ -21,7 +21,7 @@ from framewake.text.crop import TextLayout
 from framewake.text.encode import derive_layout, encode_clip, encode_in_template
 from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 SHIFT = 7.0  # of the training timesteps; most of what a prompt decides happens at high noise
 NOISE_ALONE = 0.15  # share of noise levels that are 1

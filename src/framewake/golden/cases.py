@@ -14,8 +14,8 @@ from framewake.config import Condition, DiTConfig, TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import CheckpointError, InputError
 from framewake.golden import rule
-from framewake.weights.files import read_json
-from framewake.weights.store import Resident
+from framewake.weights.reading.files import read_json
+from framewake.weights.stores.store import Resident
 
 Table = Mapping[str, list[int]]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -16,7 +16,7 @@ from framewake.media.image import clip_pixels
 from framewake.models.clip_text import ClipText
 from framewake.models.llava import Llava, merged_layout
 from framewake.text.crop import TextLayout
-from framewake.weights.configs import clip_text_config, llava_config
+from framewake.weights.checkpoint.configs import clip_text_config, llava_config
 
 Arrays = dict[str, np.ndarray]
 HEADER_IDS = 4  # of the assistant's turn, in front of the last blank line: part of the template

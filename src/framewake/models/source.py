@@ -1,4 +1,4 @@
-"""What a model asks of whatever holds its weights; ``weights/store.py`` has the classes that answer."""
+"""What a model asks of whatever holds its weights; ``weights/stores/store.py`` has the classes that answer."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-
+"""Stateless parts that models are made of."""

@@ -16,13 +16,13 @@ from framewake.lora import ENDINGS, LoraUse, parse_lora
 from framewake.models.dit import DiT
 from framewake.request import Request
 from framewake.sampling.guide import Denoise
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.file import Lora, open_lora
 from framewake.weights.lora.report import report
 from framewake.weights.lora.sizes import check_sizes
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 log = logging.getLogger("framewake.loras")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

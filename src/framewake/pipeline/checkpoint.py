@@ -13,10 +13,10 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.condition import TextReader
-from framewake.weights.download import PUBLISHED
-from framewake.weights.layouts import COMPONENTS, WORDS, Component, Files
-from framewake.weights.load import Checkpoint, open_checkpoint
-from framewake.weights.mapped import Shapes
+from framewake.weights.checkpoint.download import PUBLISHED
+from framewake.weights.checkpoint.layouts import COMPONENTS, WORDS, Component, Files
+from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
+from framewake.weights.reading.mapped import Shapes
 
 _MODELS: dict[Component, Any] = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -17,7 +17,7 @@ from framewake.text.crop import TextLength
 from framewake.text.encode import TokenizedText, derive_layout, encode_clip, encode_in_template
 from framewake.text.template import NEGATIVE_PROMPT_T2V, VIDEO, VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Tokens(NamedTuple):

@@ -20,7 +20,7 @@ from framewake.media.video import check_crf
 from framewake.pipeline.adapters import check_loras
 from framewake.request import Defaults, Request, resolve
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 WIDE = (9, 16)  # height and width of a text-to-video clip, which has no picture to follow
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framewake.errors import CheckpointError, FramewakeError, InputError
-from framewake.weights.sealed import open_sealed, write_sealed
+from framewake.weights.writing.sealed import open_sealed, write_sealed
 
 KEY, FORMAT = "framewake_latents", "framewake latents 2"
 ENDING = ".latents.safetensors"

@@ -21,11 +21,11 @@ from framewake.pipeline.jobs import request_from
 from framewake.pipeline.latents import SavedLatents
 from framewake.request import Request, from_dict
 from framewake.setting import shown
-from framewake.weights.files import weight_files
-from framewake.weights.identity import identity
-from framewake.weights.layouts import COMPONENTS, WORDS
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.identity import identity
+from framewake.weights.checkpoint.layouts import COMPONENTS, WORDS
+from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.opening import find_lora
+from framewake.weights.reading.files import weight_files
 
 UNFIT = "the saved latents do not fit their own settings: begin the clip anew."
 DECODER = "the autoencoder"  # the only source that finished latents still need

@@ -16,9 +16,9 @@ from framewake.pipeline.adapters import Adapted, Adapters
 from framewake.pipeline.forecast.cost import BYTES
 from framewake.pipeline.forecast.place import PART, Placement, gib
 from framewake.request import Request
-from framewake.weights.load import Checkpoint, Component
-from framewake.weights.store import Resident
-from framewake.weights.streamed import Streamed
+from framewake.weights.checkpoint.load import Checkpoint, Component
+from framewake.weights.stores.store import Resident
+from framewake.weights.stores.streamed import Streamed
 
 ENCODERS: tuple[Component, ...] = ("llava", "clip_text")
 COMPILED_WIDTH = 1024  # of a transformer whose blocks are compiled

@@ -43,7 +43,7 @@ from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
 from framewake.request import Request
 from framewake.shapes import LatentShape, PixelShape
-from framewake.weights.load import Checkpoint, open_checkpoint
+from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
 
 Timings = dict[str, float]
 Events = Generator[Event, None, None]

@@ -25,7 +25,7 @@ from framewake.service.store import JobStore, NewJob, new_id
 from framewake.service.strays import remove, sweep
 from framewake.service.tables import FINAL
 from framewake.service.worker import LORAS
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Desk:

@@ -23,7 +23,7 @@ from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Pipeline
 from framewake.text.crop import TextLength
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Device:

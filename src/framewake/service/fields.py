@@ -13,7 +13,7 @@ from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.request import Request, from_dict, settings
 from framewake.service.dialects import PICTURE, translated
 from framewake.setting import shown
-from framewake.weights.settings import Settings
+from framewake.weights.checkpoint.settings import Settings
 
 _LIMITS = settings()
 MOST_FPS = 120.0

@@ -16,7 +16,7 @@ from framewake.request import Request
 from framewake.service.devices import Forecaster
 from framewake.service.presence import Presence
 from framewake.service.refusals import without_paths
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Outlook(NamedTuple):

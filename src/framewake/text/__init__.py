@@ -1,1 +1,1 @@
-
+"""A prompt as ids."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from framewake.errors import CheckpointError, InputError
 from framewake.lasting import clear_abandoned
-from framewake.weights.files import TensorFile
-from framewake.weights.layouts import Component
-from framewake.weights.load import Checkpoint
-from framewake.weights.sealed import open_sealed, write_sealed
+from framewake.weights.checkpoint.layouts import Component
+from framewake.weights.checkpoint.load import Checkpoint
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.writing.sealed import open_sealed, write_sealed
 
 VERSION = 2  # of what the arrays mean, and of how clips are read: until 2, phone clips lay on their side
 

@@ -22,7 +22,7 @@ from framewake.train.cache import Cache, fingerprint, key_of
 from framewake.train.data import Example, some, together
 from framewake.train.events import Encoded
 from framewake.train.settings import Training
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Prepared(NamedTuple):

@@ -36,7 +36,7 @@ from framewake.train.optimiser import State, clipped, learning_rate, updated
 from framewake.train.settings import Training, continued, training_from
 from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
 from framewake.train.writer import alpha_of, write_lora
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 Events = Generator[TrainingEvent | Note, None, None]
 

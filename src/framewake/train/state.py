@@ -13,8 +13,8 @@ from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
 from framewake.train.optimiser import State
 from framewake.train.settings import Training, training_from
-from framewake.weights.files import TensorFile
-from framewake.weights.sealed import open_sealed, write_sealed
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.writing.sealed import open_sealed, write_sealed
 
 KEY = "framewake_training"
 ENDING = ".training.safetensors"

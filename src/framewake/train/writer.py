@@ -16,9 +16,9 @@ from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.keys import OFFICIAL
 from framewake.weights.lora.targets import Targets
-from framewake.weights.names import diffusers_dit
-from framewake.weights.narrow import STORED, narrowed
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.names import diffusers_dit
+from framewake.weights.reading.narrow import STORED, narrowed
+from framewake.weights.writing.files import write_tensors
 
 KINDS: dict[str, str] = {dtype: kind for kind, dtype in STORED.items()}
 

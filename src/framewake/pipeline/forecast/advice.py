@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from framewake.config import VAEConfig
 from framewake.pipeline.jobs import Plan
 from framewake.shapes import LatentShape, PixelShape, choose_bucket, latent_shape
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 Fits = Callable[[Plan], bool]
 

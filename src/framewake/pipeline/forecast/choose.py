@@ -21,7 +21,7 @@ from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
 from framewake.shapes import token_count
 from framewake.text.crop import TextLength
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint.load import Checkpoint
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time

@@ -23,7 +23,7 @@ from framewake.models.vae import CausalVAE
 from framewake.models.vae_slabs import usual_numbers
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.autoencoder import decode_operations, encode_operations
-from framewake.weights.store import Resident
+from framewake.weights.stores.store import Resident
 
 Clock = Callable[[], float]
 

@@ -14,7 +14,7 @@ from framewake.service.fields import FIELD_OF
 from framewake.service.page.texts import say
 from framewake.setting import Setting, shown
 from framewake.shapes import nearest_frames
-from framewake.weights.settings import Settings
+from framewake.weights.checkpoint.settings import Settings
 
 BASIC = ("prompt", "resolution", "is_stable", "frames", "steps", "seed")
 ADVANCED = (

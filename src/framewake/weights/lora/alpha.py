@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import read_json
 from framewake.weights.lora.updates import Tensors, Update
+from framewake.weights.reading.files import read_json
 
 # diffusers writes its configuration under this name of the file's metadata, with the part's name in front.
 METADATA_KEY = "lora_adapter_metadata"

@@ -16,8 +16,8 @@ from framewake.weights.lora.holding import layered, unheld
 from framewake.weights.lora.keys import FORMATS, OFFICIAL, Format
 from framewake.weights.lora.pieces import Piece, joined, pieces_of, split
 from framewake.weights.lora.targets import Place, Targets, diffusers_modules
-from framewake.weights.names import Rule
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading.names import Rule
+from framewake.weights.writing.files import write_tensors
 
 # How a format writes a module and the two factors.
 _WRITTEN: dict[str, tuple[str, str, str]] = {

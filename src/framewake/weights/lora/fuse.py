@@ -10,14 +10,15 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError
-from framewake.weights import diffusers, names
-from framewake.weights.files import ShardedFiles, TensorFile, Tensors, open_tensors
-from framewake.weights.load import Checkpoint
+from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.view import Merger
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.narrow import STORED, narrowed
-from framewake.weights.writing import write_tensors
+from framewake.weights.reading import names
+from framewake.weights.reading.files import ShardedFiles, TensorFile, Tensors, open_tensors
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.narrow import STORED, narrowed
+from framewake.weights.writing.files import write_tensors
 
 
 def fuse(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from framewake.weights.wrappers import unwrapped
+from framewake.weights.reading.wrappers import unwrapped
 
 Format = Literal["official", "kohya", "diffusers", "comfyui"]
 FORMATS: tuple[Format, ...] = ("official", "kohya", "diffusers", "comfyui")

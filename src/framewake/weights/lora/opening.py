@@ -9,9 +9,9 @@ import numpy as np
 
 from framewake.errors import CheckpointError, nearest
 from framewake.lora import ENDINGS
-from framewake.weights.files import TensorFile, open_file
-from framewake.weights.scales import with_own_scales
-from framewake.weights.storage import Tensors
+from framewake.weights.reading.files import TensorFile, open_file
+from framewake.weights.reading.scales import with_own_scales
+from framewake.weights.reading.storage import Tensors
 
 SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
 # What PEFT and diffusers call the file in the folders that they write.

@@ -11,7 +11,7 @@ import numpy as np
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.targets import Place
 from framewake.weights.lora.updates import Update
-from framewake.weights.storage import widen
+from framewake.weights.reading.storage import widen
 
 
 class Piece(NamedTuple):

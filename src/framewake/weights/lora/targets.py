@@ -10,7 +10,7 @@ import numpy as np
 
 from framewake.config import DiTConfig
 from framewake.errors import CheckpointError, nearest
-from framewake.weights.names import Rule, diffusers_dit
+from framewake.weights.reading.names import Rule, diffusers_dit
 
 Shapes = Mapping[str, tuple[int, ...]]
 Dialect = Literal["ours", "diffusers", "omi"]

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from framewake.config import Condition
 from framewake.errors import InputError, nearest
-from framewake.weights import diffusers
+from framewake.weights.checkpoint import diffusers
 
 Component = Literal["dit", "vae", "llava", "clip_text"]
 COMPONENTS: tuple[Component, ...] = ("dit", "vae", "llava", "clip_text")

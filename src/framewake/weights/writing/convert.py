@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.errors import CheckpointError, InputError, ResourceError, nearest
-from framewake.weights import diffusers, inferred, names
-from framewake.weights.export import FILES, write_descriptions
-from framewake.weights.layouts import COMPONENTS, Component
-from framewake.weights.load import Checkpoint
-from framewake.weights.mapped import Shapes
-from framewake.weights.pieces import Target, targets
-from framewake.weights.quant import STORED, Kind, Tally, is_quantised, quantised_targets
-from framewake.weights.settings import write_settings
-from framewake.weights.writing import SAFETENSORS_KINDS, TORCH_KINDS, bytes_of, write_safetensors, write_torch
+from framewake.weights.checkpoint import diffusers, inferred
+from framewake.weights.checkpoint.layouts import COMPONENTS, Component
+from framewake.weights.checkpoint.load import Checkpoint
+from framewake.weights.checkpoint.settings import write_settings
+from framewake.weights.reading import names
+from framewake.weights.reading.mapped import Shapes
+from framewake.weights.reading.pieces import Target, targets
+from framewake.weights.stores.quant import STORED, Kind, Tally, is_quantised, quantised_targets
+from framewake.weights.writing.export import FILES, write_descriptions
+from framewake.weights.writing.files import SAFETENSORS_KINDS, TORCH_KINDS, bytes_of, write_safetensors, write_torch
 
 KINDS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 LAYOUTS = ("diffusers", "tencent", "framewake")

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from framewake.engine.contract import Dtype
-from framewake.weights.storage import STORAGE, widen
+from framewake.weights.reading.storage import STORAGE, widen
 
 # Types of files that are a computing type as they lie there.
 STORED: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -12,12 +12,12 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights import pickle_values
-from framewake.weights.direct import CAN_READ, DirectFile
-from framewake.weights.narrow import STORED, fill
-from framewake.weights.pickle_values import Place
-from framewake.weights.storage import STORAGE, is_addressable, widen
-from framewake.weights.zip_file import ZipFile
+from framewake.weights.reading import pickle_values
+from framewake.weights.reading.direct import CAN_READ, DirectFile
+from framewake.weights.reading.narrow import STORED, fill
+from framewake.weights.reading.pickle_values import Place
+from framewake.weights.reading.storage import STORAGE, is_addressable, widen
+from framewake.weights.reading.zip_file import ZipFile
 
 # Where trainers put the model's weights inside their file, in this order (specification, section 8.2).
 KEYS = ("module", "ema", "state_dict")

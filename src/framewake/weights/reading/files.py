@@ -19,14 +19,14 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.containers import expect, foreign, unfinished_downloads
-from framewake.weights.direct import CAN_READ, DirectFile
-from framewake.weights.gguf_file import GgufFile
-from framewake.weights.mindspore_file import MindsporeFile
-from framewake.weights.narrow import STORED, fill
-from framewake.weights.storage import STORAGE, Tensors, is_addressable, widen
-from framewake.weights.torch_file import TorchFile
-from framewake.weights.views import View
+from framewake.weights.reading.containers import expect, foreign, unfinished_downloads
+from framewake.weights.reading.direct import CAN_READ, DirectFile
+from framewake.weights.reading.gguf_file import GgufFile
+from framewake.weights.reading.mindspore_file import MindsporeFile
+from framewake.weights.reading.narrow import STORED, fill
+from framewake.weights.reading.storage import STORAGE, Tensors, is_addressable, widen
+from framewake.weights.reading.torch_file import TorchFile
+from framewake.weights.reading.views import View
 
 NAME_LETTERS = 200  # of a shard's file
 # Types of safetensors that no weights here come in.

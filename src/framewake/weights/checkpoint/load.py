@@ -11,18 +11,19 @@ from typing import Any, NamedTuple
 from framewake.config import CLIP_MEAN, CLIP_STD, ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
-from framewake.weights import configs, diffusers, inferred, names
-from framewake.weights.direct import is_kept
-from framewake.weights.files import read_json
-from framewake.weights.layouts import Component, Files, Layout, known_layout
-from framewake.weights.mapped import MappedTensors, Shapes
-from framewake.weights.narrow import BYTES
-from framewake.weights.parts import open_part
-from framewake.weights.settings import Settings, read_settings
-from framewake.weights.single import open_kind, part_layout, told_of_place
-from framewake.weights.storage import Tensors
-from framewake.weights.store import Resident
-from framewake.weights.streamed import Streamed
+from framewake.weights.checkpoint import configs, diffusers, inferred
+from framewake.weights.checkpoint.layouts import Component, Files, Layout, known_layout
+from framewake.weights.checkpoint.parts import open_part
+from framewake.weights.checkpoint.settings import Settings, read_settings
+from framewake.weights.checkpoint.single import open_kind, part_layout, told_of_place
+from framewake.weights.reading import names
+from framewake.weights.reading.direct import is_kept
+from framewake.weights.reading.files import read_json
+from framewake.weights.reading.mapped import MappedTensors, Shapes
+from framewake.weights.reading.narrow import BYTES
+from framewake.weights.reading.storage import Tensors
+from framewake.weights.stores.store import Resident
+from framewake.weights.stores.streamed import Streamed
 
 # Tensors that text encoders bring and that no state used here depends on (specification, section 3.3).
 _UNUSED = {

@@ -18,10 +18,10 @@ import numpy as np
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.formats import Format
-from framewake.weights.files import MAP
-from framewake.weights.narrow import CHUNK, narrowed
-from framewake.weights.storage import Tensors, widen
-from framewake.weights.wrappers import unwrapped
+from framewake.weights.reading.files import MAP
+from framewake.weights.reading.narrow import CHUNK, narrowed
+from framewake.weights.reading.storage import Tensors, widen
+from framewake.weights.reading.wrappers import unwrapped
 
 
 class _Kind(NamedTuple):

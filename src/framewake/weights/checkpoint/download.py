@@ -12,7 +12,7 @@ from typing import NamedTuple
 from framewake.errors import CheckpointError, InputError, nearest
 from framewake.network import forget_proxies, proxy_for, through
 from framewake.packages import need
-from framewake.weights.verify import sha256
+from framewake.weights.checkpoint.verify import sha256
 
 HUB = "https://huggingface.co"
 LICENCE = (

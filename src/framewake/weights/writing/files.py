@@ -17,9 +17,9 @@ import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.lasting import written_whole
-from framewake.weights.pickle_values import DTYPES
-from framewake.weights.pieces import Target
-from framewake.weights.storage import STORAGE
+from framewake.weights.reading.pickle_values import DTYPES
+from framewake.weights.reading.pieces import Target
+from framewake.weights.reading.storage import STORAGE
 
 ALIGNMENT = 64  # of a storage in a .pt file, so that it can be mapped
 # Only these have a storage class in every version of torch.

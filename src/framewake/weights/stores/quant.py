@@ -1,7 +1,7 @@
 """Weights in eight bits: one scale for each row of a matrix, applied again when the weight is read.
 
 A file written this way has, beside ``x.weight`` in F8_E4M3 or I8, its scales in ``x.weight_scale`` (float32);
-``weights/views.py`` reads both as one float32 tensor, so that no store and no model knows of it.
+``weights/reading/views.py`` reads both as one float32 tensor, so that no store and no model knows of it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.narrow import from_bfloat16, to_bfloat16
-from framewake.weights.pieces import Target
-from framewake.weights.storage import widen
+from framewake.weights.reading.narrow import from_bfloat16, to_bfloat16
+from framewake.weights.reading.pieces import Target
+from framewake.weights.reading.storage import widen
 
 Kind = Literal["fp8", "int8"]
 STORED: dict[Kind, str] = {"fp8": "F8_E4M3", "int8": "I8"}

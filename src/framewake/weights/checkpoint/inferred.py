@@ -27,7 +27,7 @@ from framewake.config import (
     VAEConfig,
 )
 from framewake.errors import CheckpointError
-from framewake.weights.mapped import Shapes
+from framewake.weights.reading.mapped import Shapes
 
 CLIP_HEAD = 64  # channels of a head in every CLIP model
 

@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import open_tensors, weight_files
-from framewake.weights.gguf_blocks import bytes_of
-from framewake.weights.layouts import Component
-from framewake.weights.load import Checkpoint
-from framewake.weights.mapped import Shapes
-from framewake.weights.mindspore_file import MindsporeFile
-from framewake.weights.pieces import CHUNK_BYTES, FLOATS
-from framewake.weights.storage import Tensors, widen
-from framewake.weights.torch_file import TorchFile
+from framewake.weights.checkpoint.layouts import Component
+from framewake.weights.checkpoint.load import Checkpoint
+from framewake.weights.reading.files import open_tensors, weight_files
+from framewake.weights.reading.gguf_blocks import bytes_of
+from framewake.weights.reading.mapped import Shapes
+from framewake.weights.reading.mindspore_file import MindsporeFile
+from framewake.weights.reading.pieces import CHUNK_BYTES, FLOATS
+from framewake.weights.reading.storage import Tensors, widen
+from framewake.weights.reading.torch_file import TorchFile
 
 
 class Finding(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from framewake.weights.direct import BLOCK, LEAST
+from framewake.weights.reading.direct import BLOCK, LEAST
 
 
 class Room:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import find_file, open_tensors
-from framewake.weights.layouts import COMPONENTS, Component, Layout, known_layout
+from framewake.weights.checkpoint.layouts import COMPONENTS, Component, Layout, known_layout
+from framewake.weights.reading.files import find_file, open_tensors
 
 
 class Kind(NamedTuple):

@@ -11,10 +11,11 @@ import numpy as np
 
 from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
 from framewake.errors import CheckpointError, InputError
-from framewake.weights import diffusers, names
-from framewake.weights.load import ImageProcessor
-from framewake.weights.settings import Settings, write_settings
-from framewake.weights.writing import write_tensors
+from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint.load import ImageProcessor
+from framewake.weights.checkpoint.settings import Settings, write_settings
+from framewake.weights.reading import names
+from framewake.weights.writing.files import write_tensors
 
 Arrays = Mapping[str, np.ndarray]
 FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}

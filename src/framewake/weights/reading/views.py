@@ -9,7 +9,7 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.storage import Tensors
+from framewake.weights.reading.storage import Tensors
 
 
 class View:

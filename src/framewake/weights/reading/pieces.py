@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.mapped import MappedTensors
-from framewake.weights.names import Rule
-from framewake.weights.narrow import to_bfloat16
-from framewake.weights.storage import STORAGE, Tensors, widen
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import Rule
+from framewake.weights.reading.narrow import to_bfloat16
+from framewake.weights.reading.storage import STORAGE, Tensors, widen
 
 CHUNK_BYTES = 64 * 2**20
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")

@@ -17,10 +17,10 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.direct import CAN_READ, DirectFile
-from framewake.weights.gguf_blocks import KINDS, NOT_READ, READ, Kind
-from framewake.weights.narrow import CHUNK, STORED, fill, narrowed
-from framewake.weights.storage import STORAGE, is_addressable, widen
+from framewake.weights.reading.direct import CAN_READ, DirectFile
+from framewake.weights.reading.gguf_blocks import KINDS, NOT_READ, READ, Kind
+from framewake.weights.reading.narrow import CHUNK, STORED, fill, narrowed
+from framewake.weights.reading.storage import STORAGE, is_addressable, widen
 
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _TEXT, _LIST = 8, 9

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from framewake.errors import CheckpointError
 from framewake.formats import Format, Handling
-from framewake.weights.gguf_blocks import READ
+from framewake.weights.reading.gguf_blocks import READ
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 1 << 20

@@ -12,7 +12,7 @@ from typing import Any
 
 from framewake.config import ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig
 from framewake.errors import CheckpointError
-from framewake.weights.diffusers import is_size
+from framewake.weights.checkpoint.diffusers import is_size
 
 _LLAMA_DEFAULTS: dict[str, Any] = {
     "hidden_size": 4096,

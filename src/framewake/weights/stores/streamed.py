@@ -11,16 +11,16 @@ import numpy as np
 
 from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.errors import CheckpointError
-from framewake.weights.mapped import Empty
-from framewake.weights.room import Room
-from framewake.weights.store import Resident, beating
+from framewake.weights.reading.mapped import Empty
+from framewake.weights.stores.room import Room
+from framewake.weights.stores.store import Resident, beating
 
 Wait = Callable[[], None]
 Key = tuple[str, int]  # name of a block list, number of the block
 
 
 class Readable(Protocol):
-    """Where tensors come from; ``weights/mapped.py`` has the class."""
+    """Where tensors come from; ``weights/reading/mapped.py`` has the class."""
 
     def values(self, name: str, dtype: Dtype, *, empty: Empty | None = None) -> np.ndarray:
         """A tensor's values in a type, as ``engine.asarray`` takes them; ``empty`` gives memory for them."""

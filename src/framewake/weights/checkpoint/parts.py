@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.containers import expect
-from framewake.weights.files import MAP, READERS, open_file, open_tensors
-from framewake.weights.gguf_file import GgufFile
-from framewake.weights.layouts import WORDS, Component
-from framewake.weights.names import from_llama_cpp
-from framewake.weights.scales import read_map, with_scales
-from framewake.weights.single import kinds_of
-from framewake.weights.storage import Tensors
-from framewake.weights.torch_file import TorchFile
-from framewake.weights.views import joined, renamed
-from framewake.weights.wrappers import unwrapped
+from framewake.weights.checkpoint.layouts import WORDS, Component
+from framewake.weights.checkpoint.single import kinds_of
+from framewake.weights.reading.containers import expect
+from framewake.weights.reading.files import MAP, READERS, open_file, open_tensors
+from framewake.weights.reading.gguf_file import GgufFile
+from framewake.weights.reading.names import from_llama_cpp
+from framewake.weights.reading.scales import read_map, with_scales
+from framewake.weights.reading.storage import Tensors
+from framewake.weights.reading.torch_file import TorchFile
+from framewake.weights.reading.views import joined, renamed
+from framewake.weights.reading.wrappers import unwrapped
 
 # Names that tell a part, and what files are known to have in front of all of theirs, the first that is there counts.
 _MARKS = {

@@ -10,7 +10,7 @@ from typing import Any
 from framewake.config import HUNYUAN_TILING, TilingConfig
 from framewake.errors import CheckpointError, nearest
 from framewake.shapes import PUBLISHED_RESOLUTIONS
-from framewake.weights.files import read_json
+from framewake.weights.reading.files import read_json
 
 FILE_NAME = "framewake.json"
 

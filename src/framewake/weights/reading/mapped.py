@@ -12,9 +12,9 @@ import numpy as np
 from framewake import pulse
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.names import Rule
-from framewake.weights.narrow import BITS
-from framewake.weights.storage import Tensors
+from framewake.weights.reading.names import Rule
+from framewake.weights.reading.narrow import BITS
+from framewake.weights.reading.storage import Tensors
 
 BLOCKS_LISTED = 8
 NAMES_LISTED = 4

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.weights.storage import STORAGE
+from framewake.weights.reading.storage import STORAGE
 
 # The sixteen values of the two IQ4 types.
 _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)

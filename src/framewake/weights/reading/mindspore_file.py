@@ -16,9 +16,9 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.direct import CAN_READ, DirectFile
-from framewake.weights.narrow import STORED, fill
-from framewake.weights.storage import STORAGE, is_addressable, widen
+from framewake.weights.reading.direct import CAN_READ, DirectFile
+from framewake.weights.reading.narrow import STORED, fill
+from framewake.weights.reading.storage import STORAGE, is_addressable, widen
 
 TYPES = {
     "Float64": "F64", "Float32": "F32", "Float16": "F16", "BFloat16": "BF16", "Int64": "I64", "Int32": "I32",

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.files import TensorFile
-from framewake.weights.writing import BLANK_SEAL, SEAL, SEAL_MARK, write_tensors
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.writing.files import BLANK_SEAL, SEAL, SEAL_MARK, write_tensors
 
 _CHUNK = 1 << 20
 

@@ -1,0 +1,1 @@
+"""A checkpoint in any layout: found, told apart, opened, verified, fetched."""

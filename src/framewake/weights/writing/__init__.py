@@ -1,0 +1,1 @@
+"""Tensor files and checkpoint folders written."""
