@@ -33,8 +33,8 @@ def bench(monkeypatch):
 
 def columns(name: str) -> list[str]:
     """The head of a benchmark's table."""
-    section = (ROOT / "docs" / "measurements.md").read_text().partition(f"\n## {name}\n")[2]
-    return next(cells(line) for line in section.split("\n") if line.startswith("| date"))
+    page = (ROOT / "docs" / "measurements" / f"{name}.md").read_text()
+    return next(cells(line) for line in page.split("\n") if line.startswith("| date"))
 
 
 def cells(row: str) -> list[str]:

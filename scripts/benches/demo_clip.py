@@ -1,6 +1,6 @@
 """How long the demonstration takes: ``framewake animate`` as a whole process, start included, on each engine.
 
-Writes every run to results/bench-demo-clip.json and one line an engine to docs/measurements.md.
+Writes every run to results/bench-demo-clip.json and one line an engine to docs/measurements/demo-clip.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engines", nargs="+", default=[f"{kind}:cpu" for kind in kinds])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     arguments = parser.parse_args()
     found = {}
     for engine in arguments.engines:

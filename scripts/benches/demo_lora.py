@@ -1,7 +1,7 @@
 """Does the demonstration LoRA do what it is for? Trails behind moving shapes, with and without it, on unseen scenes.
 
 Every scene goes through the pipeline as a user's would. Writes each scene to results/bench-demo-lora.json and a table
-to docs/measurements.md.
+to docs/measurements/demo-lora.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--weight", type=float, default=1.0)
     parser.add_argument("--scenes", type=int, default=20)
     parser.add_argument("--steps", type=int, help="the checkpoint's own number when left out")
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     parser.add_argument("--sheet", help="write a picture of all clips: without above, with below")
     arguments = parser.parse_args()
     pipeline = Pipeline.load("demo", engine=arguments.engine)

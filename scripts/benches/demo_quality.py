@@ -1,7 +1,7 @@
 """Does the demonstration checkpoint do what prompts say? Scenes never trained on, judged on the frames.
 
 Every scene goes through the pipeline as a user's would: a picture file and a prompt. Writes each verdict to
-results/bench-demo-quality.json and a table to docs/measurements.md.
+results/bench-demo-quality.json and a table to docs/measurements/demo-quality.md.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument(
         "--true-latents", action="store_true", help="decode the scenes' own latents: what the autoencoder alone does"
     )
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     arguments = parser.parse_args()
     pipeline = Pipeline.load(arguments.checkpoint, engine=arguments.engine)
     side = RESOLUTION_BASES[arguments.resolution]

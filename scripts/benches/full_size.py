@@ -4,7 +4,7 @@ Makes the checkpoint (42 GB), runs `framewake animate` on it in a process of its
 floors measured in the same run: all bytes of the transformer over the disk's bandwidth, all operations over the best
 rate of a matrix product. Memory is the process's own, without pages of mapped files (measuring/watched.py says how).
 With --convert the transformer is converted too, and the memory for that is measured; --only-convert does nothing else.
-Adds a line to docs/measurements.md.
+Adds a line to docs/measurements/full-size.md.
 
 With --keep the checkpoint stays, whatever happens, and one that is there is used: nothing has to be written twice
 because a later part was stopped.
@@ -209,7 +209,7 @@ def converted(folder: Path, kind: str) -> dict:
 
 
 def row(found: dict) -> str:
-    """A line of docs/measurements.md."""
+    """A row of the benchmark's table."""
     steps = ", ".join(f"{seconds:.1f}" for seconds in found["steps"])
     floors = found["floors"]
     cells = [

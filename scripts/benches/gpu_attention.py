@@ -5,7 +5,8 @@ For a machine with a GPU and little else (Python, torch, numpy). From the projec
     PYTHONPATH=src python3 scripts/benches/gpu_attention.py
 
 The error is that of some query rows against float32. Shares are of the best matrix product measured in the same run.
-Writes results/bench-gpu-attention.json and adds lines to docs/measurements.md; --toy is a trial for any machine.
+Writes results/bench-gpu-attention.json and adds lines to docs/measurements/gpu-attention.md; --toy is a
+trial for any machine.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def error(out: torch.Tensor, tensors: tuple[torch.Tensor, ...]) -> float:
 
 
 def row(name: str, found: dict[str, Any], entry: dict[str, Any]) -> str:
-    """A line of docs/measurements.md."""
+    """A row of the benchmark's table."""
     cells = [f"{found['device']}, torch {torch.__version__}", name, str(found["tokens"])]
     if "refused" in entry:
         cells += ["", "", "", entry["refused"]]

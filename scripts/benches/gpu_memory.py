@@ -6,7 +6,7 @@ framework). Weights are random and made in the host's memory. From the project's
     PYTHONPATH=src python3 scripts/benches/gpu_memory.py --engine torch:cuda
 
 Shares are of the best matrix product measured in the same run. Writes results/bench-gpu-memory.json after every part
-and adds lines to docs/measurements.md. With --toy everything is tiny, for a trial on any machine.
+and adds lines to docs/measurements/gpu-memory.md. With --toy everything is tiny, for a trial on any machine.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ PARTS = {"streamed": streamed, "resident": resident, "decode": decode}
 
 
 def row(part: str, found: dict[str, Any]) -> str:
-    """A line of docs/measurements.md."""
+    """A row of the benchmark's table."""
     here, shape = found[part], found["shape"]
     share = f"{here['share']:.0%} of {found['ceiling'] / 1e12:.0f} Tflop/s" if "share" in here else ""
     cells = [

@@ -8,8 +8,8 @@ framework). Weights are random and drawn on the device itself. From the project'
 Blocks are compiled once a size on the weights of one block of each kind; then whole steps are timed. Shares are of the
 best matrix product measured in the same run. The ten heaviest kernels are those of a few blocks at the first size.
 Behind the sizes, as far as the time goes: the same without compiling, and with linear layers in e4m3, with the error
-that this makes. Writes results/bench-gpu-step.json after every part and adds lines to docs/measurements.md. With --toy
-everything is tiny, for a trial on any machine.
+that this makes. Writes results/bench-gpu-step.json after every part and adds lines to docs/measurements/gpu-step.md.
+With --toy everything is tiny, for a trial on any machine.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def difference(found: np.ndarray, expected: np.ndarray) -> dict[str, float]:
 
 
 def row(name: str, found: dict[str, Any], entry: dict[str, Any], frames: int) -> str:
-    """A line of docs/measurements.md."""
+    """A row of the benchmark's table."""
     error = f"{entry['error']['norm']:.2%}, {entry['error']['largest']:.2%}" if "error" in entry else ""
     cells = [
         f"{found['engine']} {found['device']}, torch {torch.__version__}",

@@ -1,7 +1,7 @@
 """What a LoRA costs each step when its merged weights are not kept: one single block of the published size.
 
 The block has bfloat16 weights, as when it streams; the LoRA adapts its three layers with rank 64. Writes
-results/bench-lora-merge.json and adds one line an engine to docs/measurements.md.
+results/bench-lora-merge.json and adds one line an engine to docs/measurements/lora-merge.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engines", nargs="+", default=[f"{kind}:cpu" for kind in kinds])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     arguments = parser.parse_args()
     found = {name: merged(name, arguments.runs) for name in arguments.engines}
     rows = [row(name, *seconds, arguments.runs) for name, seconds in found.items()]

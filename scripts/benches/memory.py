@@ -5,7 +5,7 @@ that: each run pays for its start as a user's second run does. Measuring and run
 a new cache; the medians are compared, and stage by stage, so that a forecast that is wrong shows where.
 The demonstration at its own size and two smaller clips; on a CPU the peak is the largest resident set. The floor is a
 clip's operations over the matrix rate (or its weights' bytes over the bandwidth) measured in the same run, in float32.
-An idle machine is needed for the seconds. Adds one line a clip to docs/measurements.md.
+An idle machine is needed for the seconds. Adds one line a clip to docs/measurements/memory.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Fixed scenes of the demonstration world that were never trained on, each made in full, with every step cache and with
 fewer steps, compared on the frames and judged by whether they show what their prompts say. Writes every clip's figures
-to results/bench-quality.json, a table to docs/measurements.md and a picture to docs/images/cache-frontier.png.
+to results/bench-quality.json, a table to docs/measurements/quality.md and a picture to docs/images/cache-frontier.png.
 These are figures of the demonstration model; they say nothing about the 13 B model.
 """
 
@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20, help="of the full run")
     parser.add_argument("--caches", nargs="+", default=list(CACHES))
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/ as it is")
+    record.with_notes(parser)
     given = parser.parse_args()
     work = Work(given.checkpoint, given.engine, given.resolution, given.frames, given.steps, tuple(given.caches))
     os.environ["OMP_NUM_THREADS"] = "1"

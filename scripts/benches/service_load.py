@@ -1,8 +1,8 @@
 """Load on the service: many clients hand in all their videos at once; some are cancelled, the worker is killed.
 
 A real server with its worker process, on the embedded checkpoint at its smallest setting. Every job has a webhook, so
-that a second end of one job would be seen. Writes results/bench-service-load.json and a line to docs/measurements.md,
-and fails when a target is missed.
+that a second end of one job would be seen. Writes results/bench-service-load.json and a line to
+docs/measurements/service-load.md, and fails when a target is missed.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two questions of one client")
     parser.add_argument("--engine", default="torch:cpu")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -3,7 +3,8 @@
 A real server with its worker, on the embedded checkpoint at its smallest setting, its data on a small disk where one
 may be mounted (Linux and root). At the end every job is in one final state, the same for its client, the database and
 its webhook; every completed clip is there and equal to others of its seed; memory is flat. Bounded by ``--minutes`` and
-``--jobs``. Writes results/bench-service-soak.json and a line to docs/measurements.md; fails when a promise is broken.
+``--jobs``. Writes results/bench-service-soak.json and a line to docs/measurements/service-soak.md; fails
+when a promise is broken.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=2.0, help="seconds between two looks of one client")
     parser.add_argument("--engine", default="torch:cpu")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -3,7 +3,7 @@
 A real server with its worker process, on the embedded checkpoint, makes one long clip; somebody asks ten times a second
 how far it is. Then the same beside hostile bodies and beside 400 connections that say nothing. Processor time of server
 and worker, and the share of the machine that others had, are written down too. Writes
-results/bench-service-status.json and lines to docs/measurements.md, and fails when a target is missed.
+results/bench-service-status.json and lines to docs/measurements/service-status.md, and fails when a target is missed.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--engine", default="torch:cpu")
-    parser.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(parser)
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

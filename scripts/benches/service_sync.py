@@ -34,7 +34,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--folder", help="on the disk that is meant")
     options.add_argument("--videos", type=int, default=200)
-    options.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    record.with_notes(options)
     given = options.parse_args()
     found: dict[str, list[float]] = {}
     sync, writing = os.fsync, Database.writing

@@ -1,4 +1,4 @@
-"""Results as JSON under results/, and as rows of docs/measurements.md."""
+"""Results as JSON under results/, and as rows of a file of docs/measurements/."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
-NOTES = ROOT / "docs" / "measurements.md"
+NOTES = ROOT / "docs" / "measurements"
 PACKAGES = ("framewake", "torch", "mindspore", "diffusers", "transformers", "numpy")
 
 
@@ -22,7 +22,12 @@ def parser(description: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """Options that every benchmark of several rounds has."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--rounds", type=int, default=rounds, help="how often each program runs, in turns")
-    options.add_argument("--no-notes", action="store_true", help="leave docs/measurements.md as it is")
+    return with_notes(options)
+
+
+def with_notes(options: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The option that every benchmark has."""
+    options.add_argument("--no-notes", action="store_true", help="change nothing under docs/")
     return options
 
 
@@ -63,7 +68,7 @@ def setting() -> dict[str, Any]:
 
 
 def line(cells: Sequence[str]) -> str:
-    """A row of docs/measurements.md, the day first."""
+    """A row of a benchmark's table, the day first."""
     return f"| {' | '.join([today(), *cells])} |"
 
 
@@ -74,7 +79,7 @@ def say(name: str, text: str) -> None:
 
 
 def write(name: str, content: dict[str, Any], rows: list[str], *, has_notes: bool) -> None:
-    """Show the rows, keep everything as JSON, and add the rows to the section of this benchmark."""
+    """Show the rows, keep everything as JSON, and add the rows to the benchmark's file."""
     place = ROOT / "results" / f"bench-{name}.json"
     place.parent.mkdir(exist_ok=True)
     replace_text(place, json.dumps(setting() | content, indent=2) + "\n")
@@ -85,18 +90,16 @@ def write(name: str, content: dict[str, Any], rows: list[str], *, has_notes: boo
 
 
 def note(rows: list[str], name: str) -> None:
-    """Add rows of a table below its last one, and anything else at the end of the section."""
-    heading = f"\n## {name}\n"
-    before, found, after = NOTES.read_text().partition(heading)
-    if not found:
-        raise SystemExit(f"{NOTES} has no section '## {name}'")
-    table, rule, rest = after.partition("\n## ")
-    lines = table.rstrip().split("\n")
+    """Add rows of a table below its last one, and anything else at the end of docs/measurements/NAME.md."""
+    page = NOTES / f"{name}.md"
+    if not page.is_file():
+        raise SystemExit(f"{page} does not exist: describe the benchmark there, with the head of its table")
+    lines = page.read_text(encoding="utf-8").rstrip().split("\n")
     is_row = [line.startswith("|") for line in lines]
     # A paragraph may stand behind the table: what follows it would be no part of the table.
     end = len(lines) - is_row[::-1].index(True) if rows[0].startswith("|") and any(is_row) else len(lines)
     lines[end:end] = rows
-    replace_text(NOTES, before + heading + "\n".join(lines) + "\n" + (rule + rest if rule else ""))
+    replace_text(page, "\n".join(lines) + "\n")
 
 
 def replace_text(path: Path, text: str) -> None:

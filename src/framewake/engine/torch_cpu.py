@@ -1,6 +1,6 @@
 """What torch does not choose by itself on a CPU: oneDNN's products and convolutions, and layouts that suit them.
 
-Measured on an AMD processor (docs/decisions.md). Where a gradient is wanted or a graph is being compiled, torch's own
+Measured on an AMD processor (docs/experiments.md). Where a gradient is wanted or a graph is being compiled, torch's own
 operations are left in place: these have neither.
 """
 
