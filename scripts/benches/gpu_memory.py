@@ -33,8 +33,9 @@ from framewake.models.tiling import tiled_decode
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast import Placement, Setup, parse_memory
-from framewake.pipeline.forecast.choose import placements, scene_of
+from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.cost import Scene, step_operations
+from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.request import Request

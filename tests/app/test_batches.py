@@ -15,7 +15,7 @@ import pytest
 from engines_here import FIRST
 from toy_checkpoint import write_picture
 
-from framewake.app.batches import Batch, making
+from framewake.app.batches import BatchRun, making
 from framewake.app.options import PLACES
 from framewake.errors import InputError, NumericsError
 from framewake.lasting import read_record, write_record
@@ -222,12 +222,12 @@ def test_a_clip_that_fails_costs_the_others_nothing(folder, toy):
     pipeline = Broken.load(toy, engine=FIRST)
     given = {name: place[1] for name, place in PLACES.items()}
     given |= {"output": "clips", "batch": "many.jsonl", "resume": True}
-    batch, failed = Batch(given, requests, pipeline.checkpoint, crf=18), []
+    batch, failed = BatchRun(given, requests, pipeline.checkpoint, crf=18), []
     batch.begin()
     events = list(making(pipeline, batch, failed))
     assert [event.seed for event in events if isinstance(event, Result)] == [1, 2, 3]
     assert len(failed) == 2 and sum("failed, the others are made" in e.text for e in events if isinstance(e, Note)) == 2
     pipeline = Pipeline.load(toy, engine=FIRST)
-    batch = Batch(given, requests, pipeline.checkpoint, crf=18)
+    batch = BatchRun(given, requests, pipeline.checkpoint, crf=18)
     assert batch.made == 3
     assert [event.seed for event in making(pipeline, batch, failed) if isinstance(event, Result)] == [13, 13]

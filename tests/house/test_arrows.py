@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import graphlib
 import sys
 
+import pytest
 from package_source import imports, modules
 
 # Anyone may import these.
@@ -123,6 +125,24 @@ def test_outside_packages_stay_in_their_place():
         packages = {full.partition(".")[0] for full in imports(module)} - {"framewake", *sys.stdlib_module_names}
         wrong += [f"{module.name} -> {p}" for p in packages if not is_under(module.name, PACKAGES.get(p, set()))]
     assert not wrong, "where each may be imported stands in PACKAGES"
+
+
+def order(graph: dict[str, set[str]]) -> list[str]:
+    """Modules, each behind those that it imports.
+
+    Raises: graphlib.CycleError.
+    """
+    return list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_no_circle():
+    known = {f"framewake.{name}".rstrip("."): name for name in modules()}
+    graph = {module.name: {known[full] for full in imports(module) if full in known} for module in modules().values()}
+    assert len(order(graph)) == len(graph)
+    # What imports something that leads back to it is found, wherever in the file it does so.
+    inner = next(name for name in graph["app.animate"] if name.startswith("pipeline."))
+    with pytest.raises(graphlib.CycleError):
+        order(graph | {inner: graph[inner] | {"app.animate"}})
 
 
 def test_models_and_weights_never_meet():

@@ -18,11 +18,12 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
 from framewake.pipeline.forecast import cost, forecast, measured_rates, parse_memory
-from framewake.pipeline.forecast.choose import placements, scene_of
+from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.duration import PRODUCT_SHARE, duration
 from framewake.pipeline.forecast.pace import Line, Pace
 from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
+from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Clip
 from framewake.weights.stores.streamed import Streamed

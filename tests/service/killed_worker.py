@@ -24,7 +24,7 @@ from framewake.pipeline import Pipeline
 from framewake.service.database import Database
 from framewake.service.storage import Storage
 from framewake.service.store import JobStore
-from framewake.service.worker import Settings, Worker
+from framewake.service.worker import Worker, WorkerSettings
 
 EVENTS = {"open", "os.rename", "os.remove"}
 FOREVER = 10**9
@@ -58,7 +58,7 @@ def watch_stages(database: Database, death: Death) -> None:
 def work(url: str, folder: Path, pipeline: Pipeline, death: Death) -> None:
     """One life."""
     store, storage = JobStore(Database(url)), Storage(folder)
-    worker = Worker(store, storage, pipeline, Settings(save_every=2))
+    worker = Worker(store, storage, pipeline, WorkerSettings(save_every=2))
     left, is_last = death.files, death == Death()
     watch_stages(store.database, death)
 

@@ -11,14 +11,14 @@ from test_disk import until, working
 from test_worker import submit, work_once
 
 from framewake.service.storage import CLIP
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 
 
 def test_work_goes_on_without_its_database(desk_of, worker_of, cluster, postgres_url, picture):
     desk = desk_of(postgres_url)
     whole, parts = (submit(desk, picture, num_inference_steps=150) for _ in range(2))
     work_once(worker_of(desk))
-    worker = worker_of(desk, Settings(save_every=10, beat_seconds=0.1))
+    worker = worker_of(desk, WorkerSettings(save_every=10, beat_seconds=0.1))
     with working(worker):
         until(lambda: desk.store.get(parts).step >= 3)
         cluster.stop()

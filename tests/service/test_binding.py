@@ -19,7 +19,7 @@ from framewake.service.storage import CLIP
 from framewake.service.store import MOST_DEATHS, JobStore
 from framewake.service.strays import sweep
 from framewake.service.tables import identity, jobs
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 
 
 def fill(place, count=2):
@@ -243,7 +243,7 @@ def test_a_job_whose_folder_is_elsewhere_waits(desk_of, worker_of, picture, tmp_
     open_place(desk.storage.folder).database.close()
     job, other = submit(desk, picture), submit(desk, picture)
     hidden = desk.storage.job(job).rename(tmp_path / "hidden")
-    worker = worker_of(desk, Settings(pause_seconds=0.01))
+    worker = worker_of(desk, WorkerSettings(pause_seconds=0.01))
     work_once(worker)
     row = desk.store.get(job)
     assert (row.state, row.deaths, row.error) == ("queued", 1, None)

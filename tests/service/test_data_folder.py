@@ -19,7 +19,7 @@ from framewake.service.binding import open_place
 from framewake.service.refusals import public_error
 from framewake.service.storage import CLIP, PICTURE, Storage
 from framewake.service.webhooks import read_secret
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 
 posix = pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
 
@@ -47,7 +47,7 @@ def test_files_are_their_owners_whatever_the_umask(desk_of, worker_of, picture, 
         open_place(desk.storage.folder)
         read_secret(desk.storage.folder)
         whole, parts = (submit(desk, picture, num_inference_steps=40) for _ in range(2))
-        worker = worker_of(desk, Settings(save_every=2))
+        worker = worker_of(desk, WorkerSettings(save_every=2))
         os.umask(mask)
         work_once(worker)
         os.umask(mask)

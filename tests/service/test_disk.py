@@ -20,7 +20,7 @@ from framewake.service.desk import Desk
 from framewake.service.guard import Limits
 from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL, Storage
 from framewake.service.store import JobStore
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 from framewake.weights.checkpoint.load import open_checkpoint
 
 LEAST, RESERVE = 6 * MIB, 3 * MIB
@@ -102,7 +102,7 @@ def test_a_running_video_waits_and_goes_on(full_desk, worker_of, disk, picture, 
     whole, parts = (submit(full_desk, picture, num_inference_steps=steps) for _ in range(2))
     work_once(worker_of(full_desk))
     want = (full_desk.storage.job(whole) / CLIP).read_bytes()
-    worker = worker_of(full_desk, Settings(save_every=2, beat_seconds=0.1, pause_seconds=0.3))
+    worker = worker_of(full_desk, WorkerSettings(save_every=2, beat_seconds=0.1, pause_seconds=0.3))
     with working(worker):
         until(lambda: full_desk.store.get(parts).step >= 4)
         disk.fill(left)
@@ -127,7 +127,7 @@ def test_a_clip_that_does_not_fit_is_made_later(desk_at, worker_of, disk, pictur
     """The disk fills up between the last step and the file; the database is on another one."""
     desk = desk_at(tmp_path)
     job = submit(desk, picture)
-    worker = worker_of(desk, Settings(save_every=0, pause_seconds=0.1))
+    worker = worker_of(desk, WorkerSettings(save_every=0, pause_seconds=0.1))
     desk.storage.reserve = 0
     disk.fill(left=8192)
     work_once(worker)

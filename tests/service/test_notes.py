@@ -12,7 +12,7 @@ from framewake.pipeline.events import STAGES, Note, StageFinished, StageStarted,
 from framewake.pipeline.forecast.probe import Rates, busy_note, rates_from_plain, rates_to_plain
 from framewake.request import Request
 from framewake.service.backup import back_up, restore
-from framewake.service.binding import Place, bind
+from framewake.service.binding import DataPlace, bind
 from framewake.service.database import Database, default_url
 from framewake.service.devices import device_facts
 from framewake.service.progress import LEAST, SHARES, Remaining
@@ -64,7 +64,7 @@ def test_a_note_of_the_run_itself_is_kept(store):
 
 
 def test_a_backup_has_the_notes(tmp_path):
-    place = Place(Storage(tmp_path / "data"), Database(default_url(tmp_path / "data")))
+    place = DataPlace(Storage(tmp_path / "data"), Database(default_url(tmp_path / "data")))
     bind(*place)
     new = NewJob(new_id("video"), "local", "toy", {"steps": 2}, 64, 64, notes=("one",))
     JobStore(place.database).submit(new, most_queued=9)

@@ -16,12 +16,12 @@ from test_worker import submit, when, work_once
 from framewake.media.video import read_video
 from framewake.pipeline.latents import load_latents
 from framewake.service.backup import back_up
-from framewake.service.binding import Place, open_place
+from framewake.service.binding import DataPlace, open_place
 from framewake.service.desk import Desk
 from framewake.service.guard import Limits
 from framewake.service.storage import CLIP, LATENTS, PICTURE, THUMBNAIL
 from framewake.service.store import JobStore
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 from framewake.weights.checkpoint.load import open_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the disk is watched through /proc")
@@ -85,7 +85,7 @@ def test_a_completed_clip_is_there(desk, worker_of, picture, left):
 
 def test_what_was_given_back_goes_on_where_it_was(desk, worker_of, picture, left):
     job = submit(desk, picture, num_inference_steps=60)
-    worker = worker_of(desk, Settings(save_every=5))
+    worker = worker_of(desk, WorkerSettings(save_every=5))
     watcher = when(desk, job, lambda row: row.step >= 6, worker.stop.set)
     work_once(worker)
     watcher.join()
@@ -116,7 +116,7 @@ def test_what_was_put_aside_is_there(desk, picture, left):
 
 def test_a_backup_that_was_told_of_is_there(desk, picture, disk, left, tmp_path):
     job = submit(desk, picture)
-    back_up(Place(desk.storage, desk.store.database), disk.folder / "backup")
+    back_up(DataPlace(desk.storage, desk.store.database), disk.folder / "backup")
     for names in WORLDS:
         folder = disk.after_a_power_cut(tmp_path / f"cut-{names}", names) / "backup"
         storage, database = open_place(folder)

@@ -24,7 +24,7 @@ from framewake.service.storage import CLIP, LATENTS, PICTURE, Storage
 from framewake.service.store import new_id
 from framewake.service.strays import adopt, remove, strays, sweep
 from framewake.service.tables import jobs
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 
 
 def lose(desk, *ids):
@@ -217,7 +217,7 @@ def test_a_clip_is_taken_in_again(desk, worker_of, picture):
 
 def test_an_unfinished_video_goes_on_after_it_was_taken_in(desk, worker_of, picture):
     whole, parts = (submit(desk, picture, num_inference_steps=40) for _ in range(2))
-    worker = worker_of(desk, Settings(save_every=2))
+    worker = worker_of(desk, WorkerSettings(save_every=2))
     work_once(worker)
     watcher = when(desk, parts, lambda row: row.step >= 5, worker.stop.set)
     work_once(worker)

@@ -10,7 +10,7 @@ from framewake.errors import UnwritableError
 from framewake.service.binding import open_place
 from framewake.service.database import FILE, DatabaseBroken
 from framewake.service.storage import CLIP, PREVIEW
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 
 
 @pytest.mark.parametrize("how", ["moved", "replaced"])
@@ -57,7 +57,7 @@ def test_without_its_folder_a_server_takes_and_removes_nothing(desk_of, client_o
 def test_a_job_whose_folder_goes_while_it_is_made_waits(desk, worker_of, picture, tmp_path):
     open_place(desk.storage.folder).database.close()
     job = submit(desk, picture, num_inference_steps=200)
-    worker = worker_of(desk, Settings(pause_seconds=0.01, save_every=1))
+    worker = worker_of(desk, WorkerSettings(pause_seconds=0.01, save_every=1))
     moved = []
 
     def take_away():

@@ -22,7 +22,7 @@ from framewake.pipeline import Pipeline
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.fields import JsonVideo
 from framewake.service.storage import CLIP, LATENTS, PICTURE, PREVIEW, THUMBNAIL
-from framewake.service.worker import Settings
+from framewake.service.worker import WorkerSettings
 
 
 def submit(desk, picture, **fields):
@@ -220,7 +220,7 @@ def test_writing_ends_within_a_frame(desk, worker_of, picture):
 
 def test_a_cancelled_job_goes_on_when_it_is_tried_again(desk, worker_of, picture):
     whole, parts = (submit(desk, picture, num_inference_steps=150) for _ in range(2))
-    worker = worker_of(desk, Settings(save_every=1000))
+    worker = worker_of(desk, WorkerSettings(save_every=1000))
     work_once(worker)
     watcher = when(desk, parts, lambda row: row.step >= 3, lambda: desk.delete(parts, "local"))
     work_once(worker)
@@ -314,7 +314,7 @@ def test_a_picture_that_vanished_is_a_failure_of_its_job_only(desk, worker_of, p
 
 def test_a_worker_works_until_it_is_stopped(desk, worker_of, picture):
     jobs = [submit(desk, picture, seed=seed) for seed in range(3)]
-    worker = worker_of(desk, Settings(beat_seconds=0.05))
+    worker = worker_of(desk, WorkerSettings(beat_seconds=0.05))
     watcher = when(desk, jobs[-1], lambda row: row.state == "completed", worker.stop.set)
     worker.run()
     watcher.join()
@@ -352,7 +352,7 @@ def test_a_lora_by_its_name(desk_of, worker_of, picture, tmp_path):
     write(folder / "style.safetensors", keys_of("kohya", alpha=None))
     desk = desk_of(loras=folder)
     plain, styled = submit(desk, picture), submit(desk, picture, lora=[{"name": "style", "scale": 0.5}])
-    worker = worker_of(desk, Settings(loras=folder))
+    worker = worker_of(desk, WorkerSettings(loras=folder))
     for _ in range(2):
         work_once(worker)
     assert desk.store.get(styled).state == "completed", desk.store.get(styled).error

@@ -19,7 +19,7 @@ from framewake.models.dit import DiT, TextStates
 from framewake.train.batch import Batch
 from framewake.train.factors import chosen, start
 from framewake.train.loss import FlowLoss
-from framewake.train.optimiser import State
+from framewake.train.optimiser import OptimiserState
 from framewake.train.settings import Training
 from framewake.train.writer import write_lora
 from framewake.weights.lora.file import open_lora
@@ -98,7 +98,7 @@ def test_only_factors_have_gradients_and_the_base_stays(engine):
 def test_training_computes_with_what_the_file_gives(engine, tmp_path, style):
     weights, base, data = factors(engine), store(engine), batch(engine)
     settings = Training(rank=RANK, alpha=ALPHA, stored="float32", format=style)
-    state = State(1, weights, weights, weights)
+    state = OptimiserState(1, weights, weights, weights)
     write_lora(engine, tmp_path / "a.safetensors", state, settings, base=DIT, name="toy")
     lora = open_lora(tmp_path / "a.safetensors", TARGETS)
     assert len(lora.by_weight()) == len(MODULES)

@@ -11,7 +11,7 @@ from framewake.errors import CheckpointError
 from framewake.weights.reading.direct import BLOCK, LEAST, READ, lies_as_file
 from framewake.weights.reading.files import TensorFile
 from framewake.weights.reading.mapped import MappedTensors
-from framewake.weights.reading.names import Rule, same
+from framewake.weights.reading.names import NameRule, same
 from framewake.weights.reading.narrow import CHUNK, narrowed
 from framewake.weights.reading.pieces import Target, cast
 from framewake.weights.reading.scales import with_scales
@@ -66,11 +66,11 @@ def test_every_type_becomes_every_other(tmp_path, kind, dtype, suffix):
 def test_pieces_are_joined_and_halves_changed_over(tmp_path):
     a, b = drawn("BF16", 1), drawn("BF16", 2)
     file = written(tmp_path / "a.safetensors", {"q": a, "k": b}, "BF16")
-    joined = MappedTensors(file, [Rule("qk", ("q", "k"), (ROWS, ROWS))])
+    joined = MappedTensors(file, [NameRule("qk", ("q", "k"), (ROWS, ROWS))])
     assert joined.values("qk", "bfloat16").tobytes() == np.concatenate([a, b]).tobytes()
     half = ROWS // 2 * 2
     file = written(tmp_path / "b.safetensors", {"x": a[:half]}, "BF16")
-    swapped = MappedTensors(file, [Rule("y", ("x",), (), True)]).values("y", "bfloat16")
+    swapped = MappedTensors(file, [NameRule("y", ("x",), (), True)]).values("y", "bfloat16")
     assert swapped.tobytes() == np.concatenate([a[half // 2 : half], a[: half // 2]]).tobytes()
 
 

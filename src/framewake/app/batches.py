@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framewake.app.animate import output_of
+from framewake.app.asked import output_of
 from framewake.app.options import command_line
 from framewake.app.outputs import free_path
 from framewake.errors import CheckpointError, FramewakeError, InputError, NumericsError, UnwritableError
@@ -35,7 +35,7 @@ FORMAT = "framewake batch 1"
 OF_ONE_CLIP = (NumericsError, CheckpointError)
 
 
-class Entry(NamedTuple):
+class RecordedClip(NamedTuple):
     """What the record holds of a line; ``key`` tells what it asks for from anything else."""
 
     key: str
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     name: str
 
 
-class Batch:
+class BatchRun:
     """Finds a clip for each line: one that was made or begun before, or a new one.
 
     ``jobs`` are still to be made, ``saved`` are latents by output, ``made`` is how many clips are there already, and
@@ -61,7 +61,7 @@ class Batch:
         self.notes: list[str] = []
         self.made = 0
         self._sources = part_sources(checkpoint)
-        self._entries: list[Entry] = []
+        self._entries: list[RecordedClip] = []
         self._left = self._read()
         self._taken = [self.folder / entry.name for entry in self._left]
         keys = [self._key(request) for request in requests]
@@ -87,7 +87,7 @@ class Batch:
     def _record(self) -> Path:
         return self.folder / f".{Path(self.given['batch']).name}.framewake"
 
-    def _read(self) -> list[Entry]:
+    def _read(self) -> list[RecordedClip]:
         path = self._record()
         if not path.exists():
             return []
@@ -95,7 +95,7 @@ class Batch:
             record = read_record(path)
             if not isinstance(record, dict) or record.get("format") != FORMAT:
                 raise InputError(f"{path} was written by another version.")
-            found = [Entry(str(clip["key"]), int(clip["seed"]), str(clip["name"])) for clip in record["clips"]]
+            found = [RecordedClip(str(clip["key"]), int(clip["seed"]), str(clip["name"])) for clip in record["clips"]]
             if any(Path(entry.name).name != entry.name for entry in found):
                 raise InputError(f"{path} names clips outside of its folder.")
         except (InputError, KeyError, TypeError, ValueError) as error:
@@ -144,7 +144,7 @@ class Batch:
                 why = others or damage
                 self.notes.append(f"{self.folder / entry.name} is not the clip that is meant ({why}): making {path}.")
         self._taken.append(path)
-        self._entries.append(Entry(key, request.seed or 0, path.name))
+        self._entries.append(RecordedClip(key, request.seed or 0, path.name))
         self.jobs.append(Job(request, output_of(self.given, path, self.crf)))
         self._find_latents(path)
 
@@ -169,7 +169,7 @@ class Batch:
                 except InputError as error:
                     self.notes.append(f"{str(error).rstrip('.')}: {path} begins anew.")
 
-    def _is_begun(self, entry: Entry) -> bool:
+    def _is_begun(self, entry: RecordedClip) -> bool:
         path = self.folder / entry.name
         return path.exists() or latents_path(path).exists()
 
@@ -191,7 +191,7 @@ def batch_folder(given: Mapping[str, Any]) -> Path:
     return folder
 
 
-def making(pipeline: Pipeline, batch: Batch, failed: list[FramewakeError]) -> Generator[Event, None, None]:
+def making(pipeline: Pipeline, batch: BatchRun, failed: list[FramewakeError]) -> Generator[Event, None, None]:
     """The clips of a batch that are still to be made, those that were begun first; what fails is put into ``failed``.
 
     Raises: FramewakeError for what would stop the other clips too.

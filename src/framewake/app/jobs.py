@@ -141,9 +141,9 @@ def back_up(place: Mapping[str, Any], target: str) -> None:
     """Copy a data folder and its database."""
     storage, store = open_folder(place["data"], place["database"])
     from framewake.service.backup import back_up as copy
-    from framewake.service.binding import Place
+    from framewake.service.binding import DataPlace
 
-    count = copy(Place(storage, store.database), Path(target))
+    count = copy(DataPlace(storage, store.database), Path(target))
     _print(f"{target}: {count} videos")
 
 

@@ -162,7 +162,7 @@ def run(given: Mapping[str, Any]) -> None:
     refuse_copies()
     asked = translate(given)
     from framewake import engine as engines
-    from framewake.app.animate import screen_of, show
+    from framewake.app.screen import screen_of, show
     from framewake.pipeline.run import Pipeline
     from framewake.weights.checkpoint.load import open_checkpoint
 
@@ -195,7 +195,7 @@ def run(given: Mapping[str, Any]) -> None:
 
 def advice(jobs: Sequence[Job], done: int) -> str:
     """How to go on after so many clips: with the one that was being made, then with the rest."""
-    from framewake.app.animate import how_to_go_on
+    from framewake.app.screen import how_to_go_on
     from framewake.pipeline.latents import latents_path
 
     made = f"{done} of {len(jobs)} clips are made. " if len(jobs) > 1 else ""

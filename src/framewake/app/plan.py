@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import check_jobs, jobs_of, memory_note, plan_note
+from framewake.app.animate import check_jobs, memory_note, plan_note
+from framewake.app.asked import jobs_of
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole

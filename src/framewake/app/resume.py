@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import asked_crf, how_to_go_on, output_of, reporter, show
+from framewake.app.asked import asked_crf, output_of
 from framewake.app.options import given_settings
+from framewake.app.screen import how_to_go_on, reporter, show
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
 from framewake.pipeline.checkpoint import find_checkpoint

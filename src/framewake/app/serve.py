@@ -151,7 +151,7 @@ def work(given: Mapping[str, Any]) -> None:
     from framewake.service.binding import open_place
     from framewake.service.liveness import Watch
     from framewake.service.store import JobStore
-    from framewake.service.worker import Settings, Worker
+    from framewake.service.worker import Worker, WorkerSettings
 
     if not Path(given["storage"]).is_dir():  # made anew, it would be a queue that nobody hands anything in to
         raise InputError(f"--storage {given['storage']} is no folder: name the data folder of framewake serve.")
@@ -161,7 +161,7 @@ def work(given: Mapping[str, Any]) -> None:
     checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]))
     loras = lora_folder(given["loras"])
-    worker = Worker(JobStore(database), storage, pipeline, Settings(given["save_every"], loras=loras))
+    worker = Worker(JobStore(database), storage, pipeline, WorkerSettings(given["save_every"], loras=loras))
     for name in SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

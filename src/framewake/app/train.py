@@ -38,7 +38,7 @@ def train(given: Mapping[str, Any]) -> None:
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
     trainer = Trainer(checkpoint, places, settings, resumes=given["resume"])
     events = trainer.run(engines.get(given["engine"]))
-    screen: Screen = JsonLines() if given["json"] else Terminal() if has_terminal() else Lines()
+    screen: Screen = TrainingJson() if given["json"] else TrainingTerminal() if has_terminal() else TrainingLines()
     step = trainer.first
     with stopped_by_signals():
         try:
@@ -78,7 +78,7 @@ class Screen(Protocol):
         """Leave the terminal as it was."""
 
 
-class JsonLines:
+class TrainingJson:
     """One JSON object a line, on stdout."""
 
     def show(self, event: TrainingEvent | Note) -> None:
@@ -139,7 +139,7 @@ class Text:
         raise NotImplementedError
 
 
-class Lines(Text):
+class TrainingLines(Text):
     """Plain lines for a log."""
 
     def __init__(self, *, seconds: float = LINE_SECONDS) -> None:
@@ -163,7 +163,7 @@ class Lines(Text):
         self._pacer.close()
 
 
-class Terminal(Text):
+class TrainingTerminal(Text):
     """A bar."""
 
     def __init__(self) -> None:

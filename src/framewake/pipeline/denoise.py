@@ -141,7 +141,7 @@ def begin(
     return start.step, engine.asarray(start.latents, "float32")
 
 
-def expected_frame(engine: Engine, step: guide.Step, sigma: float) -> np.ndarray:
+def expected_frame(engine: Engine, step: guide.EulerStep, sigma: float) -> np.ndarray:
     """The middle frame without its noise, as far as the model knows by now. Shapes: (1, C, 1, H, W)."""
     middle = step.latents.shape[2] // 2
     velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")

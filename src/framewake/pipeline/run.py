@@ -24,8 +24,9 @@ from framewake.pipeline.condition import TextReader, image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
-from framewake.pipeline.forecast.choose import placements, scene_of
+from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.place import PART, said, shortage
+from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, open_picture, plan_job, read_picture
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
 from framewake.pipeline.notes import notes_of
@@ -53,7 +54,7 @@ CHART_PX = 128  # side of the colour chart that stands in for a missing picture
 
 
 @dataclasses.dataclass
-class Clip:
+class Making:
     """What is known of one clip so far."""
 
     plan: Plan
@@ -151,11 +152,11 @@ class Pipeline:
         clips = []
         for job in jobs:
             plan = self.plan(job)
-            clips.append(Clip(plan, choose_precision(plan.request.precision, self.engine), {}))
+            clips.append(Making(plan, choose_precision(plan.request.precision, self.engine), {}))
         is_roomy = yield from self._place(clips)
         yield from self._run(clips, is_roomy=is_roomy)
 
-    def _place(self, clips: Sequence[Clip]) -> Generator[Note, None, bool]:
+    def _place(self, clips: Sequence[Making]) -> Generator[Note, None, bool]:
         """Decide where the weights go, before any are loaded; told where that is not as usual.
 
         The generator's value: whether the transformer's weights may stay while a clip is decoded.
@@ -198,7 +199,7 @@ class Pipeline:
         if place.slab_numbers:
             yield Note(f"{PART['vae']}: {said(place)}")
 
-    def _run(self, clips: Sequence[Clip], *, is_roomy: bool) -> Iterator[Event]:
+    def _run(self, clips: Sequence[Making], *, is_roomy: bool) -> Iterator[Event]:
         shared: Timings = {}
         try:
             yield from self._staged("read image", shared, self._read(clips))
@@ -234,7 +235,7 @@ class Pipeline:
             check_sources(saved.sources, self._part_sources() | file_sources(plan.request))
             if saved.latents.shape != (1, *plan.latent):
                 raise InputError(UNFIT)
-            clip = Clip(plan, precision, {}, start=saved)
+            clip = Making(plan, precision, {}, start=saved)
             is_roomy = yield from self._place([clip])
             yield from self._run([clip], is_roomy=is_roomy)
             return
@@ -253,7 +254,7 @@ class Pipeline:
 
     # --- stages
 
-    def _read(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
+    def _read(self, clips: Sequence[Making]) -> Generator[Event, None, None]:
         for clip in clips:
             request = clip.plan.request
             picture = None if request.image is None else open_picture(request)
@@ -261,7 +262,7 @@ class Pipeline:
                 clip.picture = read_picture(picture.image, clip.plan, self.checkpoint)
             yield from map(Note, notes_of(request, picture, self.reader))
 
-    def _encode_text(self, clips: Sequence[Clip]) -> Generator[Event, None, None]:
+    def _encode_text(self, clips: Sequence[Making]) -> Generator[Event, None, None]:
         yield from ()
         for clip in clips:
             request, picture = clip.plan.request, clip.picture
@@ -273,7 +274,7 @@ class Pipeline:
             pixels = np.concatenate(semantic) if semantic else None
             clip.text = self.reader.states(self.parts, prompts, pixels, clip.precision.text)
 
-    def _make(self, clip: Clip, *, keeps_transformer: bool) -> Iterator[Event]:
+    def _make(self, clip: Making, *, keeps_transformer: bool) -> Iterator[Event]:
         plan, timings = clip.plan, clip.timings
         image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
         condition = Condition(clip.text, image)
@@ -303,7 +304,7 @@ class Pipeline:
         with finish.told_where(saved, () if plan.output is None else plan.output.options):
             yield from self._finish(done, clip.precision, timings, saved=saved)
 
-    def _encode_image(self, clip: Clip) -> Generator[Event, None, tuple[Tensor | None, Preview]]:
+    def _encode_image(self, clip: Making) -> Generator[Event, None, tuple[Tensor | None, Preview]]:
         yield from ()
         if clip.picture is not None:
             pixels = clip.picture.pixels
@@ -326,7 +327,7 @@ class Pipeline:
             saved.unlink(missing_ok=True)
         yield Result(frames, path, done.request.seed, timings, done.metadata, done.cached)
 
-    def _metadata(self, clip: Clip, request: Request) -> dict[str, Any]:
+    def _metadata(self, clip: Making, request: Request) -> dict[str, Any]:
         """What a clip says about its own making."""
         name, shape = self.checkpoint.settings.name, clip.plan.shape
         metadata = video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)

@@ -15,7 +15,7 @@ from framewake.sampling.flow import Schedule, euler_step
 Denoise = Callable[[Tensor, float], Tensor]
 
 
-class Step(NamedTuple):
+class EulerStep(NamedTuple):
     """One finished step. Shapes: latents and velocity (B, C, F, H, W); ``index`` counts from 0."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -101,7 +101,7 @@ def sample(
     *,
     first_frame: Tensor | None = None,
     start: int = 0,
-) -> Iterator[Step]:
+) -> Iterator[EulerStep]:
     """Euler steps along the schedule, one per item; closing the iterator cancels the run.
 
     ``first_frame`` (B, C, 1, H, W) replaces the first latent frame before the model sees it and after
@@ -116,4 +116,4 @@ def sample(
         latents = euler_step(engine, latents, velocity, schedule.sigmas[index], schedule.sigmas[index + 1])
         if first_frame is not None:
             latents = with_first_frame(engine, latents, first_frame)
-        yield Step(index, latents, velocity)
+        yield EulerStep(index, latents, velocity)

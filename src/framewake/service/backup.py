@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import NO_ROOM, clear_abandoned, publish, removed_at_end, temporary_path
 from framewake.service import binding
-from framewake.service.binding import Place, bind, bind_anew, is_bound
+from framewake.service.binding import DataPlace, bind, bind_anew, is_bound
 from framewake.service.database import FILE, Database, default_url, reason
 from framewake.service.records import WHOLE, Beside, enter
 from framewake.service.storage import Storage, is_id
@@ -38,7 +38,7 @@ class Restored(NamedTuple):
     strays: int
 
 
-def back_up(place: Place, target: Path) -> int:
+def back_up(place: DataPlace, target: Path) -> int:
     """Copy all videos with their records into a new folder, which appears when it is complete. Returns how many.
 
     Raises: InputError for a folder that is not empty, UnwritableError, DiskFullError.
@@ -56,7 +56,7 @@ def back_up(place: Place, target: Path) -> int:
     return count
 
 
-def _copy(place: Place, part: Path) -> int:
+def _copy(place: DataPlace, part: Path) -> int:
     rows, messages, keys = _snapshot(place.database)
     copy = Storage(part)
     database = Database(default_url(part))
@@ -163,7 +163,7 @@ def restore(backup: Path, folder: Path, *, url: str | None = None) -> Restored:
         records = _read(backup, storage.folder)
     rows = records.rows
     database = Database(url or default_url(storage.folder))
-    place = Place(storage, database)
+    place = DataPlace(storage, database)
     try:
         with _told(folder):
             _bind(place)
@@ -204,7 +204,7 @@ def _read(backup: Path, folder: Path) -> Records:
                 database.close()
 
 
-def _bind(place: Place) -> None:
+def _bind(place: DataPlace) -> None:
     """A database that knows no video is the one that is to be filled; any other must be the folder's own."""
     with place.database.reading() as connection:
         is_empty = connection.execute(select(func.count()).select_from(jobs)).scalar_one() == 0
@@ -218,7 +218,7 @@ def _values(row: Row[Any]) -> dict[str, Any]:
     return {name: value for name, value in row._asdict().items() if name != "number"}
 
 
-def _bring_back(row: Row[Any], beside: Sequence[Beside], backup: Path, place: Place) -> bool:
+def _bring_back(row: Row[Any], beside: Sequence[Beside], backup: Path, place: DataPlace) -> bool:
     """One job with its files, unless it is there; files that are there already are newer, and stay."""
     store, storage = JobStore(place.database), place.storage
     with store.comparing([row.id]) as known:

@@ -29,14 +29,14 @@ PENDING = "framewake-id.new"
 _ID = re.compile(r"data_[0-9a-f]{32}")
 
 
-class Place(NamedTuple):
+class DataPlace(NamedTuple):
     """A data folder and its database."""
 
     storage: Storage
     database: Database
 
 
-def open_place(folder: Path, url: str | None = None) -> Place:
+def open_place(folder: Path, url: str | None = None) -> DataPlace:
     """Open a data folder with its database; a new pair, or one of an older version, is bound.
 
     Raises: InputError for two that do not belong together.
@@ -53,7 +53,7 @@ def open_place(folder: Path, url: str | None = None) -> Place:
     except InputError:
         database.close()
         raise
-    return Place(storage, database)
+    return DataPlace(storage, database)
 
 
 def bind(storage: Storage, database: Database) -> None:

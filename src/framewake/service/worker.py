@@ -63,7 +63,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Settings:
+class WorkerSettings:
     """How a worker works. Units: ``save_every`` in steps."""
 
     save_every: int = 5
@@ -75,11 +75,13 @@ class Settings:
 class Worker:
     """One process that makes clips. It changes its working folder to that of the job."""
 
-    def __init__(self, store: JobStore, storage: Storage, pipeline: Pipeline, settings: Settings | None = None) -> None:
+    def __init__(
+        self, store: JobStore, storage: Storage, pipeline: Pipeline, settings: WorkerSettings | None = None
+    ) -> None:
         self.store = store
         self.storage = storage
         self.pipeline = pipeline
-        self.settings = settings or Settings()
+        self.settings = settings or WorkerSettings()
         self.presence = Presence(store)
         self.name = worker_name()
         self.stop = threading.Event()

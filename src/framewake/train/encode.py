@@ -45,7 +45,7 @@ class Keys(NamedTuple):
     texts: dict[tuple[bool, bool], str]
 
 
-class Encoder:
+class ExampleEncoder:
     """Looks up what is there, checks what is not, and encodes it."""
 
     def __init__(self, checkpoint: Checkpoint, settings: Training, precision: Precision, engine_name: str) -> None:

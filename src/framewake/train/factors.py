@@ -12,7 +12,7 @@ from framewake.errors import InputError
 from framewake.train.draws import START, generator
 from framewake.weights.lora.keys import Module
 from framewake.weights.lora.targets import Place
-from framewake.weights.lora.updates import Update
+from framewake.weights.lora.updates import WeightUpdate
 
 # Endings of the modules that the published LoRAs adapt (specification, sections 9 and 10.4).
 SUFFIXES = (
@@ -44,15 +44,15 @@ class Factors:
         self._updates = {name: [_update(name, shape, rank, alpha)] for name, shape in modules.items()}
         self._values = values
 
-    def by_weight(self) -> dict[str, list[Update]]:
+    def by_weight(self) -> dict[str, list[WeightUpdate]]:
         """The one update of each weight."""
         return self._updates
 
-    def factor(self, update: Update) -> float:
+    def factor(self, update: WeightUpdate) -> float:
         """What an update's product is multiplied with at weight 1."""
         return update.factor()
 
-    def part(self, update: Update, name: str) -> Tensor:
+    def part(self, update: WeightUpdate, name: str) -> Tensor:
         """The up or the down matrix. Shapes: (rows, rank), (rank, columns)."""
         return self._values[update.keys[name]]
 
@@ -91,7 +91,7 @@ def _module(name: str) -> str:
     return name.removesuffix(".weight")
 
 
-def _update(name: str, shape: tuple[int, ...], rank: int, alpha: float) -> Update:
+def _update(name: str, shape: tuple[int, ...], rank: int, alpha: float) -> WeightUpdate:
     module = _module(name)
     keys = {"down": module + DOWN, "up": module + UP}
-    return Update(Module(module, False, True, keys), Place(name, 0, shape[0]), "product", keys, rank, alpha)
+    return WeightUpdate(Module(module, False, True, keys), Place(name, 0, shape[0]), "product", keys, rank, alpha)

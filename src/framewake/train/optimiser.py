@@ -13,7 +13,7 @@ MOST_NORM = 1.0  # of a gradient; a longer one is cut to it
 FIRST_SHARE, LAST_SHARE = 0.01, 0.1  # of the rate, where it warms up and where it decays to
 
 
-class State(NamedTuple):
+class OptimiserState(NamedTuple):
     """Everything that an update changes: a value, so that a stop between two updates finds one of them whole."""
 
     step: int
@@ -46,7 +46,9 @@ def clipped(engine: Engine, gradients: Weights) -> tuple[Weights, float]:
     return {name: g * (MOST_NORM / norm) for name, g in gradients.items()}, norm
 
 
-def updated(engine: Engine, state: State, gradients: Weights, *, rate: float, weight_decay: float) -> State:
+def updated(
+    engine: Engine, state: OptimiserState, gradients: Weights, *, rate: float, weight_decay: float
+) -> OptimiserState:
     """The state after one update of AdamW. Precision: float32."""
     step = state.step + 1
     factors, first, second = {}, {}, {}
@@ -56,4 +58,4 @@ def updated(engine: Engine, state: State, gradients: Weights, *, rate: float, we
         size = engine.sqrt(second[name] * (1 / (1 - BETA2**step))) + EPS
         kept = state.factors[name] * (1 - rate * weight_decay)
         factors[name] = kept - first[name] / size * (rate / (1 - BETA1**step))
-    return State(step, factors, first, second)
+    return OptimiserState(step, factors, first, second)

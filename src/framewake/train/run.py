@@ -28,11 +28,11 @@ from framewake.train.batch import load_batch
 from framewake.train.cache import Cache
 from framewake.train.data import read_examples
 from framewake.train.draws import batch_of
-from framewake.train.encode import Encoder, Prepared
+from framewake.train.encode import ExampleEncoder, Prepared
 from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update
 from framewake.train.factors import chosen, start
 from framewake.train.loss import FlowLoss
-from framewake.train.optimiser import State, clipped, learning_rate, updated
+from framewake.train.optimiser import OptimiserState, clipped, learning_rate, updated
 from framewake.train.settings import Training, continued, training_from
 from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
 from framewake.train.writer import alpha_of, write_lora
@@ -85,7 +85,7 @@ class Trainer:
         cache = Cache(self.places.cache or self.places.data / ".framewake")
         cache.prepare()
         clear_abandoned(self.places.target.parent)
-        encoder = Encoder(self.checkpoint, settings, precision, engine.name)
+        encoder = ExampleEncoder(self.checkpoint, settings, precision, engine.name)
         keys = [encoder.keys(example) for example in self.examples]
         missing = [key for key in keys if not encoder.is_there(cache, key)]
         encoder.check(missing)
@@ -109,7 +109,7 @@ class Trainer:
         )
         yield from _Loop(self, pipeline, loss, cache, clips).run(state)
 
-    def save(self, engine: Engine, state: State) -> None:
+    def save(self, engine: Engine, state: OptimiserState) -> None:
         """The LoRA and the state of an update."""
         target = self.places.target
         write_lora(engine, target, state, self.settings, base=self.checkpoint.dit, name=self.checkpoint.settings.name)
@@ -160,13 +160,13 @@ class Trainer:
         if taken and not self.resumes:
             raise InputError(f"{taken[0]} exists: go on with it with --resume, or name another file.")
 
-    def _begin(self, engine: Engine) -> tuple[State, list[str]]:
+    def _begin(self, engine: Engine) -> tuple[OptimiserState, list[str]]:
         """The state to begin with, and what a person should know of it."""
         values = start(self.modules, self.settings.rank, self.settings.seed)
         if not self.resumes:
             factors = {name: engine.asarray(value) for name, value in values.items()}
             first, second = ({name: engine.zeros(x.shape) for name, x in factors.items()} for _ in range(2))
-            return State(0, factors, first, second), []
+            return OptimiserState(0, factors, first, second), []
         run = load_run(engine, self.places.target)
         if run.data != self.digest():
             raise InputError(
@@ -208,7 +208,7 @@ class _Loop:
         self.step = loss.with_gradients()
         self.dtype = choose_precision(self.settings.precision, self.engine).transformer
 
-    def run(self, state: State) -> Events:
+    def run(self, state: OptimiserState) -> Events:
         """To the last update; the run is saved on the way and however it ends."""
         settings, begin, before = self.settings, time.perf_counter(), time.perf_counter()
         first = saved = state.step
@@ -236,7 +236,7 @@ class _Loop:
         mean = sum(recent) / len(recent)
         yield Trained(self.trainer.places.target, state.step, mean, time.perf_counter() - begin)
 
-    def _update(self, state: State) -> tuple[State, float, float]:
+    def _update(self, state: OptimiserState) -> tuple[OptimiserState, float, float]:
         """One update: the next state, its loss, and the norm of its gradient.
 
         Raises: NumericsError for NaN and infinity.

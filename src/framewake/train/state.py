@@ -11,7 +11,7 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
-from framewake.train.optimiser import State
+from framewake.train.optimiser import OptimiserState
 from framewake.train.settings import Training, training_from
 from framewake.weights.reading.files import TensorFile
 from framewake.weights.writing.sealed import open_sealed, write_sealed
@@ -28,7 +28,7 @@ class Run(NamedTuple):
     ``engine`` is the one that it was saved on.
     """
 
-    state: State
+    state: OptimiserState
     settings: Training
     data: str
     base: str
@@ -69,7 +69,7 @@ def load_run(engine: Engine, target: Path) -> Run:
         raise unfit(target)
     read = {part: {name: file.read(f"{part}.{name}") for name in shapes[part]} for part in _PARTS}
     parts = {part: {name: engine.asarray(x, "float32") for name, x in found.items()} for part, found in read.items()}
-    state, settings = State(about["step"], **parts), training_from(about["settings"])
+    state, settings = OptimiserState(about["step"], **parts), training_from(about["settings"])
     return Run(state, settings, about["data"], about["base"], about["engine"])
 
 

@@ -10,7 +10,7 @@ from framewake.config import DiTConfig
 from framewake.engine.contract import Engine
 from framewake.lasting import guarded, publish, removed_at_end, temporary_path
 from framewake.train.factors import DOWN, UP
-from framewake.train.optimiser import State
+from framewake.train.optimiser import OptimiserState
 from framewake.train.settings import Training
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
@@ -23,7 +23,9 @@ from framewake.weights.writing.files import write_tensors
 KINDS: dict[str, str] = {dtype: kind for kind, dtype in STORED.items()}
 
 
-def write_lora(engine: Engine, target: Path, state: State, settings: Training, *, base: DiTConfig, name: str) -> None:
+def write_lora(
+    engine: Engine, target: Path, state: OptimiserState, settings: Training, *, base: DiTConfig, name: str
+) -> None:
     """Write a run's factors in the format and type of its settings; the file changes at once or not at all.
 
     ``base`` is the shape of the transformer that they are for, ``name`` its checkpoint's.
@@ -65,7 +67,7 @@ def alpha_of(settings: Training) -> float:
     return float(settings.rank if settings.alpha is None else settings.alpha)
 
 
-def _shapes(state: State) -> dict[str, tuple[int, ...]]:
+def _shapes(state: OptimiserState) -> dict[str, tuple[int, ...]]:
     """The shapes of the adapted weights."""
     found: dict[str, tuple[int, ...]] = {}
     for key, up in state.factors.items():

@@ -1,6 +1,6 @@
 """What a run will take, said before anything is loaded: memory, time, and where the weights will be."""
 
-from framewake.pipeline.forecast.choose import Forecast, Setup, forecast
+from framewake.pipeline.forecast.choose import Forecast, forecast
 from framewake.pipeline.forecast.place import Placement, gib, parse_memory
 from framewake.pipeline.forecast.probe import (
     ProbedParts,
@@ -14,6 +14,7 @@ from framewake.pipeline.forecast.probe import (
     rates_to_plain,
     taken,
 )
+from framewake.pipeline.forecast.setup import Setup
 
 __all__ = [
     "Forecast",

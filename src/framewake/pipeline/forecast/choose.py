@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from framewake.cache import parse_cache
 from framewake.config import TilingConfig
@@ -17,11 +16,9 @@ from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said, shortage
 from framewake.pipeline.forecast.probe import Rates, busy_note
+from framewake.pipeline.forecast.setup import Setup, is_composed, scene_of
 from framewake.pipeline.jobs import Plan
-from framewake.pipeline.precision import Precision
-from framewake.shapes import token_count
 from framewake.text.crop import TextLength
-from framewake.weights.checkpoint.load import Checkpoint
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
@@ -58,16 +55,6 @@ class Forecast:
             for name, place in self.placements.items()
             if place.is_streamed or place.chunk_tokens or place.slab_numbers
         )
-
-
-class Setup(NamedTuple):
-    """What a forecast is made for; ``text`` is the longest prompt's."""
-
-    engine: Engine
-    checkpoint: Checkpoint
-    models: Mapping[Any, Any]
-    precision: Precision
-    text: TextLength
 
 
 def forecast(  # a setup and a plan, and what is known beside them
@@ -107,21 +94,6 @@ def forecast(  # a setup and a plan, and what is known beside them
     if takes is not None:
         made = dataclasses.replace(made, step_seconds=takes.step, seconds=takes.total, stages=takes.stages)
     return dataclasses.replace(made, lines=tuple(described(setup, plan, scene, made, rates)))
-
-
-def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
-    """What one step works on."""
-    batch = 2 if plan.request.guidance_scale > 1 else 1
-    tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
-    choice = parse_cache(plan.request.cache)
-    cached = 0 if choice is None else choice.kept_tensors
-    dtype, (read, kept) = setup.precision.transformer, setup.text
-    return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read)
-
-
-def is_composed(engine: Engine, dtype: Dtype) -> bool:
-    """Whether attention is put together from matrix products, because no fused kernel takes it."""
-    return engine.kind == "mindspore" and (engine.device == "cpu" or dtype == "float32")
 
 
 def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[str, Placement]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from framewake.cache import parse_cache
 from framewake.models.vae_slabs import usual_numbers
@@ -12,10 +12,8 @@ from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
 from framewake.pipeline.forecast.place import Placement
 from framewake.pipeline.forecast.probe import Rates
+from framewake.pipeline.forecast.setup import Setup
 from framewake.pipeline.jobs import Plan
-
-if TYPE_CHECKING:
-    from framewake.pipeline.forecast.choose import Setup
 
 PRODUCT_SHARE = {"torch": 0.7, "mindspore": 0.5}  # of the probe's rate that whole blocks reach
 WRITTEN = 1e7  # pixels a second from decoded numbers to a file

@@ -11,7 +11,7 @@ from framewake.weights.checkpoint.layouts import COMPONENTS, Component, Layout, 
 from framewake.weights.reading.files import find_file, open_tensors
 
 
-class Kind(NamedTuple):
+class PartKind(NamedTuple):
     """What a file is. ``flag`` is its name with ``--part``; ``component`` is None for what is no part, whose way out
     is ``advice``."""
 
@@ -24,30 +24,31 @@ class Kind(NamedTuple):
 
 # The first of which a name ends like this counts: a whole CLIP has a vision tower too, a whole LLaVA a language model.
 KINDS = (
-    Kind("a LoRA", None, "", (".lora_A.weight", ".lora_down.weight", ".lora.down.weight"),
+    PartKind("a LoRA", None, "", (".lora_A.weight", ".lora_down.weight", ".lora.down.weight"),
          "Look at it with `framewake lora info FILE`, use it with --lora FILE."),
-    Kind("a transformer", "dit", "dit", ("img_in.proj.weight", "x_embedder.proj.weight")),
-    Kind("an autoencoder", "vae", "vae", ("decoder.conv_in.conv.weight",)),
-    Kind("an autoencoder with LDM names", None, "", ("decoder.up.0.block.0.conv1.weight", "decoder.conv_in.weight"),
+    PartKind("a transformer", "dit", "dit", ("img_in.proj.weight", "x_embedder.proj.weight")),
+    PartKind("an autoencoder", "vae", "vae", ("decoder.conv_in.conv.weight",)),
+    PartKind("an autoencoder with LDM names", None, "", ("decoder.up.0.block.0.conv1.weight", "decoder.conv_in.weight"),
          "Take the one with the names of diffusers or Tencent (decoder.conv_in.conv.weight)."),
-    Kind("a CLIP text encoder", "clip_text", "clip", ("embeddings.token_embedding.weight",)),
-    Kind("a LLaVA text encoder", "llava", "llava", ("embed_tokens.weight", "token_embd.weight")),
-    Kind("a LLaVA vision tower", "llava", "llava-vision", ("embeddings.patch_embedding.weight", "v.patch_embd.weight")),
+    PartKind("a CLIP text encoder", "clip_text", "clip", ("embeddings.token_embedding.weight",)),
+    PartKind("a LLaVA text encoder", "llava", "llava", ("embed_tokens.weight", "token_embd.weight")),
+    PartKind("a LLaVA vision tower", "llava", "llava-vision",
+             ("embeddings.patch_embedding.weight", "v.patch_embd.weight")),
 )  # fmt: skip
 
 
-def kind_of(names: Iterable[str]) -> Kind | None:
+def kind_of(names: Iterable[str]) -> PartKind | None:
     """What the names of a file's tensors belong to, None for another model."""
     return next(iter(kinds_of(names)), None)
 
 
-def kinds_of(names: Iterable[str]) -> list[Kind]:
+def kinds_of(names: Iterable[str]) -> list[PartKind]:
     """All that the names of a file's tensors belong to, for some files hold several parts."""
     held = tuple(names)
     return [kind for kind in KINDS if any(name.endswith(kind.ends) for name in held)]
 
 
-def open_kind(path: Path) -> Kind:
+def open_kind(path: Path) -> PartKind:
     """What a file, or the file in a folder, is.
 
     Raises: CheckpointError for what no model here has, with the way out where it is known.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.errors import CheckpointError
-from framewake.weights.lora.updates import Tensors, Update
+from framewake.weights.lora.updates import LoraTensors, WeightUpdate
 from framewake.weights.reading.files import read_json
 
 # diffusers writes its configuration under this name of the file's metadata, with the part's name in front.
@@ -35,11 +35,11 @@ class Alphas(NamedTuple):
     """Alpha of every module of a file. ``kohya`` is what kohya's metadata say."""
 
     path: Path
-    tensors: Tensors
+    tensors: LoraTensors
     config: dict[str, Any]
     kohya: float | None = None
 
-    def given(self, update: Update) -> Update:
+    def given(self, update: WeightUpdate) -> WeightUpdate:
         """An update with its alpha, which is None when nothing names one.
 
         Raises: CheckpointError when it is no finite number.
@@ -82,7 +82,7 @@ class Alphas(NamedTuple):
         return re.fullmatch(rf"(?:.*\.)?(?:{pattern.removeprefix('^').removesuffix('$')})", module) is not None
 
 
-def read_alphas(path: Path, tensors: Tensors) -> Alphas:
+def read_alphas(path: Path, tensors: LoraTensors) -> Alphas:
     """What a file and its neighbourhood say about alpha.
 
     Raises: CheckpointError for a configuration that is none.

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from framewake.engine.contract import Engine, Tensor
-from framewake.weights.lora.updates import Update
+from framewake.weights.lora.updates import WeightUpdate
 
 _TINY, _HUGE = 1e-12, 3e38  # a row of zeros has no direction and stays what it is
 # A part of an update as a matrix on the device.
 Read = Callable[[str], Tensor]
 
 
-def change(engine: Engine, update: Update, read: Read, base: Tensor, *, factor: float, scale: float) -> Tensor:
+def change(engine: Engine, update: WeightUpdate, read: Read, base: Tensor, *, factor: float, scale: float) -> Tensor:
     """What an update adds at a scale; ``factor`` is alpha over rank, or what stands for it.
 
     With magnitudes (DoRA), the whole change is scaled, as ComfyUI does: a scale of 0 is the base itself, where PEFT
@@ -38,7 +38,7 @@ def change(engine: Engine, update: Update, read: Read, base: Tensor, *, factor: 
     return _turned(engine, update, (new * (magnitude / norm) - old) * scale)
 
 
-def _added(engine: Engine, update: Update, read: Read, factor: float) -> Tensor:
+def _added(engine: Engine, update: WeightUpdate, read: Read, factor: float) -> Tensor:
     match update.method:
         case "product":
             return engine.matmul(read("up"), read("down")) * factor
@@ -51,7 +51,7 @@ def _added(engine: Engine, update: Update, read: Read, factor: float) -> Tensor:
     return read("difference") * factor
 
 
-def _matrix(engine: Engine, update: Update, read: Read, name: str) -> Tensor:
+def _matrix(engine: Engine, update: WeightUpdate, read: Read, name: str) -> Tensor:
     return read(name) if name in update.keys else engine.matmul(read(f"{name}_a"), read(f"{name}_b"))
 
 
@@ -62,7 +62,7 @@ def _kronecker(engine: Engine, one: Tensor, other: Tensor) -> Tensor:
     return engine.reshape(product, (a * c, b * d))
 
 
-def _turned(engine: Engine, update: Update, rows: Tensor) -> Tensor:
+def _turned(engine: Engine, update: WeightUpdate, rows: Tensor) -> Tensor:
     """Rows of the file in our order, and back."""
     if not update.place.is_swapped:
         return rows

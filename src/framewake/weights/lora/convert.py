@@ -14,9 +14,9 @@ from framewake.weights.lora.alpha import ALPHA_KEYS, METADATA_KEY
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.holding import layered, unheld
 from framewake.weights.lora.keys import FORMATS, OFFICIAL, Format
-from framewake.weights.lora.pieces import Piece, joined, pieces_of, split
+from framewake.weights.lora.pieces import FactorPiece, joined, pieces_of, split
 from framewake.weights.lora.targets import Place, Targets, diffusers_modules
-from framewake.weights.reading.names import Rule
+from framewake.weights.reading.names import NameRule
 from framewake.weights.writing.files import write_tensors
 
 # How a format writes a module and the two factors.
@@ -34,7 +34,7 @@ def convert(
     lora: Lora,
     path: str | Path,
     style: Format,
-    rules: Iterable[Rule],
+    rules: Iterable[NameRule],
     targets: Targets,
     *,
     allows_partial: bool = False,
@@ -53,7 +53,7 @@ def convert(
     lost = unheld(lora, style, shapes)
     if lost and (not allows_partial or len(lost) == len(lora.by_weight())):
         raise CheckpointError(_unheld(lora, style, lost, shapes))
-    modules: dict[str, Piece] = {}
+    modules: dict[str, FactorPiece] = {}
     others: dict[str, np.ndarray] = {}
     fields = diffusers_modules(rules) if style == "diffusers" else {}
     for weight, updates in lora.by_weight().items():
@@ -114,7 +114,7 @@ def _aligned(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
 
 
-def _tensors(modules: Mapping[str, Piece], style: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _tensors(modules: Mapping[str, FactorPiece], style: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     _, down, up = _WRITTEN[style]
     tensors: dict[str, np.ndarray] = {}
     kinds: dict[str, str] = {}
@@ -135,7 +135,7 @@ def _tensors(modules: Mapping[str, Piece], style: str) -> tuple[dict[str, np.nda
     return tensors, kinds
 
 
-def _configuration(modules: Mapping[str, Piece], has_magnitudes: bool) -> dict[str, Any]:
+def _configuration(modules: Mapping[str, FactorPiece], has_magnitudes: bool) -> dict[str, Any]:
     """What diffusers hands to PEFT: without it, alpha would be lost there."""
     first = next(iter(modules.values()))
     alphas = {module: piece.factor() * piece.rank for module, piece in modules.items()}

@@ -16,7 +16,7 @@ from framewake.weights.lora.keys import Format, Module, modules
 from framewake.weights.lora.opening import lora_file
 from framewake.weights.lora.refusal import Found, refusal
 from framewake.weights.lora.targets import Targets
-from framewake.weights.lora.updates import Misfit, Tensors, Update, updates_of, whole_numbers
+from framewake.weights.lora.updates import LoraTensors, Misfit, WeightUpdate, updates_of, whole_numbers
 
 # Parts of decompositions that are not applied; what they belong to is left out as a whole.
 _NOT_APPLIED = ("middle", "singular values", "hada_t1", "hada_t2", "lokr_t2")
@@ -30,18 +30,18 @@ class Lora(NamedTuple):
     """
 
     path: Path
-    tensors: Tensors
+    tensors: LoraTensors
     format: str
-    updates: tuple[Update, ...]
+    updates: tuple[WeightUpdate, ...]
     modules: int
     unmatched: tuple[str, ...]
     ignores_alpha: bool = False
 
-    def factor(self, update: Update) -> float:
+    def factor(self, update: WeightUpdate) -> float:
         """What an update's change is multiplied with at weight 1."""
         return 1.0 if self.ignores_alpha else update.factor()
 
-    def part(self, update: Update, name: str) -> np.ndarray:
+    def part(self, update: WeightUpdate, name: str) -> np.ndarray:
         """One of an update's parts as a float32 matrix, rows as in the file; magnitudes by row or by column."""
         values = self.tensors.read(update.keys[name])
         flat = values.reshape(len(values), -1)
@@ -50,9 +50,9 @@ class Lora(NamedTuple):
             flat = values.reshape((-1, 1) if is_by_row else (1, -1))
         return np.ascontiguousarray(flat, dtype=np.float32)
 
-    def by_weight(self) -> dict[str, list[Update]]:
+    def by_weight(self) -> dict[str, list[WeightUpdate]]:
         """The updates of each weight, in the order of its rows."""
-        found: dict[str, list[Update]] = {}
+        found: dict[str, list[WeightUpdate]] = {}
         for update in sorted(self.updates, key=lambda update: update.place.start):
             found.setdefault(update.place.weight, []).append(update)
         return found
@@ -83,7 +83,7 @@ def open_lora(
 
 
 def fit(
-    path: Path, tensors: Tensors, targets: Targets, *, allows_partial: bool = False, adapter: str | None = None
+    path: Path, tensors: LoraTensors, targets: Targets, *, allows_partial: bool = False, adapter: str | None = None
 ) -> Lora:
     """A LoRA's keys with their places.
 
@@ -111,7 +111,7 @@ def fit(
     return Lora(path, tensors, " and ".join(formats(updates)), updates, len(listed), found.left_out())
 
 
-def formats(updates: Iterable[Update]) -> list[str]:
+def formats(updates: Iterable[WeightUpdate]) -> list[str]:
     """The formats of a file's modules, most often one."""
     found: dict[Format | str, None] = {}
     for update in updates:
@@ -122,8 +122,8 @@ def formats(updates: Iterable[Update]) -> list[str]:
     return list(found)
 
 
-def _placed(path: Path, tensors: Tensors, targets: Targets, listed: Sequence[Module]) -> Found:
-    updates: list[Update] = []
+def _placed(path: Path, tensors: LoraTensors, targets: Targets, listed: Sequence[Module]) -> Found:
+    updates: list[WeightUpdate] = []
     lost: list[Module] = []
     halves: list[Module] = []
     misfits: dict[str, str] = {}
@@ -169,7 +169,7 @@ def _check_whole(path: Path, listed: Sequence[Module]) -> None:
         )
 
 
-def _is_for_flux(tensors: Tensors, targets: Targets) -> bool:
+def _is_for_flux(tensors: LoraTensors, targets: Targets) -> bool:
     """Evidence for Flux in a file with keys that have a place here, and none for this model."""
     counts = [len({n.split(".")[1] for n in targets.shapes if n.startswith(kind)}) for kind in ("double_", "single_")]
     said = " ".join(map(str, tensors.metadata.values())).lower()
@@ -179,9 +179,9 @@ def _is_for_flux(tensors: Tensors, targets: Targets) -> bool:
     return foreign.said_to_be(tensors.metadata) == foreign.FLUX or foreign.is_as_long_as_flux(names)
 
 
-def _check_overlaps(path: Path, updates: Iterable[Update]) -> None:
+def _check_overlaps(path: Path, updates: Iterable[WeightUpdate]) -> None:
     """The same rows twice would be applied twice: one of the two is a mistake."""
-    ends: dict[str, Update] = {}
+    ends: dict[str, WeightUpdate] = {}
     for update in sorted(updates, key=lambda update: update.place.start):
         before = ends.get(update.place.weight)
         if before is not None and update.place.start < before.place.stop:

@@ -9,7 +9,7 @@ import numpy as np
 
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.keys import Format
-from framewake.weights.lora.updates import Update
+from framewake.weights.lora.updates import WeightUpdate
 
 _PAIRS_ONLY = "its readers take pairs of factors and nothing else"
 _WRITTEN = {"hadamard": "LoHa", "kronecker": "LoKr", "difference": "a difference", "value": "a whole value"}
@@ -23,7 +23,7 @@ def unheld(lora: Lora, style: Format, shapes: Shapes) -> dict[str, str]:
     return {weight: why for weight, why in found if why is not None}
 
 
-def layered(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def layered(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """What a whole layer of kohya's or ComfyUI's format holds that is no pair: tensors by their ending."""
     first = updates[0]
     is_bias = first.place.weight.endswith(".bias")
@@ -41,7 +41,7 @@ def layered(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> di
     return {".diff_b" if is_bias else ".diff": _filled(lora, updates, shape)}
 
 
-def _filled(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> np.ndarray:
+def _filled(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> np.ndarray:
     values = np.zeros((shape[0], int(np.prod(shape[1:]))), np.float32)
     for update in updates:
         rows = lora.part(update, update.method) * np.float32(lora.factor(update))
@@ -50,11 +50,11 @@ def _filled(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> np
     return values.reshape(shape)
 
 
-def _official(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> str | None:
+def _official(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
     return None if all(_is_plain(update) for update in updates) else _PAIRS_ONLY
 
 
-def _diffusers(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> str | None:
+def _diffusers(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
     if any(update.method != "product" for update in updates):
         return _PAIRS_ONLY
     has = [update for update in lora.updates if update.method == "product" and "magnitude" in update.keys]
@@ -66,7 +66,7 @@ def _diffusers(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) ->
     return None if len(has) == len(pairs) else "PEFT has DoRA for all modules of a file or for none"
 
 
-def _layered(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> str | None:
+def _layered(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
     place, method = updates[0].place, updates[0].method
     is_whole = len(updates) == 1 and place.stop - place.start == shape[0] and not place.is_swapped
     if method in ("hadamard", "kronecker") and not is_whole:
@@ -85,9 +85,9 @@ def _layered(lora: Lora, updates: Sequence[Update], shape: tuple[int, ...]) -> s
     return None
 
 
-def _is_plain(update: Update) -> bool:
+def _is_plain(update: WeightUpdate) -> bool:
     return update.method == "product" and "magnitude" not in update.keys
 
 
-def _is_by_column(lora: Lora, update: Update) -> bool:
+def _is_by_column(lora: Lora, update: WeightUpdate) -> bool:
     return "magnitude" in update.keys and lora.part(update, "magnitude").shape[0] == 1

@@ -10,11 +10,11 @@ import numpy as np
 
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.targets import Place
-from framewake.weights.lora.updates import Update
+from framewake.weights.lora.updates import WeightUpdate
 from framewake.weights.reading.storage import widen
 
 
-class Piece(NamedTuple):
+class FactorPiece(NamedTuple):
     """A pair for the rows from ``start`` to ``stop`` of one of our weights, in our order.
 
     ``up`` and ``down`` are stored bits of the type ``kind``; ``alpha`` None means the rank. ``magnitude`` are those
@@ -39,12 +39,12 @@ class Piece(NamedTuple):
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
-def pieces_of(lora: Lora, updates: Sequence[Update]) -> list[Piece]:
+def pieces_of(lora: Lora, updates: Sequence[WeightUpdate]) -> list[FactorPiece]:
     """The updates of one weight as pieces, in the order of their rows."""
     return [_piece(lora, update) for update in updates]
 
 
-def joined(pieces: Sequence[Piece], rows: int) -> Piece:
+def joined(pieces: Sequence[FactorPiece], rows: int) -> FactorPiece:
     """One pair for a whole weight of so many rows.
 
     Pieces that share their down factor share it again; others become blocks, with zeros in between.
@@ -68,10 +68,10 @@ def joined(pieces: Sequence[Piece], rows: int) -> Piece:
         up[piece.start : piece.stop, column : column + piece.rank] = piece.up
         column += piece.rank
     alpha = None if not has_one_factor or first.alpha is None else factors[0] * rank
-    return Piece(0, rows, up, np.concatenate([piece.down for piece in pieces]), pieces[0].kind, alpha)
+    return FactorPiece(0, rows, up, np.concatenate([piece.down for piece in pieces]), pieces[0].kind, alpha)
 
 
-def split(piece: Piece, places: Sequence[tuple[str, Place]]) -> dict[str, Piece]:
+def split(piece: FactorPiece, places: Sequence[tuple[str, Place]]) -> dict[str, FactorPiece]:
     """The parts of a piece that lie in the given places, by name; swapped where the place is.
 
     Where every part uses columns of its own, each keeps only these: the inverse of joining by blocks.
@@ -83,7 +83,9 @@ def split(piece: Piece, places: Sequence[tuple[str, Place]]) -> dict[str, Piece]
             own = piece.magnitude
             if own is not None and own.shape[1] == 1:
                 own = _swapped(own[place.start - piece.start : place.stop - piece.start], place)
-            parts[name] = Piece(place.start, place.stop, _swapped(up, place), piece.down, piece.kind, piece.alpha, own)
+            parts[name] = FactorPiece(
+                place.start, place.stop, _swapped(up, place), piece.down, piece.kind, piece.alpha, own
+            )
     if len(parts) > 1:
         # Zero has only zero bits in every type that a factor comes in, but for its sign.
         used = {name: np.any(_values(part) != 0, axis=0) for name, part in parts.items()}
@@ -92,7 +94,7 @@ def split(piece: Piece, places: Sequence[tuple[str, Place]]) -> dict[str, Piece]
     return parts
 
 
-def _piece(lora: Lora, update: Update) -> Piece:
+def _piece(lora: Lora, update: WeightUpdate) -> FactorPiece:
     file = lora.tensors
     up, down = update.keys["up"], update.keys["down"]
     kinds = {file.dtype(up), file.dtype(down)}  # type: ignore[attr-defined]  # a conversion reads a file
@@ -107,28 +109,28 @@ def _piece(lora: Lora, update: Update) -> Piece:
     magnitude = lora.part(update, "magnitude") if "magnitude" in update.keys else None
     if magnitude is not None and magnitude.shape[1] == 1:
         magnitude = _swapped(magnitude, place)
-    return Piece(place.start, place.stop, _swapped(values[0], place), values[1], kind, alpha, magnitude)
+    return FactorPiece(place.start, place.stop, _swapped(values[0], place), values[1], kind, alpha, magnitude)
 
 
 def _swapped(up: np.ndarray, place: Place) -> np.ndarray:
     return np.concatenate(np.split(up, 2)[::-1]) if place.is_swapped else up
 
 
-def _is_same_down(one: Piece, other: Piece) -> bool:
+def _is_same_down(one: FactorPiece, other: FactorPiece) -> bool:
     return (one.kind, one.factor()) == (other.kind, other.factor()) and np.array_equal(one.down, other.down)
 
 
-def _values(piece: Piece) -> np.ndarray:
+def _values(piece: FactorPiece) -> np.ndarray:
     return widen(piece.up, piece.kind)
 
 
-def _float32(piece: Piece, factor: float) -> Piece:
+def _float32(piece: FactorPiece, factor: float) -> FactorPiece:
     up = _values(piece).astype(np.float32) * np.float32(factor)
     down = widen(piece.down, piece.kind).astype(np.float32)
     return piece._replace(up=up, down=down, kind="F32", alpha=piece.alpha if factor == 1.0 else None)
 
 
-def _narrowed(piece: Piece, columns: np.ndarray) -> Piece:
+def _narrowed(piece: FactorPiece, columns: np.ndarray) -> FactorPiece:
     alpha = None if piece.alpha is None else piece.factor() * int(columns.sum())
     up, down = np.ascontiguousarray(piece.up[:, columns]), piece.down[columns]
     return piece._replace(up=up, down=down, alpha=alpha)

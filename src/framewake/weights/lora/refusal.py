@@ -9,7 +9,7 @@ from typing import NamedTuple
 from framewake.weights.lora import foreign
 from framewake.weights.lora.keys import Module, other_method
 from framewake.weights.lora.targets import Targets
-from framewake.weights.lora.updates import Tensors, Update
+from framewake.weights.lora.updates import LoraTensors, WeightUpdate
 
 LISTED = 4
 
@@ -17,7 +17,7 @@ LISTED = 4
 class Found(NamedTuple):
     """A file's keys as far as they have a place. ``misfits`` says of modules in ``lost`` which sizes are wrong."""
 
-    updates: tuple[Update, ...]
+    updates: tuple[WeightUpdate, ...]
     lost: tuple[Module, ...]
     halves: tuple[Module, ...]
     misfits: dict[str, str]
@@ -28,7 +28,7 @@ class Found(NamedTuple):
         return (*self.strange, *(key for module in (*self.lost, *self.halves) for key in module.keys.values()))
 
 
-def refusal(path: Path, tensors: Tensors, targets: Targets, found: Found) -> str:
+def refusal(path: Path, tensors: LoraTensors, targets: Targets, found: Found) -> str:
     """The whole message. What a file is for is decided last: what has a place here is ours."""
     names = tensors.names()
     if not names:

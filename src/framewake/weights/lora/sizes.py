@@ -8,7 +8,7 @@ import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.weights.lora.file import Lora
-from framewake.weights.lora.updates import Update
+from framewake.weights.lora.updates import WeightUpdate
 
 # What an update may add to a layer's outputs, for inputs of size one, at weight 1. The transformer's own layers give
 # about 1, strong LoRAs some tenths of that, and factors of random numbers of size one at most some hundreds. Eight-bit
@@ -17,7 +17,7 @@ MOST_GAIN = 10_000.0
 _ROWS = 1024
 
 
-def square(lora: Lora, update: Update) -> float:
+def square(lora: Lora, update: WeightUpdate) -> float:
     """The squared Frobenius norm of what an update adds at weight 1; of factors alone where it depends on the base.
 
     Raises: CheckpointError when a part holds NaN or infinity.
@@ -31,7 +31,7 @@ def square(lora: Lora, update: Update) -> float:
     return max(found, 0.0)
 
 
-def gain_of(update: Update, squared: float) -> float:
+def gain_of(update: WeightUpdate, squared: float) -> float:
     """What an update of a norm adds to a layer's outputs, for inputs of size one; their root mean square."""
     return math.sqrt(squared / (update.place.stop - update.place.start))
 
@@ -55,7 +55,7 @@ def check_sizes(lora: Lora) -> None:
             )
 
 
-def _square(lora: Lora, update: Update) -> float:
+def _square(lora: Lora, update: WeightUpdate) -> float:
     def part(name: str) -> np.ndarray:
         return lora.part(update, name)
 
@@ -73,7 +73,7 @@ def _square(lora: Lora, update: Update) -> float:
     return float(np.sum(values * values, dtype=np.float64))
 
 
-def _kronecker_square(lora: Lora, update: Update, name: str) -> float:
+def _kronecker_square(lora: Lora, update: WeightUpdate, name: str) -> float:
     if name in update.keys:
         values = lora.part(update, name)
     else:

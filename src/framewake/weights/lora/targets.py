@@ -10,7 +10,7 @@ import numpy as np
 
 from framewake.config import DiTConfig
 from framewake.errors import CheckpointError, nearest
-from framewake.weights.reading.names import Rule, diffusers_dit
+from framewake.weights.reading.names import NameRule, diffusers_dit
 
 Shapes = Mapping[str, tuple[int, ...]]
 Dialect = Literal["ours", "diffusers", "omi"]
@@ -57,7 +57,7 @@ class Targets:
     Source: specification, section 9.
     """
 
-    def __init__(self, tensors: Shapes, rules: Iterable[Rule] = ()) -> None:
+    def __init__(self, tensors: Shapes, rules: Iterable[NameRule] = ()) -> None:
         self.tensors = dict(tensors)
         self.shapes = {name: shape for name, shape in tensors.items() if is_adaptable(name, shape)}
         weights = {name: shape for name, shape in tensors.items() if name.endswith(".weight")}
@@ -98,7 +98,7 @@ class Targets:
         """The nearest name, as the end of a message."""
         return nearest(module, self._underscored if is_underscored else self._places)
 
-    def _add(self, rule: Rule) -> None:
+    def _add(self, rule: NameRule) -> None:
         rows = rule.rows or (self.tensors[rule.ours][0],)
         for number, (their, stop, count) in enumerate(zip(rule.theirs, np.cumsum(rows), rows, strict=True)):
             place = Place(rule.ours, int(stop) - count, int(stop), rule.is_swapped, "diffusers")
@@ -114,7 +114,7 @@ def is_adaptable(name: str, shape: tuple[int, ...]) -> bool:
     return name.endswith(".weight") and len(shape) > 1
 
 
-def diffusers_modules(rules: Iterable[Rule]) -> dict[str, list[tuple[str, Place]]]:
+def diffusers_modules(rules: Iterable[NameRule]) -> dict[str, list[tuple[str, Place]]]:
     """Our weight -> the modules of diffusers that hold it, in the order of their rows."""
     found: dict[str, list[tuple[str, Place]]] = {}
     for rule in rules:

@@ -24,7 +24,7 @@ Size = Sequence[int | str]
 _WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
-class Tensors(Protocol):
+class LoraTensors(Protocol):
     """What a LoRA is read from."""
 
     metadata: dict[str, str]
@@ -42,7 +42,7 @@ class Tensors(Protocol):
         """A tensor's values."""
 
 
-class Update(NamedTuple):
+class WeightUpdate(NamedTuple):
     """What one module of a file does to the rows of one weight.
 
     ``keys`` are the file's keys by part, as in ``keys.py``; ``rank`` is 0 where there are no factors and ``alpha``
@@ -69,7 +69,7 @@ class Misfit(CheckpointError):
     """A module whose factors have not the shape of its weight."""
 
 
-def updates_of(module: Module, place: Place, tensors: Tensors, targets: Targets) -> Iterator[Update]:
+def updates_of(module: Module, place: Place, tensors: LoraTensors, targets: Targets) -> Iterator[WeightUpdate]:
     """What a module's keys do, without alpha; nothing where they are only a part of what is needed.
 
     Raises: Misfit when a shape is another one than the weight's.
@@ -88,22 +88,22 @@ def updates_of(module: Module, place: Place, tensors: Tensors, targets: Targets)
         size = tensors.shape(keys[part])
         _expect(module, [size], [(rows,)], size == (rows,))
         rank = weight.rank if part == "up bias" and weight is not None else 0
-        yield Update(module, bias, method, {method: keys[part]}, rank)  # type: ignore[arg-type]
+        yield WeightUpdate(module, bias, method, {method: keys[part]}, rank)  # type: ignore[arg-type]
 
 
-def whole_numbers(tensors: Tensors, updates: list[Update]) -> str | None:
+def whole_numbers(tensors: LoraTensors, updates: list[WeightUpdate]) -> str | None:
     """The first factor that is stored in whole numbers, None where all are fractions."""
     keys = (key for update in updates for key in update.keys.values())
     return next((key for key in keys if tensors.dtype(key) in _WHOLE_NUMBERS), None)
 
 
-def _weight_update(module: Module, place: Place, tensors: Tensors, shape: tuple[int, ...]) -> Update | None:
+def _weight_update(module: Module, place: Place, tensors: LoraTensors, shape: tuple[int, ...]) -> WeightUpdate | None:
     keys = module.keys
     rows, columns = shape[0], math.prod(shape[1:])
     _check_magnitude(module, tensors, shape)
 
-    def made(method: Method, *parts: str, rank: int = 0) -> Update:
-        return Update(module, place, method, {part: keys[part] for part in parts}, rank)
+    def made(method: Method, *parts: str, rank: int = 0) -> WeightUpdate:
+        return WeightUpdate(module, place, method, {part: keys[part] for part in parts}, rank)
 
     if len(shape) > 1:
         for method, parts in _FACTORS.items():
@@ -121,7 +121,7 @@ def _weight_update(module: Module, place: Place, tensors: Tensors, shape: tuple[
     return None
 
 
-def _check_magnitude(module: Module, tensors: Tensors, shape: tuple[int, ...]) -> None:
+def _check_magnitude(module: Module, tensors: LoraTensors, shape: tuple[int, ...]) -> None:
     """Magnitudes of DoRA are by row, or by column where no kernel hides what a column is; PEFT turns a kernel's."""
     if "magnitude" not in module.keys:
         return
@@ -142,7 +142,7 @@ def _check_pairs(module: Module, sizes: list[tuple[int, ...]], rows: int, column
     return rank
 
 
-def _kronecker(module: Module, place: Place, tensors: Tensors, shape: tuple[int, ...]) -> Update | None:
+def _kronecker(module: Module, place: Place, tensors: LoraTensors, shape: tuple[int, ...]) -> WeightUpdate | None:
     """Each of the two matrices is whole or a product; a rank is named by the product, the last one as LyCORIS does."""
     used: dict[str, str] = {}
     sizes: list[tuple[int, int]] = []
@@ -160,7 +160,7 @@ def _kronecker(module: Module, place: Place, tensors: Tensors, shape: tuple[int,
     made = tuple(math.prod(size) for size in zip(*sizes, strict=True))
     needed = (shape[0], math.prod(shape[1:]))
     _expect(module, [made], [needed], made == needed)
-    return Update(module, place, "kronecker", used, rank)
+    return WeightUpdate(module, place, "kronecker", used, rank)
 
 
 def _flat(size: tuple[int, ...]) -> tuple[int, ...]:

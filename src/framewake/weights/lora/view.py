@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.weights.lora.change import change
-from framewake.weights.lora.updates import Update
+from framewake.weights.lora.updates import WeightUpdate
 
 
 class Store(Protocol):
@@ -24,13 +24,13 @@ class Store(Protocol):
 class Adapter(Protocol):
     """What is added: a LoRA in a file (``file.py``), or one in training, whose factors are tensors."""
 
-    def by_weight(self) -> Mapping[str, Sequence[Update]]:
+    def by_weight(self) -> Mapping[str, Sequence[WeightUpdate]]:
         """The updates of each weight, in the order of its rows."""
 
-    def factor(self, update: Update) -> float:
+    def factor(self, update: WeightUpdate) -> float:
         """What an update's product is multiplied with at weight 1."""
 
-    def part(self, update: Update, name: str) -> Any:
+    def part(self, update: WeightUpdate, name: str) -> Any:
         """One of an update's parts as a matrix, on the host or on the device."""
 
 
@@ -62,13 +62,13 @@ class Merger:
                 total = total + self._change(lora, updates[name], rows, scale)
         return engine.cast(engine.reshape(total, base.shape), engine.dtype(base))
 
-    def _change(self, lora: Adapter, updates: Sequence[Update], base: Tensor, scale: float) -> Tensor:
+    def _change(self, lora: Adapter, updates: Sequence[WeightUpdate], base: Tensor, scale: float) -> Tensor:
         """One LoRA's change of one weight: its pieces one below the other, zeros where it has none."""
         engine, pieces, row = self.engine, [], 0
         count, columns = base.shape
         for update in updates:
 
-            def read(name: str, update: Update = update) -> Tensor:
+            def read(name: str, update: WeightUpdate = update) -> Tensor:
                 return engine.asarray(lora.part(update, name), "float32")
 
             start, stop = update.place.start, update.place.stop

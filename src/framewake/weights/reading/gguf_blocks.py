@@ -17,7 +17,7 @@ _IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69
 _BITS = np.arange(8, dtype=np.uint8)
 
 
-class Kind(NamedTuple):
+class BlockKind(NamedTuple):
     """A block type. Units: ``numbers`` and ``size`` (bytes) of one block.
 
     ``widen``: blocks as bytes (N, size) -> float32 (N, numbers); None where the numbers lie as they are.
@@ -141,27 +141,27 @@ def _iq4_xs(blocks: np.ndarray) -> np.ndarray:
 
 
 # By the numbers that stand in a file.
-KINDS: dict[int, Kind] = {
-    0: Kind("F32", 1, 4),
-    1: Kind("F16", 1, 2),
-    2: Kind("Q4_0", 32, 18, _q4_0),
-    3: Kind("Q4_1", 32, 20, _q4_1),
-    6: Kind("Q5_0", 32, 22, _q5_0),
-    7: Kind("Q5_1", 32, 24, _q5_1),
-    8: Kind("Q8_0", 32, 34, _q8_0),
-    10: Kind("Q2_K", 256, 84, _q2_k),
-    11: Kind("Q3_K", 256, 110, _q3_k),
-    12: Kind("Q4_K", 256, 144, _q4_k),
-    13: Kind("Q5_K", 256, 176, _q5_k),
-    14: Kind("Q6_K", 256, 210, _q6_k),
-    20: Kind("IQ4_NL", 32, 18, _iq4_nl),
-    23: Kind("IQ4_XS", 256, 136, _iq4_xs),
-    24: Kind("I8", 1, 1),
-    25: Kind("I16", 1, 2),
-    26: Kind("I32", 1, 4),
-    27: Kind("I64", 1, 8),
-    28: Kind("F64", 1, 8),
-    30: Kind("BF16", 1, 2),
+KINDS: dict[int, BlockKind] = {
+    0: BlockKind("F32", 1, 4),
+    1: BlockKind("F16", 1, 2),
+    2: BlockKind("Q4_0", 32, 18, _q4_0),
+    3: BlockKind("Q4_1", 32, 20, _q4_1),
+    6: BlockKind("Q5_0", 32, 22, _q5_0),
+    7: BlockKind("Q5_1", 32, 24, _q5_1),
+    8: BlockKind("Q8_0", 32, 34, _q8_0),
+    10: BlockKind("Q2_K", 256, 84, _q2_k),
+    11: BlockKind("Q3_K", 256, 110, _q3_k),
+    12: BlockKind("Q4_K", 256, 144, _q4_k),
+    13: BlockKind("Q5_K", 256, 176, _q5_k),
+    14: BlockKind("Q6_K", 256, 210, _q6_k),
+    20: BlockKind("IQ4_NL", 32, 18, _iq4_nl),
+    23: BlockKind("IQ4_XS", 256, 136, _iq4_xs),
+    24: BlockKind("I8", 1, 1),
+    25: BlockKind("I16", 1, 2),
+    26: BlockKind("I32", 1, 4),
+    27: BlockKind("I64", 1, 8),
+    28: BlockKind("F64", 1, 8),
+    30: BlockKind("BF16", 1, 2),
 }
 # Named where they are met; their numbers need tables of a thousand entries each, or belong to no weights.
 NOT_READ = {

@@ -18,7 +18,7 @@ import numpy as np
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.reading.direct import CAN_READ, DirectFile
-from framewake.weights.reading.gguf_blocks import KINDS, NOT_READ, READ, Kind
+from framewake.weights.reading.gguf_blocks import KINDS, NOT_READ, READ, BlockKind
 from framewake.weights.reading.narrow import CHUNK, STORED, fill, narrowed
 from framewake.weights.reading.storage import STORAGE, is_addressable, widen
 
@@ -29,13 +29,13 @@ MOST_DIMENSIONS = 8
 KEPT_LIST = 64  # numbers; longer lists are vocabularies, which nobody asks for
 
 
-class Entry(NamedTuple):
+class GgufEntry(NamedTuple):
     """Where a tensor lies. Units: ``start`` in bytes from the beginning of the file.
 
     ``heads``: of a matrix whose rows llama.cpp has put into another order within each of so many heads; 0 of others.
     """
 
-    kind: Kind
+    kind: BlockKind
     shape: tuple[int, ...]
     start: int
     size: int
@@ -143,7 +143,7 @@ class GgufFile:
         """The byte of the file at which a tensor's bits begin."""
         return self._entries[name].start
 
-    def _part(self, entry: Entry) -> np.ndarray:
+    def _part(self, entry: GgufEntry) -> np.ndarray:
         return np.asarray(self._bytes[entry.start : entry.start + entry.size])
 
     def _damaged(self, why: str) -> CheckpointError:
@@ -190,13 +190,13 @@ class GgufFile:
             self._at += self._count(self._number("<Q"), 1)
         return None
 
-    def _read_entries(self, count: int) -> dict[str, Entry]:
+    def _read_entries(self, count: int) -> dict[str, GgufEntry]:
         described = [self._described() for _ in range(count)]
         alignment = self.metadata.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1:
             raise self._damaged(f"its alignment is {alignment!r}")
         first = -(-self._at // alignment) * alignment
-        entries: dict[str, Entry] = {}
+        entries: dict[str, GgufEntry] = {}
         for name, dims, number, offset in described:
             kind = KINDS.get(number)
             if kind is None:
@@ -213,7 +213,7 @@ class GgufFile:
             if first + offset + size > self._bytes.size:
                 raise self._damaged(f"{name!r} ends at {first + offset + size}, beyond the file")
             shape = self._shape(name, dims)
-            entries[name] = Entry(kind, shape, first + offset, size, self._heads(name, shape))
+            entries[name] = GgufEntry(kind, shape, first + offset, size, self._heads(name, shape))
         return entries
 
     def _described(self) -> tuple[str, tuple[int, ...], int, int]:
@@ -248,6 +248,6 @@ class GgufFile:
         return heads
 
 
-def _order(entry: Entry) -> np.ndarray:
+def _order(entry: GgufEntry) -> np.ndarray:
     """The rows of a file in the order of all other files."""
     return np.arange(entry.shape[0]).reshape(entry.heads, -1, 2).swapaxes(1, 2).reshape(-1)

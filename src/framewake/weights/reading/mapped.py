@@ -12,7 +12,7 @@ import numpy as np
 from framewake import pulse
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.reading.names import Rule
+from framewake.weights.reading.names import NameRule
 from framewake.weights.reading.narrow import BITS
 from framewake.weights.reading.storage import Tensors
 
@@ -34,9 +34,9 @@ class MappedTensors:
     Raises: CheckpointError when the table of names gives one of ours twice.
     """
 
-    def __init__(self, file: Tensors, rules: Iterable[Rule]) -> None:
+    def __init__(self, file: Tensors, rules: Iterable[NameRule]) -> None:
         self.file = file
-        self._rules: dict[str, Rule] = {}
+        self._rules: dict[str, NameRule] = {}
         for rule in rules:
             if rule.ours in self._rules:
                 raise CheckpointError(f"{file.path} holds {rule.ours!r} twice, under {rule.theirs} and another name.")
@@ -47,7 +47,7 @@ class MappedTensors:
         """Every name of ours that the file has in full."""
         return tuple(name for name, rule in self._rules.items() if self._held.issuperset(rule.theirs))
 
-    def rules(self) -> list[Rule]:
+    def rules(self) -> list[NameRule]:
         """The table of names."""
         return list(self._rules.values())
 

@@ -30,7 +30,7 @@ _CHECK_BYTES = len(_CHECKED) + 10
 CHUNK_BYTES = 16 * 2**20
 
 
-class Entry(NamedTuple):
+class CkptEntry(NamedTuple):
     """Where a tensor lies: pieces from a byte to before another."""
 
     kind: str
@@ -52,7 +52,7 @@ class MindsporeFile:
         self._has_sum = self._bytes[-_CHECK_BYTES:][: len(_CHECKED)].tobytes() == _CHECKED
         if self._has_sum:
             self._end -= _CHECK_BYTES
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, CkptEntry] = {}
         for name, entry in self._tensors():
             self._entries[name] = self._joined(name, entry)
         for name, entry in self._entries.items():
@@ -118,7 +118,7 @@ class MindsporeFile:
             "download or copy it again. Encrypted ones are not read: save it without enc_key."
         )
 
-    def _tensors(self) -> Iterator[tuple[str, Entry]]:
+    def _tensors(self) -> Iterator[tuple[str, CkptEntry]]:
         """Every piece of a tensor with its name."""
         for field, value in self._fields(0, self._end):
             if field != 1 or not isinstance(value, tuple):
@@ -136,7 +136,7 @@ class MindsporeFile:
             if found.kind != _TEXT:
                 yield name, found
 
-    def _tensor(self, start: int, stop: int) -> Entry:
+    def _tensor(self, start: int, stop: int) -> CkptEntry:
         shape: list[int] = []
         kind, place = "", (start, start)
         for field, value in self._fields(start, stop):
@@ -146,9 +146,9 @@ class MindsporeFile:
                 kind = self._text(value)
             elif field == 3 and isinstance(value, tuple):
                 place = value
-        return Entry(kind, tuple(shape), (place,))
+        return CkptEntry(kind, tuple(shape), (place,))
 
-    def _joined(self, name: str, piece: Entry) -> Entry:
+    def _joined(self, name: str, piece: CkptEntry) -> CkptEntry:
         """A tensor with one more piece."""
         before = self._entries.get(name)
         if before is None:
@@ -157,7 +157,7 @@ class MindsporeFile:
             raise self._damaged(f"the name {name!r} occurs twice")
         return before._replace(pieces=before.pieces + piece.pieces)
 
-    def _check(self, name: str, entry: Entry) -> None:
+    def _check(self, name: str, entry: CkptEntry) -> None:
         if entry.kind not in TYPES:
             raise CheckpointError(f"{self.path}: {name!r} is of the type {entry.kind!r}; {', '.join(TYPES)} are read.")
         kind, held = TYPES[entry.kind], sum(stop - start for start, stop in entry.pieces)
@@ -165,7 +165,7 @@ class MindsporeFile:
         shape = () if entry.shape == (0,) and held else entry.shape
         if min(shape, default=0) < 0 or not is_addressable(shape) or math.prod(shape) * STORAGE[kind].itemsize != held:
             raise self._damaged(f"{name!r} of shape {list(shape)} and type {entry.kind} has {held} bytes")
-        self._entries[name] = Entry(kind, shape, entry.pieces)
+        self._entries[name] = CkptEntry(kind, shape, entry.pieces)
 
     def _text(self, place: tuple[int, int]) -> str:
         return self._bytes[slice(*place)].tobytes().decode("utf-8", errors="replace")

@@ -17,7 +17,7 @@ from framewake.config import DiTConfig
 from framewake.errors import CheckpointError
 
 
-class Rule(NamedTuple):
+class NameRule(NamedTuple):
     """One of our tensors and where it lies in the other dialect.
 
     ``theirs`` are joined along the first axis in the order given, ``rows`` is how many rows each has
@@ -67,12 +67,12 @@ class Rule(NamedTuple):
         return np.concatenate(np.split(values, 2)[::-1]) if self.is_swapped else values
 
 
-def same(names: Iterable[str]) -> list[Rule]:
+def same(names: Iterable[str]) -> list[NameRule]:
     """The table of a dialect that has our own names."""
-    return [Rule(name, (name,)) for name in names]
+    return [NameRule(name, (name,)) for name in names]
 
 
-def diffusers_dit(config: DiTConfig) -> list[Rule]:
+def diffusers_dit(config: DiTConfig) -> list[NameRule]:
     """The table of diffusers' transformer class."""
     return [
         *_pair("img_in.proj", "x_embedder.proj"),
@@ -88,22 +88,22 @@ def diffusers_dit(config: DiTConfig) -> list[Rule]:
     ]
 
 
-def _pair(ours: str, *theirs: str, rows: tuple[int, ...] = (), is_swapped: bool = False) -> Iterator[Rule]:
+def _pair(ours: str, *theirs: str, rows: tuple[int, ...] = (), is_swapped: bool = False) -> Iterator[NameRule]:
     """The rules of a layer's weight and bias."""
     for kind in ("weight", "bias"):
-        yield Rule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), rows, is_swapped)
+        yield NameRule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), rows, is_swapped)
 
 
-def _embedder(first: str, second: str, theirs: str) -> Iterator[Rule]:
+def _embedder(first: str, second: str, theirs: str) -> Iterator[NameRule]:
     yield from _pair(first, f"{theirs}.linear_1")
     yield from _pair(second, f"{theirs}.linear_2")
 
 
-def _guidance() -> Iterator[Rule]:
+def _guidance() -> Iterator[NameRule]:
     return _embedder("guidance_in.mlp.0", "guidance_in.mlp.2", "time_text_embed.guidance_embedder")
 
 
-def _refiner(config: DiTConfig) -> Iterator[Rule]:
+def _refiner(config: DiTConfig) -> Iterator[NameRule]:
     them = "context_embedder"
     yield from _pair("txt_in.input_embedder", f"{them}.proj_in")
     time, text = f"{them}.time_text_embed.timestep_embedder", f"{them}.time_text_embed.text_embedder"
@@ -135,7 +135,7 @@ _STREAMS = {
 }
 
 
-def _double(config: DiTConfig, index: int) -> Iterator[Rule]:
+def _double(config: DiTConfig, index: int) -> Iterator[NameRule]:
     theirs = f"transformer_blocks.{index}"
     for stream, (modulation, entry, norms, projection, mlp) in _STREAMS.items():
         ours = f"double_blocks.{index}.{stream}"
@@ -143,20 +143,20 @@ def _double(config: DiTConfig, index: int) -> Iterator[Rule]:
         heads = [f"{theirs}.attn.{name}" for name in entry]
         yield from _pair(f"{ours}_attn_qkv", *heads, rows=(config.hidden_size,) * 3)
         for letter, norm in zip("qk", norms, strict=True):
-            yield Rule(f"{ours}_attn_{letter}_norm.weight", (f"{theirs}.attn.{norm}.weight",))
+            yield NameRule(f"{ours}_attn_{letter}_norm.weight", (f"{theirs}.attn.{norm}.weight",))
         yield from _pair(f"{ours}_attn_proj", f"{theirs}.attn.{projection}")
         yield from _pair(f"{ours}_mlp.fc1", f"{theirs}.{mlp}.net.0.proj")
         yield from _pair(f"{ours}_mlp.fc2", f"{theirs}.{mlp}.net.2")
 
 
-def _single(config: DiTConfig, index: int) -> Iterator[Rule]:
+def _single(config: DiTConfig, index: int) -> Iterator[NameRule]:
     ours, theirs = f"single_blocks.{index}", f"single_transformer_blocks.{index}"
     yield from _pair(f"{ours}.modulation.linear", f"{theirs}.norm.linear")
     entry = [f"{theirs}.attn.to_{letter}" for letter in "qkv"] + [f"{theirs}.proj_mlp"]
     yield from _pair(f"{ours}.linear1", *entry, rows=(config.hidden_size,) * 3 + (config.mlp_size,))
     yield from _pair(f"{ours}.linear2", f"{theirs}.proj_out")
     for letter in "qk":
-        yield Rule(f"{ours}.{letter}_norm.weight", (f"{theirs}.attn.norm_{letter}.weight",))
+        yield NameRule(f"{ours}.{letter}_norm.weight", (f"{theirs}.attn.norm_{letter}.weight",))
 
 
 _LLAMA_PARTS = ("embed_tokens", "layers", "norm")
@@ -206,9 +206,9 @@ def from_llama_cpp(name: str) -> str:
     return name
 
 
-def llava(names: Iterable[str]) -> list[Rule]:
+def llava(names: Iterable[str]) -> list[NameRule]:
     """The table of a LLaVA file in any of its three styles, recognised name by name."""
-    return [Rule(_published_llava(name), (name,)) for name in names]
+    return [NameRule(_published_llava(name), (name,)) for name in names]
 
 
 def _published_llava(name: str) -> str:
@@ -234,24 +234,24 @@ _COMFY = (
 )
 
 
-def comfy_dit(names: Iterable[str]) -> list[Rule]:
+def comfy_dit(names: Iterable[str]) -> list[NameRule]:
     """The table of a transformer that ComfyUI has saved, or one with the published names: both may be mixed."""
     rules = []
     for name in names:
         ours = name
         for pattern, published in _COMFY:
             ours = re.sub(pattern, published, ours)
-        rules.append(Rule(ours, (name,)))
+        rules.append(NameRule(ours, (name,)))
     return rules
 
 
-def clip_text(names: Iterable[str]) -> list[Rule]:
+def clip_text(names: Iterable[str]) -> list[NameRule]:
     """The table of a CLIP text file, whose newest style has no ``text_model.`` in front."""
     parts = ("embeddings.", "encoder.", "final_layer_norm.")
-    return [Rule(f"text_model.{name}" if name.startswith(parts) else name, (name,)) for name in names]
+    return [NameRule(f"text_model.{name}" if name.startswith(parts) else name, (name,)) for name in names]
 
 
-def translate(rules: Iterable[Rule], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def translate(rules: Iterable[NameRule], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our tensors in the other dialect, strict at both ends.
 
     Raises: CheckpointError when a tensor of ours has no rule or a rule has no tensor.

@@ -55,7 +55,7 @@ class Label(NamedTuple):
     value: str
 
 
-class Storage(NamedTuple):
+class PickledStorage(NamedTuple):
     """A run of numbers; ``dtype`` is "" for plain bytes. Units: ``numbers`` counts bytes where there is no type."""
 
     dtype: str
@@ -63,10 +63,10 @@ class Storage(NamedTuple):
     numbers: int
 
 
-class Place(NamedTuple):
+class TensorPlace(NamedTuple):
     """A tensor's place in a storage. Units: ``offset`` and ``strides`` in numbers."""
 
-    storage: Storage
+    storage: PickledStorage
     dtype: str
     offset: int
     shape: tuple[int, ...]
@@ -92,17 +92,17 @@ LABELS = {
 }
 
 
-class Refused(CheckpointError):
+class PickleRefused(CheckpointError):
     """A pickle asks for what no weight file needs."""
 
 
 def load(data: bytes) -> Any:
-    """The value of a pickle: containers, strings, numbers, and ``Place`` for tensors.
+    """The value of a pickle: containers, strings, numbers, and ``TensorPlace`` for tensors.
 
     Raises: CheckpointError for everything else.
     """
     if len(data) > MOST_BYTES:
-        raise Refused(f"its pickle has {len(data)} bytes; at most {MOST_BYTES} are read")
+        raise PickleRefused(f"its pickle has {len(data)} bytes; at most {MOST_BYTES} are read")
     return _Machine(data).run()
 
 
@@ -119,20 +119,20 @@ class _Machine:
             code = self.take(1)[0]
             if code == 0x2E:  # STOP
                 if self.outer or len(self.stack) != 1:
-                    raise Refused(f"its pickle ends at {self.at} with {len(self.stack)} values instead of one")
+                    raise PickleRefused(f"its pickle ends at {self.at} with {len(self.stack)} values instead of one")
                 return self.stack[0]
             operation = _OPERATIONS.get(code)
             if operation is None:
-                raise Refused(f"its pickle has the instruction {_NAMES.get(code, hex(code))} at {self.at - 1}")
+                raise PickleRefused(f"its pickle has the instruction {_NAMES.get(code, hex(code))} at {self.at - 1}")
             operation(self)
-        raise Refused(f"its pickle has more than {MOST_INSTRUCTIONS} instructions")
+        raise PickleRefused(f"its pickle has more than {MOST_INSTRUCTIONS} instructions")
 
     # --- bytes and stack
 
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
         if len(piece) != count:
-            raise Refused("its pickle is cut off")
+            raise PickleRefused("its pickle is cut off")
         self.at += count
         return piece
 
@@ -142,28 +142,28 @@ class _Machine:
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + 200)
         if end < 0:
-            raise Refused(f"its pickle has a name without an end at {self.at}")
+            raise PickleRefused(f"its pickle has a name without an end at {self.at}")
         return self.text(self.take(end - self.at + 1)[:-1])
 
     def text(self, piece: bytes) -> str:
         try:
             return piece.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise Refused(f"its pickle has a text that is not UTF-8 at {self.at}") from error
+            raise PickleRefused(f"its pickle has a text that is not UTF-8 at {self.at}") from error
 
     def pop(self) -> Any:
         if not self.stack:
-            raise Refused(f"its pickle takes a value from an empty stack at {self.at}")
+            raise PickleRefused(f"its pickle takes a value from an empty stack at {self.at}")
         return self.stack.pop()
 
     def top(self, kind: type, what: str) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            raise Refused(f"its pickle adds to something that is no {what} at {self.at}")
+            raise PickleRefused(f"its pickle adds to something that is no {what} at {self.at}")
         return self.stack[-1]
 
     def to_mark(self) -> list[Any]:
         if not self.outer:
-            raise Refused(f"its pickle closes what it never opened at {self.at}")
+            raise PickleRefused(f"its pickle closes what it never opened at {self.at}")
         values, self.stack = self.stack, self.outer.pop()
         return values
 
@@ -172,7 +172,7 @@ class _Machine:
     def protocol(self) -> None:
         version = self.take(1)[0]
         if version > 5:
-            raise Refused(f"its pickle has version {version}; 2 to 5 are known")
+            raise PickleRefused(f"its pickle has version {version}; 2 to 5 are known")
 
     def mark(self) -> None:
         self.outer.append(self.stack)
@@ -187,7 +187,7 @@ class _Machine:
 
     def whole_number(self, size: int) -> None:
         if size > 8:
-            raise Refused(f"its pickle has a number of {size} bytes at {self.at}")
+            raise PickleRefused(f"its pickle has a number of {size} bytes at {self.at}")
         self.stack.append(int.from_bytes(self.take(size), "little", signed=True))
 
     def string(self, size: int) -> None:
@@ -218,23 +218,23 @@ class _Machine:
     def put_items(self, values: list[Any]) -> None:
         target = self.top(dict, "dict")
         if len(values) % 2:
-            raise Refused(f"its pickle has a key without a value at {self.at}")
+            raise PickleRefused(f"its pickle has a key without a value at {self.at}")
         for key, value in zip(values[::2], values[1::2], strict=True):
             # Others would be hashed as a whole, which nested tuples make endless.
             if not isinstance(key, str | int):
-                raise Refused(f"its pickle has a {type(key).__name__} for a key at {self.at}")
+                raise PickleRefused(f"its pickle has a {type(key).__name__} for a key at {self.at}")
             if key in target:
-                raise Refused(f"its pickle gives the key {str(key)[:80]!r} twice")
+                raise PickleRefused(f"its pickle gives the key {str(key)[:80]!r} twice")
             target[key] = value
 
     def remember(self, index: int) -> None:
         if not self.stack:
-            raise Refused(f"its pickle remembers nothing at {self.at}")
+            raise PickleRefused(f"its pickle remembers nothing at {self.at}")
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> None:
         if index not in self.memo:
-            raise Refused(f"its pickle recalls {index}, which it never remembered")
+            raise PickleRefused(f"its pickle recalls {index}, which it never remembered")
         self.stack.append(self.memo[index])
 
     def name(self) -> None:
@@ -243,36 +243,36 @@ class _Machine:
     def name_from_stack(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise Refused(f"its pickle has a name that is no text at {self.at}")
+            raise PickleRefused(f"its pickle has a name that is no text at {self.at}")
         self.label(module, name)
 
     def label(self, module: str, name: str) -> None:
         found = LABELS.get((module, name))
         if found is None:
-            raise Refused(f"its pickle asks for {(module + '.' + name)[:120]!r}, which no weight file needs")
+            raise PickleRefused(f"its pickle asks for {(module + '.' + name)[:120]!r}, which no weight file needs")
         self.stack.append(found)
 
     def storage(self) -> None:
         given = self.pop()
         fits = isinstance(given, tuple) and len(given) == 5 and given[0] == "storage" and isinstance(given[1], Label)
         if not fits or given[1].kind != "storage" or not isinstance(given[2], str) or not _is_size(given[4]):
-            raise Refused(f"its pickle has a storage that is described in another way at {self.at}")
-        self.stack.append(Storage(given[1].value, given[2], given[4]))
+            raise PickleRefused(f"its pickle has a storage that is described in another way at {self.at}")
+        self.stack.append(PickledStorage(given[1].value, given[2], given[4]))
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, Label) or not isinstance(arguments, tuple):
-            raise Refused(f"its pickle calls something that is no function at {self.at}")
+            raise PickleRefused(f"its pickle calls something that is no function at {self.at}")
         maker = _MAKERS.get(function.kind)
         made = None if maker is None else maker(arguments)
         if made is None:
-            raise Refused(f"its pickle makes a {function.kind} from other values than expected at {self.at}")
+            raise PickleRefused(f"its pickle makes a {function.kind} from other values than expected at {self.at}")
         self.stack.append(made)
 
     def state(self) -> None:
         # A state dict carries version numbers of its modules this way; nothing here needs them.
         if not isinstance(self.pop(), dict):
-            raise Refused(f"its pickle sets a state that is no dict at {self.at}")
+            raise PickleRefused(f"its pickle sets a state that is no dict at {self.at}")
         self.top(Ordered, "OrderedDict")
 
 
@@ -284,24 +284,29 @@ def _are_sizes(values: Any) -> bool:
     return isinstance(values, tuple) and len(values) <= 64 and all(_is_size(value) for value in values)
 
 
-def _tensor(arguments: tuple[Any, ...], *, is_typed: bool = False) -> Place | None:
+def _tensor(arguments: tuple[Any, ...], *, is_typed: bool = False) -> TensorPlace | None:
     if len(arguments) < (7 if is_typed else 6):
         return None
     storage, offset, shape, strides = arguments[:4]
-    if not isinstance(storage, Storage) or not _is_size(offset) or not _are_sizes(shape) or not _are_sizes(strides):
+    if (
+        not isinstance(storage, PickledStorage)
+        or not _is_size(offset)
+        or not _are_sizes(shape)
+        or not _are_sizes(strides)
+    ):
         return None
     if len(shape) != len(strides):
         return None
     if not is_typed:
-        return Place(storage, storage.dtype, offset, shape, strides) if storage.dtype else None
+        return TensorPlace(storage, storage.dtype, offset, shape, strides) if storage.dtype else None
     label = arguments[6]
     if not isinstance(label, Label) or label.kind != "type" or storage.dtype not in ("", label.value):
         return None
-    return Place(storage, label.value, offset, shape, strides)
+    return TensorPlace(storage, label.value, offset, shape, strides)
 
 
-def _parameter(arguments: tuple[Any, ...]) -> Place | None:
-    return arguments[0] if len(arguments) == 3 and isinstance(arguments[0], Place) else None
+def _parameter(arguments: tuple[Any, ...]) -> TensorPlace | None:
+    return arguments[0] if len(arguments) == 3 and isinstance(arguments[0], TensorPlace) else None
 
 
 # Each gives None for arguments that it does not take. A set stays the list it is made from.

@@ -9,7 +9,7 @@ import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.weights.reading.mapped import MappedTensors
-from framewake.weights.reading.names import Rule
+from framewake.weights.reading.names import NameRule
 from framewake.weights.reading.narrow import to_bfloat16
 from framewake.weights.reading.storage import STORAGE, Tensors, widen
 
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     chunks: Callable[[], Iterator[np.ndarray]]
 
 
-def targets(source: MappedTensors, rules: list[Rule], kind: str | None, kept: tuple[str, ...]) -> Iterator[Target]:
+def targets(source: MappedTensors, rules: list[NameRule], kind: str | None, kept: tuple[str, ...]) -> Iterator[Target]:
     """The tensors of another dialect from a file's.
 
     ``kind`` is the type of all floating numbers, None leaves each as it is stored; what is not in ``kept``
@@ -52,12 +52,12 @@ def targets(source: MappedTensors, rules: list[Rule], kind: str | None, kept: tu
             yield Target(name, wanted, size, _reader(source.file, part, wanted, name))
 
 
-def _pieces(rule: Rule, file: Tensors) -> list[Piece]:
+def _pieces(rule: NameRule, file: Tensors) -> list[Piece]:
     """Our tensor as rows of the file's."""
     return _swapped(rule, [Piece(name, 0, (*file.shape(name), 1)[0]) for name in rule.theirs])
 
 
-def _swapped(rule: Rule, pieces: list[Piece]) -> list[Piece]:
+def _swapped(rule: NameRule, pieces: list[Piece]) -> list[Piece]:
     if not rule.is_swapped:
         return pieces
     half = sum(piece.last - piece.first for piece in pieces) // 2
@@ -76,7 +76,9 @@ def _rows(pieces: list[Piece], first: int, last: int) -> list[Piece]:
     return found
 
 
-def _cut(rule: Rule, pieces: list[Piece], shape: tuple[int, ...]) -> Iterator[tuple[str, list[Piece], tuple[int, ...]]]:
+def _cut(
+    rule: NameRule, pieces: list[Piece], shape: tuple[int, ...]
+) -> Iterator[tuple[str, list[Piece], tuple[int, ...]]]:
     """Their tensors of a rule: name, rows, shape."""
     if not rule.rows:
         yield rule.theirs[0], pieces, shape

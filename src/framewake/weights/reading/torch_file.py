@@ -15,7 +15,7 @@ from framewake.errors import CheckpointError
 from framewake.weights.reading import pickle_values
 from framewake.weights.reading.direct import CAN_READ, DirectFile
 from framewake.weights.reading.narrow import STORED, fill
-from framewake.weights.reading.pickle_values import Place
+from framewake.weights.reading.pickle_values import TensorPlace
 from framewake.weights.reading.storage import STORAGE, is_addressable, widen
 from framewake.weights.reading.zip_file import ZipFile
 
@@ -52,13 +52,13 @@ class TorchFile:
         self._check_byte_order()
         try:
             content = pickle_values.load(self._zip.bytes_of(self._folder + "data.pkl").tobytes())
-        except pickle_values.Refused as error:
+        except pickle_values.PickleRefused as error:
             raise CheckpointError(
                 f"{self.path} was not read, and nothing in it was run: {error}. Where you trust it, load it with torch "
                 "and save its state_dict() alone."
             ) from error
         chosen = self._chosen(content, key)
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, TensorPlace] = {}
         self.numbers: dict[str, float] = {}
         for name, value in chosen.items():
             if isinstance(name, str) and type(value) in (float, int):
@@ -66,7 +66,7 @@ class TorchFile:
                 continue
             if type(value) in _PLAIN:
                 continue
-            if not isinstance(value, Place) or not isinstance(name, str):
+            if not isinstance(value, TensorPlace) or not isinstance(name, str):
                 raise CheckpointError(
                     f"{self.path}: {str(name)[:80]!r} is no tensor but a {type(value).__name__}. {_ALONE}"
                 )
@@ -146,7 +146,7 @@ class TorchFile:
             )
 
     def _chosen(self, content: Any, key: str | None) -> dict[Any, Any]:
-        if isinstance(content, Place) or not isinstance(content, dict):
+        if isinstance(content, TensorPlace) or not isinstance(content, dict):
             raise CheckpointError(
                 f"{self.path} holds a {type(content).__name__} instead of a dict of tensors. {_ALONE}"
             )
@@ -167,10 +167,10 @@ class TorchFile:
             raise CheckpointError(f"{self.path} holds {len(found)} dicts of tensors: {names}. {_ALONE}")
         return content[found[0]] if found else content
 
-    def _member(self, place: Place) -> str:
+    def _member(self, place: TensorPlace) -> str:
         return f"{self._folder}data/{place.storage.key}"
 
-    def _check(self, name: str, place: Place) -> None:
+    def _check(self, name: str, place: TensorPlace) -> None:
         """A tensor lies inside its storage, and its storage inside the file."""
         member = self._zip.members.get(self._member(place))
         if member is None:
@@ -188,4 +188,4 @@ class TorchFile:
 
 
 def _has_tensors(content: dict[Any, Any]) -> bool:
-    return any(isinstance(value, Place) for value in content.values())
+    return any(isinstance(value, TensorPlace) for value in content.values())

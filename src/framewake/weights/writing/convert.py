@@ -29,7 +29,7 @@ LAYOUTS = ("diffusers", "tencent", "framewake")
 TENSORS_FILE = {"dit": "mp_rank_00_model_states.pt", "vae": "pytorch_model.pt"}
 
 
-class Written(NamedTuple):
+class WrittenFile(NamedTuple):
     """A file that was written.
 
     ``error``: how far its eight-bit matrices are from bfloat16, over all in squares; None where there are none.
@@ -50,7 +50,7 @@ def convert(
     shapes: Mapping[Component, Shapes],
     dtype: str | None = None,
     layout: str = "diffusers",
-) -> Iterator[Written]:
+) -> Iterator[WrittenFile]:
     """Write a checkpoint into an empty or new folder, told file by file.
 
     ``shapes`` are the models' own lists, which everything is compared with before anything is written. At most
@@ -84,7 +84,7 @@ def convert(
         else:
             write_safetensors(path, plan)
         _describe(checkpoint, component, path.parent, layout)
-        yield Written(component, path, len(plan), path.stat().st_size, errors[component].relative)
+        yield WrittenFile(component, path, len(plan), path.stat().st_size, errors[component].relative)
     _small_files(checkpoint, folder, layout)
 
 
@@ -109,7 +109,7 @@ def _plan(
     if layout == "diffusers" and component == "dit":
         rules = names.diffusers_dit(checkpoint.dit)
     elif component == "llava" and not checkpoint.has_vision:
-        rules = [names.Rule(ours, (ours.removeprefix("language_model."),)) for ours in source.names()]
+        rules = [names.NameRule(ours, (ours.removeprefix("language_model."),)) for ours in source.names()]
     else:
         rules = names.same(source.names())
     kept = tuple(TORCH_KINDS) if is_torch else SAFETENSORS_KINDS

@@ -1,0 +1,78 @@
+"""Who shows a run's events, and what is said when the run ends early."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from framewake.app.lines import Lines
+from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_terminal
+from framewake.app.stopping import stopped_by_signals
+from framewake.errors import Cancelled, FramewakeError
+from framewake.pipeline.events import Event, Note, Result
+from framewake.pipeline.jobs import Job, Output
+from framewake.pipeline.latents import latents_path
+
+
+def reporter(given: Mapping[str, Any], clips: int) -> Reporter:
+    """Who shows the events."""
+    if given["json"]:
+        return JsonLines()
+    return Quiet() if given["quiet"] else screen_of(clips)
+
+
+def screen_of(clips: int) -> Reporter:
+    """Bars on a terminal, lines in a log."""
+    return Terminal(clips) if has_terminal() else Lines(clips)
+
+
+def show(
+    screen: Reporter,
+    notes: list[str],
+    events: Generator[Event, None, None],
+    advice: Callable[[int], str],
+    *,
+    has_more: bool = False,
+) -> None:
+    """Show events to the end; ``advice`` is how to go on after so many clips.
+
+    ``has_more``: an error leaves other clips to be made, so it gets the advice too.
+    Raises: Cancelled when the run was asked to end, which says how to go on.
+    """
+    done = 0
+    with stopped_by_signals():
+        try:
+            for note in notes:
+                screen.show(Note(note))
+            for event in events:
+                done += isinstance(event, Result)
+                screen.show(event)
+        except KeyboardInterrupt:
+            events.close()  # saves the latents, wherever the interrupt came, before anything else can go wrong
+            screen.close()
+            raise Cancelled(f"stopped. {advice(done)}") from None
+        except FramewakeError as error:
+            if has_more:
+                error.args = (f"{str(error).rstrip('.')}. {advice(done)}",)
+            raise
+        finally:
+            events.close()
+            screen.close()
+
+
+def how_to_go_on(jobs: Sequence[Job]) -> Callable[[int], str]:
+    """What to tell somebody who has stopped a run."""
+
+    def advice(done: int) -> str:
+        job = jobs[min(done, len(jobs) - 1)]
+        if job.output is not None and latents_path(job.output.path).exists():
+            return f"Nothing is lost: go on with `{resume_command(job.output)}`."
+        return f"No half file is left. The same clip is made by adding --seed {job.request.seed}."
+
+    return advice
+
+
+def resume_command(output: Output) -> str:
+    """The command line that goes on with a clip."""
+    return shlex.join(["framewake", "animate", "--resume", "-o", str(output.path), *output.options])

@@ -1,0 +1,40 @@
+"""What a forecast is made for: a checkpoint on an engine, and what one step of a plan works on there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from framewake.cache import parse_cache
+from framewake.engine.contract import Dtype, Engine
+from framewake.pipeline.forecast import cost
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.precision import Precision
+from framewake.shapes import token_count
+from framewake.text.crop import TextLength
+from framewake.weights.checkpoint.load import Checkpoint
+
+
+class Setup(NamedTuple):
+    """What a forecast is made for; ``text`` is the longest prompt's."""
+
+    engine: Engine
+    checkpoint: Checkpoint
+    models: Mapping[Any, Any]
+    precision: Precision
+    text: TextLength
+
+
+def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
+    """What one step works on."""
+    batch = 2 if plan.request.guidance_scale > 1 else 1
+    tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
+    choice = parse_cache(plan.request.cache)
+    cached = 0 if choice is None else choice.kept_tensors
+    dtype, (read, kept) = setup.precision.transformer, setup.text
+    return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read)
+
+
+def is_composed(engine: Engine, dtype: Dtype) -> bool:
+    """Whether attention is put together from matrix products, because no fused kernel takes it."""
+    return engine.kind == "mindspore" and (engine.device == "cpu" or dtype == "float32")

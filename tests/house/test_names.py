@@ -1,0 +1,27 @@
+"""One name for one thing: no two classes of the package are called alike."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+
+from package_source import modules
+
+# Name of a class -> why several may have it.
+EXCEPTIONS = {
+    "Layout": "of a checkpoint's folders, of a batch's tokens and of the page",
+    "Part": "of a checkpoint as opened, and as loaded on an engine",
+    "Parts": "of a checkpoint as loaded, and as written",
+}
+
+
+def test_classes_are_called_apart():
+    found: dict[str, list[str]] = defaultdict(list)
+    for module in modules().values():
+        if module.name.startswith("demo."):  # the training of the demonstration, which has words of its own
+            continue
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].append(module.name)
+    assert len(found) > 200
+    assert not {name: where for name, where in found.items() if len(where) > 1 and name not in EXCEPTIONS}
