@@ -11,6 +11,7 @@ NOTES = DOCS / "measurements"
 BENCHES = ROOT / "scripts" / "benches"
 DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 
+MOST_DECISION_BYTES = 15_000
 MOST_EXPECTED_ROWS = 20
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -30,6 +31,10 @@ def anchors(text: str) -> set[str]:
     """The names that GitHub gives to headings."""
     heads = [line.lstrip("#").strip().lower() for line in text.splitlines() if line.startswith("#")]
     return {re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads}
+
+
+def test_decisions_are_short():
+    assert (DOCS / "decisions.md").stat().st_size <= MOST_DECISION_BYTES
 
 
 def test_measurements_begin_with_what_to_expect():
