@@ -52,6 +52,14 @@
     place.querySelector("#fw-caption").textContent = say(isWhole ? "picture.whole" : "picture.crop", sizes);
   }
 
+  // A page that is still being built may lose what it is told, so it is told again until an answer is there.
+  function askForCrop(chosen, wait) {
+    if (file !== chosen || crop) return;
+    tell("fw-size", size);
+    if (wait > 1000) document.querySelector("#fw-estimate-again")?.click();
+    if (wait < 60_000) setTimeout(askForCrop, wait, chosen, 2 * wait);
+  }
+
   // Beside the picture, where people look.
   function tellHere(text) {
     notice.textContent = text;
@@ -84,7 +92,7 @@
     if (foundSize !== size) crop = null; // for an equal size, no new one will come
     [file, address, size] = [chosen, found, foundSize];
     show();
-    tell("fw-size", size);
+    askForCrop(chosen, 1000);
     window.framewake.kept.keepPicture(chosen);
     window.framewake.advice.look();
   }
