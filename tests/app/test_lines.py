@@ -96,7 +96,7 @@ def test_every_stage_of_a_clip(capsys, monkeypatch, stage, event, words):
 def test_every_stage_of_training(capsys, monkeypatch):
     paper = Paper()
     monkeypatch.setattr(train, "say", paper.write)
-    screen = train.Lines(seconds=0.01)
+    screen = train.TrainingLines(seconds=0.01)
     screen.show(Started(3, 0, 16, 100, 0, 50))
     paper.wait_for("Encoding: ")
     screen.show(Encoded("clips", 1, 30))
