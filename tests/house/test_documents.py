@@ -12,6 +12,7 @@ BENCHES = ROOT / "scripts" / "benches"
 DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 
 MOST_DECISION_BYTES = 15_000
+MOST_RELEASE_LINES = 30
 MOST_EXPECTED_ROWS = 20
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -35,6 +36,11 @@ def anchors(text: str) -> set[str]:
 
 def test_decisions_are_short():
     assert (DOCS / "decisions.md").stat().st_size <= MOST_DECISION_BYTES
+
+
+def test_a_release_is_told_in_a_few_lines():
+    releases = text_of("CHANGELOG.md").split("\n## ")[1:]
+    assert releases and all(len(release.splitlines()) <= MOST_RELEASE_LINES for release in releases)
 
 
 def test_measurements_begin_with_what_to_expect():
