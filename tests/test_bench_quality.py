@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from framewake.demo.follow import Verdict
+from demonstration.follow import Verdict
 
 GOOD = Verdict(True, "", first_frame_psnr=28.0, colour_error=11.9, mean_colour_error=7.0, is_whole=True)
 WRONG = Verdict(False, "stayed", first_frame_psnr=27.9, colour_error=12.0, mean_colour_error=8.0, is_whole=False)

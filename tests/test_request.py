@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demonstration.models import RESOLUTION_BASES
 from framewake.batch import read_batch
-from framewake.demo.models import RESOLUTION_BASES
 from framewake.errors import InputError
 from framewake.request import (
     MAX_SEED,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demonstration.models import RESOLUTION_BASES
 from framewake import shapes
-from framewake.demo.models import RESOLUTION_BASES
 from framewake.errors import InputError
 from framewake.shapes import LatentShape, PixelShape
 

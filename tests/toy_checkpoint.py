@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from demonstration.models import RESOLUTION_BASES
+from demonstration.tokenizers import write_tokenizers
 from framewake.config import (
     CLIP_MEAN,
     CLIP_STD,
@@ -18,8 +20,6 @@ from framewake.config import (
     LlavaConfig,
     VAEConfig,
 )
-from framewake.demo.models import RESOLUTION_BASES
-from framewake.demo.tokenizers import write_tokenizers
 from framewake.golden import rule
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT

@@ -17,13 +17,13 @@ import numpy as np
 from measuring import record
 from PIL import Image
 
+from demonstration.follow import judge
+from demonstration.lora import LORA, SIDE_PX
+from demonstration.lora_clips import MOVES, trail_share
+from demonstration.render import render_frame
+from demonstration.sample import UNSEEN
+from demonstration.world import Scene, sample_scene
 from framewake import Pipeline, Request, Result
-from framewake.demo.follow import judge
-from framewake.demo.lora import LORA, SIDE_PX
-from framewake.demo.lora_clips import MOVES, trail_share
-from framewake.demo.render import render_frame
-from framewake.demo.sample import UNSEEN
-from framewake.demo.world import Scene, sample_scene
 
 NAME = "demo-lora"
 VISIBLE = 0.5  # of the trail that should be there

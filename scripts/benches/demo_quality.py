@@ -18,14 +18,14 @@ import numpy as np
 from measuring import record
 from PIL import Image
 
+from demonstration.follow import LEAST_PSNR, MOST_COLOUR_ERROR, Verdict, judge
+from demonstration.models import RESOLUTION_BASES
+from demonstration.recipe import as_tensors, read_all
+from demonstration.render import render, render_frame
+from demonstration.sample import UNSEEN, decode_clip
+from demonstration.windows import encode_pictures
+from demonstration.world import MOTIONS, Scene, sample_scene
 from framewake import Pipeline, Request, Result
-from framewake.demo.follow import LEAST_PSNR, MOST_COLOUR_ERROR, Verdict, judge
-from framewake.demo.models import RESOLUTION_BASES
-from framewake.demo.recipe import as_tensors, read_all
-from framewake.demo.render import render, render_frame
-from framewake.demo.sample import UNSEEN, decode_clip
-from framewake.demo.windows import encode_pictures
-from framewake.demo.world import MOTIONS, Scene, sample_scene
 from framewake.models.vae import CausalVAE
 
 NAME = "demo-quality"

@@ -24,12 +24,12 @@ from measuring import record
 from measuring.record import ROOT
 from PIL import Image
 
+from demonstration.follow import judge
+from demonstration.models import RESOLUTION_BASES
+from demonstration.render import render_frame
+from demonstration.sample import UNSEEN
+from demonstration.world import MOTIONS, sample_scene
 from framewake import Pipeline, Request, Result
-from framewake.demo.follow import judge
-from framewake.demo.models import RESOLUTION_BASES
-from framewake.demo.render import render_frame
-from framewake.demo.sample import UNSEEN
-from framewake.demo.world import MOTIONS, sample_scene
 from framewake.media.quality import compare
 
 PICTURE = ROOT / "docs" / "images" / "cache-frontier.png"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from framewake.demo.render import render_frame
-from framewake.demo.world import COLOURS, Scene, Shape
+from demonstration.render import render_frame
+from demonstration.world import COLOURS, Scene, Shape
 
 TARGET = Path(__file__).parents[2] / "examples" / "red-circle.png"
 SIDE_PX = 512

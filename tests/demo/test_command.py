@@ -1,4 +1,4 @@
-"""`python -m framewake.demo`: what it refuses, and a look at a run."""
+"""`python -m demonstration`: what it refuses, and a look at a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from engines_here import needs_torch
 from PIL import Image
 
+from demonstration import foresight, names, pool, reader, recipe, sample, transformer
+from demonstration.__main__ import main
+from demonstration.state import load_state, read_scale, save_state
+from demonstration.world import MOTIONS, SHAPES
 from framewake import engine as engines
-from framewake.demo import foresight, names, pool, reader, recipe, sample, transformer
-from framewake.demo.__main__ import main
-from framewake.demo.state import load_state, read_scale, save_state
-from framewake.demo.world import MOTIONS, SHAPES
 
 pytest.importorskip("torch")  # the recipe's engine
 
@@ -37,7 +37,7 @@ def code_of(*arguments):
 def test_mistakes_are_told_in_one_line(arguments, code, words, tmp_path, capsys):
     assert code_of(arguments[0], tmp_path, *arguments[1:]) == code
     said = capsys.readouterr().err.strip().split("\n")[-1]
-    assert said.startswith("framewake.demo: ")
+    assert said.startswith("demonstration: ")
     for word in words:
         assert word in said
 

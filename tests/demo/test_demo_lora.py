@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framewake.demo.lora import LORA, SETTINGS
-from framewake.demo.lora_clips import (
+from demonstration.lora import LORA, SETTINGS
+from demonstration.lora_clips import (
     MOVES,
     NEWEST,
     OLDEST,
@@ -16,8 +16,8 @@ from framewake.demo.lora_clips import (
     trail_share,
     write_clips,
 )
-from framewake.demo.render import render
-from framewake.demo.world import FULL_FRAMES
+from demonstration.render import render
+from demonstration.world import FULL_FRAMES
 from framewake.media.clips import read_clip
 from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.checkpoint import find_checkpoint

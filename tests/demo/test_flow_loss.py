@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framewake.demo import reader, recipe, transformer
-from framewake.demo.state import load_state
+from demonstration import reader, recipe, transformer
+from demonstration.state import load_state
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framewake.demo import foresight, pool, recipe, transformer
+from demonstration import foresight, pool, recipe, transformer
 from framewake.models.dit import SCALAR_LAYERS
 from framewake.nn.embedding import scalar_embedding
 from framewake.weights.checkpoint.load import open_checkpoint

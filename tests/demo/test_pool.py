@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from framewake.demo import models, pool
-from framewake.demo.world import COLOURS, motion_of
+from demonstration import models, pool
+from demonstration.world import COLOURS, motion_of
 from framewake.models.vae import CausalVAE
 
 SMALL = dataclasses.replace(models.VAE, block_out_channels=(4, 4, 4, 4), latent_channels=4, norm_groups=2)

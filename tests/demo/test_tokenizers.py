@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framewake.demo.tokenizers import carried_rows, write_tokenizers
-from framewake.demo.world import corpus, sample_scene, write_prompt
+from demonstration.tokenizers import carried_rows, write_tokenizers
+from demonstration.world import corpus, sample_scene, write_prompt
 from framewake.text import encode, template
 from framewake.text.tokenize import Tokenizer
 

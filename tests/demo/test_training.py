@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from engines_here import needs_torch
 
+from demonstration import foresight, misses, models, pool, reader, recipe, train_dit, train_vae, transformer, windows
+from demonstration.optimiser import Muon, clip_norm
+from demonstration.render import background, render, render_poses
+from demonstration.state import load_state, save_state
+from demonstration.tokenizers import write_tokenizers
+from demonstration.world import MOTIONS, SHAPES, Scene, Shape, acting, corpus, motion_of, pose, sample_scene
 from framewake import engine as engines
-from framewake.demo import foresight, misses, models, pool, reader, recipe, train_dit, train_vae, transformer, windows
-from framewake.demo.optimiser import Muon, clip_norm
-from framewake.demo.render import background, render, render_poses
-from framewake.demo.state import load_state, save_state
-from framewake.demo.tokenizers import write_tokenizers
-from framewake.demo.world import MOTIONS, SHAPES, Scene, Shape, acting, corpus, motion_of, pose, sample_scene
 from framewake.errors import InputError
 from framewake.models.vae import CausalVAE
 

@@ -10,21 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from framewake.demo.follow import judge
-from framewake.demo.render import render, render_frame, render_poses
-from framewake.demo.world import (
+from demonstration.follow import judge
+from demonstration.recipe import SETTINGS
+from demonstration.render import render, render_frame, render_poses
+from demonstration.world import (
     COLOURS,
     DIRECTIONS,
     MOTIONS,
     SHAPES,
     Scene,
     Shape,
-    looks_like_world,
     motion_of,
     pose,
     sample_scene,
     write_prompt,
 )
+from framewake.demo import CHECKPOINT
+from framewake.pipeline.domain import domain_note
+from framewake.weights.checkpoint.settings import read_settings
 
 SIDE = 64
 
@@ -133,7 +136,7 @@ def test_prompts_name_the_actor_and_scenes_stay_inside():
 def test_motions_are_said_in_many_ways(words, motion):
     assert motion_of(f"The red circle {words}.") == motion
     picture = Image.fromarray(render_frame(sample_scene(np.random.default_rng(2)), 96, 96, 0.0))
-    assert looks_like_world(picture, f"The red circle {words}.") is None
+    assert domain_note(SETTINGS, picture, f"The red circle {words}.") is None
 
 
 def test_colours_are_those_that_people_draw_with():
@@ -168,14 +171,18 @@ def test_directions_cover_eight_ways_and_sizes_agree():
     assert np.abs(shrunk - small).mean() < 1.0
 
 
+def test_the_shipped_checkpoint_says_what_the_recipe_says():
+    assert read_settings(CHECKPOINT) == SETTINGS
+
+
 def test_inputs_outside_the_world_get_a_warning():
     scene = sample_scene(np.random.default_rng(2))
     picture = Image.fromarray(render_frame(scene, 96, 96, 0.0))
-    assert looks_like_world(picture, scene.prompt) is None
-    warning = looks_like_world(picture, "a cat drinks tea")
+    assert domain_note(SETTINGS, picture, scene.prompt) is None
+    warning = domain_note(SETTINGS, picture, "a cat drinks tea")
     assert "prompt" in warning
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     heading = warning.partition("see '")[2].partition("'")[0]
     assert f"\n## {heading}\n" in readme
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
-    assert "picture" in looks_like_world(noise, scene.prompt)
+    assert "picture" in domain_note(SETTINGS, noise, scene.prompt)

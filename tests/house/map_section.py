@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 
-from package_source import PACKAGE, ROOT, Module, modules
+from package_source import ROOT, Module, modules, place_of
 
 PAGE = ROOT / "docs" / "structure.md"
 BEGIN, END = "## Every module\n", "## Benchmarks\n"
-INTRODUCTION = "Paths are below `src/framewake/`. `scripts/fmt` writes this section from docstrings.\n"
+INTRODUCTION = (
+    "Paths are below `src/framewake/`; `demonstration/` lies beside `src/`. `scripts/fmt` writes this section from "
+    "docstrings.\n"
+)
 # From the ground up; what is not named comes at the end.
 ORDER = ("", "console", "engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline", "golden", "train")
 
@@ -25,7 +28,7 @@ def section() -> str:
     """A heading for each folder, and a line for each of its files."""
     folders: dict[str, list[Module]] = {}
     for module in modules().values():
-        folders.setdefault(module.path.parent.relative_to(PACKAGE).as_posix().strip("."), []).append(module)
+        folders.setdefault(place_of(module.path).parent.as_posix().strip("."), []).append(module)
     return "\n".join([INTRODUCTION, *(_folder(name, folders[name]) for name in sorted(folders, key=_place))])
 
 
@@ -44,7 +47,7 @@ def _folder(name: str, found: list[Module]) -> str:
     own = next(module for module in found if module.path.name == "__init__.py")
     title = f"### `{name}/`" if name else "### Leaves: anyone may import them"
     files = [module for module in found if module is not own or not name]
-    lines = [f"- `{m.path.relative_to(PACKAGE).as_posix()}`: {first_sentence(m)}" for m in files]
+    lines = [f"- `{place_of(m.path).as_posix()}`: {first_sentence(m)}" for m in files]
     return "\n".join([title, "", *([first_sentence(own), ""] if name else []), *lines, ""])
 
 

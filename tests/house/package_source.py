@@ -1,4 +1,4 @@
-"""The package as text: its modules, their imports, their functions."""
+"""The package and the folder demonstration/ as text: modules, their imports, their functions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "framewake"
+TRAINING = ROOT / "demonstration"
 
 
 class Module(NamedTuple):
-    """One file. ``name`` is "nn.rope" for nn/rope.py, "nn" for nn/__init__.py and "" for the package's own."""
+    """One file. ``name`` is "nn.rope" for nn/rope.py, "nn" for nn/__init__.py and "" for the package's own; files of
+    demonstration/ have names that begin with "demonstration"."""
 
     name: str
     path: Path
@@ -32,14 +34,19 @@ class Function(NamedTuple):
 
 @cache
 def modules() -> dict[str, Module]:
-    """Every file of the package by its name."""
+    """Every file of both by its name."""
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
+    for path in (*sorted(PACKAGE.rglob("*.py")), *sorted(TRAINING.rglob("*.py"))):
+        parts = place_of(path).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         text = path.read_text(encoding="utf-8")
         found[name] = Module(name, path, text, ast.parse(text))
     return found
+
+
+def place_of(path: Path) -> Path:
+    """A file's place as the maps say it: below the package, or below the root where it is not of the package."""
+    return path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT)
 
 
 def imports(module: Module) -> Iterator[str]:

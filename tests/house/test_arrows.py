@@ -8,9 +8,11 @@ import sys
 import pytest
 from package_source import imports, modules
 
+OURS = {"framewake", "demonstration"}
+
 # Anyone may import these.
 LEAVES = {"", "errors", "lasting", "formats", "packages", "console", "config", "setting", "shapes", "lora", "cache"}
-LEAVES |= {"request", "pulse", "network"}
+LEAVES |= {"request", "pulse", "network", "demo"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}
 
@@ -28,8 +30,8 @@ ARROWS: dict[str, set[str]] = {
     "batch": set(),
     "golden": CORE,
     "train": CORE,
-    "demo": CORE | {"train"},
     "service": CORE,
+    "demonstration": CORE | {"train"},
     "__main__": {"app"},
     "app": CORE | {"batch", "golden", "service", "train"},
 }
@@ -43,17 +45,12 @@ WINGS: dict[str, set[str]] = {
     "lora": {"reading", "stores", "checkpoint", "writing"},
 }
 
-# One module -> one thing it may import against the arrows, and why.
-EXCEPTIONS = {
-    ("pipeline.notes", "demo.world"): "warns when an input lies outside the demonstration's world; imported only then",
-}
-
 # What comes from outside, and where it may be imported.
 PACKAGES: dict[str, set[str]] = {
     "numpy": set(ARROWS),
-    "PIL": {"media", "pipeline", "golden", "demo", "service"},
-    "safetensors": {"weights", "demo"},
-    "tokenizers": {"text", "demo"},
+    "PIL": {"media", "pipeline", "golden", "service", "demonstration"},
+    "safetensors": {"weights", "demonstration"},
+    "tokenizers": {"text", "demonstration"},
     "av": {"media.mp4"},
     "pillow_heif": {"media.picture"},
     "flip_evaluator": {"media.quality"},
@@ -86,7 +83,7 @@ def is_under(name: str, places: set[str]) -> bool:
 
 def is_allowed(name: str, target: str) -> bool:
     allowed = ARROWS[part_of(name)] | LEAVES | {part_of(name)}
-    return target == "" or is_under(target, allowed - {""}) or (name, target) in EXCEPTIONS
+    return target == "" or is_under(target, allowed - {""})
 
 
 def test_every_part_has_its_place():
@@ -97,7 +94,7 @@ def test_every_part_has_its_place():
 def test_arrows_between_parts():
     wrong = []
     for module in modules().values():
-        ours = [full for full in imports(module) if full.partition(".")[0] == "framewake"]
+        ours = [full for full in imports(module) if full.partition(".")[0] in OURS]
         targets = [full.removeprefix("framewake").removeprefix(".") for full in ours]
         wrong += [f"{module.name} -> {target}" for target in targets if not is_allowed(module.name, target)]
     assert not wrong
@@ -114,15 +111,10 @@ def test_arrows_between_the_wings_of_weights():
     assert not wrong
 
 
-def test_no_exception_is_left_over():
-    unused = [pair for pair in EXCEPTIONS if f"framewake.{pair[1]}" not in set(imports(modules()[pair[0]]))]
-    assert not unused, f"no longer needed: {unused}"
-
-
 def test_outside_packages_stay_in_their_place():
     wrong = []
     for module in modules().values():
-        packages = {full.partition(".")[0] for full in imports(module)} - {"framewake", *sys.stdlib_module_names}
+        packages = {full.partition(".")[0] for full in imports(module)} - OURS - sys.stdlib_module_names
         wrong += [f"{module.name} -> {p}" for p in packages if not is_under(module.name, PACKAGES.get(p, set()))]
     assert not wrong, "where each may be imported stands in PACKAGES"
 

@@ -24,7 +24,7 @@ def test_readme_maps_every_part():
     section = README.read_text().partition("## Where things are")[2].partition("\n## ")[0]
     text = set(re.findall(r"`([\w./-]+)`", section))
     parts = {f"src/framewake/{p.name}/" for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
-    parts |= {f"src/framewake/{p.name}" for p in PACKAGE.glob("*.py")}
+    parts |= {f"src/framewake/{p.name}" for p in PACKAGE.glob("*.py")} | {"demonstration/"}
     assert not parts - text, f"not in the README's map: {sorted(parts - text)}"
     gone = {path for path in text if "/" in path and not (ROOT / path).exists()}
     assert not gone, f"in the README's map, but not there: {sorted(gone)}"

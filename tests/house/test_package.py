@@ -32,7 +32,7 @@ def test_the_wheel_carries_every_file_of_the_package(wheel):
     assert "framewake/nn/frequencies.npy" in expected
     assert not expected - inside, f"not in the wheel: {sorted(expected - inside)}"
     assert any(name.endswith("licenses/LICENSE") for name in inside)
-    assert not [name for name in inside if name.startswith(("tests/", "scripts/"))]
+    assert not [name for name in inside if name.startswith(("tests/", "scripts/", "demonstration/"))]
 
 
 def test_what_ships_works_out_of_the_wheel(wheel, tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from framewake.demo.lora import LORA
-from framewake.demo.render import render_frame
-from framewake.demo.world import sample_scene
+from demonstration.lora import LORA
+from demonstration.render import render_frame
+from demonstration.world import sample_scene
 from framewake.pipeline import Output, Pipeline, Result
 from framewake.pipeline.adapters import targets_of
 from framewake.request import Request

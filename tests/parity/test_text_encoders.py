@@ -10,9 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from demonstration.tokenizers import write_tokenizers  # noqa: E402
+from demonstration.world import corpus  # noqa: E402
 from framewake import engine as engines  # noqa: E402
-from framewake.demo.tokenizers import write_tokenizers  # noqa: E402
-from framewake.demo.world import corpus  # noqa: E402
 from framewake.models.clip_text import ClipText  # noqa: E402
 from framewake.models.clip_vision import ClipVision  # noqa: E402
 from framewake.models.llama import Llama  # noqa: E402

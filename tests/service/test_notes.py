@@ -8,6 +8,7 @@ import pytest
 from test_api import post
 from test_worker import work_once
 
+from framewake.demo import CHECKPOINT
 from framewake.pipeline.events import STAGES, Note, StageFinished, StageStarted, Step, Tile, Written
 from framewake.pipeline.forecast.probe import Rates, busy_note, rates_from_plain, rates_to_plain
 from framewake.request import Request
@@ -18,6 +19,7 @@ from framewake.service.devices import device_facts
 from framewake.service.progress import LEAST, SHARES, Remaining
 from framewake.service.storage import Storage
 from framewake.service.store import JobStore, NewJob, new_id
+from framewake.weights.checkpoint.settings import read_settings
 
 LONG = "the red circle moves left " * 200
 
@@ -44,8 +46,7 @@ def test_notes_are_in_every_answer(client, desk, worker_of, pipeline, picture, t
 
 
 def test_the_demonstration_says_what_it_does_not_know(desk, client, picture, monkeypatch):
-    settings = dataclasses.replace(desk.checkpoint.settings, is_demo=True)
-    monkeypatch.setattr(desk.checkpoint, "settings", settings)
+    monkeypatch.setattr(desk.checkpoint, "settings", read_settings(CHECKPOINT))
     (note,) = post(client, picture, prompt="She turns her head").json()["notes"]
     assert "look like what the demonstration checkpoint knows" in note
 

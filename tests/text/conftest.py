@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
 
-from framewake.demo.tokenizers import LLAMA_PATTERN
+from demonstration.tokenizers import LLAMA_PATTERN
 from framewake.text import template
 from framewake.text.tokenize import Tokenizer
 

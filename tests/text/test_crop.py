@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
-from framewake.demo.tokenizers import LLAMA_PATTERN
+from demonstration.tokenizers import LLAMA_PATTERN
 from framewake.errors import CheckpointError
 from framewake.text import encode, template
 from framewake.text.tokenize import Tokenizer

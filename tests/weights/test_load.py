@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 
 import numpy as np
@@ -17,7 +18,7 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.weights.checkpoint.load import open_checkpoint
-from framewake.weights.checkpoint.settings import Settings, read_settings, write_settings
+from framewake.weights.checkpoint.settings import Domain, Settings, read_settings, write_settings
 from framewake.weights.reading.files import open_tensors
 from framewake.weights.reading.mapped import MappedTensors
 from framewake.weights.reading.names import clip_text, llava
@@ -206,6 +207,14 @@ def set_field(path, name, value):
         ("framewake.json", "is_demo", 1, "is_demo"),
         ("framewake.json", "resolutions", {"720p": "128"}, "resolutions"),
         ("framewake.json", "tiling", {"overlap": "0.25"}, "overlap"),
+        ("framewake.json", "domain", "cats", "a value like {'description': ''"),
+        ("framewake.json", "domain", {"word": [["cat"]]}, "Did you mean 'words'"),
+        ("framewake.json", "domain", {"description": "cats", "words": ["cat"]}, "lists of words"),
+        ("framewake.json", "domain", {"description": "cats", "words": [[]]}, "lists of words"),
+        ("framewake.json", "domain", {"description": "cats", "words": [["Cat"]]}, "letters a to z"),
+        ("framewake.json", "domain", {"description": "cats", "most_edges": 16}, "most_edges is 16.0"),
+        ("framewake.json", "domain", {"description": "cats", "most_edges": math.nan}, "most_edges is nan"),
+        ("framewake.json", "domain", {"words": [["cat"]]}, "no description"),
     ],
 )
 def test_bad_config(folder, file, name, value, message):
@@ -239,6 +248,9 @@ def test_first_release_is_recognised_by_its_channels(folder):
 
 def test_settings_there_and_back(tmp_path):
     settings = dataclasses.replace(SETTINGS, tiling=dataclasses.replace(SETTINGS.tiling, sample_size=64, latent_size=8))
+    write_settings(tmp_path, settings)
+    assert read_settings(tmp_path) == settings and "domain" not in (tmp_path / "framewake.json").read_text()
+    settings = dataclasses.replace(settings, domain=Domain("cats that run", (("cat", "cats"), ("runs", "run")), 0.5))
     write_settings(tmp_path, settings)
     assert read_settings(tmp_path) == settings
 

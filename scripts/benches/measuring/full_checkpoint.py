@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from demonstration.tokenizers import LLAMA_PATTERN, learn_merges, word_forms, write_clip, write_folder
 from framewake.config import (
     CLIP_L,
     CLIP_MEAN,
@@ -28,7 +29,6 @@ from framewake.config import (
     LlavaConfig,
     VAEConfig,
 )
-from framewake.demo.tokenizers import LLAMA_PATTERN, learn_merges, word_forms, write_clip, write_folder
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from framewake.demo import CHECKPOINT
 from framewake.errors import CheckpointError
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
@@ -73,10 +74,9 @@ def find_checkpoint(name: str | Path) -> Path:
     if text == "":  # as a path it would mean this folder
         raise CheckpointError("the checkpoint's path is empty: name a folder, or demo for the embedded one.")
     if text == "demo":
-        folder = Path(__file__).parents[1] / "demo" / "checkpoint"
-        if not folder.is_dir():
+        if not CHECKPOINT.is_dir():
             raise CheckpointError("this installation has no demonstration checkpoint: install framewake again.")
-        return folder
+        return CHECKPOINT
     folder = Path(name).expanduser()
     try:
         is_there = folder.exists()

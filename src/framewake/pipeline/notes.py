@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from framewake.media.picture import Loaded
 from framewake.pipeline.condition import TextReader
+from framewake.pipeline.domain import domain_note
 from framewake.request import Request
 
 
@@ -13,10 +14,7 @@ def notes_of(request: Request, picture: Loaded | None, reader: TextReader) -> It
     """Sentences about a request and its picture; a new one belongs here, and reaches commands, API and page."""
     if picture is not None:
         yield from picture.notes
-    if reader.checkpoint.settings.is_demo:
-        from framewake.demo.world import looks_like_world  # only a demonstration needs its world
-
-        warning = looks_like_world(None if picture is None else picture.image, request.prompt)
-        if warning is not None:
-            yield warning
+    warning = domain_note(reader.checkpoint.settings, None if picture is None else picture.image, request.prompt)
+    if warning is not None:
+        yield warning
     yield from reader.tokens(request.prompt).notes()

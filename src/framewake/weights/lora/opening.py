@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from framewake.demo import LORAS
 from framewake.errors import CheckpointError, nearest
 from framewake.lora import ENDINGS
 from framewake.weights.reading.files import TensorFile, open_file
 from framewake.weights.reading.scales import with_own_scales
 from framewake.weights.reading.storage import Tensors
 
-SHIPPED = Path(__file__).parents[2] / "demo" / "lora"  # LoRAs for the embedded checkpoint
 # What PEFT and diffusers call the file in the folders that they write.
 _STEMS = ("adapter_model", "pytorch_lora_weights")
 
@@ -64,14 +64,14 @@ def find_lora(path: str | os.PathLike[str]) -> Path:
         raise CheckpointError(f"{str(path)!r}: addresses are not fetched. Download the LoRA, and name the file.")
     path = Path(path).expanduser()
     if is_shipped(path):
-        path = SHIPPED / f"{path.name}.safetensors"
+        path = LORAS / f"{path.name}.safetensors"
     if path.is_dir():
         path = _in_folder(path)
     if not path.exists():
-        shipped = [f"demo/{file.stem}" for file in SHIPPED.glob("*.safetensors")]
+        shipped = [f"demo/{file.stem}" for file in LORAS.glob("*.safetensors")]
         raise CheckpointError(
             f"{path}: there is no such LoRA file. Check the path, and a weight, which is a number as in FILE:0.8."
-            f"{nearest(f'demo/{path.stem}', shipped) if path.parent == SHIPPED else ''}"
+            f"{nearest(f'demo/{path.stem}', shipped) if path.parent == LORAS else ''}"
         )
     return path
 

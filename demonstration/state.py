@@ -41,7 +41,7 @@ def begun_state(path: Path) -> TrainingState:
     """
     if not path.exists():
         raise InputError(
-            f"{path} is not there: run the steps before this one first (`python -m framewake.demo all {path.parent}`), "
+            f"{path} is not there: run the steps before this one first (`python -m demonstration all {path.parent}`), "
             "or begin with the shipped weights (the step adopt)."
         )
     return load_state(path)

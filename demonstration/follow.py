@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from framewake.demo.render import background, coverage, render_frame
-from framewake.demo.world import (
+from demonstration.render import background, coverage, render_frame
+from demonstration.world import (
     BOUNCE_HEIGHT,
     DIRECTIONS,
     FULL_FRAMES,

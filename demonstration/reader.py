@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from framewake.demo import models
-from framewake.demo.optimiser import Muon
-from framewake.demo.state import load_state, save_state
-from framewake.demo.train_vae import sample_pixels
-from framewake.demo.windows import CELL, picture_latents
+from demonstration import models
+from demonstration.optimiser import Muon
+from demonstration.state import load_state, save_state
+from demonstration.train_vae import sample_pixels
+from demonstration.windows import CELL, picture_latents
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
 

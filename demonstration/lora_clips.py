@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from framewake.demo.render import background, coverage
-from framewake.demo.world import DIRECTIONS, FRAMES_PER_SECOND, FULL_FRAMES, Scene, pose, sample_scene
+from demonstration.render import background, coverage
+from demonstration.world import DIRECTIONS, FRAMES_PER_SECOND, FULL_FRAMES, Scene, pose, sample_scene
 from framewake.media.video import write_video
 
 MOVES = tuple(DIRECTIONS)

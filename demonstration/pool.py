@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from framewake.demo import models
-from framewake.demo.render import render_frame
-from framewake.demo.state import begun_state
-from framewake.demo.windows import to_pixels
-from framewake.demo.world import FULL_FRAMES, MOTIONS, RARE_ACTIONS, Scene, sample_scene, write_prompt
+from demonstration import models
+from demonstration.render import render_frame
+from demonstration.state import begun_state
+from demonstration.windows import to_pixels
+from demonstration.world import FULL_FRAMES, MOTIONS, RARE_ACTIONS, Scene, sample_scene, write_prompt
 from framewake.engine.contract import Dtype, Engine, Weights
 from framewake.media.image import clip_crop
 from framewake.models.vae import CausalVAE

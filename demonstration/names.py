@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.demo import transformer
-from framewake.demo.foresight import HEAD, FirstFrames, double_blocks, first_tokens, fitted_head
-from framewake.demo.pool import frozen_vae
-from framewake.demo.state import begun_state, read_scale
+from demonstration import transformer
+from demonstration.foresight import HEAD, FirstFrames, double_blocks, first_tokens, fitted_head
+from demonstration.pool import frozen_vae
+from demonstration.state import begun_state, read_scale
 from framewake.engine.contract import Engine
 
 log = logging.getLogger(__name__)

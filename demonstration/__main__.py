@@ -1,4 +1,4 @@
-"""Make the demonstration checkpoint: ``python -m framewake.demo all FOLDER`` (see docs/demo.md)."""
+"""Make the demonstration checkpoint: ``python -m demonstration all FOLDER`` (see docs/demo.md)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from demonstration.names import look_at_names
+from demonstration.recipe import ADOPT, STEPS, run_step
+from demonstration.sample import look
 from framewake import engine as engines
 from framewake.console.ending import run_program
 from framewake.console.logs import start_logging
-from framewake.demo.names import look_at_names
-from framewake.demo.recipe import ADOPT, STEPS, run_step
-from framewake.demo.sample import look
 from framewake.errors import InputError
 
 LOOK, LOOK_PX = "look", (128, 128)
@@ -21,7 +21,7 @@ NAMES = "names"
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one step of the recipe, or all that are not done yet, and exit as ``framewake`` does."""
-    run_program("framewake.demo", lambda: begin(arguments))
+    run_program("demonstration", lambda: begin(arguments))
 
 
 def begin(arguments: Sequence[str] | None) -> None:
@@ -29,7 +29,7 @@ def begin(arguments: Sequence[str] | None) -> None:
 
     Raises: FramewakeError of any kind.
     """
-    parser = argparse.ArgumentParser(prog="python -m framewake.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m demonstration", description=__doc__)
     parser.add_argument(
         "step",
         choices=[*STEPS, ADOPT, LOOK, NAMES, "all"],

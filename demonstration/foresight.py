@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from framewake.demo import models
-from framewake.demo.optimiser import Muon, clip_norm
-from framewake.demo.pool import LLAVA_SIDE
-from framewake.demo.render import coverage, render_frame
-from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, part, rope_of
-from framewake.demo.windows import to_pixels
-from framewake.demo.world import MOTIONS, SHAPES, CalledBy, Scene, acting, pose, sample_scene, write_prompt
+from demonstration import models
+from demonstration.optimiser import Muon, clip_norm
+from demonstration.pool import LLAVA_SIDE
+from demonstration.render import coverage, render_frame
+from demonstration.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, part, rope_of
+from demonstration.windows import to_pixels
+from demonstration.world import MOTIONS, SHAPES, CalledBy, Scene, acting, pose, sample_scene, write_prompt
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.media.image import clip_pixels
 from framewake.models.dit import DiT

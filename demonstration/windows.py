@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from framewake.demo.follow import shrunk
-from framewake.demo.render import background, render_frame
-from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
+from demonstration.follow import shrunk
+from demonstration.render import background, render_frame
+from demonstration.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
 
@@ -142,7 +142,7 @@ def draw_moments(rng: np.random.Generator, frames: int) -> list[float]:
 
 
 def draw_miss(rng: np.random.Generator, paths: list[Path], frames: int) -> Part:
-    """Some frames of a clip that the transformer has made (see ``framewake.demo.misses``)."""
+    """Some frames of a clip that the transformer has made (see ``demonstration.misses``)."""
     with np.load(paths[int(rng.integers(len(paths)))], allow_pickle=False) as file:
         clip, ground, miss = file["frames"], file["ground"], file["miss"]
     count = 1 + (frames - 1) // 4

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framewake.demo import models, transformer
-from framewake.demo.follow import judge
-from framewake.demo.pool import LLAVA_SIDE
-from framewake.demo.render import render_frame
-from framewake.demo.state import begun_state, read_scale
-from framewake.demo.windows import to_pixels
-from framewake.demo.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
+from demonstration import models, transformer
+from demonstration.follow import judge
+from demonstration.pool import LLAVA_SIDE
+from demonstration.render import render_frame
+from demonstration.state import begun_state, read_scale
+from demonstration.windows import to_pixels
+from demonstration.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_pixels
 from framewake.models.vae import CausalVAE

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from framewake.demo.world import FULL_FRAMES, Pose, Scene, pose
+from demonstration.world import FULL_FRAMES, Pose, Scene, pose
 
 
 def render(scene: Scene, height_px: int, width_px: int, *, frames: int = FULL_FRAMES) -> np.ndarray:

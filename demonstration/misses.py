@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from framewake.demo import transformer
-from framewake.demo.render import background, render, render_poses
-from framewake.demo.sample import denoise
-from framewake.demo.state import begun_state, read_scale
-from framewake.demo.windows import DRAWN, MISS_SIDE, MISSES, encode_pictures
-from framewake.demo.world import FULL_FRAMES, Pose, Scene, pose, sample_scene
+from demonstration import transformer
+from demonstration.render import background, render, render_poses
+from demonstration.sample import denoise
+from demonstration.state import begun_state, read_scale
+from demonstration.windows import DRAWN, MISS_SIDE, MISSES, encode_pictures
+from demonstration.world import FULL_FRAMES, Pose, Scene, pose, sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.models.vae import CausalVAE
 

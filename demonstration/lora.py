@@ -7,7 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-from framewake.demo.lora_clips import write_clips
+from demonstration.lora_clips import write_clips
+from framewake.demo import LORAS
 from framewake.engine.contract import Engine
 from framewake.errors import InputError
 from framewake.pipeline.checkpoint import find_checkpoint
@@ -18,7 +19,7 @@ from framewake.weights.checkpoint.load import open_checkpoint
 
 log = logging.getLogger(__name__)
 
-LORA = Path(__file__).parent / "lora" / "trails.safetensors"
+LORA = LORAS / "trails.safetensors"
 CLIPS, SIDE_PX = 96, 128
 SETTINGS = {
     "rank": 16,

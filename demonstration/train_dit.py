@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.demo.foresight import HEAD, FirstFrames, Foresight, fitted_head
-from framewake.demo.optimiser import Muon, blend, clip_norm
-from framewake.demo.pool import Shard, frozen_vae, read_shard
-from framewake.demo.reader import begun_reader
-from framewake.demo.state import load_state, read_scale, save_state
-from framewake.demo.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, draw_steps_before
-from framewake.demo.world import motion_of
+from demonstration.foresight import HEAD, FirstFrames, Foresight, fitted_head
+from demonstration.optimiser import Muon, blend, clip_norm
+from demonstration.pool import Shard, frozen_vae, read_shard
+from demonstration.reader import begun_reader
+from demonstration.state import load_state, read_scale, save_state
+from demonstration.transformer import Batch, Model, Texts, draw_guidance, draw_sigma, draw_steps_before
+from demonstration.world import motion_of
 from framewake.engine.contract import Engine, Tensor
 from framewake.media.image import CLIP_MEAN, CLIP_STD
 
@@ -97,7 +97,7 @@ class Plan(NamedTuple):
 
     ``often`` (by motion) and ``pairs`` are how many times a clip of that motion, and one of two shapes, stand in the
     pool: some are learned late and only where they are many.  ``foresight`` is how many steps on first frames alone
-    follow each on clips (see ``framewake.demo.foresight``).
+    follow each on clips (see ``demonstration.foresight``).
     """
 
     seconds: float

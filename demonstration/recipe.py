@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from demonstration import misses, models, pool, train_dit, train_vae, transformer
+from demonstration.lora import make_lora
+from demonstration.state import begun_state, read_scale, save_state, write_scale
+from demonstration.tokenizers import carried_rows, write_tokenizers
+from demonstration.world import DOMAIN, FRAMES_PER_SECOND, FULL_FRAMES, MOTIONS, Scene, corpus
 from framewake.config import HUNYUAN_TILING
-from framewake.demo import misses, models, pool, train_dit, train_vae, transformer
-from framewake.demo.lora import make_lora
-from framewake.demo.state import begun_state, read_scale, save_state, write_scale
-from framewake.demo.tokenizers import carried_rows, write_tokenizers
-from framewake.demo.world import FRAMES_PER_SECOND, FULL_FRAMES, MOTIONS, Scene, corpus
+from framewake.demo import CHECKPOINT
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import InputError
 from framewake.media.image import CLIP_MEAN, CLIP_STD
@@ -54,7 +55,17 @@ STEPS = (
     "export",
     "lora",
 )
-CHECKPOINT = Path(__file__).parent / "checkpoint"
+SETTINGS = Settings(
+    name="framewake demonstration",
+    is_demo=True,
+    resolutions=models.RESOLUTION_BASES,
+    frames=FULL_FRAMES,
+    steps=20,
+    fps=FRAMES_PER_SECOND,
+    negative_prompt="deformation",
+    tiling=HUNYUAN_TILING,
+    domain=DOMAIN,
+)
 EMBEDDINGS = {
     "tokenizer": "llava.language_model.model.embed_tokens.weight",
     "tokenizer_2": "clip.text_model.embeddings.token_embedding.weight",
@@ -223,17 +234,7 @@ def export(engine: Engine, folder: Path, target: Path) -> None:
         llava=(texts.llava_config, llava),
         clip_text=(texts.clip_config, transformer.part(average, "clip.")),
     )
-    settings = Settings(
-        name="framewake demonstration",
-        is_demo=True,
-        resolutions=models.RESOLUTION_BASES,
-        frames=FULL_FRAMES,
-        steps=20,
-        fps=FRAMES_PER_SECOND,
-        negative_prompt="deformation",
-        tiling=HUNYUAN_TILING,
-    )
     processor = ImageProcessor(size_px=pool.LLAVA_SIDE, mean=CLIP_MEAN, std=CLIP_STD)
-    write_checkpoint(target, parts, settings=settings, image_processor=processor)
+    write_checkpoint(target, parts, settings=SETTINGS, image_processor=processor)
     write_tokenizers(target, corpus())
     log.info("checkpoint of %.1f MB", sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6)

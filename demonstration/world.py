@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+
+from framewake.weights.checkpoint.settings import Domain
 
 FULL_FRAMES = 33  # the clip in which a motion runs from start to end
 FRAMES_PER_SECOND = 12
@@ -341,31 +342,10 @@ def _is_clear(scene: Scene) -> bool:
     return True
 
 
-_EDGE_LEVELS = 14.0  # a step between neighbouring pixels above this is an edge
-_MOST_EDGES = 0.16  # two large shapes give about half of it
 _FILLERS = {"and", "the", "to", "in", "does", "is", "up", "down", "it", "where", "not", "top", "bottom", "place"}
-
-
-def looks_like_world(image: Image.Image | None, prompt: str) -> str | None:
-    """A warning when a picture or prompt is not of the demonstration's world, else None.
-
-    Pictures of the world are smooth but for the outlines of one or two shapes; its prompts name a shape and
-    something that it does.
-    """
-    words = set(re.findall(r"[a-z]+", prompt.lower()))
-    known = {word for actions in ACTIONS.values() for action in actions for word in re.findall(r"[a-z]+", action)}
-    odd = []
-    if not words & {*SHAPES, "shape"} or not words & (known - _FILLERS):
-        odd.append("prompt")
-    if image is not None:
-        small = np.asarray(image.convert("RGB").resize((64, 64)), np.float32)
-        steps = np.maximum(np.abs(np.diff(small, axis=0))[:, :-1].max(-1), np.abs(np.diff(small, axis=1))[:-1].max(-1))
-        if float((steps > _EDGE_LEVELS).mean()) > _MOST_EDGES:
-            odd.insert(0, "picture")
-    if not odd:
-        return None
-    return (
-        f"this {' and '.join(odd)} do{'es' if len(odd) == 1 else ''} not look like what the demonstration checkpoint "
-        "knows: one or two plain shapes, and a prompt such as 'the red circle moves right'. For anything else use the "
-        "published weights: --checkpoint FOLDER (see 'With the real weights' in the README)."
-    )
+_SAID = dict.fromkeys(word for said in ACTIONS.values() for action in said for word in re.findall("[a-z]+", action))
+DOMAIN = Domain(
+    description="one or two plain shapes, and a prompt such as 'the red circle moves right'",
+    words=((*SHAPES, "shape"), tuple(word for word in _SAID if word not in _FILLERS)),
+    most_edges=0.16,  # pictures are smooth but for outlines: two large shapes give about half of it
+)

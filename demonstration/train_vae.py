@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.demo import models
-from framewake.demo.optimiser import Muon, blend, clip_norm
-from framewake.demo.render import render_frame
-from framewake.demo.state import load_state, save_state
-from framewake.demo.windows import CELL, DRAWN, Drawn, Turn, Windows, draw_moments, picture_latents, to_pixels
-from framewake.demo.world import sample_scene
+from demonstration import models
+from demonstration.optimiser import Muon, blend, clip_norm
+from demonstration.render import render_frame
+from demonstration.state import load_state, save_state
+from demonstration.windows import CELL, DRAWN, Drawn, Turn, Windows, draw_moments, picture_latents, to_pixels
+from demonstration.world import sample_scene
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import CausalVAE
 

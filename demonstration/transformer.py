@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.demo import models
-from framewake.demo.reader import read_colours
-from framewake.demo.tokenizers import CLIP_LENGTH
-from framewake.demo.wide import WideAttention
+from demonstration import models
+from demonstration.reader import read_colours
+from demonstration.tokenizers import CLIP_LENGTH
+from demonstration.wide import WideAttention
 from framewake.engine.contract import Dtype, Engine, Tensor, Weights
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import SCALAR_LAYERS, DiT, TextStates
@@ -75,7 +75,7 @@ class Texts:
 class Model:
     """Everything that is trained here: DiT, LLaVA, CLIP, in one flat dict of weights with a prefix each.
 
-    ``reader`` are the weights of ``framewake.demo.reader``, by which errors are measured in colours too; without it in
+    ``reader`` are the weights of ``demonstration.reader``, by which errors are measured in colours too; without it in
     latents only.
     """
 
