@@ -4,7 +4,7 @@
 #     -v /usr/local/Ascend/driver:/usr/local/Ascend/driver:ro -v /etc/ascend_install.info:/etc/ascend_install.info:ro \
 #     -e FRAMEWAKE_API_KEY -p 127.0.0.1:7860:7860 -v framewake:/data framewake:ascend
 # The base's CANN must be the one that MindSpore 2.10 asks for and suit the driver of the machine. Its entry point sets
-# CANN's environment and then runs the command.
+# CANN's environment and then runs the command. A C compiler and Python's headers are in the base.
 FROM quay.io/ascend/cann:8.5.0-910b-ubuntu22.04-py3.11
 
 # The devices belong to the group of the driver's user: give its number when it is not 1000.
@@ -16,8 +16,8 @@ RUN (getent group "${DRIVER_GROUP}" || groupadd --gid "${DRIVER_GROUP}" driver) 
 # The source is looked at while it is installed and stays out of the image. CANN's own Python compiles operators with
 # packages that it does not bring.
 RUN --mount=type=bind,target=/source \
-    pip install --no-cache-dir "/source[mindspore,web]" attrs==25.4.0 cloudpickle==3.1.2 decorator==5.2.1 \
-        ml-dtypes==0.5.4 psutil==7.1.3 sympy==1.14.0 tornado==6.5.2
+    pip install --no-cache-dir -c /source/constraints/mindspore.txt "/source[mindspore,web]" \
+        attrs==25.4.0 cloudpickle==3.1.2 decorator==5.2.1 ml-dtypes==0.5.4 psutil==7.2.2 sympy==1.14.0 tornado==6.5.2
 
 ENV PYTHONUNBUFFERED=1
 USER 10001

@@ -5,18 +5,21 @@
 # torch brings CUDA's libraries with it, so the smallest base does.
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 
+# torch.compile builds a small C library on the machine that it runs on, with a compiler and Python's headers.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && apt-get install -y --no-install-recommends gcc libc6-dev python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 framewake \
     && install -d -o framewake -g framewake /data
 
 ARG TORCH=torch==2.13.0
-# The source is looked at while it is installed and stays out of the image.
+# The source is looked at while it is installed and stays out of the image. The versions are those that the tests ran
+# with; for another torch, --build-arg CONSTRAINTS= leaves the choice to pip.
+ARG CONSTRAINTS="-c /source/constraints/torch.txt"
 RUN --mount=type=bind,target=/source \
     python3 -m venv /opt/framewake \
-    && /opt/framewake/bin/pip install --no-cache-dir "/source[torch,web]" "${TORCH}"
+    && /opt/framewake/bin/pip install --no-cache-dir ${CONSTRAINTS} "/source[torch,web]" "${TORCH}"
 
 ENV PATH=/opt/framewake/bin:${PATH} PYTHONUNBUFFERED=1
 USER 10001
