@@ -25,7 +25,7 @@ from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
 from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.precision import choose_precision
-from framewake.pipeline.run import Clip
+from framewake.pipeline.run import Making
 from framewake.weights.stores.streamed import Streamed
 
 GIB = 2**30
@@ -236,7 +236,7 @@ def test_what_never_fits_is_said(toy, engine, request_of):
 def made(pipeline, request, placements):
     """The frames of a run with given placements, and whether the transformer's weights were streamed."""
     plan = pipeline.plan(Job(request))
-    clip = Clip(plan, choose_precision("float32", pipeline.engine), {})
+    clip = Making(plan, choose_precision("float32", pipeline.engine), {})
     pipeline.parts.keeps_all = False
     pipeline.parts.placements = placements
     frames, streamed = None, False

@@ -11,7 +11,7 @@ from framewake.errors import InputError, ResourceError
 from framewake.pipeline import Job, Output, Pipeline, StageFinished, StageStarted, Step, Tile
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.precision import choose_precision
-from framewake.pipeline.run import Clip, has_room_for_both
+from framewake.pipeline.run import Making, has_room_for_both
 
 STEPS = 7
 
@@ -129,7 +129,7 @@ def test_the_transformer_leaves_before_a_decode_that_needs_its_place(toy, engine
     both = found.placements["dit"].weights + found.placements["vae"].peak
     assert has_room_for_both(dataclasses.replace(found, room=both))
     assert not has_room_for_both(dataclasses.replace(found, room=both - 1))
-    clips = [Clip(pipeline.plan(job), choose_precision("float32", engine), {}) for job in jobs]
+    clips = [Making(pipeline.plan(job), choose_precision("float32", engine), {}) for job in jobs]
     for is_roomy, expected in ((True, [True, False]), (False, [False, False])):
         held = [
             "dit" in pipeline.parts.held()
