@@ -36,7 +36,7 @@ def requirements() -> set[str]:
 def imported() -> set[str]:
     """Every top-level name that a Python file of ours imports, also by a text ("psycopg" handed to ``need``)."""
     found: set[str] = set()
-    for path in (path for part in ("src", "tests", "scripts") for path in (ROOT / part).rglob("*.py")):
+    for path in (path for part in ("src", "tests", "scripts", "demonstration") for path in (ROOT / part).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}

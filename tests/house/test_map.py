@@ -6,6 +6,7 @@ import re
 
 from map_section import first_sentence, page
 from package_source import PACKAGE, ROOT, modules
+from test_arrows import ARROWS
 
 STRUCTURE = ROOT / "docs" / "structure.md"
 README = ROOT / "README.md"
@@ -20,6 +21,12 @@ def test_every_module_says_what_it_is():
     assert not silent, f"the first paragraph of the docstring is one sentence: {silent}"
 
 
+def test_structure_says_of_every_part_who_may_import_it():
+    section = STRUCTURE.read_text(encoding="utf-8").partition("## Who may import whom")[2].partition("\n## ")[0]
+    missing = {part for part in ARROWS if part not in re.findall(r"\w+", section)} - {"", "__main__"}
+    assert not missing, f"not in docs/structure.md: {sorted(missing)}"
+
+
 def test_readme_maps_every_part():
     section = README.read_text().partition("## Where things are")[2].partition("\n## ")[0]
     text = set(re.findall(r"`([\w./-]+)`", section))
@@ -28,6 +35,17 @@ def test_readme_maps_every_part():
     assert not parts - text, f"not in the README's map: {sorted(parts - text)}"
     gone = {path for path in text if "/" in path and not (ROOT / path).exists()}
     assert not gone, f"in the README's map, but not there: {sorted(gone)}"
+
+
+def test_files_named_in_the_documents_exist():
+    documents = [README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    texts = [path.read_text(encoding="utf-8") for path in documents]
+    named = {name for text in texts for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.py)`", text)}
+    folders = ("src", "tests", "scripts", "demonstration")
+    here = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    here += [f"/{path.name}" for path in ROOT.glob("*.py")]
+    gone = {name for name in named - {"scripts/benches/NAME.py"} if not any(path.endswith(f"/{name}") for path in here)}
+    assert named and not gone, f"named, but not there: {sorted(gone)}"
 
 
 def test_scripts_named_in_the_documents_exist():
