@@ -57,7 +57,7 @@ class Muon:
         x = engine.permute(x, (1, 0)) if is_tall else x
         x = x * engine.rsqrt(engine.sum(x * x, (0, 1)) + 1e-14)
         a, b, c = _QUINTIC
-        x = engine.cast(x, "bfloat16") if engine.kind == "torch" else x
+        x = engine.cast(x, "bfloat16") if "bfloat16" in engine.traits.products else x
         for _ in range(5):
             gram = engine.matmul(x, engine.permute(x, (1, 0)))
             x = x * a + engine.matmul(gram * b + engine.matmul(gram, gram) * c, x)

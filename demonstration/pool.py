@@ -126,5 +126,5 @@ def frozen_vae(engine: Engine, folder: Path):
     Raises: InputError when it has not been trained yet.
     """
     state = begun_state(folder / "vae.safetensors")
-    kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
+    kind: Dtype = "bfloat16" if "bfloat16" in engine.traits.products else "float32"
     return CausalVAE(engine, models.VAE), {n: engine.cast(engine.asarray(v), kind) for n, v in state.average.items()}

@@ -63,7 +63,7 @@ def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = N
     spent = state.progress.get(stage, 0.0) if state else 0.0
     trained = {n: w for n, w in weights.items() if plan.trains_encoder or n.startswith(("decoder.", "post_quant"))}
     optimiser = Muon(engine, trained, plain=("decoder.conv_out", "encoder.conv_in", "quant_conv", "post_quant_conv"))
-    halved = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
+    halved = _halved(engine, weights)
     windows = None if plan.trains_encoder else Windows(engine, vae, halved, folder)
     step = engine.grad(lambda w, *data: loss(engine, vae, w, *data, is_posterior=not windows))
     rng = np.random.default_rng(int(spent * 1000) + 17)
@@ -107,7 +107,7 @@ def loss(
     ``drawn`` is a ``Drawn`` on the engine; where ``is_posterior``, what it gives is the noise that makes the latents.
     """
     pixels, weight, core, given = drawn
-    half = {n: engine.cast(w, "bfloat16") for n, w in weights.items()} if engine.kind == "torch" else weights
+    half = _halved(engine, weights)
     latents, divergence = given, 0.0
     if is_posterior:
         mean, logvar = (engine.cast(x, "float32") for x in picture_latents(engine, vae, half, pixels))
@@ -197,3 +197,9 @@ def psnr_on_new(engine: Engine, vae: CausalVAE, weights: Weights, frames: int) -
 
 def _save(engine: Engine, folder: Path, weights: Weights, average: Weights, progress: dict[str, float]) -> None:
     save_state(folder / "vae.safetensors", engine, weights=weights, average=average, progress=progress)
+
+
+def _halved(engine: Engine, weights: Weights) -> Weights:
+    """Weights in bfloat16, where the engine multiplies in it."""
+    has_half = "bfloat16" in engine.traits.products
+    return {name: engine.cast(w, "bfloat16") for name, w in weights.items()} if has_half else weights

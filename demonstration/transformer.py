@@ -108,7 +108,7 @@ class Model:
     def half(self, weights: Weights, batch: Batch) -> tuple[Weights, TextStates]:
         """Weights and a batch's text in the type that the transformer is trained in; the text is made in float32."""
         engine = self.engine
-        kind: Dtype = "bfloat16" if engine.kind == "torch" else "float32"
+        kind: Dtype = "bfloat16" if "bfloat16" in engine.traits.products else "float32"
         text = self.text(weights, batch)
         text = text._replace(states=engine.cast(text.states, kind), pooled=engine.cast(text.pooled, kind))
         return {n: engine.cast(w, kind) for n, w in weights.items()}, text

@@ -23,7 +23,7 @@ from measuring import device, record
 from torch.nn.attention import sdpa_kernel
 
 from framewake import engine as engines
-from framewake.engine.torch_cuda import BACKENDS
+from framewake.engine.torch.attention import BACKENDS
 
 NAME = "gpu-attention"
 TOKENS, HEADS, WIDTH = 119_000, 24, 128

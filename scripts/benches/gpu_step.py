@@ -196,7 +196,7 @@ def main() -> int:
     parts = Parts(bench, sizes, found, begin + given.seconds)
     names = list(sizes)
     parts.measure(names[0], names[0], compiles=bench.compiles, runs=given.rounds)
-    found["attention"] = getattr(engine, "attention_reason", "")
+    found["attention"] = engine.attention_reason
     say("attention", found["attention"])
     found["heaviest"] = bench.heaviest(sizes[names[0]])
     for each in found["heaviest"]:

@@ -150,12 +150,12 @@ def test_every_extra_exists():
 
 def test_why_there_is_no_cuda_device():
     torch = pytest.importorskip("torch")
-    from framewake.engine import torch_cuda
+    from framewake.engine.torch import driver
 
     if torch.version.cuda is None:
-        told = torch_cuda.why_absent("cuda:0")
+        told = driver.why_absent("cuda:0")
         assert torch.__version__ in told and "a build for CPUs. Run: pip install --force-reinstall torch==" in told
-    assert torch_cuda.why_absent("cpu") == ""
+    assert driver.why_absent("cpu") == ""
 
 
 @pytest.mark.parametrize(
@@ -171,6 +171,6 @@ def test_why_there_is_no_cuda_device():
 )
 def test_cards_that_a_build_has_code_for(capability, found, runs):
     pytest.importorskip("torch")
-    from framewake.engine import torch_cuda
+    from framewake.engine.torch import driver
 
-    assert torch_cuda.has_kernels(capability, found) is runs
+    assert driver.has_kernels(capability, found) is runs

@@ -12,7 +12,8 @@ from framewake.engine.contract import Engine
 
 METHODS = {name: f for name, f in inspect.getmembers(Engine, inspect.isfunction) if not name.startswith("_")}
 CLASSES = [
-    ("torch", "framewake.engine.torch", "TorchEngine"),
+    ("torch", "framewake.engine.torch.cpu", "TorchCpu"),
+    ("torch", "framewake.engine.torch.cuda", "TorchCuda"),
     ("mindspore", "framewake.engine.mindspore", "MindsporeEngine"),
     ("mindspore", "framewake.engine.mindspore", "MindsporeCpu"),
 ]

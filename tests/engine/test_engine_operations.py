@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy_layers as layers
 import pytest
 
 from framewake.engine.contract import Engine
+from framewake.errors import EngineError
 
 
 class Case(NamedTuple):
@@ -256,7 +258,7 @@ CASES = SHAPES + ARITHMETIC + LAYERS + OPERATORS
 
 # Operations with tests of their own.
 ELSEWHERE = {
-    *("asarray", "numpy", "zeros", "full", "arange", "cast", "dtype", "to_device"),  # below
+    *("asarray", "numpy", "zeros", "full", "arange", "cast", "dtype", "to_device", "draw_normal"),  # below
     *("attention", "compile", "grad"),  # test_engine_attention, test_engine_compile
     *("synchronize", "memory", "copy_stream", "mark", "rank", "size"),  # test_engine_control
     *("all_gather", "all_to_all", "all_reduce", "broadcast"),  # test_engine_collectives
@@ -350,3 +352,14 @@ def test_python_numbers_keep_a_tensors_type(engine):
     assert engine.dtype(x * 2.0 + 1) == "float16"
     assert engine.dtype(1.0 - x) == "float16"
     assert engine.dtype(engine.asarray([1, 2]) + 1) == "int64"
+
+
+def test_torchs_own_numbers_where_an_engine_has_them(engine):
+    if not engine.traits.draws_as_torch:
+        with pytest.raises(EngineError, match="take a torch engine"):
+            engine.draw_normal((2, 3), 7, "float16")
+        return
+    torch = importlib.import_module("torch")
+    found = engine.draw_normal((2, 3), 7, "float16")
+    expected = torch.randn((2, 3), generator=torch.Generator().manual_seed(7), dtype=torch.float16)
+    assert engine.dtype(found) == "float16" and (engine.numpy(found) == expected.numpy()).all()

@@ -68,7 +68,7 @@ PACKAGES: dict[str, set[str]] = {
     "gradio": {"service.page"},
     "uvicorn": {"app.serve", "service.connections"},
     "h11": {"service.connections"},
-    "torch": {"engine.torch", "engine.torch_cpu", "engine.torch_cuda"},
+    "torch": {"engine.torch"},
     "mindspore": {"engine.mindspore"},
 }
 

@@ -15,7 +15,7 @@ MOST_PUBLIC_NAMES = 12
 FORBIDDEN_FILES = {"utils", "util", "helpers", "helper", "common", "misc", "base"}
 
 # In a class or function that is another's implementation, the documentation stands there.
-CONTRACT_CLASSES = re.compile(r"engine\.(torch|mindspore\.\w+)\.\w+\.")
+CONTRACT_CLASSES = re.compile(r"engine\.(torch|mindspore)\.\w+\.\w+\.")
 
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 BANNER = re.compile(r"#\s*([-=#*~_])\1{4,}")
@@ -23,7 +23,8 @@ DATE = re.compile(r"\b(19|20)\d\d-\d\d-\d\d\b")
 
 # Names that take **: a wrapper hands on what it was given.
 KEYWORD_BAGS = {
-    "engine.torch.TorchEngine.compile.call": "has the signature of the function that it compiles",
+    "engine.torch.cpu.TorchCpu.compile.call": "has the signature of the function that it compiles",
+    "engine.torch.cuda.TorchCuda.compile.call": "has the signature of the function that it compiles",
     "engine.mindspore.ascend.MindsporeEngine.compile.call": "has the signature of the function that it compiles",
     "app.options.with_parameters.command": "its signature is made from the settings of a request",
 }

@@ -53,13 +53,13 @@ def counted(work, weights):
 @pytest.fixture
 def shapeless():
     """An engine whose tensors have shapes and no numbers; its attention is one fused kernel."""
-    from framewake.engine.torch import TorchEngine
+    from framewake.engine.torch.cuda import TorchCuda
 
-    class Shapeless(TorchEngine):
+    class Shapeless(TorchCuda):
         def attention(self, q, k, v, *, scale, mask=None, lengths=None):
             return torch.empty_like(q)
 
-    return Shapeless("meta", "counts bytes")
+    return Shapeless(torch.device("meta"), "counts bytes")
 
 
 def test_a_step_at_720p_in_chunks(shapeless):

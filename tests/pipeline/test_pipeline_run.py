@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from engines_here import FIRST
 from toy_checkpoint import write_toy
 
 from framewake import engine as engines
-from framewake.engine.torch import TorchEngine
+from framewake.engine.torch.cpu import TorchCpu
 from framewake.errors import InputError, NumericsError, ResourceError
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline import Job, Note, Output, Pipeline, Result, StageFinished, StageStarted, Step
@@ -226,7 +227,7 @@ def test_latents_that_cannot_be_saved_stop_nothing(torch_pipeline, request_of, t
     assert path.is_file() and sorted(p.name for p in tmp_path.iterdir()) == sorted([path.name, latents_path(path).name])
 
 
-class SmallEngine(TorchEngine):
+class SmallEngine(TorchCpu):
     """torch on a device with almost no memory left."""
 
     def memory(self):
@@ -234,13 +235,13 @@ class SmallEngine(TorchEngine):
 
 
 def test_weights_that_do_not_fit_are_refused_with_both_numbers(toy, request_of):
-    pipeline = Pipeline.load(toy, engine=SmallEngine("cpu", "a test"))
+    pipeline = Pipeline.load(toy, engine=SmallEngine(torch.device("cpu"), "a test"))
     with pytest.raises(ResourceError, match="large text encoder needs") as raised:
         list(pipeline.run(request_of()))
     assert raised.value.bytes_free == 5000 < raised.value.bytes_needed
 
 
-class GreedyEngine(TorchEngine):
+class GreedyEngine(TorchCpu):
     """torch asked for more than any machine has, in the middle of the transformer."""
 
     def rms_norm(self, x, weight, eps=1e-6):
@@ -249,6 +250,6 @@ class GreedyEngine(TorchEngine):
 
 
 def test_a_framework_without_memory_is_told_in_words(toy, request_of):
-    pipeline = Pipeline.load(toy, engine=GreedyEngine("cpu", "a test"))
+    pipeline = Pipeline.load(toy, engine=GreedyEngine(torch.device("cpu"), "a test"))
     with pytest.raises(ResourceError, match="ran out of memory in the stage 'encode text'"):
         list(pipeline.run(request_of()))

@@ -19,7 +19,7 @@ from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
 from framewake.pipeline.forecast import cost, forecast, measured_rates, parse_memory
 from framewake.pipeline.forecast.choose import placements
-from framewake.pipeline.forecast.duration import PRODUCT_SHARE, duration
+from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.pace import Line, Pace
 from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
@@ -145,7 +145,7 @@ def test_a_longer_prompt_takes_longer_and_no_more_memory(pipeline, request_of):
     assert found[0] == found[1] and found[0].placements == found[2].placements
     saved = cost.text_operations(pipeline.checkpoint.llava, parameters(pipeline, "llava"), limit.read - short.read)
     less = found[0].stages["encode text"] - found[2].stages["encode text"]
-    assert less == pytest.approx(saved / 1e9 / PRODUCT_SHARE[pipeline.engine.kind])
+    assert less == pytest.approx(saved / 1e9 / pipeline.engine.traits.product_share)
 
 
 def parameters(pipeline, name):

@@ -1,6 +1,6 @@
 """What a model may ask of a framework: the only place where an operation is documented.
 
-Every engine (``engine/torch.py``, ``engine/mindspore/``) has exactly these methods with exactly
+Every engine (``engine/torch/``, ``engine/mindspore/``) has exactly these methods with exactly
 these signatures; a test compares them.  Axis letters: ``B`` batch, ``C`` channels, ``F`` frames,
 ``H W`` grid, ``N M`` tokens, ``D`` width, ``A`` heads, ``E`` head width.
 
@@ -17,6 +17,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from framewake.engine.traits import Traits
+
 Tensor = Any
 Dtype = Literal["float32", "float16", "bfloat16", "int64", "bool"]
 Weights = dict[str, Tensor]
@@ -29,6 +31,8 @@ class Engine(Protocol):
     kind: str  # "torch" or "mindspore"
     device: str  # "cpu", "cuda:0", "ascend:0"
     reason: str  # why this engine was chosen, in a few words
+    traits: Traits  # what decides how a run is done here
+    attention_reason: str  # which fused kernel attention takes and why; empty before that is known
 
     # --- make and move -------------------------------------------------------------------------
 
@@ -59,6 +63,13 @@ class Engine(Protocol):
 
     def to_device(self, x: Tensor) -> Tensor:
         """x on this engine's device, itself when it is there already."""
+
+    def draw_normal(self, shape: Sequence[int], seed: int, dtype: Dtype) -> Tensor:
+        """Standard normal numbers of torch's own generator on this device, drawn in the type itself.
+
+        The numbers depend on device and type, as the original's do: this exists to repeat them.
+        Raises: EngineError without ``traits.draws_as_torch``. Source: specification, section 6.2.
+        """
 
     # --- shape ---------------------------------------------------------------------------------
 

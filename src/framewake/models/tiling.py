@@ -116,7 +116,7 @@ def decoding(
 
 def decode_tile(vae: CausalVAE, w: Weights, latents: Tensor) -> Tensor:
     """Pixels of one tile: a few frames at a time where that costs nothing, and where memory is short."""
-    numbers = vae.slab_numbers or vae_slabs.usual_numbers(vae.engine)
+    numbers = vae.slab_numbers or vae.engine.traits.slab_numbers
     return vae.decode(w, latents) if numbers is None else vae_slabs.decode(vae, w, latents, numbers=numbers)
 
 

@@ -25,11 +25,6 @@ Slabs = list[Tensor]
 Moments = list[tuple[Tensor, Tensor, int]]
 
 
-def usual_numbers(engine: Engine) -> int | None:
-    """Numbers of a slab where nothing else is asked; None: whole tiles, which take less time than slabs do there."""
-    return NUMBERS if engine.kind == "torch" and engine.device == "cpu" else None
-
-
 def decode(vae: CausalVAE, w: Weights, latents: Tensor, *, numbers: int = NUMBERS) -> Tensor:
     """``CausalVAE.decode``, slab by slab; ``numbers`` is how many a slab may have, one frame at least.
 

@@ -63,11 +63,9 @@ def draw_noise(engine: Engine, shape: tuple[int, ...], request: Request, kind: A
     """
     if request.rng == "philox":
         return engine.asarray(draw(shape, request.seed), kind)
-    if engine.kind != "torch":
+    if not engine.traits.draws_as_torch:
         raise InputError(f"rng is 'torch' but the engine is {engine.name}: use --rng philox, or a torch engine.")
-    from framewake.engine.torch import draw_normal  # the only place that may import torch
-
-    return draw_normal(engine.device, shape, request.seed, kind)
+    return engine.draw_normal(shape, request.seed, kind)
 
 
 def denoise(

@@ -103,8 +103,7 @@ class Parts:
         Norms, modulation and rotations are then one pass over memory instead of several. A loop over chunks would
         be compiled as one long program.
         """
-        is_cuda = self.engine.kind == "torch" and self.engine.device != "cpu"
-        return is_cuda and self.checkpoint.dit.hidden_size >= COMPILED_WIDTH
+        return self.engine.traits.compiles_blocks and self.checkpoint.dit.hidden_size >= COMPILED_WIDTH
 
     def adapted(self, request: Request, dtype: Dtype) -> Adapted:
         """The transformer's weights with the LoRAs of a request."""

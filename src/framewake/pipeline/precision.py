@@ -39,13 +39,13 @@ def choose_precision(name: str, engine: Engine) -> Precision:
     Source: specification, section 6.5.
     """
     if name == "auto":
-        return PRECISIONS["float32" if engine.device == "cpu" else "bfloat16"]
+        return PRECISIONS[engine.traits.precision]
     if name not in PRECISIONS:
         known = ("auto", *PRECISIONS)
         raise InputError(f"precision {name!r} is unknown: choose {', '.join(known)}.{nearest(name, known)}")
-    if name == "bfloat16" and engine.name == "mindspore:cpu":
+    if name not in engine.traits.products:
         raise InputError(f"{NO_BFLOAT16}: take --precision float32 or float16.")
-    if engine.device == "cpu" and name != "float32":
+    if engine.traits.is_host and name != "float32":
         # A CPU computes float16 a hundred times slower than float32 in convolutions and ten times slower than
         # bfloat16 in matrix products (measured, torch 2.13 on AMD EPYC).
         text: Dtype = "bfloat16" if name == "bfloat16" else PRECISIONS[name].text

@@ -104,7 +104,7 @@ class Pipeline:
         """
         check_parts(self.checkpoint)
         plan = plan_job(job, self.checkpoint)
-        if plan.request.rng == "torch" and self.engine.kind != "torch":
+        if plan.request.rng == "torch" and not self.engine.traits.draws_as_torch:
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
         return plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from framewake.engine.traits import Traits
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
@@ -31,9 +32,9 @@ class Device:
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
         self.name: str = facts["name"]
-        self.kind: str = facts["kind"]
-        self.device: str = facts["device"]
         self.reason: str = facts["reason"]
+        self.attention_reason: str = facts["attention"]
+        self.traits = Traits.from_plain(facts["traits"])
         self._memory: dict[str, int] = facts["memory"]
 
     def memory(self) -> dict[str, int]:
@@ -49,9 +50,9 @@ def device_facts(pipeline: Pipeline) -> dict[str, Any]:
     weights = largest_file(checkpoint.layout.weights["dit"][0])
     return {
         "name": engine.name,
-        "kind": engine.kind,
-        "device": engine.device,
         "reason": engine.reason,
+        "attention": engine.attention_reason,
+        "traits": engine.traits.to_plain(),
         "memory": {name: int(value) for name, value in engine.memory().items()},
         "room": pipeline.parts.room(),
         "keeps_all": pipeline.parts.keeps_all,

@@ -325,7 +325,7 @@ class Worker:
     def _tell_load(self) -> None:
         """Tell how much of the processors other programs take, when that has changed: forecasts say it."""
         before, self._load = self._load, taken()
-        if self._facts is None or self._facts["device"] != "cpu":
+        if self._facts is None or not self._facts["traits"]["is_host"]:
             return
         busy, told = busy_since(before), self._facts["rates"].get("busy_now", 0.0)
         if abs(busy - told) > LOAD_CHANGE:

@@ -191,7 +191,7 @@ def training_precision(name: str, engine: Engine) -> Precision:
     Raises: InputError for a type that the engine has no matrix product in; float16, which a clip could take in its
     place, is no way out here.
     """
-    if name == "bfloat16" and engine.name == "mindspore:cpu":
+    if name == "bfloat16" and name not in engine.traits.products:
         raise InputError(f"{NO_BFLOAT16}: train with --precision float32, or with --engine torch:cpu.")
     return choose_precision(name, engine)
 

@@ -10,6 +10,8 @@ from mindspore import mint, ops
 from mindspore.common.np_dtype import bfloat16 as numpy_bfloat16
 
 from framewake.engine.mindspore.graph import graph, take_apart
+from framewake.engine.traits import Traits
+from framewake.errors import EngineError
 
 F = mint.nn.functional
 
@@ -34,6 +36,18 @@ class MindsporeEngine:
     """The contract over MindSpore for Ascend. Documentation of every method: ``engine/contract.py``."""
 
     kind = "mindspore"
+    traits = Traits(
+        is_host=False,
+        precision="bfloat16",
+        products=("float32", "float16", "bfloat16"),
+        fused_attention=("float16", "bfloat16"),
+        draws_as_torch=False,
+        holds_arrays=False,  # it computes behind the caller's back, and this is not documented
+        compiles_blocks=False,
+        product_share=0.5,
+        start_bytes=40 << 20,
+    )
+    attention_reason = ""
 
     def __init__(self, device: str, reason: str) -> None:
         self.device = device
@@ -75,6 +89,9 @@ class MindsporeEngine:
 
     def to_device(self, x):
         return x.to(device="Ascend", non_blocking=True)
+
+    def draw_normal(self, shape, seed, dtype):
+        raise EngineError(f"{self.name} has no random numbers of torch: take a torch engine.")
 
     # --- shape
 

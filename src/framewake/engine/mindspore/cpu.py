@@ -11,6 +11,7 @@ from mindspore import mint, ops
 from framewake.engine.host import host_memory
 from framewake.engine.mindspore import rows
 from framewake.engine.mindspore.ascend import DTYPES, MindsporeEngine, flat_widths
+from framewake.engine.traits import Traits
 
 F = mint.nn.functional
 
@@ -30,6 +31,21 @@ _GELU_CUBIC = 0.044715 * _GELU_LINEAR
 
 class MindsporeCpu(MindsporeEngine):
     """The same on a CPU, in float32: ``ops`` where ``mint`` has no kernel there."""
+
+    traits = Traits(
+        is_host=True,
+        precision="float32",
+        products=("float32", "float16"),
+        fused_attention=(),
+        draws_as_torch=False,
+        holds_arrays=False,
+        compiles_blocks=False,
+        product_share=0.5,
+        start_bytes=40 << 20,
+        convolution_start=60 << 20,
+        convolution_tensors=3,
+        convolution_most=96 << 20,  # until 24 million numbers at a time are enough
+    )
 
     def zeros(self, shape, dtype="float32"):
         return ops.zeros(tuple(shape), DTYPES[dtype])

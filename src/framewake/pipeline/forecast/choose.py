@@ -9,7 +9,6 @@ from framewake.cache import parse_cache
 from framewake.config import TilingConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
-from framewake.models.vae_slabs import usual_numbers
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
@@ -22,13 +21,10 @@ from framewake.text.crop import TextLength
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
-# Memory of libraries that appears with the first work.
-START_BYTES = {"torch": 30 << 20, "mindspore": 40 << 20}
 BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
-# On a CPU, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a time: 18 % for the
-# 13B model (2.6 s instead of 3.2 s a block).
+# Where an engine asks for it, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a
+# time: on a CPU 18 % for the 13B model (2.6 s instead of 3.2 s a block).
 CACHED_BYTES = 32 << 20
-CACHED_TOKENS = 448
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +74,14 @@ def forecast(  # a setup and a plan, and what is known beside them
     if lacking:
         raise too_little(setup, plan, lacking[0], found[lacking[0]], room=room)
     size = plan.shape
-    used = setup.engine.memory()["used"] + START_BYTES[setup.engine.kind]
+    used = setup.engine.memory()["used"] + setup.engine.traits.start_bytes
     if keeps_all:
         held = sum(place.weights for place in found.values())
         device = held + max(place.work for place in found.values())
     else:
         device = max(place.peak for place in found.values())
     clip = cost.host_bytes(size)
-    is_host = setup.engine.device == "cpu"
+    is_host = setup.engine.traits.is_host
     timed = scene if text is None else scene._replace(text=text.kept, read=text.read)
     takes = None if rates is None else duration(setup, plan, timed, rates, found)
     device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
@@ -112,8 +108,9 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         (size, cost.step_bytes(checkpoint.dit, scene, chunk=size)) for size in CHUNKS if size < scene.joined
     )
     widest = scene.batch * scene.joined * (checkpoint.dit.hidden_size + checkpoint.dit.mlp_size)
-    if setup.engine.name == "torch:cpu" and widest * cost.BYTES[scene.dtype] > CACHED_BYTES:
-        chunk = min(CACHED_TOKENS, scene.joined)
+    usual = setup.engine.traits.chunk_tokens
+    if usual is not None and widest * cost.BYTES[scene.dtype] > CACHED_BYTES:
+        chunk = min(usual, scene.joined)
         works["dit"] = (precision.transformer, [(chunk, cost.step_bytes(checkpoint.dit, scene, chunk=chunk))])
     found: dict[str, Placement] = {}
     for name, (dtype, sizes) in works.items():
@@ -131,20 +128,18 @@ def decoding_sizes(setup: Setup, plan: Plan, tiling: TilingConfig | None) -> lis
 
     Smaller tiles would be another picture, because normalisation sees a whole tile.
     """
-    config, dtype, engine, size = setup.checkpoint.vae, setup.precision.vae, setup.engine, plan.shape
+    config, dtype, traits, size = setup.checkpoint.vae, setup.precision.vae, setup.engine.traits, plan.shape
     encode = cost.tile_bytes(config, None, (1, size.height, size.width), dtype)
 
     def decode(numbers: int) -> int:
-        is_host = engine.device == "cpu"
-        return cost.slab_bytes(config, tiling, size, dtype, slab_numbers=numbers, is_host=is_host)
+        return cost.slab_bytes(config, tiling, size, dtype, slab_numbers=numbers, is_host=traits.is_host)
 
     found: list[tuple[int | None, int]] = [(None, cost.tile_bytes(config, tiling, size, dtype))]
-    usual = usual_numbers(engine)
-    if usual is not None:
-        found = [(None, decode(usual))]
+    if traits.slab_numbers is not None:
+        found = [(None, decode(traits.slab_numbers))]
     elif size.frames > 1:
         found += [(numbers, decode(numbers)) for numbers in SLABS]
-    return [(numbers, cost.decode_bytes(max(work, encode), engine.kind, engine.device)) for numbers, work in found]
+    return [(numbers, cost.decode_bytes(max(work, encode), traits)) for numbers, work in found]
 
 
 def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates: Rates | None) -> list[str]:
@@ -161,9 +156,9 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
     ]
     lines += caching(plan)
     lines += [f"{PART[name]}: {said(place)}" for name, place in made.placements.items()]
-    where = "memory" if engine.device == "cpu" else "device memory"
+    where = "memory" if engine.traits.is_host else "device memory"
     lines.append(f"peak {where}: about {gib(made.device_peak)}")
-    if engine.device != "cpu":
+    if not engine.traits.is_host:
         lines.append(f"peak host memory: about {gib(made.host_peak)}")
     if rates is not None and made.step_seconds is not None and made.seconds is not None:
         when = "measured just now" if rates.is_measured_now else "measured before"
@@ -178,7 +173,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
 
 def fused(engine: Engine) -> str:
     """The fused attention kernel; an engine that has several tells which, as soon as it has measured them."""
-    reason = getattr(engine, "attention_reason", "")
+    reason = engine.attention_reason
     return f"fused kernel ({reason})" if reason else "fused kernel, the fastest of this device"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from framewake.config import DiTConfig, LlavaConfig, TilingConfig, VAEConfig
+from framewake.engine.traits import Traits
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,12 +28,6 @@ IN_CHUNK = 10  # of (chunk, width)
 TILE = 5
 SLABS = 1.15
 IN_SLAB = {"host": 7, "device": 3}  # a CPU's library of convolutions keeps copies
-# What the libraries of an engine take for convolutions on a CPU whatever the size: reordered weights, scratch space.
-CONVOLUTION_FLOOR = {"torch": 20 << 20, "mindspore": 0}
-CONVOLUTION_START = {"torch": 0, "mindspore": 60 << 20}
-# What an engine itself copies for a convolution: MindSpore's puts frames together as pictures, and sums what was made
-# of them. A share of the tile's bytes (three tensors) until 24 million numbers at a time are enough.
-CONVOLUTION_COPIES = {"torch": (0.0, 0), "mindspore": (3 / TILE, 96 << 20)}
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
 
@@ -150,12 +145,10 @@ def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int
     return frames, height * width * config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
 
 
-def decode_bytes(tile: int, kind: str, device: str) -> int:
+def decode_bytes(tile: int, traits: Traits) -> int:
     """Memory for decoding a tile of some bytes with what the engine itself takes for it."""
-    if device != "cpu":
-        return tile
-    share, most = CONVOLUTION_COPIES[kind]
-    return max(tile, CONVOLUTION_FLOOR[kind]) + min(int(share * tile), most) + CONVOLUTION_START[kind]
+    copies = min(int(traits.convolution_tensors / TILE * tile), traits.convolution_most)
+    return max(tile, traits.convolution_floor) + copies + traits.convolution_start
 
 
 def host_bytes(size: tuple[int, int, int]) -> int:

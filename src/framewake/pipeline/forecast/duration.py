@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 from framewake.cache import parse_cache
-from framewake.models.vae_slabs import usual_numbers
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
@@ -15,7 +14,6 @@ from framewake.pipeline.forecast.probe import Rates
 from framewake.pipeline.forecast.setup import Setup
 from framewake.pipeline.jobs import Plan
 
-PRODUCT_SHARE = {"torch": 0.7, "mindspore": 0.5}  # of the probe's rate that whole blocks reach
 WRITTEN = 1e7  # pixels a second from decoded numbers to a file
 
 
@@ -40,7 +38,7 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
     step = _step(setup, scene, rates)
     if found["dit"].is_streamed:
         # A device computes while the host copies; on a CPU both are work for the same cores.
-        step = step + read["dit"] if setup.engine.device == "cpu" else max(step, read["dit"])
+        step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
         read["dit"] = 0.0
     text = _text(setup, scene, rates, numbers["llava"])
     encode, decode = _pictures(setup, plan, rates)
@@ -64,7 +62,7 @@ def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Place
         "denoise": found["dit"].peak - found["vae"].weights,  # which the work counts as being there beside it
         "decode": found["vae"].work + cost.host_bytes(plan.shape),
     }
-    is_free = setup.engine.device != "cpu" or not rates.fresh
+    is_free = not setup.engine.traits.is_host or not rates.fresh
     return {stage: 0.0 if is_free else size / rates.fresh for stage, size in work.items()}
 
 
@@ -82,7 +80,7 @@ def _step(setup: Setup, scene: cost.Scene, rates: Rates) -> float:
     blocks = config.single_blocks + config.double_blocks
     pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
     if pace is None:
-        step = (cost.step_operations(config, scene) - pairs) / (rates.products * PRODUCT_SHARE[setup.engine.kind])
+        step = (cost.step_operations(config, scene) - pairs) / (rates.products * setup.engine.traits.product_share)
     else:
         tokens = scene.batch * scene.joined
         step = pace.outside.at(tokens)
@@ -93,7 +91,7 @@ def _step(setup: Setup, scene: cost.Scene, rates: Rates) -> float:
 def _text(setup: Setup, scene: cost.Scene, rates: Rates, parameters: int) -> float:
     """Seconds for both text encoders."""
     checkpoint = setup.checkpoint
-    products = rates.products * PRODUCT_SHARE[setup.engine.kind]
+    products = rates.products * setup.engine.traits.product_share
     text = cost.text_operations(checkpoint.llava, parameters, scene.read * scene.batch) / products
     if rates.pace is None:
         return text
@@ -106,11 +104,11 @@ def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:
     config, latent, pace = setup.checkpoint.vae, plan.latent, rates.pace
     tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
     tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
-    is_in_slabs = usual_numbers(setup.engine) is not None
+    is_in_slabs = setup.engine.traits.slab_numbers is not None
     decode = sum(decode_operations(config, tile, is_in_slabs=is_in_slabs) for tile in tiles)
     encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
     if pace is None:
-        products = rates.products * PRODUCT_SHARE[setup.engine.kind]
+        products = rates.products * setup.engine.traits.product_share
         return encode / products, decode / products
     return pace.encode.at(encode), len(tiles) * pace.decode.fixed + pace.decode.each * decode
 

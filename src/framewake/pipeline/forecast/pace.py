@@ -20,7 +20,6 @@ from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import decode_tile
 from framewake.models.vae import CausalVAE
-from framewake.models.vae_slabs import usual_numbers
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.autoencoder import decode_operations, encode_operations
 from framewake.weights.stores.store import Resident
@@ -123,7 +122,7 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tup
     shapes = DiT(engine, one).shapes()
     weights = Resident({name: engine.full(shape, 0.01, dtype) for name, shape in shapes.items()})
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}
-    for grid in GRIDS["cpu" if engine.device == "cpu" else "device"]:
+    for grid in GRIDS["cpu" if engine.traits.is_host else "device"]:
         tokens = grid[0] * grid[1] * grid[2] // int(np.prod(config.patch_size)) + TEXT
         attention = 4.0 * tokens**2 * config.hidden_size / pairs
         given = _inputs(engine, config, grid)
@@ -169,7 +168,7 @@ def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype) -> tuple[Line, 
         seconds = watch.usual("encode", functools.partial(model.encode, weights, picture))
         encode.append((encode_operations(config, pixels), seconds))
         seconds = watch.usual("decode", functools.partial(decode_tile, model, weights, latents))
-        is_in_slabs = usual_numbers(engine) is not None
+        is_in_slabs = engine.traits.slab_numbers is not None
         decode.append((decode_operations(config, tile, is_in_slabs=is_in_slabs), seconds))
         if 4 * seconds > DEAREST:
             break

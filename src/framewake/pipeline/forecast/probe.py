@@ -80,19 +80,19 @@ def measured_rates(
     known = _read(place)
     found = _known(known.get(key), has_pace=parts is not None)
     if found is not None:
-        return found._replace(busy_now=busy_since(_BEGIN)) if engine.device == "cpu" else found
+        return found._replace(busy_now=busy_since(_BEGIN)) if engine.traits.is_host else found
     check_process()
     before = taken()
     width = None if parts is None else parts.configs[0].head_dim
     rates = Rates(
         _product_rate(engine, dtype, clock), _attention_rate(engine, dtype, clock, width), _disk_rate(weights, clock)
     )
-    if engine.device == "cpu":
+    if engine.traits.is_host:
         rates = rates._replace(fresh=_fresh_rate(clock))
     if parts is not None:
         measure = Measure(clock, rates.attention, rates.fresh)
         rates = rates._replace(pace=measured_pace(engine, parts.configs, parts.dtypes, measure=measure))
-    rates = rates._replace(busy=busy_since(before) if engine.device == "cpu" else 0.0)
+    rates = rates._replace(busy=busy_since(before) if engine.traits.is_host else 0.0)
     _write(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
     return rates
 
@@ -233,13 +233,13 @@ def _usual_seconds(engine: Engine, work: Callable[[], object], clock: Clock) -> 
 
 
 def _product_rate(engine: Engine, dtype: Dtype, clock: Clock) -> float:
-    side = SIDE if engine.device == "cpu" else 8 * SIDE
+    side = SIDE if engine.traits.is_host else 8 * SIDE
     x = engine.full((side, side), 0.5, dtype)
     return 2.0 * side**3 / _usual_seconds(engine, lambda: engine.linear(x, x), clock)
 
 
 def _attention_rate(engine: Engine, dtype: Dtype, clock: Clock, width: int | None) -> float:
-    tokens, heads, usual = (512, 2, 64) if engine.device == "cpu" else (8192, 24, 128)
+    tokens, heads, usual = (512, 2, 64) if engine.traits.is_host else (8192, 24, 128)
     width = width or usual
     x = engine.full((1, tokens, heads, width), 0.5, dtype)
     work = _usual_seconds(engine, lambda: engine.attention(x, x, x, scale=0.1), clock)

@@ -37,4 +37,4 @@ def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
 
 def is_composed(engine: Engine, dtype: Dtype) -> bool:
     """Whether attention is put together from matrix products, because no fused kernel takes it."""
-    return engine.kind == "mindspore" and (engine.device == "cpu" or dtype == "float32")
+    return dtype not in engine.traits.fused_attention

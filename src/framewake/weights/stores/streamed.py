@@ -55,9 +55,7 @@ class Streamed:
         self._resident = Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in resident})
         self._order = [(name, number) for name in streams for number in sorted(n for s, n in blocks if s == name)]
         self._names = blocks
-        # Torch holds on to an array for as long as it computes with it. Of MindSpore, which computes behind the
-        # caller's back, that is not documented.
-        self._room = Room(lies_as_file=not is_cached) if engine.kind == "torch" else None
+        self._room = Room(lies_as_file=not is_cached) if engine.traits.holds_arrays else None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="framewake-reader")
         self._ahead: dict[Key, Future[Weights]] = {}
         # The device may still compute with a block when the model has let it go: it is held until the next is there.

@@ -1,35 +1,26 @@
-"""PyTorch on CUDA and on the CPU. Only this file, ``torch_cpu.py`` and ``torch_cuda.py`` import torch."""
+"""The contract over torch, as far as it is the same on every device."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import logging
 import math
-import os
-
-# libgomp's waiting threads spin for milliseconds by default. Where anything else wants the same cores, that made
-# everything here 15 times slower (measured); a few microseconds keep the speed of an idle machine. It is read
-# once, when torch loads the library.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from framewake.engine import torch_cpu, torch_cuda
-from framewake.engine.host import host_memory, keep_freed_memory
 from framewake.errors import EngineError
 
-_DTYPES = {
+DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "int64": torch.int64,
     "bool": torch.bool,
 }
-_NAMES = {value: key for key, value in _DTYPES.items()}
+_NAMES = {value: key for key, value in DTYPES.items()}
+ACTIVATIONS = {None: lambda x: x, "silu": F.silu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
 
 def writeable(array: np.ndarray) -> np.ndarray:
@@ -41,15 +32,13 @@ class TorchEngine:
     """The contract over torch. Documentation of every method: ``engine/contract.py``."""
 
     kind = "torch"
+    _layout = torch.contiguous_format  # of clips
 
-    def __init__(self, device: str, reason: str, *, is_eight_bit: bool = False) -> None:
-        self.device = device
-        self.name = f"torch:{device}" + ("+fp8" if is_eight_bit else "")
+    def __init__(self, device: torch.device, reason: str) -> None:
+        self.device = str(device)
+        self.name = f"torch:{device}"
         self.reason = reason
-        self.attention_reason = "torch's kernel for this processor" if device == "cpu" else ""
-        self._device = torch.device(device)
-        self._copies = None
-        self._is_eight_bit = is_eight_bit
+        self._device = device
 
     # --- make and move
 
@@ -64,33 +53,36 @@ class TorchEngine:
             elif array.dtype == np.int32:
                 array = array.astype(np.int64)
             values = torch.from_numpy(writeable(array))
-        kind = None if dtype is None else _DTYPES[dtype]
-        if self._copies is not None and torch.cuda.current_stream(self._device) == self._copies:
-            # From pinned memory a copy runs by itself; the stream is waited for before the array can go.
-            return values.to(dtype=kind).pin_memory().to(self._device, non_blocking=True)
-        return values.to(device=self._device, dtype=kind)
+        return self._moved(values, None if dtype is None else DTYPES[dtype])
+
+    def _moved(self, x, kind):
+        return x.to(device=self._device, dtype=kind)
 
     def numpy(self, x):
         x = x.detach()
         return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
 
     def zeros(self, shape, dtype="float32"):
-        return torch.zeros(tuple(shape), dtype=_DTYPES[dtype], device=self._device)
+        return torch.zeros(tuple(shape), dtype=DTYPES[dtype], device=self._device)
 
     def full(self, shape, value, dtype="float32"):
-        return torch.full(tuple(shape), value, dtype=_DTYPES[dtype], device=self._device)
+        return torch.full(tuple(shape), value, dtype=DTYPES[dtype], device=self._device)
 
     def arange(self, count, dtype="int64"):
-        return torch.arange(count, dtype=_DTYPES[dtype], device=self._device)
+        return torch.arange(count, dtype=DTYPES[dtype], device=self._device)
 
     def cast(self, x, dtype):
-        return x.to(_DTYPES[dtype])
+        return x.to(DTYPES[dtype])
 
     def dtype(self, x):
         return _NAMES[x.dtype]
 
     def to_device(self, x):
         return x.to(self._device, non_blocking=True)
+
+    def draw_normal(self, shape, seed, dtype):
+        generator = torch.Generator(self._device).manual_seed(seed)
+        return torch.randn(tuple(shape), generator=generator, device=self._device, dtype=DTYPES[dtype])
 
     # --- shape
 
@@ -165,18 +157,13 @@ class TorchEngine:
         return torch.matmul(x, y)
 
     def linear(self, x, weight, bias=None, activation=None):
-        if self._is_eight_bit and torch_cuda.takes_eight_bits(x, weight):
-            return torch_cpu.activated(torch_cuda.linear_in_eight_bits(x, weight, bias), activation)
-        if self._device.type == "cpu":
-            return torch_cpu.linear(x, weight, bias, activation)
-        return torch_cpu.activated(F.linear(x, weight, bias), activation)
+        return ACTIVATIONS[activation](F.linear(x, weight, bias))
 
     def conv2d(self, x, weight, bias=None, stride=(1, 1)):
         return F.conv2d(x, weight, bias, tuple(stride))
 
     def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
-        convolution = torch_cpu.conv3d if self._device.type == "cpu" else F.conv3d
-        return convolution(x, weight, bias, tuple(stride))
+        return F.conv3d(x, weight, bias, tuple(stride))
 
     def embedding(self, table, ids):
         return F.embedding(ids, table)
@@ -190,15 +177,17 @@ class TorchEngine:
         return F.rms_norm(x.float(), x.shape[-1:], None, eps).to(x.dtype) * weight
 
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
-        norm = torch_cpu.group_norm if self._device.type == "cpu" else F.group_norm
-        return norm(x, groups, weight, bias, eps)
+        return F.group_norm(x, groups, weight, bias, eps)
 
     def moments(self, x):
-        return (torch_cpu.moments if self._device.type == "cpu" else torch_cpu.plain_moments)(x)
+        variance, mean = torch.var_mean(x.float(), dim=tuple(range(2, x.ndim)), correction=0)
+        return mean, variance
 
     def window(self, x, gain, shift, before=None, activation=None):
-        window = torch_cpu.window if self._device.type == "cpu" else torch_cpu.plain_window
-        return window(x, gain, shift, before, activation)
+        gain, shift = gain[:, :, None, None, None], shift[:, :, None, None, None]
+        y = ACTIVATIONS[activation](torch.addcmul(shift, x.float(), gain)).to(x.dtype)
+        y = F.pad(y, (1, 1, 1, 1, 2 if before is None else 0, 0), mode="replicate")
+        return y if before is None else torch.cat([before, y], 2)
 
     def silu(self, x):
         return F.silu(x)
@@ -218,22 +207,14 @@ class TorchEngine:
                 for i, n in enumerate(lengths)
             ]
             return torch.cat(parts)
-        if not self.attention_reason:
-            self._settle_attention()
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        if self._device.type == "cpu":
-            k, v = torch_cpu.by_heads(k), torch_cpu.by_heads(v)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+        return self._attend(q, k, v, scale, mask).transpose(1, 2)
 
-    def _settle_attention(self):
-        # Measured once, when it is first needed: the fastest kernel depends on device, driver and version.
-        if not self.attention_reason:
-            order, self.attention_reason = torch_cuda.choose_attention(self._device)
-            torch_cuda.use_attention(order)
+    def _attend(self, q, k, v, scale, mask):
+        """Heads before tokens: (B, A, N, E)."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
     def rotate(self, x, cos, sin):
-        if self._device.type == "cpu" and not torch.compiler.is_compiling():
-            return torch_cpu.rotate(x, cos, sin)
         wide = x.float()
         pairs = wide.unflatten(-1, (-1, 2))
         turned = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
@@ -244,42 +225,13 @@ class TorchEngine:
         channels //= math.prod(factors)
         height, width = height - factors[1] + 1, width - factors[2] + 1
         shape = (batch, channels, frames * factors[0], height * factors[1], width * factors[2])
-        layout = torch.channels_last_3d if self._device.type == "cpu" else torch.contiguous_format
-        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=self._layout)
         for index, (time, row, column) in enumerate(itertools.product(*map(range, factors))):
             place = x[:, index * channels :][:, :channels, :, row : row + height, column : column + width]
             out[:, :, time :: factors[0], row :: factors[1], column :: factors[2]] = place
         return out[:, :, start:]
 
     # --- control
-
-    def compile(self, function):
-        is_cuda = self._device.type == "cuda"
-        if is_cuda and os.environ.get("FRAMEWAKE_COMPILE") == "0":
-            return function
-        if is_cuda:
-            self._settle_attention()  # a program that is being compiled cannot stop to measure
-        # One program for each size on CUDA: sizes that stay open would cost speed in every step.
-        compiled = torch.compile(function, dynamic=False if is_cuda else None)
-
-        def call(*arguments, **named):
-            nonlocal compiled
-            try:
-                return compiled(*arguments, **named)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                problem = EngineError(
-                    f"torch.compile failed: {str(error).splitlines()[0]} It needs a C++ compiler (on Debian: "
-                    "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling "
-                    "(FRAMEWAKE_COMPILE=0)."
-                )
-                if not is_cuda:
-                    raise problem from error
-                # There, compiling is done unasked for some percent of speed: no run may fail over it.
-                logging.getLogger(__name__).warning("%s Going on without.", problem)
-                compiled = function
-                return function(*arguments, **named)
-
-        return call
 
     def grad(self, function):
         def value_and_grad(weights, *args):
@@ -291,32 +243,6 @@ class TorchEngine:
             return value.detach(), found
 
         return value_and_grad
-
-    def synchronize(self):
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-    def memory(self):
-        if self._device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self._device)
-            used, peak = torch.cuda.memory_allocated(self._device), torch.cuda.max_memory_allocated(self._device)
-            cached = torch.cuda.memory_reserved(self._device) - used  # held by torch, free for the next tensor
-            return {"free": free + cached, "total": total, "used": used, "peak": peak}
-        return host_memory()
-
-    def mark(self):
-        if self._device.type != "cuda":
-            return _nothing
-        event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
-        return event.synchronize
-
-    def copy_stream(self):
-        if self._device.type != "cuda":
-            return contextlib.nullcontext()
-        if self._copies is None:  # one for good: each stream has its own pool of device memory
-            self._copies = torch.cuda.Stream(self._device)
-        return _copying(self._copies)
 
     # --- collectives
 
@@ -354,45 +280,10 @@ class TorchEngine:
         return x
 
 
-@contextlib.contextmanager
-def _copying(stream):
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
-
-
-def _nothing() -> None:
-    """What a CPU has to wait for: every call has finished when it returns."""
-
-
-def devices() -> list[str]:
-    """The devices of this machine that torch can use."""
-    return ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-
-
-why_absent = torch_cuda.why_absent
-
-
-def make(device: str, reason: str) -> TorchEngine:
-    """A torch engine; ``device`` is "cpu", "cuda:n" or "cuda:n+fp8" (existence is checked by the caller).
-
-    Raises: EngineError where eight bits are asked of a device that has none.
-    """
-    device, _, kind = device.partition("+")
-    if device == "cpu":
-        keep_freed_memory()
-    else:
-        torch_cuda.check_kernels(device)
-    if kind and torch.cuda.get_device_capability(device) < (8, 9):
-        raise EngineError(f"{device} has no products in eight bits (from Ada and Hopper on): leave out +fp8.")
-    return TorchEngine(device, reason, is_eight_bit=bool(kind))
-
-
-def draw_normal(device: str, shape: tuple[int, ...], seed: int, dtype: str) -> torch.Tensor:
-    """Standard normal numbers of torch's own generator on a device, drawn in the type itself.
-
-    The numbers depend on device and type, as the original's do: this exists to repeat them.
-    Source: specification, section 6.2.
-    """
-    generator = torch.Generator(device).manual_seed(seed)
-    return torch.randn(shape, generator=generator, device=device, dtype=_DTYPES[dtype])
+def not_compiled(error):
+    """What a failure of torch.compile means."""
+    return EngineError(
+        f"torch.compile failed: {str(error).splitlines()[0]} It needs a C++ compiler (on Debian: "
+        "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling "
+        "(FRAMEWAKE_COMPILE=0)."
+    )

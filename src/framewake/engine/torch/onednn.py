@@ -14,22 +14,19 @@ NARROW = 4  # channels
 ROW = 512  # numbers, of the rows in which clips are normalised
 _LAST = torch.channels_last_3d
 
-_PLAIN = {None: lambda x: x, "silu": F.silu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 _FUSED = {None: ("none", ""), "silu": ("swish", ""), "gelu_tanh": ("gelu", "tanh")}
 
 
-def activated(x: torch.Tensor, name: str | None) -> torch.Tensor:
-    """x through an activation."""
-    return _PLAIN[name](x)
+def takes_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether a linear layer is one call of oneDNN, and worth it."""
+    rows = x.numel() // max(x.shape[-1], 1)
+    return rows >= LEAST_ROWS and x.dtype == weight.dtype and _is_direct(x, weight, bias)
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str | None) -> torch.Tensor:
-    """x @ weight.T + bias through an activation: one call of oneDNN where it takes these tensors."""
-    rows = x.numel() // max(x.shape[-1], 1)
-    if rows >= LEAST_ROWS and x.dtype == weight.dtype and _is_direct(x, weight, bias):
-        name, kind = _FUSED[activation]
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], kind)
-    return activated(F.linear(x, weight, bias), activation)
+    """x @ weight.T + bias through an activation."""
+    name, kind = _FUSED[activation]
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], kind)
 
 
 def conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: tuple) -> torch.Tensor:
@@ -99,8 +96,6 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Precision: several cells beside each other are summed on their own and joined in float64.
     """
-    if not _is_one_clip(x):
-        return plain_moments(x)
     flat, places = _side_by_side(x)
     spare = torch.zeros(2, flat.shape[1])
     mean, variance = torch.batch_norm_update_stats(flat, spare[0], spare[1], 1.0)
@@ -110,18 +105,10 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return middle.float()[None], spread.float()[None]
 
 
-def plain_moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of each channel by torch's own operation."""
-    variance, mean = torch.var_mean(x.float(), dim=tuple(range(2, x.ndim)), correction=0)
-    return mean, variance
-
-
 def window(
     x: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, before: torch.Tensor | None, activation: str | None
 ) -> torch.Tensor:
     """The engine's ``window`` of one clip with channels innermost, each value written once, where it is read."""
-    if not _is_one_clip(x, gain, shift, before):
-        return plain_window(x, gain, shift, before, activation)
     _, channels, frames, height, width = x.shape
     flat, places = _side_by_side(x)
     # repeat() would take a tenth of this function's time for these few hundred numbers.
@@ -141,17 +128,7 @@ def window(
     return out.permute(3, 0, 1, 2)[None]
 
 
-def plain_window(
-    x: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor, before: torch.Tensor | None, activation: str | None
-) -> torch.Tensor:
-    """The engine's ``window``, one operation after another."""
-    gain, shift = gain[:, :, None, None, None], shift[:, :, None, None, None]
-    y = activated(torch.addcmul(shift, x.float(), gain), activation).to(x.dtype)
-    y = F.pad(y, (1, 1, 1, 1, 2 if before is None else 0, 0), mode="replicate")
-    return y if before is None else torch.cat([before, y], 2)
-
-
-def _is_one_clip(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
+def is_one_clip(x: torch.Tensor, *others: torch.Tensor | None) -> bool:
     """Whether x is a single clip with channels innermost and without gaps, and nothing is traced."""
     if x.ndim != 5 or len(x) != 1 or x.numel() == 0 or _is_traced(x, *others):
         return False
