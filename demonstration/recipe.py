@@ -22,7 +22,7 @@ from framewake.models.vae import CausalVAE
 from framewake.weights.checkpoint.load import ImageProcessor, open_checkpoint
 from framewake.weights.checkpoint.settings import Settings
 from framewake.weights.reading.mapped import MappedTensors
-from framewake.weights.writing.export import Parts, write_checkpoint
+from framewake.weights.writing.export import write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ def export(engine: Engine, folder: Path, target: Path) -> None:
     llava = transformer.part(average, "llava.")
     unused = Llava(None, texts.llava_config).unused_shapes()
     llava |= {n: np.zeros(s, np.float32) if len(s) > 1 else np.ones(s, np.float32) for n, s in unused.items()}
-    parts = Parts(
+    parts = dict(
         dit=(models.DIT, transformer.part(average, "dit.")),
         vae=(replace(models.VAE, scaling_factor=scale), vae_state.average),
         llava=(texts.llava_config, llava),

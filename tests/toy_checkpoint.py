@@ -21,14 +21,11 @@ from framewake.config import (
     VAEConfig,
 )
 from framewake.golden import rule
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
+from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.text.tokenize import Tokenizer
 from framewake.weights.checkpoint.load import ImageProcessor
 from framewake.weights.checkpoint.settings import Settings
-from framewake.weights.writing.export import Parts, write_checkpoint
+from framewake.weights.writing.export import write_checkpoint
 
 CORPUS = ["the red circle moves left", "a blue square moves right and up", "spins slowly"]
 SETTINGS = Settings(name="toy", is_demo=False, resolutions=RESOLUTION_BASES, frames=5, steps=2, fps=12)
@@ -89,13 +86,12 @@ def write_toy(
     clip_text = ClipTextConfig(
         16, 32, 1, 2, tokenizer_2.vocab_size, 77, "quick_gelu", 1e-5, tokenizer_2.token_id("<|endoftext|>")
     )
-    # A model states its tensors without touching its engine.
-    models = {"dit": DiT(None, dit), "vae": CausalVAE(None, vae), "llava": Llava(None, llava)}
-    models["clip_text"] = ClipText(None, clip_text)
     configs = {"dit": dit, "vae": vae, "llava": llava, "clip_text": clip_text}
+    # A model states its tensors without touching its engine.
+    models = HUNYUAN.models(configs, None)
     parts = {name: (configs[name], rule.weights(models[name].shapes(), seed=7)) for name in models}
     processor = ImageProcessor(28, CLIP_MEAN, CLIP_STD)
-    write_checkpoint(folder, Parts(**parts), settings=settings, image_processor=processor, dtype="float32")
+    write_checkpoint(folder, parts, settings=settings, image_processor=processor, dtype="float32")
     return folder
 
 

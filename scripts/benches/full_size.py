@@ -85,8 +85,8 @@ def made(arguments: argparse.Namespace, sizes: Sizes, found: dict) -> Iterator[N
     found["checkpoint_bytes"] = needed
     if arguments.keep and (folder / "model_index.json").exists():
         # A conversion leaves a small text encoder behind, which is all that it needs.
-        if not arguments.only_convert and open_checkpoint(folder).llava != sizes.llava:
-            write_part(folder, "llava", sizes.llava)
+        if not arguments.only_convert and open_checkpoint(folder).configs["llava"] != sizes["llava"]:
+            write_part(folder, "llava", sizes["llava"])
         yield
         return
     if arguments.keep and is_unfinished(folder):
@@ -145,7 +145,7 @@ def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
         "bfloat16",
         False,
     )
-    operations = step_operations(sizes.dit, scene)
+    operations = step_operations(sizes["dit"], scene)
     steps = [event["seconds"] for event in run.events if event["event"] == "step"]
     floors = {"disk": file.stat().st_size / max(disks), "operations": operations / max(rates)}
     return {

@@ -10,8 +10,6 @@ from package_source import modules
 # Name of a class -> why several may have it.
 EXCEPTIONS = {
     "Layout": "of a checkpoint's folders, of a batch's tokens and of the page",
-    "Part": "of a checkpoint as opened, and as loaded on an engine",
-    "Parts": "of a checkpoint as loaded, and as written",
 }
 
 

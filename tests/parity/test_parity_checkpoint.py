@@ -85,7 +85,7 @@ def test_autoencoder(engine, checkpoint, theirs):
 
 
 def test_llava(engine, checkpoint, theirs):
-    config = checkpoint.llava
+    config = checkpoint.configs["llava"]
     llava = Llava(engine, config)
     store = checkpoint.store("llava", engine, "float32", shapes=llava.shapes())
     ids = np.array([[0, 9, config.image_token_id, 11, 12, 13, config.pad_token_id]])
@@ -102,9 +102,9 @@ def test_llava(engine, checkpoint, theirs):
 
 
 def test_clip_text(engine, checkpoint, theirs):
-    clip = ClipText(engine, checkpoint.clip_text)
+    clip = ClipText(engine, checkpoint.configs["clip_text"])
     store = checkpoint.store("clip_text", engine, "float32", shapes=clip.shapes())
-    end = checkpoint.clip_text.eos_token_id
+    end = checkpoint.configs["clip_text"].eos_token_id
     ids = np.array([[1, 5, 7, end, end, end]])
     pooled, last = clip(store, ids, np.array([[1, 1, 1, 1, 0, 0]]))
     outputs = theirs.text_encoder_2(torch.from_numpy(ids))

@@ -54,7 +54,7 @@ def test_both_pipelines_make_the_same_clip(tmp_path, has_lora):
     ours = next(event for event in events if isinstance(event, Result)).frames
 
     folder = pipeline.checkpoint.folder
-    llava = pipeline.checkpoint.llava
+    llava = pipeline.checkpoint.configs["llava"]
     layout = derive_layout(
         Tokenizer.from_folder(folder / "tokenizer"),
         VIDEO_I2V,

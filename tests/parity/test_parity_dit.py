@@ -16,6 +16,7 @@ from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
 from framewake.weights.checkpoint import diffusers as layout
+from framewake.weights.checkpoint.hunyuan import COMPONENTS
 from framewake.weights.stores.store import Resident
 from framewake.weights.writing.export import to_diffusers
 
@@ -51,7 +52,8 @@ def pair(engine, config, seed=3):
     weights = rule.weights(ours.shapes(), seed)
     content = {name: value for name, value in layout.dit_content(config).items() if not name.startswith("_")}
     theirs = diffusers.HunyuanVideoTransformer3DModel(**content).eval()
-    tensors = {name: torch.from_numpy(np.array(x)) for name, x in to_diffusers("dit", config, weights).items()}
+    named = to_diffusers(COMPONENTS["dit"], config, weights)
+    tensors = {name: torch.from_numpy(np.array(x)) for name, x in named.items()}
     theirs.load_state_dict(tensors, strict=True)
     return ours, Resident({name: engine.asarray(x) for name, x in weights.items()}), theirs
 

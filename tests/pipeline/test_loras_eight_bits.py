@@ -7,12 +7,9 @@ import pytest
 from lora_files import BASE as WIDE
 from lora_files import SHAPES, adapted, expected, keys_of, write
 
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
 from framewake.pipeline import Pipeline, Result
 from framewake.pipeline.adapters import targets_of
+from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
@@ -28,8 +25,7 @@ KINDS = ("fp8", "int8")
 def eight(toy, tmp_path_factory):
     """The toy checkpoint, converted as a user does it."""
     checkpoint = open_checkpoint(toy)
-    models = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
-    shapes = {name: model(None, getattr(checkpoint, name)).shapes() for name, model in models.items()}
+    shapes = HUNYUAN.shapes(checkpoint)
     folder = tmp_path_factory.mktemp("eight")
     for kind in KINDS:
         list(convert(checkpoint, folder / kind, shapes=shapes, dtype=kind, layout="framewake"))

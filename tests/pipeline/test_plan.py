@@ -123,7 +123,7 @@ def test_text_tokens_are_those_that_the_models_work_on(tmp_path, engine, conditi
     pipeline = Pipeline.load(write_toy(tmp_path, condition), engine=engine)
     reader, checkpoint = pipeline.reader, pipeline.checkpoint
     if is_thinned:  # above 5 the original thins out nothing
-        checkpoint.dit = Thinned(**dataclasses.asdict(checkpoint.dit))
+        checkpoint.configs["dit"] = Thinned(**dataclasses.asdict(checkpoint.dit))
     semantic = None if condition == "none" else np.zeros((1, 3, 28, 28), np.float32)
     llava = pipeline.parts.get("llava", "float32")
     pixels = None if semantic is None else engine.asarray(semantic)
@@ -143,7 +143,9 @@ def test_a_longer_prompt_takes_longer_and_no_more_memory(pipeline, request_of):
     limit, short = pipeline.reader.limit(), pipeline.reader.lengths("the red circle moves left")
     found = [forecast(setup, plan, room=64 * GIB, rates=slow, text=text) for text in (None, limit, short)]
     assert found[0] == found[1] and found[0].placements == found[2].placements
-    saved = cost.text_operations(pipeline.checkpoint.llava, parameters(pipeline, "llava"), limit.read - short.read)
+    saved = cost.text_operations(
+        pipeline.checkpoint.configs["llava"], parameters(pipeline, "llava"), limit.read - short.read
+    )
     less = found[0].stages["encode text"] - found[2].stages["encode text"]
     assert less == pytest.approx(saved / 1e9 / pipeline.engine.traits.product_share)
 

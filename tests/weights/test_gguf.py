@@ -196,7 +196,7 @@ def turned(values, heads):
 
 def as_llama_cpp(checkpoint, folder, *, old_tower=False, kind=F16):
     """LLaVA as two GGUF files: the language model, and the tower with its projector."""
-    text, tower = checkpoint.llava.text, {}
+    text, tower = checkpoint.configs["llava"].text, {}
     language = {}
     for name, values in our_tensors(checkpoint, "llava").items():
         if not name.startswith("language_model."):
@@ -219,7 +219,7 @@ def as_llama_cpp(checkpoint, folder, *, old_tower=False, kind=F16):
 def test_a_text_encoder(source, tmp_path, old_tower):
     checkpoint = open_checkpoint(source)
     found = open_checkpoint(source, as_llama_cpp(checkpoint, tmp_path, old_tower=old_tower))
-    found.check("llava", Llava(None, checkpoint.llava).shapes())
+    found.check("llava", Llava(None, checkpoint.configs["llava"]).shapes())
     right, tensors = our_tensors(checkpoint, "llava"), our_tensors(found, "llava")
     assert set(right) == set(tensors)
     for name, values in right.items():
@@ -240,10 +240,10 @@ def test_turned_rows_in_blocks(tmp_path):
 def test_the_tower_of_a_whole_llava(source, tmp_path):
     checkpoint = open_checkpoint(source)
     files = as_llama_cpp(checkpoint, tmp_path)
-    found = open_checkpoint(source, files._replace(llava_vision=source / "text_encoder"))
-    found.check("llava", Llava(None, checkpoint.llava).shapes())
+    found = open_checkpoint(source, Files(files | {"llava_vision": source / "text_encoder"}))
+    found.check("llava", Llava(None, checkpoint.configs["llava"]).shapes())
     with pytest.raises(CheckpointError, match=r"no vision tower.*--part llava-vision=FILE"):
-        open_checkpoint(source, files._replace(llava_vision=None))
+        open_checkpoint(source, Files(llava=files["llava"]))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from toy_checkpoint import DIT, SETTINGS, VAE, write_toy
 
 from framewake.errors import CheckpointError
 from framewake.golden import rule
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
+from framewake.pipeline.hunyuan import HUNYUAN
+from framewake.weights.checkpoint.hunyuan import COMPONENTS
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.checkpoint.settings import Domain, Settings, read_settings, write_settings
 from framewake.weights.reading.files import open_tensors
@@ -24,8 +23,6 @@ from framewake.weights.reading.mapped import MappedTensors
 from framewake.weights.reading.names import clip_text, llava
 from framewake.weights.writing.export import write_component
 from framewake.weights.writing.files import write_tensors
-
-MODELS = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +37,10 @@ def folder(toy, tmp_path):
 
 
 def shapes(checkpoint, component):
-    return MODELS[component](None, getattr(checkpoint, component)).shapes()
+    return HUNYUAN.shapes(checkpoint)[component]
 
 
-@pytest.mark.parametrize("component", MODELS)
+@pytest.mark.parametrize("component", COMPONENTS)
 def test_weights_come_back_as_they_were_written(engine, toy, component):
     checkpoint = open_checkpoint(toy)
     wanted = shapes(checkpoint, component)
@@ -65,13 +62,13 @@ def test_configurations_and_settings(toy):
     assert checkpoint.dit == DIT
     assert checkpoint.vae == VAE
     assert checkpoint.settings == SETTINGS
-    assert checkpoint.image_processor.size_px == checkpoint.llava.vision.image_size
-    assert (checkpoint.tokenizer / "tokenizer.json").is_file()
+    assert checkpoint.image_processor.size_px == checkpoint.configs["llava"].vision.image_size
+    assert all((folder / "tokenizer.json").is_file() for folder in checkpoint.tokenizers.values())
 
 
 def test_half_precision_storage(tmp_path):
     weights = rule.weights(CausalVAE(None, VAE).shapes(), 1)
-    write_component(tmp_path, "vae", VAE, weights)
+    write_component(tmp_path, COMPONENTS["vae"], VAE, weights)
     file = open_tensors(tmp_path / "vae")
     assert {file.dtype(name) for name in file.names()} == {"F16"}
     largest = max(float(np.abs(file.read(name) - x).max()) for name, x in weights.items())
@@ -82,7 +79,7 @@ def test_values_that_half_precision_cannot_hold(tmp_path):
     weights = rule.weights(CausalVAE(None, VAE).shapes(), 1)
     weights["quant_conv.bias"][0] = 1e6
     with pytest.raises(CheckpointError, match=r"quant_conv\.bias"):
-        write_component(tmp_path, "vae", VAE, weights)
+        write_component(tmp_path, COMPONENTS["vae"], VAE, weights)
 
 
 def damage(folder, component, change):

@@ -12,10 +12,8 @@ from toy_checkpoint import DIT, write_toy
 from framewake import engine as engines
 from framewake.errors import CheckpointError, InputError
 from framewake.golden import rule
-from framewake.models.clip_text import ClipText
 from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
+from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.reading.files import TensorFile
 from framewake.weights.reading.mapped import MappedTensors
@@ -151,8 +149,7 @@ def test_a_file_in_eight_bits_runs_resident_and_streamed(engine, tmp_path, kind)
 def test_a_converted_checkpoint_is_read_again(tmp_path, kind):
     engine = engines.get(FIRST)
     small = open_checkpoint(write_toy(tmp_path / "toy"))
-    models = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
-    shapes = {name: model(None, getattr(small, name)).shapes() for name, model in models.items()}
+    shapes = HUNYUAN.shapes(small)
     with pytest.raises(InputError, match="--layout framewake"):
         list(convert(small, tmp_path / "no", shapes=shapes, dtype=kind))
     files = list(convert(small, tmp_path / "eight", shapes=shapes, dtype=kind, layout="framewake"))

@@ -194,6 +194,7 @@ def test_quanto_and_bitsandbytes(source, tmp_path):
 
 @pytest.mark.parametrize("grid", [(1, 1), ("rows", 1), (1, 8), ("rows", 4), (4, 2)])
 def test_scales_of_blocks(tmp_path, grid):
+    from framewake.weights.checkpoint.hunyuan import COMPONENTS
     from framewake.weights.checkpoint.parts import open_part
 
     rng = np.random.default_rng(0)
@@ -203,7 +204,7 @@ def test_scales_of_blocks(tmp_path, grid):
     for number, form in enumerate((shape, (*shape, 1))):
         path = tmp_path / f"{number}.safetensors"
         write_tensors(path, {"a.weight": bits, "a.weight_scale": scales.reshape(form)}, kinds={"a.weight": "F8_E4M3"})
-        found = open_part("clip_text", [path]).read("a.weight")
+        found = open_part("clip_text", [path], COMPONENTS).read("a.weight")
         wide = np.kron(scales, np.ones((64 // shape[0], 32 // shape[1]), np.float32))
         assert np.array_equal(found, widen(bits, "F8_E4M3") * wide)
 

@@ -35,16 +35,17 @@ class Deep:
 
     def __init__(self, folder):
         toy = open_checkpoint(write_toy(folder))
-        self.dit = replace(toy.dit, double_blocks=2, single_blocks=3)
-        self.llava = replace(
-            toy.llava, text=replace(toy.llava.text, layers=6), vision=replace(toy.llava.vision, layers=4)
-        )
-        self.clip_text = replace(toy.clip_text, layers=3)
+        llava = toy.configs["llava"]
+        self.configs = {
+            "dit": replace(toy.dit, double_blocks=2, single_blocks=3),
+            "llava": replace(llava, text=replace(llava.text, layers=6), vision=replace(llava.vision, layers=4)),
+            "clip_text": replace(toy.configs["clip_text"], layers=3),
+        }
         self.folder = folder
 
     def tensors(self, component):
         path = self.folder / f"{component}.safetensors"
-        shapes = MODELS[component](None, getattr(self, component)).shapes()
+        shapes = MODELS[component](None, self.configs[component]).shapes()
         if not path.exists():
             write_tensors(path, {name: rule.weight(name, shape, 7) for name, shape in shapes.items()})
         return MappedTensors(TensorFile(path), same(shapes))
@@ -57,7 +58,7 @@ def checkpoint(tmp_path_factory):
 
 def stores(checkpoint, component, engine, dtype="float32"):
     """A model, its weights in memory and its weights streamed."""
-    model = MODELS[component](engine, getattr(checkpoint, component))
+    model = MODELS[component](engine, checkpoint.configs[component])
     tensors = checkpoint.tensors(component)
     resident = Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in model.shapes()})
     streamed = Streamed(engine, tensors, dtype, names=model.shapes(), streams=model.streams())
@@ -152,7 +153,7 @@ class Slow:
 
 @pytest.fixture
 def slow(engine, checkpoint):
-    model = Llava(engine, checkpoint.llava)
+    model = Llava(engine, checkpoint.configs["llava"])
     tensors = Slow(checkpoint.tensors("llava"))
     store = Streamed(engine, tensors, "float32", names=model.shapes(), streams=model.streams())
     tensors.read.clear()

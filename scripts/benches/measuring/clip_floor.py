@@ -26,7 +26,7 @@ def clip_work(steps: int, frames: int) -> tuple[float, float]:
     text = TextReader(checkpoint).lengths(PROMPT)
     scene = cost.Scene(1, tokens, text.kept, "float32", is_composed=False)
     none: Any = None  # a model states its shapes without an engine
-    models = Llava(none, checkpoint.llava), DiT(none, checkpoint.dit)
+    models = Llava(none, checkpoint.configs["llava"]), DiT(none, checkpoint.dit)
     reader, transformer = (sum(map(math.prod, model.shapes().values())) for model in models)
     operations = steps * cost.step_operations(checkpoint.dit, scene)
     operations += sum(
@@ -34,5 +34,5 @@ def clip_work(steps: int, frames: int) -> tuple[float, float]:
         for tile in decode_tiles(checkpoint.vae, checkpoint.settings.tiling, latents)
     )
     operations += encode_operations(checkpoint.vae, (1, side, side))
-    operations += cost.text_operations(checkpoint.llava, reader, text.read)
+    operations += cost.text_operations(checkpoint.configs["llava"], reader, text.read)
     return operations, 4.0 * (steps * transformer + reader)

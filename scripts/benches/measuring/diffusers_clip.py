@@ -62,7 +62,7 @@ def main() -> None:
 
 def template_for(derive_layout, tokenizer, template, checkpoint) -> dict:
     """Diffusers has the published checkpoint's positions written down; these are the demonstration's."""
-    llava = checkpoint.llava
+    llava = checkpoint.configs["llava"]
     layout = derive_layout(
         tokenizer.from_folder(checkpoint.folder / "tokenizer"),
         template,

@@ -12,7 +12,7 @@ import functools
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -24,25 +24,18 @@ from framewake.config import (
     HUNYUAN_DIT,
     HUNYUAN_VAE,
     LLAVA_LLAMA3_8B,
-    ClipTextConfig,
-    DiTConfig,
-    LlavaConfig,
-    VAEConfig,
 )
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
+from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.text.template import VIDEO_I2V
-from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint.hunyuan import COMPONENTS
 from framewake.weights.checkpoint.load import ImageProcessor
 from framewake.weights.checkpoint.settings import Settings
 from framewake.weights.reading.pieces import Target
-from framewake.weights.writing.export import FILES, write_descriptions
+from framewake.weights.writing.export import write_descriptions
 from framewake.weights.writing.files import bytes_of, write_safetensors
 from measuring.random_weights import RandomWeights
 
-KINDS = {"dit": "BF16", "llava": "F16", "clip_text": "F16", "vae": "F16"}
+Sizes = dict[str, Any]  # shapes of the models
 # Llama 3's control tokens stand behind its 128,000 others; LLaVA's two behind those.
 ORDINARY = 128000
 CONTROL = {
@@ -56,31 +49,21 @@ CONTROL = {
 }
 
 
-class Sizes(NamedTuple):
-    """Shapes of the four models."""
-
-    dit: DiTConfig
-    vae: VAEConfig
-    llava: LlavaConfig
-    clip_text: ClipTextConfig
-
-
-FULL = Sizes(HUNYUAN_DIT, HUNYUAN_VAE, LLAVA_LLAMA3_8B, CLIP_L)
+FULL: Sizes = {"dit": HUNYUAN_DIT, "vae": HUNYUAN_VAE, "llava": LLAVA_LLAMA3_8B, "clip_text": CLIP_L}
 # Every block as wide as the published one, but few of them; a narrow autoencoder.
 FEW_LAYERS = dataclasses.replace(LLAVA_LLAMA3_8B, text=dataclasses.replace(LLAVA_LLAMA3_8B.text, layers=4))
-SMALL = Sizes(
-    dataclasses.replace(HUNYUAN_DIT, double_blocks=1, single_blocks=3),
-    dataclasses.replace(HUNYUAN_VAE, block_out_channels=(32, 32, 64, 64), norm_groups=8),
-    FEW_LAYERS,
-    CLIP_L,
-)
+SMALL: Sizes = FULL | {
+    "dit": dataclasses.replace(HUNYUAN_DIT, double_blocks=1, single_blocks=3),
+    "vae": dataclasses.replace(HUNYUAN_VAE, block_out_channels=(32, 32, 64, 64), norm_groups=8),
+    "llava": FEW_LAYERS,
+}
 
 
 def targets(name: str, config: Any, seed: int = 1) -> list[Target]:
     """Everything that belongs into one part's file."""
-    made = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}[name](None, config)
+    made = HUNYUAN.models({name: config}, None)[name]
     shapes = made.shapes() | (made.unused_shapes() if name == "llava" else {})
-    return pool(seed).targets(shapes, KINDS[name])
+    return pool(seed).targets(shapes, "BF16" if name == "dit" else "F16")
 
 
 @functools.lru_cache(maxsize=1)
@@ -91,14 +74,14 @@ def pool(seed: int) -> RandomWeights:
 
 def size_of(sizes: Sizes) -> int:
     """Bytes of all weights."""
-    return sum(bytes_of(targets(name, config)) for name, config in sizes._asdict().items())
+    return sum(bytes_of(targets(name, config)) for name, config in sizes.items())
 
 
 def write_full(folder: Path, sizes: Sizes, *, prompt: str) -> None:
     """Write the whole checkpoint; the prompt's words are single tokens, as common words are in the real tokenizer."""
-    for name, config in sizes._asdict().items():
+    for name, config in sizes.items():
         write_part(folder, name, config)
-    processor = ImageProcessor(sizes.llava.vision.image_size, CLIP_MEAN, CLIP_STD)
+    processor = ImageProcessor(sizes["llava"].vision.image_size, CLIP_MEAN, CLIP_STD)
     write_descriptions(folder, Settings(), processor, is_published=True)
     words = word_forms([VIDEO_I2V.text, prompt])
     write_tokenizer(folder / "tokenizer", words)
@@ -107,17 +90,12 @@ def write_full(folder: Path, sizes: Sizes, *, prompt: str) -> None:
 
 def write_part(folder: Path, name: str, config: Any) -> Path:
     """Write one part with its config file, in place of what was there."""
-    place = folder / diffusers.FOLDERS[name]
+    row = COMPONENTS[name]
+    place = folder / row.folder
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    write = {
-        "dit": diffusers.dit_content,
-        "vae": diffusers.vae_content,
-        "llava": diffusers.llava_content,
-        "clip_text": diffusers.clip_text_content,
-    }[name]
-    (place / "config.json").write_text(json.dumps(write(config), indent=2) + "\n", encoding="utf-8")
-    path = place / FILES[diffusers.CLASSES[name][0]]
+    (place / "config.json").write_text(json.dumps(row.write(config), indent=2) + "\n", encoding="utf-8")
+    path = place / row.file
     write_safetensors(path, targets(name, config))
     return path
 

@@ -18,6 +18,7 @@ from framewake.models.tiling import tiled_decode, tiled_encode
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
 from framewake.weights.checkpoint import diffusers as layout
+from framewake.weights.checkpoint.hunyuan import COMPONENTS
 from framewake.weights.stores.store import Resident
 from framewake.weights.writing.export import to_diffusers
 
@@ -86,7 +87,8 @@ def dit_weights(size: str) -> tuple[DiTConfig, dict[str, np.ndarray], Any]:
     weights = rule.weights(DiT(engines.get("torch:cpu"), MIDDLE_DIT).shapes(), 3)
     content = {name: value for name, value in layout.dit_content(MIDDLE_DIT).items() if not name.startswith("_")}
     theirs = diffusers.HunyuanVideoTransformer3DModel(**content).eval()
-    tensors = {name: torch.from_numpy(np.array(x)) for name, x in to_diffusers("dit", MIDDLE_DIT, weights).items()}
+    named = to_diffusers(COMPONENTS["dit"], MIDDLE_DIT, weights)
+    tensors = {name: torch.from_numpy(np.array(x)) for name, x in named.items()}
     theirs.load_state_dict(tensors, strict=True)
     return MIDDLE_DIT, weights, theirs
 

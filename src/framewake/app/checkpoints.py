@@ -61,7 +61,7 @@ def verify(
     for finding in look(checkpoint, shapes, is_full=is_full):
         findings.append(finding)
         if not as_json:
-            _tell(finding)
+            _tell(finding, checkpoint.layout.components[finding.component].word)
     if as_json:
         parts: list[dict[str, Any]] = []
         for finding in findings:
@@ -205,20 +205,20 @@ def _opened(path: str, parts: list[str] | None) -> Checkpoint:
     return open_checkpoint(find_checkpoint(path), parse_files(parts or []))
 
 
-def _shapes(checkpoint: Checkpoint) -> dict[Any, Any]:
-    """The models' own lists of names and shapes, of every part."""
-    from framewake.pipeline.checkpoint import model_shapes
-    from framewake.weights.checkpoint.layouts import COMPONENTS
+def _shapes(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The models' own lists of names and shapes, of every part that is there."""
+    from framewake.pipeline.hunyuan import family_of
 
-    return {name: model_shapes(checkpoint, name) for name in COMPONENTS}
+    shapes = family_of(checkpoint).shapes(checkpoint)
+    return {row.name: shapes[row.name] for row in checkpoint.rows}
 
 
 def _looked_at(path: str, parts: list[str] | None) -> tuple[Checkpoint, dict[Any, Any]]:
     """A checkpoint, or one part alone, with the lists of what is to be looked at."""
     from framewake.errors import InputError
-    from framewake.pipeline.checkpoint import find_checkpoint, model_shapes
+    from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.weights.checkpoint.layouts import known_layout
-    from framewake.weights.checkpoint.load import Part
+    from framewake.weights.checkpoint.load import SinglePart
 
     place = find_checkpoint(path)
     if known_layout(place) is not None:
@@ -226,17 +226,21 @@ def _looked_at(path: str, parts: list[str] | None) -> tuple[Checkpoint, dict[Any
         return checkpoint, _shapes(checkpoint)
     if parts:
         raise InputError(f"{path} is no checkpoint's folder, which --part needs: look at one file alone without it.")
-    part = Part(place)
-    return part, {part.component: model_shapes(part, part.component)}
+    part = SinglePart(place)
+    return part, _shapes(part)
 
 
 def _named(checkpoint: Checkpoint, path: str) -> str:
     """What was found at a place."""
-    from framewake.weights.checkpoint.load import Part
+    from framewake.weights.checkpoint.load import SinglePart
 
-    if not isinstance(checkpoint, Part):
+    if not isinstance(checkpoint, SinglePart):
         return f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}"
-    alone = " without its vision tower" if checkpoint.kind.flag == "llava" and not checkpoint.has_vision else ""
+    alone = (
+        " without its vision tower"
+        if checkpoint.row.tower is not None and checkpoint.has_text and not checkpoint.has_vision
+        else ""
+    )
     return f"{path} is {checkpoint.kind.name}{alone}, one part alone (--part {checkpoint.kind.flag}={path})"
 
 
@@ -249,13 +253,11 @@ def _kind(checkpoint: Checkpoint) -> str:
     }[condition]
 
 
-def _tell(finding: Any) -> None:
-    from framewake.weights.checkpoint.layouts import WORDS
-
+def _tell(finding: Any, word: str) -> None:
     if finding.problem:
-        typer.echo(f"BAD  {WORDS[finding.component]}: {finding.problem}")
+        typer.echo(f"BAD  {word}: {finding.problem}")
         return
     kinds = ", ".join(f"{count} {kind}" for kind, count in finding.kinds.items())
-    typer.echo(f"ok   {WORDS[finding.component]}: {finding.tensors} tensors, {size(finding.size)} ({kinds})")
+    typer.echo(f"ok   {word}: {finding.tensors} tensors, {size(finding.size)} ({kinds})")
     for name, value in finding.hashes.items():
         typer.echo(f"     {value}  {name}")

@@ -179,7 +179,7 @@ def run(given: Mapping[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"--save-path {folder}: the folder cannot be made ({error.strerror}).") from error
     check_whole(checkpoint)
-    words = ("--checkpoint", str(place), *(() if files.dit is None else ("--part", f"dit={files.dit}")))
+    words = ("--checkpoint", str(place), *(() if "dit" not in files else ("--part", f"dit={files['dit']}")))
     jobs = [replace(job, output=replace(job.output, options=words)) for job in asked.jobs]
     for job in jobs:
         plan_job(job, checkpoint)

@@ -5,21 +5,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from framewake.demo import CHECKPOINT
 from framewake.errors import CheckpointError
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
-from framewake.pipeline.condition import TextReader
+from framewake.pipeline.family import Family
+from framewake.pipeline.hunyuan import family_of
 from framewake.weights.checkpoint.download import PUBLISHED
-from framewake.weights.checkpoint.layouts import COMPONENTS, WORDS, Component, Files
+from framewake.weights.checkpoint.layouts import Files
 from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
-from framewake.weights.reading.mapped import Shapes
 
-_MODELS: dict[Component, Any] = {"dit": DiT, "vae": CausalVAE, "llava": Llava, "clip_text": ClipText}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -38,31 +32,30 @@ def check_whole(checkpoint: Checkpoint) -> None:
 
     Raises: CheckpointError that names every part that cannot be used.
     """
-    check_parts(checkpoint)
-    TextReader(checkpoint)
+    family = family_of(checkpoint)
+    check_parts(checkpoint, family)
+    family.reader(checkpoint)
 
 
-def check_parts(checkpoint: Checkpoint) -> None:
+def check_parts(checkpoint: Checkpoint, family: Family) -> None:
     """Compare every part's tensors with what its model needs; what was right once is not looked at again.
 
     Raises: CheckpointError that names every part that cannot be used.
     """
-    faults: dict[Component, CheckpointError] = {}
-    for component in COMPONENTS:
+    faults: dict[str, CheckpointError] = {}
+    shapes = family.shapes(checkpoint)
+    for row in checkpoint.rows:
         try:
-            checkpoint.check(component, model_shapes(checkpoint, component))
+            checkpoint.check(row.name, shapes[row.name])
         except CheckpointError as error:
-            faults[component] = error
+            faults[row.word] = error
     if len(faults) == 1:
         raise next(iter(faults.values()))
     if faults:
-        told = "\n".join(f"  {WORDS[component]}: {error}" for component, error in faults.items())
-        raise CheckpointError(f"{checkpoint.folder}: {len(faults)} of {len(COMPONENTS)} parts cannot be used.\n{told}")
-
-
-def model_shapes(checkpoint: Checkpoint, component: Component) -> Shapes:
-    """A model's own list of names and shapes, for which it needs no engine."""
-    return _MODELS[component](None, getattr(checkpoint, component)).shapes()
+        told = "\n".join(f"  {word}: {error}" for word, error in faults.items())
+        raise CheckpointError(
+            f"{checkpoint.folder}: {len(faults)} of {len(checkpoint.rows)} parts cannot be used.\n{told}"
+        )
 
 
 def find_checkpoint(name: str | Path) -> Path:

@@ -17,6 +17,7 @@ from framewake.text.crop import TextLength
 from framewake.text.encode import TokenizedText, derive_layout, encode_clip, encode_in_template
 from framewake.text.template import NEGATIVE_PROMPT_T2V, VIDEO, VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
+from framewake.weights.checkpoint.hunyuan import CLIP_TEXT, LLAVA
 from framewake.weights.checkpoint.load import Checkpoint
 
 
@@ -63,16 +64,17 @@ class TextReader:
         self.checkpoint = checkpoint
         self.has_image = checkpoint.dit.condition != "none"
         self.template = VIDEO_I2V if self.has_image else VIDEO
-        self.tokenizer = Tokenizer.from_folder(checkpoint.tokenizer)
-        self.tokenizer_2 = Tokenizer.from_folder(checkpoint.tokenizer_2)
-        _check_ids(self.tokenizer, checkpoint.llava.text.vocab_size, "LLaVA text encoder")
-        _check_ids(self.tokenizer_2, checkpoint.clip_text.vocab_size, "CLIP text encoder")
-        vision = checkpoint.llava.vision
+        self.tokenizer = Tokenizer.from_folder(checkpoint.tokenizers[LLAVA.name])
+        self.tokenizer_2 = Tokenizer.from_folder(checkpoint.tokenizers[CLIP_TEXT.name])
+        llava, clip = checkpoint.config(LLAVA), checkpoint.config(CLIP_TEXT)
+        self.clip_positions = clip.max_positions
+        _check_ids(self.tokenizer, llava.text.vocab_size, LLAVA.word)
+        _check_ids(self.tokenizer_2, clip.vocab_size, CLIP_TEXT.word)
         self.layout = derive_layout(
             self.tokenizer,
             self.template,
-            image_token_id=checkpoint.llava.image_token_id,
-            image_tokens=vision.patches + (0 if checkpoint.llava.drops_class_token else 1),
+            image_token_id=llava.image_token_id,
+            image_tokens=llava.vision.patches + (0 if llava.drops_class_token else 1),
             text_length=checkpoint.settings.text_tokens,
         )
 
@@ -86,7 +88,7 @@ class TextReader:
         """A prompt as ids; control tokens in it are plain text."""
         return Tokens(
             encode_in_template(self.tokenizer, self.template, prompt, layout=self.layout),
-            encode_clip(self.tokenizer_2, prompt, self.checkpoint.clip_text.max_positions),
+            encode_clip(self.tokenizer_2, prompt, self.clip_positions),
         )
 
     def limit(self) -> TextLength:
@@ -106,11 +108,11 @@ class TextReader:
         """
         engine = parts.engine
         ids, mask = (np.concatenate(rows) for rows in zip(*(tokens.llava[:2] for tokens in prompts), strict=True))
-        llava = parts.get("llava", dtype)
+        llava = parts.get(LLAVA.name, dtype)
         pixels = None if semantic is None else engine.asarray(semantic, dtype)
         hidden = llava.model(llava.weights, ids, mask, pixels)
         kept = self.layout.kept(engine, hidden, ids, mask, interleave=parts.checkpoint.dit.image_interleave)
-        clip = parts.get("clip_text", dtype)
+        clip = parts.get(CLIP_TEXT.name, dtype)
         ids, mask = (np.concatenate(rows) for rows in zip(*(tokens.clip[:2] for tokens in prompts), strict=True))
         pooled, _ = clip.model(clip.weights, ids, mask)
         return TextStates(kept.states, kept.lengths, pooled)

@@ -22,7 +22,6 @@ from framewake.pipeline.latents import SavedLatents
 from framewake.request import Request, from_dict
 from framewake.setting import shown
 from framewake.weights.checkpoint.identity import identity
-from framewake.weights.checkpoint.layouts import COMPONENTS, WORDS
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.opening import find_lora
 from framewake.weights.reading.files import weight_files
@@ -37,14 +36,14 @@ def part_sources(checkpoint: Checkpoint) -> dict[str, str]:
     Raises: CheckpointError when a file cannot be read.
     """
     found = {}
-    for component in COMPONENTS:
-        files = [file for path in checkpoint.layout.weights[component] for file in weight_files(path)]
+    for row in checkpoint.rows:
+        files = [file for path in checkpoint.layout.weights[row.name] for file in weight_files(path)]
         try:
             weights = identity(files)
         except OSError as error:
             raise CheckpointError(f"{error.filename} cannot be read ({error.strerror}).") from error
-        text = f"{getattr(checkpoint, component)!r} {weights}"
-        found[f"the {WORDS[component]}"] = hashlib.sha256(text.encode()).hexdigest()
+        text = f"{checkpoint.config(row)!r} {weights}"
+        found[f"the {row.word}"] = hashlib.sha256(text.encode()).hexdigest()
     return found
 
 

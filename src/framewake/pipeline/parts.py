@@ -8,19 +8,15 @@ from typing import Any, NamedTuple
 from framewake.engine.contract import Dtype, Engine
 from framewake.engine.forks import check_process
 from framewake.errors import ResourceError
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
 from framewake.pipeline.adapters import Adapted, Adapters
+from framewake.pipeline.family import Family
 from framewake.pipeline.forecast.cost import BYTES
-from framewake.pipeline.forecast.place import PART, Placement, gib
+from framewake.pipeline.forecast.place import Placement, gib
 from framewake.request import Request
-from framewake.weights.checkpoint.load import Checkpoint, Component
+from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
 
-ENCODERS: tuple[Component, ...] = ("llava", "clip_text")
 COMPILED_WIDTH = 1024  # of a transformer whose blocks are compiled
 
 
@@ -38,18 +34,13 @@ class Parts:
     the next run starts at once. The rest is left to activations, which are the larger share at full size.
     """
 
-    def __init__(self, checkpoint: Checkpoint, engine: Engine, *, memory: int | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, engine: Engine, family: Family, *, memory: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.engine = engine
-        self.models: dict[Component, Any] = {
-            "llava": Llava(engine, checkpoint.llava),
-            "clip_text": ClipText(engine, checkpoint.clip_text),
-            "vae": CausalVAE(engine, checkpoint.vae),
-            "dit": DiT(engine, checkpoint.dit),
-        }
+        self.models = family.models(checkpoint.configs, engine)
         self.memory = memory
         self.placements: dict[str, Placement] = {}
-        self._loaded: dict[Component, tuple[Dtype, Resident | Streamed]] = {}
+        self._loaded: dict[str, tuple[Dtype, Resident | Streamed]] = {}
         self._adapters = Adapters(checkpoint, engine)
         bytes_all = sum(self.bytes_needed(name, "float32") for name in self.models)
         self.keeps_all = bytes_all < self.room() // 4
@@ -69,11 +60,11 @@ class Parts:
             if isinstance(store, Resident)
         )
 
-    def bytes_needed(self, name: Component, dtype: Dtype) -> int:
+    def bytes_needed(self, name: str, dtype: Dtype) -> int:
         """Bytes of a part's weights in a type."""
         return sum(math.prod(shape) for shape in self.models[name].shapes().values()) * BYTES[dtype]
 
-    def get(self, name: Component, dtype: Dtype) -> Part:
+    def get(self, name: str, dtype: Dtype) -> Part:
         """A part in a type, read from disk unless it is there already.
 
         Raises: CheckpointError when the file does not hold exactly the model's tensors, ResourceError when the
@@ -109,27 +100,28 @@ class Parts:
         """The transformer's weights with the LoRAs of a request."""
         return self._adapters.adapt(self.get("dit", dtype).weights, request, dtype, room=self.room())
 
-    def _check_room(self, name: Component, dtype: Dtype) -> None:
+    def _check_room(self, name: str, dtype: Dtype) -> None:
         needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]
         if needed > free:
+            part = self.checkpoint.layout.components[name].role
             raise ResourceError(
-                f"the weights of the {PART[name]} need {gib(needed)} in {dtype}; {gib(free)} are free on "
+                f"the weights of the {part} need {gib(needed)} in {dtype}; {gib(free)} are free on "
                 f"{self.engine.name}. Free some, take another device with --engine, or --precision bfloat16.",
                 bytes_needed=needed,
                 bytes_free=free,
             )
 
-    def held(self) -> tuple[Component, ...]:
+    def held(self) -> tuple[str, ...]:
         """The parts whose weights are loaded."""
         return tuple(self._loaded)
 
-    def release(self, *names: Component) -> None:
+    def release(self, *names: str) -> None:
         """Let parts go, unless everything is kept."""
         if not self.keeps_all:
             for name in names:
                 self._drop(name)
 
-    def _drop(self, name: Component) -> None:
+    def _drop(self, name: str) -> None:
         if name == "dit":
             self._adapters.drop()  # a view holds on to the weights that it shows
         if name in self._loaded:

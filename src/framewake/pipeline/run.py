@@ -19,14 +19,16 @@ from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
 from framewake.models.dit import TextStates
 from framewake.pipeline import finish
-from framewake.pipeline.checkpoint import check_parts, find_checkpoint, model_shapes
-from framewake.pipeline.condition import TextReader, image_latent
+from framewake.pipeline.checkpoint import check_parts, find_checkpoint
+from framewake.pipeline.condition import image_latent
 from framewake.pipeline.denoise import Condition, denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
+from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements
-from framewake.pipeline.forecast.place import PART, said, shortage
+from framewake.pipeline.forecast.place import said, shortage
 from framewake.pipeline.forecast.setup import scene_of
+from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.jobs import Job, Output, Picture, Plan, open_picture, plan_job, read_picture
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
 from framewake.pipeline.notes import notes_of
@@ -39,7 +41,7 @@ from framewake.pipeline.origin import (
     own_request,
     part_sources,
 )
-from framewake.pipeline.parts import ENCODERS, Parts
+from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
 from framewake.request import Request
@@ -78,11 +80,14 @@ class Finished(NamedTuple):
 class Pipeline:
     """A checkpoint on an engine. Weights are read when the first run asks for them."""
 
-    def __init__(self, checkpoint: Checkpoint, engine: Engine, *, memory: int | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, engine: Engine, *, memory: int | None = None, family: Family | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.engine = engine
-        self.parts = Parts(checkpoint, engine, memory=memory)
-        self.reader = TextReader(checkpoint)
+        self.family = family or family_of(checkpoint)
+        self.parts = Parts(checkpoint, engine, self.family, memory=memory)
+        self.reader = self.family.reader(checkpoint)
         self._sources: dict[str, str] | None = None
 
     @classmethod
@@ -102,7 +107,7 @@ class Pipeline:
 
         Raises: InputError, ResourceError.
         """
-        check_parts(self.checkpoint)
+        check_parts(self.checkpoint, self.family)
         plan = plan_job(job, self.checkpoint)
         if plan.request.rng == "torch" and not self.engine.traits.draws_as_torch:
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
@@ -133,7 +138,7 @@ class Pipeline:
         return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates, text=text)
 
     def _setup(self, precision: Precision) -> Setup:
-        return Setup(self.engine, self.checkpoint, self.parts.models, precision, self.reader.limit())
+        return Setup(self.engine, self.checkpoint, self.family, self.parts.models, precision, self.reader.limit())
 
     def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Events:
         """Make one clip, told as events; closing the iterator stops the work within a step.
@@ -176,7 +181,7 @@ class Pipeline:
 
         Raises: ResourceError when it cannot fit, InputError for latents of an impossible size.
         """
-        self.checkpoint.check("vae", model_shapes(self.checkpoint, "vae"))
+        self.checkpoint.check("vae", self.parts.models["vae"].shapes())
         config, latent = self.checkpoint.vae, LatentShape(*done.latents.shape[1:])
         if done.latents.size == 0 or done.latents.shape[0] != 1:
             raise InputError(f"the saved latents are of size {done.latents.shape}, which is no clip: start anew.")
@@ -190,21 +195,20 @@ class Pipeline:
         place = placements(setup, plan, scene_of(setup, plan), room)["vae"]
         if place.peak > room:
             raise ResourceError(
-                f"{shortage(self.engine, 'vae', place, room=room)} Nothing is lost: free some memory, or take another "
-                "device.",
+                f"{shortage(self.engine, place, room=room)} Nothing is lost: free some memory, or take another device.",
                 bytes_needed=place.peak,
                 bytes_free=room,
             )
         self.parts.placements = {"vae": place}
         if place.slab_numbers:
-            yield Note(f"{PART['vae']}: {said(place)}")
+            yield Note(said(place))
 
     def _run(self, clips: Sequence[Making], *, is_roomy: bool) -> Iterator[Event]:
         shared: Timings = {}
         try:
             yield from self._staged("read image", shared, self._read(clips))
             yield from self._staged("encode text", shared, self._encode_text(clips))
-            self.parts.release(*ENCODERS)
+            self.parts.release(*(encoder.name for encoder in self.family.encoders))
             for clip in clips:
                 clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
             for index, clip in enumerate(clips):

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from framewake.engine.traits import Traits
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT
-from framewake.models.llava import Llava
-from framewake.models.vae import CausalVAE
 from framewake.pipeline.forecast import (
     Forecast,
     ProbedParts,
@@ -20,6 +16,7 @@ from framewake.pipeline.forecast import (
     rates_from_plain,
     rates_to_plain,
 )
+from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Pipeline
@@ -73,13 +70,9 @@ class Forecaster:
         Raises: InputError for a precision that the device cannot do, ResourceError when the plan cannot fit.
         """
         engine: Any = Device(facts)
-        models = {
-            "llava": Llava(engine, self.checkpoint.llava),
-            "clip_text": ClipText(engine, self.checkpoint.clip_text),
-            "vae": CausalVAE(engine, self.checkpoint.vae),
-            "dit": DiT(engine, self.checkpoint.dit),
-        }
+        family = family_of(self.checkpoint)
+        models = family.models(self.checkpoint.configs, engine)
         precision = choose_precision(plan.request.precision, engine)
-        setup = Setup(engine, self.checkpoint, models, precision, TextLength(*facts["text"]))
+        setup = Setup(engine, self.checkpoint, family, models, precision, TextLength(*facts["text"]))
         rates = rates_from_plain(facts["rates"])
         return forecast(setup, plan, room=facts["room"], keeps_all=facts["keeps_all"], rates=rates)

@@ -12,7 +12,6 @@ import numpy as np
 
 from framewake.errors import CheckpointError, InputError
 from framewake.lasting import clear_abandoned
-from framewake.weights.checkpoint.layouts import Component
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.reading.files import TensorFile
 from framewake.weights.writing.sealed import open_sealed, write_sealed
@@ -74,7 +73,7 @@ def key_of(kind: str, facts: Mapping[str, Any]) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def fingerprint(checkpoint: Checkpoint, *components: Component) -> list[Any]:
+def fingerprint(checkpoint: Checkpoint, *components: str) -> list[Any]:
     """What tells the parts of a checkpoint from those of another: names, sizes and times of their files."""
     found: list[Any] = []
     for component in components:

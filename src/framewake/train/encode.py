@@ -65,7 +65,7 @@ class ExampleEncoder:
         }
         self._text = self._common | {
             "encoders": fingerprint(checkpoint, "llava", "clip_text"),
-            "tokenizers": [_names(folder) for folder in (checkpoint.tokenizer, checkpoint.tokenizer_2)],
+            "tokenizers": [_names(folder) for folder in checkpoint.tokenizers.values()],
             "processor": checkpoint.image_processor,
             "tokens": checkpoint.settings.text_tokens,
         }

@@ -13,7 +13,7 @@ from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
-from framewake.pipeline.forecast.place import PART, Placement, fitting, gib, said, shortage
+from framewake.pipeline.forecast.place import Placement, fitting, gib, said, shortage
 from framewake.pipeline.forecast.probe import Rates, busy_note
 from framewake.pipeline.forecast.setup import Setup, is_composed, scene_of
 from framewake.pipeline.jobs import Plan
@@ -21,7 +21,6 @@ from framewake.text.crop import TextLength
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
-BESIDE = {"clip_text": "llava", "dit": "vae"}  # whose weights are still there while a part works
 # Where an engine asks for it, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a
 # time: on a CPU 18 % for the 13B model (2.6 s instead of 3.2 s a block).
 CACHED_BYTES = 32 << 20
@@ -47,8 +46,8 @@ class Forecast:
     def notes(self) -> list[str]:
         """What a person should know who did not ask: only what is not as usual."""
         return sorted(
-            f"{PART[name]}: {said(place)}"
-            for name, place in self.placements.items()
+            said(place)
+            for place in self.placements.values()
             if place.is_streamed or place.chunk_tokens or place.slab_numbers
         )
 
@@ -70,9 +69,9 @@ def forecast(  # a setup and a plan, and what is known beside them
     """
     scene = scene_of(setup, plan)
     found = placements(setup, plan, scene, room)
-    lacking = [name for name, place in found.items() if place.peak > room]
+    lacking = [place for place in found.values() if place.peak > room]
     if lacking:
-        raise too_little(setup, plan, lacking[0], found[lacking[0]], room=room)
+        raise too_little(setup, plan, lacking[0], room=room)
     size = plan.shape
     used = setup.engine.memory()["used"] + setup.engine.traits.start_bytes
     if keeps_all:
@@ -97,13 +96,15 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     checkpoint, precision = setup.checkpoint, setup.precision
     tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
     has_scores = is_composed(setup.engine, precision.text)
-    text = cost.text_bytes(checkpoint.llava, scene, precision.text, is_composed=has_scores)
-    works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {
-        "llava": (precision.text, [(None, text)]),
-        "clip_text": (precision.text, [(None, 1 << 20)]),
-        "vae": (precision.vae, decoding_sizes(setup, plan, tiling)),
-        "dit": (precision.transformer, [(None, cost.step_bytes(checkpoint.dit, scene))]),
-    }
+    works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {}
+    for encoder in setup.family.encoders:
+        config = checkpoint.configs[encoder.name]
+        works[encoder.name] = (
+            precision.text,
+            [(None, encoder.work_bytes(config, scene, precision.text, has_scores))],
+        )
+    works["vae"] = (precision.vae, decoding_sizes(setup, plan, tiling))
+    works["dit"] = (precision.transformer, [(None, cost.step_bytes(checkpoint.dit, scene))])
     works["dit"][1].extend(
         (size, cost.step_bytes(checkpoint.dit, scene, chunk=size)) for size in CHUNKS if size < scene.joined
     )
@@ -116,9 +117,12 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     for name, (dtype, sizes) in works.items():
         model = setup.models[name]
         held = cost.weights(model.shapes(), model.streams(), dtype)
-        other = found[BESIDE[name]].weights if name in BESIDE else 0
+        # The weights of the other encoders, and of the autoencoder, are still there while a part works.
+        kept = [] if name == "vae" else ["vae"] if name == "dit" else found
+        other = sum(found[each].weights for each in kept)
         beside = [(chunk, work + other) for chunk, work in sizes]
-        found[name] = fitting(held, beside, room, has_streams=bool(model.streams()))
+        place = fitting(held, beside, room, has_streams=bool(model.streams()))
+        found[name] = place._replace(part=checkpoint.layout.components[name].role)
     vae = found["vae"]
     return found | {"vae": vae._replace(chunk_tokens=None, slab_numbers=vae.chunk_tokens)}
 
@@ -155,7 +159,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         f"attention: {attention}",
     ]
     lines += caching(plan)
-    lines += [f"{PART[name]}: {said(place)}" for name, place in made.placements.items()]
+    lines += [said(place) for place in made.placements.values()]
     where = "memory" if engine.traits.is_host else "device memory"
     lines.append(f"peak {where}: about {gib(made.device_peak)}")
     if not engine.traits.is_host:
@@ -191,7 +195,7 @@ def caching(plan: Plan) -> list[str]:
     return [f"step cache {plan.request.cache}: {what}"]
 
 
-def too_little(setup: Setup, plan: Plan, name: str, place: Placement, *, room: int) -> ResourceError:
+def too_little(setup: Setup, plan: Plan, place: Placement, *, room: int) -> ResourceError:
     """The error when a run cannot fit, with the largest settings that do."""
 
     def fits(other: Plan) -> bool:
@@ -199,7 +203,7 @@ def too_little(setup: Setup, plan: Plan, name: str, place: Placement, *, room: i
         return all(each.peak <= room for each in found.values())
 
     return ResourceError(
-        f"{shortage(setup.engine, name, place, room=room)} {advice(setup.checkpoint, plan, fits)}",
+        f"{shortage(setup.engine, place, room=room)} {advice(setup.checkpoint, plan, fits)}",
         bytes_needed=place.peak,
         bytes_free=room,
     )

@@ -156,7 +156,7 @@ def host_bytes(size: tuple[int, int, int]) -> int:
     return math.prod(size) * 3 * (4 + 2)
 
 
-def text_bytes(config: LlavaConfig, scene: Scene, dtype: str, *, is_composed: bool) -> int:
+def text_bytes(config: LlavaConfig, scene: Scene, dtype: str, is_composed: bool) -> int:
     """Memory that the large text encoder needs beside its weights; ``dtype`` and ``is_composed`` are its own."""
     text = config.text
     states = (6 * text.hidden_size + 3 * text.mlp_size) * scene.batch * scene.read * BYTES[dtype]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from framewake.cache import parse_cache
@@ -40,11 +41,12 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
         # A device computes while the host copies; on a CPU both are work for the same cores.
         step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
         read["dit"] = 0.0
-    text = _text(setup, scene, rates, numbers["llava"])
+    encoders = [encoder.name for encoder in setup.family.encoders]
+    text = sum((read[name] for name in encoders), _text(setup, scene, rates, numbers))
     encode, decode = _pictures(setup, plan, rates)
     start = _starts(rates)
     stages: dict[Stage, float] = {
-        "encode text": text + read["llava"] + read["clip_text"] + fresh["encode text"],
+        "encode text": text + fresh["encode text"],
         "encode image": encode + read["vae"] + start["encode image"] + fresh["encode image"],
         "denoise": step * computed_steps(plan) + read["dit"] + start["denoise"] + fresh["denoise"],
         "decode": decode + start["decode"] + fresh["decode"],
@@ -56,8 +58,9 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
 
 def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Placement]) -> dict[str, float]:
     """Seconds until the system has handed out a stage's memory: each stage gives back what it does not keep."""
+    encoders = [found[encoder.name] for encoder in setup.family.encoders]
     work = {
-        "encode text": found["clip_text"].weights + found["llava"].peak,
+        "encode text": sum(place.weights for place in encoders) + encoders[0].work,
         "encode image": found["vae"].weights,
         "denoise": found["dit"].peak - found["vae"].weights,  # which the work counts as being there beside it
         "decode": found["vae"].work + cost.host_bytes(plan.shape),
@@ -88,15 +91,15 @@ def _step(setup: Setup, scene: cost.Scene, rates: Rates) -> float:
     return step + pairs / rates.attention
 
 
-def _text(setup: Setup, scene: cost.Scene, rates: Rates, parameters: int) -> float:
-    """Seconds for both text encoders."""
-    checkpoint = setup.checkpoint
-    products = rates.products * setup.engine.traits.product_share
-    text = cost.text_operations(checkpoint.llava, parameters, scene.read * scene.batch) / products
-    if rates.pace is None:
-        return text
-    layers = checkpoint.llava.text.layers + checkpoint.llava.vision.layers + checkpoint.clip_text.layers
-    return text + layers * rates.pace.single.fixed
+def _text(setup: Setup, scene: cost.Scene, rates: Rates, numbers: Mapping[str, int]) -> float:
+    """Seconds for all text encoders."""
+    operations, layers = 0.0, 0
+    for encoder in setup.family.encoders:
+        config = setup.checkpoint.configs[encoder.name]
+        operations += encoder.operations(config, numbers[encoder.name], scene.read * scene.batch)
+        layers += encoder.layers(config)
+    text = operations / (rates.products * setup.engine.traits.product_share)
+    return text if rates.pace is None else text + layers * rates.pace.single.fixed
 
 
 def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:

@@ -12,16 +12,10 @@ from framewake.setting import shown
 
 GIB = 2**30
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-PART = {
-    "llava": "large text encoder",
-    "clip_text": "small text encoder",
-    "vae": "autoencoder",
-    "dit": "transformer",
-}
 
 
 class Placement(NamedTuple):
-    """Where a part's weights are and in which pieces it works. Units: bytes on the device.
+    """Where a part's weights are and in which pieces it works; ``part`` is its role. Units: bytes on the device.
 
     ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many numbers.
     """
@@ -32,6 +26,7 @@ class Placement(NamedTuple):
     work: int
     reason: str
     slab_numbers: int | None = None
+    part: str = ""
 
     @property
     def peak(self) -> int:
@@ -52,19 +47,19 @@ def fitting(held: Weights, sizes: list[tuple[int | None, int]], room: int, *, ha
 
 
 def said(place: Placement) -> str:
-    """A placement with its reason."""
+    """A part and its placement, with its reason."""
     how = "streamed" if place.is_streamed else "resident"
     if place.chunk_tokens is not None:
         how += f", {place.chunk_tokens} tokens at a time"
     if place.slab_numbers is not None:
         how += ", a few frames at a time"
-    return f"{how} ({place.reason})"
+    return f"{place.part}: {how} ({place.reason})"
 
 
-def shortage(engine: Engine, name: str, place: Placement, *, room: int) -> str:
+def shortage(engine: Engine, place: Placement, *, room: int) -> str:
     """The sentence that refuses a part; what the process holds before it begins is in no part's need."""
     return (
-        f"the {PART[name]} needs {gib(place.peak)} on {engine.name} at the least ({gib(place.weights)} for weights) "
+        f"the {place.part} needs {gib(place.peak)} on {engine.name} at the least ({gib(place.weights)} for weights) "
         f"and may take {gib(room)} beside the {gib(engine.memory()['used'])} that this process holds."
     )
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from framewake.cache import parse_cache
 from framewake.engine.contract import Dtype, Engine
+from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
@@ -20,7 +21,8 @@ class Setup(NamedTuple):
 
     engine: Engine
     checkpoint: Checkpoint
-    models: Mapping[Any, Any]
+    family: Family
+    models: Mapping[str, Any]
     precision: Precision
     text: TextLength
 

@@ -11,17 +11,9 @@ from typing import Any
 from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
 from framewake.errors import CheckpointError
 
-FOLDERS = {"dit": "transformer", "vae": "vae", "llava": "text_encoder", "clip_text": "text_encoder_2"}
-CLASSES = {
-    "dit": ("diffusers", "HunyuanVideoTransformer3DModel"),
-    "vae": ("diffusers", "AutoencoderKLHunyuanVideo"),
-    "llava": ("transformers", "LlavaForConditionalGeneration"),
-    "clip_text": ("transformers", "CLIPTextModel"),
-}
+DIT_CLASS = "HunyuanVideoTransformer3DModel"
+VAE_CLASS = "AutoencoderKLHunyuanVideo"
 OTHERS = {
-    # Not LlamaTokenizerFast: transformers 5 would rebuild it as a Llama 2 tokenizer, with other ids.
-    "tokenizer": ("transformers", "PreTrainedTokenizerFast"),
-    "tokenizer_2": ("transformers", "CLIPTokenizer"),
     "image_processor": ("transformers", "CLIPImageProcessor"),
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
 }
@@ -66,7 +58,7 @@ def dit_config(content: Mapping[str, Any]) -> DiTConfig:
 
     Raises: CheckpointError when a field is missing, of another kind, or does not fit the others.
     """
-    c = _fields(content, _DIT_FIELDS, CLASSES["dit"][1])
+    c = _fields(content, _DIT_FIELDS, DIT_CLASS)
     condition = content.get("image_condition_type")
     if condition is None:  # the first release came before this field
         condition = "latent_concat" if c["in_channels"] == 2 * c["out_channels"] + 1 else "none"
@@ -101,7 +93,7 @@ def vae_config(content: Mapping[str, Any]) -> VAEConfig:
 
     Raises: CheckpointError when a field is missing or of another kind.
     """
-    c = _fields(content, _VAE_FIELDS, CLASSES["vae"][1])
+    c = _fields(content, _VAE_FIELDS, VAE_CLASS)
     return VAEConfig(
         in_channels=c["in_channels"],
         out_channels=c["out_channels"],
@@ -142,7 +134,7 @@ def dit_content(config: DiTConfig) -> dict[str, Any]:
     The diffusers class gives its refiner an MLP of four times the width whatever ``mlp_ratio`` says, so only
     checkpoints with that ratio load there.
     """
-    return _diffusers("dit") | {
+    return _diffusers(DIT_CLASS) | {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "num_attention_heads": config.heads,
@@ -166,7 +158,7 @@ def dit_content(config: DiTConfig) -> dict[str, Any]:
 def vae_content(config: VAEConfig) -> dict[str, Any]:
     """The autoencoder's config file."""
     levels = len(config.block_out_channels)
-    return _diffusers("vae") | {
+    return _diffusers(VAE_CLASS) | {
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "latent_channels": config.latent_channels,
@@ -249,8 +241,8 @@ def is_size(name: str, value: float, *, least: int = 1) -> bool:
     return least <= value <= (MOST_LAYERS if "layers" in name else MOST_SIZE)
 
 
-def _diffusers(component: str) -> dict[str, Any]:
-    return {"_class_name": CLASSES[component][1], "_diffusers_version": VERSION}
+def _diffusers(kind: str) -> dict[str, Any]:
+    return {"_class_name": kind, "_diffusers_version": VERSION}
 
 
 def _fields(content: Mapping[str, Any], kinds: Mapping[str, type], expected: str) -> dict[str, Any]:

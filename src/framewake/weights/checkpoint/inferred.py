@@ -103,39 +103,15 @@ def tower_config(shapes: Shapes) -> LlavaConfig:
     return dataclasses.replace(LLAVA_LLAMA3_8B, text=text, vision=_vision_config(shapes))
 
 
-# What the shapes of tensors tell of each configuration.
-_TOLD = {
-    DiTConfig: (
-        "in_channels", "out_channels", "hidden_size", "double_blocks", "single_blocks", "refiner_blocks", "text_width",
-        "pooled_width", "patch_size", "mlp_ratio", "has_guidance",
-    ),
-    VAEConfig: ("in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block"),
-    LlamaConfig: ("hidden_size", "mlp_size", "layers", "vocab_size"),
-    ClipVisionConfig: ("hidden_size", "mlp_size", "patch_size"),
-    ClipTextConfig: ("hidden_size", "mlp_size", "layers", "vocab_size", "max_positions"),
-}  # fmt: skip
-
-
-def sizes(config: Any) -> dict[str, Any]:
-    """The numbers of a configuration that tensors tell too."""
-    if isinstance(config, LlavaConfig):
-        return {f"text {n}": x for n, x in sizes(config.text).items()}
-    return {name: getattr(config, name) for name in _TOLD[type(config)]}
-
-
-def sizes_told(component: str, theirs: Shapes, ours: Shapes) -> dict[str, Any]:
-    """The numbers of a configuration that a file's tensors tell, under its own names and ours."""
-    if "x_embedder.proj.weight" in theirs:
-        return {
-            "double_blocks": layers(theirs, "transformer_blocks"),
-            "single_blocks": layers(theirs, "single_transformer_blocks"),
-            "hidden_size": theirs["x_embedder.proj.weight"][0],
-        }
-    read = {"vae": vae_config, "llava": llava_config, "clip_text": clip_text_config}
-    try:
-        return sizes(dit_config(ours, "token_replace") if component == "dit" else read[component](ours))
-    except CheckpointError:
+def dit_sizes(theirs: Shapes) -> dict[str, Any]:
+    """Numbers of a transformer's configuration that its tensors tell under diffusers' names; nothing for another."""
+    if "x_embedder.proj.weight" not in theirs:
         return {}
+    return {
+        "double_blocks": layers(theirs, "transformer_blocks"),
+        "single_blocks": layers(theirs, "single_transformer_blocks"),
+        "hidden_size": theirs["x_embedder.proj.weight"][0],
+    }
 
 
 def text_only(text: LlamaConfig) -> LlavaConfig:

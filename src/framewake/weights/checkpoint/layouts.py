@@ -8,115 +8,124 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from framewake.config import Condition
 from framewake.errors import InputError, nearest
-from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint import hunyuan
+from framewake.weights.checkpoint.component import Component, Components
 
-Component = Literal["dit", "vae", "llava", "clip_text"]
-COMPONENTS: tuple[Component, ...] = ("dit", "vae", "llava", "clip_text")
-WORDS = {"dit": "transformer", "vae": "autoencoder", "llava": "LLaVA text encoder", "clip_text": "CLIP text encoder"}
+COMPONENTS = hunyuan.COMPONENTS
 
 
-class Files(NamedTuple):
-    """Single files that are taken instead of a folder's parts; None leaves the folder's.
+class Files(dict[str, Path]):
+    """Single files that are taken instead of a folder's parts, by component.
 
-    ``dit_scales``: the scales of a transformer in eight bits, where they are not beside it.
+    "dit_scales" are the scales of a transformer in eight bits, where they are not beside it; "llava_vision" is a tower.
     """
 
-    dit: Path | None = None
-    dit_scales: Path | None = None
-    vae: Path | None = None
-    llava: Path | None = None
-    llava_vision: Path | None = None
-    clip_text: Path | None = None
+
+def file_names(components: Components = COMPONENTS) -> dict[str, str]:
+    """What single files are called with ``--part``, each with its key in ``Files``."""
+    found = {}
+    for row in components.values():
+        found[row.flag] = row.name
+        if row.has_scales:
+            found[f"{row.flag}-scales"] = scales_key(row)
+        if row.tower is not None:
+            found[row.tower.flag] = tower_key(row)
+    return found
 
 
-NAMES = {
-    "dit": "dit",
-    "dit-scales": "dit_scales",
-    "vae": "vae",
-    "llava": "llava",
-    "llava-vision": "llava_vision",
-    "clip": "clip_text",
-}
+def scales_key(row: Component) -> str:
+    """The key in ``Files`` of a component's scales."""
+    return f"{row.name}_scales"
 
 
-def parse_files(texts: Sequence[str]) -> Files:
+def tower_key(row: Component) -> str:
+    """The key in ``Files`` of a component's tower."""
+    return f"{row.name}_vision"
+
+
+def parse_files(texts: Sequence[str], components: Components = COMPONENTS) -> Files:
     """Single files from texts such as "dit=hunyuan.safetensors".
 
     Raises: InputError for anything else, and for a name that stands twice.
     """
-    found: dict[str, Path] = {}
+    names, found = file_names(components), Files()
     for text in texts:
         name, _, path = text.partition("=")
-        if name not in NAMES:
-            raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(NAMES)} for a name.{nearest(name, NAMES)}")
+        if name not in names:
+            raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(names)} for a name.{nearest(name, names)}")
         if not path:
             raise InputError(f"{text!r} names no file: expected NAME=FILE, such as {name}=model.safetensors.")
         if "://" in path:
             raise InputError(
                 f"{text!r}: addresses are not fetched. Download it with `curl -fLO {path}`, and name the file."
             )
-        if NAMES[name] in found:
-            raise InputError(f"{name} is given twice: {found[NAMES[name]]} and {path}.")
-        found[NAMES[name]] = Path(path).expanduser()
-    return Files(**found)
+        if names[name] in found:
+            raise InputError(f"{name} is given twice: {found[names[name]]} and {path}.")
+        found[names[name]] = Path(path).expanduser()
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """What was recognised.
 
-    ``weights``: the files or folders of each part; ``configs``: where a part's ``config.json`` would be.
+    ``components``: the table of what belongs to it. ``weights``: the files or folders of each part; ``configs``: where
+    a part's ``config.json`` would be; ``tokenizers``: folders, by the text encoder that they are for.
     ``condition``: what the place of a transformer says about it, where its tensors do not.
     ``is_strict``: every part has its ``config.json``. ``singles``: parts that were given as files of their own.
-    ``scales``: the map of the transformer's scales, where it was named.
+    ``scales``: maps of scales that were named, by part.
     """
 
     name: str
     root: Path
-    weights: dict[Component, tuple[Path, ...]]
-    configs: dict[Component, Path]
-    tokenizer: Path
-    tokenizer_2: Path
+    components: Components
+    weights: dict[str, tuple[Path, ...]]
+    configs: dict[str, Path]
+    tokenizers: dict[str, Path]
     image_processor: Path
     condition: Condition
     is_strict: bool
-    singles: frozenset[Component] = frozenset()
-    scales: Path | None = None
+    singles: frozenset[str] = frozenset()
+    scales: dict[str, Path] = dataclasses.field(default_factory=dict)
 
-    def needs_config(self, component: Component) -> bool:
+    def needs_config(self, component: str) -> bool:
         """Whether a part's ``config.json`` cannot be missing."""
         return self.is_strict and component not in self.singles
 
     def with_files(self, files: Files) -> Layout:
         """The same with single files in place of parts."""
-        given = {name: path for name in COMPONENTS if (path := getattr(files, name)) is not None}
-        weights = self.weights | {name: (path,) for name, path in given.items()}
-        if files.llava_vision is not None:
-            weights["llava"] = (*weights["llava"], files.llava_vision)
-        return dataclasses.replace(self, weights=weights, singles=frozenset(given), scales=files.dit_scales)
+        weights, scales = dict(self.weights), {}
+        for row in self.components.values():
+            if row.name in files:
+                weights[row.name] = (files[row.name],)
+            if tower_key(row) in files:
+                weights[row.name] = (*weights[row.name], files[tower_key(row)])
+            if scales_key(row) in files:
+                scales[row.name] = files[scales_key(row)]
+        singles = frozenset(files.keys() & self.components.keys())
+        return dataclasses.replace(self, weights=weights, singles=singles, scales=scales)
 
 
-def known_layout(path: Path) -> Layout | None:
+def known_layout(path: Path, components: Components = COMPONENTS) -> Layout | None:
     """The layout of a folder, or of the folder that a ``.pt`` file lies in; None when it is none that is known."""
     if (path / "model_index.json").is_file():
-        return _diffusers_layout(path)
+        return _diffusers_layout(path, components)
     model = _tencent_model(path)
-    return None if model is None else _tencent_layout(model, path)
+    return None if model is None else _tencent_layout(model, path, components)
 
 
-def _diffusers_layout(root: Path) -> Layout:
-    folders: dict[Component, Path] = {name: root / diffusers.FOLDERS[name] for name in COMPONENTS}
+def _diffusers_layout(root: Path, components: Components) -> Layout:
+    folders = {row.name: root / row.folder for row in components.values()}
     return Layout(
         name="diffusers",
         root=root,
+        components=components,
         weights={name: (folder,) for name, folder in folders.items()},
         configs={name: folder / "config.json" for name, folder in folders.items()},
-        tokenizer=root / "tokenizer",
-        tokenizer_2=root / "tokenizer_2",
+        tokenizers={row.name: root / row.tokenizer[0] for row in components.values() if row.tokenizer is not None},
         image_processor=root / "image_processor" / "preprocessor_config.json",
         condition="token_replace",
         is_strict=True,
@@ -133,26 +142,31 @@ def _tencent_model(path: Path) -> Path | None:
     return next((place for place in around if place.name.startswith("hunyuan-video-") and place.is_dir()), None)
 
 
-def _tencent_layout(model: Path, path: Path) -> Layout:
-    is_text_only = model.name.startswith("hunyuan-video-t2v")
+def tencent_file(row: Component, model: str) -> Path:
+    """A component's file in Tencent's tree, below the folder that has a model's folder ``hunyuan-video-*`` in it."""
+    encoder = "text_encoder" if _is_text_only(model) else "text_encoder_i2v"
+    return Path(row.tencent.format(model=model, encoder=encoder))
+
+
+def _is_text_only(model: str) -> bool:
+    return model.startswith("hunyuan-video-t2v")
+
+
+def _tencent_layout(model: Path, path: Path, components: Components) -> Layout:
     root = model.parent
-    llava = root / ("text_encoder" if is_text_only else "text_encoder_i2v")
-    clip = root / "text_encoder_2"
-    transformer = path if path.is_file() else transformer_file(model / "transformers")
+    folders = {row.name: root / tencent_file(row, model.name).parent for row in components.values()}
+    weights: dict[str, tuple[Path, ...]] = {name: (folder,) for name, folder in folders.items()}
+    weights["dit"] = (path if path.is_file() else transformer_file(folders["dit"]),)
+    tower = next(row.name for row in components.values() if row.tower is not None)
     return Layout(
         name="tencent",
         root=root,
-        weights={"dit": (transformer,), "vae": (model / "vae",), "llava": (llava,), "clip_text": (clip,)},
-        configs={
-            "dit": model / "transformers" / "config.json",
-            "vae": model / "vae" / "config.json",
-            "llava": llava / "config.json",
-            "clip_text": clip / "config.json",
-        },
-        tokenizer=llava,
-        tokenizer_2=clip,
-        image_processor=llava / "preprocessor_config.json",
-        condition="none" if is_text_only else "token_replace",
+        components=components,
+        weights=weights,
+        configs={name: folder / "config.json" for name, folder in folders.items()},
+        tokenizers={row.name: folders[row.name] for row in components.values() if row.tokenizer is not None},
+        image_processor=folders[tower] / "preprocessor_config.json",
+        condition="none" if _is_text_only(model.name) else "token_replace",
         is_strict=False,
     )
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framewake.config import CLIP_MEAN, CLIP_STD, ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
+from framewake.config import CLIP_MEAN, CLIP_STD, DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
-from framewake.weights.checkpoint import configs, diffusers, inferred
-from framewake.weights.checkpoint.layouts import Component, Files, Layout, known_layout
+from framewake.weights.checkpoint import inferred
+from framewake.weights.checkpoint.component import C, Component, Components, Hints
+from framewake.weights.checkpoint.layouts import COMPONENTS, Files, Layout, known_layout
 from framewake.weights.checkpoint.parts import open_part
 from framewake.weights.checkpoint.settings import Settings, read_settings
 from framewake.weights.checkpoint.single import open_kind, part_layout, told_of_place
-from framewake.weights.reading import names
 from framewake.weights.reading.direct import is_kept
 from framewake.weights.reading.files import read_json
 from framewake.weights.reading.mapped import MappedTensors, Shapes
@@ -24,29 +26,6 @@ from framewake.weights.reading.narrow import BYTES
 from framewake.weights.reading.storage import Tensors
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
-
-# Tensors that text encoders bring and that no state used here depends on (specification, section 3.3).
-_UNUSED = {
-    "dit": (),
-    "vae": (),
-    "llava": (
-        r"language_model\.lm_head\.weight",
-        r"language_model\.model\.norm\.weight",
-        r"language_model\.model\.layers\.\d+\..*",
-        r"language_model\.model\..*rotary_emb\.inv_freq",
-        r"vision_tower\.vision_model\.post_layernorm\.(weight|bias)",
-        r"vision_tower\.vision_model\.encoder\.layers\.\d+\..*",
-        r"vision_tower\.vision_model\.embeddings\.position_ids",
-    ),
-    # The folder of a whole CLIP model has its other half as well.
-    "clip_text": (
-        r"text_model\.embeddings\.position_ids",
-        r"vision_model\..*",
-        r"(text_projection|visual_projection)\.weight",
-        r"logit_scale",
-    ),
-}
-_VISION = ("vision_tower.", "multi_modal_projector.")
 
 
 class ImageProcessor(NamedTuple):
@@ -60,66 +39,83 @@ class ImageProcessor(NamedTuple):
 class Checkpoint:
     """An opened checkpoint; weights are read when ``store`` asks for them.
 
-    ``has_vision``: the text encoder brings a vision tower; without one it can only read prompts. ``has_text`` is false
-    of a vision tower alone.
+    ``configs`` are the parts' configurations by name. ``has_vision``: the text encoder brings a vision tower; without
+    one it can only read prompts. ``has_text`` is false of a vision tower alone.
     """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.folder = layout.root
+        self.rows = [layout.components[name] for name in layout.weights]
+        self.configs: dict[str, Any] = {}
         self.has_vision = self.has_text = True
-        self._files: dict[Component, Tensors] = {}  # opened once: what was checked is what is read
-        self._checked: dict[Component, MappedTensors] = {}
+        self._files: dict[str, Tensors] = {}  # opened once: what was checked is what is read
+        self._checked: dict[str, MappedTensors] = {}
         self._configure()
 
     def _configure(self) -> None:
         """Configurations and settings of every part."""
         self.settings: Settings = read_settings(self.folder)
-        self.llava: LlavaConfig = self._config("llava", self._llava_config, inferred.llava_config)
-        self.dit: DiTConfig = self._dit_config()
+        for row in self.rows:
+            self.configs[row.name] = self._config(row)
         if self.dit.condition == "none" and self.settings == Settings():
             self.settings = Settings(name="HunyuanVideo")  # the text-to-video release
-        self.vae: VAEConfig = self._config("vae", _vae_config, inferred.vae_config)
-        self.clip_text: ClipTextConfig = self._config("clip_text", configs.clip_text_config, inferred.clip_text_config)
         self.image_processor = self._image_processor()
-        self.tokenizer = _folder(self.layout.tokenizer)
-        self.tokenizer_2 = _folder(self.layout.tokenizer_2)
+        self.tokenizers = {name: _folder(path) for name, path in self.layout.tokenizers.items()}
         self._check_fit()
 
-    def tensors(self, component: Component) -> MappedTensors:
+    @property
+    def dit(self) -> DiTConfig:
+        """The transformer's configuration."""
+        return self.configs["dit"]
+
+    @property
+    def vae(self) -> VAEConfig:
+        """The autoencoder's configuration."""
+        return self.configs["vae"]
+
+    def config(self, row: Component[C]) -> C:
+        """A part's configuration."""
+        found: C = self.configs[row.name]
+        return found
+
+    @property
+    def tower(self) -> Component | None:
+        """The part that has, or might have, a vision tower."""
+        return next((row for row in self.rows if row.tower is not None), None)
+
+    def tensors(self, component: str) -> MappedTensors:
         """A component's tensors under our names; only headers are read."""
         file = self._file(component)
-        if component == "dit":
-            is_diffusers = "x_embedder.proj.weight" in file.names()
-            rules = names.diffusers_dit(self.dit) if is_diffusers else names.comfy_dit(file.names())
-            return MappedTensors(file, rules)
-        table = {"vae": names.same, "llava": names.llava, "clip_text": names.clip_text}
-        return MappedTensors(file, table[component](file.names()))
+        row = self.layout.components[component]
+        return MappedTensors(file, row.rules(file.names(), self.configs[component]))
 
-    def needed(self, component: Component, shapes: Shapes) -> Shapes:
+    def needed(self, component: str, shapes: Shapes) -> Shapes:
         """Those of a model's tensors that this checkpoint has to bring: without pictures, no vision tower."""
-        if component != "llava" or (self.has_vision and self.has_text):
+        tower = self.layout.components[component].tower
+        if tower is None or (self.has_vision and self.has_text):
             return shapes
-        return {name: shape for name, shape in shapes.items() if name.startswith(_VISION) == self.has_vision}
+        return {name: shape for name, shape in shapes.items() if name.startswith(tower.starts) == self.has_vision}
 
-    def check(self, component: Component, shapes: Shapes) -> MappedTensors:
+    def check(self, component: str, shapes: Shapes) -> MappedTensors:
         """A component's tensors, compared once with the model's own list of names and shapes.
 
         Raises: CheckpointError when the file does not hold exactly the model's tensors.
         """
         if component not in self._checked:
+            row = self.layout.components[component]
             tensors = self.tensors(component)
             try:
-                tensors.check(self.needed(component, shapes), _UNUSED[component])
+                tensors.check(self.needed(component, shapes), row.unused)
             except CheckpointError as error:
-                raise CheckpointError(f"{error}{self._contradiction(component)}") from error
-            if component == "llava":
-                self._check_layers(tensors)
+                raise CheckpointError(f"{error}{self._contradiction(row)}") from error
+            if row.stack is not None:
+                self._check_layers(row, *row.stack, tensors)
             self._checked[component] = tensors
         return self._checked[component]
 
     def store(
-        self, component: Component, engine: Engine, dtype: Dtype, *, shapes: Shapes, streams: Sequence[str] = ()
+        self, component: str, engine: Engine, dtype: Dtype, *, shapes: Shapes, streams: Sequence[str] = ()
     ) -> Resident | Streamed:
         """A component's weights on the engine's device, after the file was checked against ``shapes``.
 
@@ -134,146 +130,121 @@ class Checkpoint:
             return Streamed(engine, tensors, dtype, names=wanted, streams=streams, is_cached=is_kept(size))
         return Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in wanted})
 
-    def _file(self, component: Component) -> Tensors:
+    def _file(self, component: str) -> Tensors:
         """A part's tensors under the names in its files."""
         if component not in self._files:
-            scales = self.layout.scales if component == "dit" else None
-            self._files[component] = open_part(component, self.layout.weights[component], scales=scales)
+            places, scales = self.layout.weights[component], self.layout.scales.get(component)
+            self._files[component] = open_part(component, places, self.layout.components, scales=scales)
         return self._files[component]
 
-    def _shapes(self, component: Component) -> dict[str, tuple[int, ...]]:
-        file = self._file(component)
-        tables = {"dit": names.comfy_dit, "vae": names.same, "llava": names.llava, "clip_text": names.clip_text}
-        return {rule.ours: file.shape(rule.theirs[0]) for rule in tables[component](file.names())}
+    def _shapes(self, row: Component) -> dict[str, tuple[int, ...]]:
+        file = self._file(row.name)
+        return {rule.ours: file.shape(rule.theirs[0]) for rule in row.rules(file.names(), None)}
 
-    def _check_layers(self, tensors: MappedTensors) -> None:
+    def _check_layers(self, row: Component, stack: str, number: str, tensors: MappedTensors) -> None:
         """Nothing reads the last layers of a text encoder, so that more than its configuration says would pass."""
-        found = inferred.layers(tensors.names(), "language_model.model.layers")
-        if found > self.llava.text.layers:
+        found, said = inferred.layers(tensors.names(), stack), attrgetter(number)(self.configs[row.name])
+        if found > said:
             raise CheckpointError(
-                f"{tensors.file.path} has {found} layers, and {self.layout.configs['llava']} says "
-                f"{self.llava.text.layers}: take the config.json of this text encoder."
+                f"{tensors.file.path} has {found} layers, and {self.layout.configs[row.name]} says "
+                f"{said}: take the config.json of this text encoder."
             )
 
-    def _contradiction(self, component: Component) -> str:
+    def _contradiction(self, row: Component) -> str:
         """Where a ``config.json`` says another size than the tensors have; "" where it does not, or there is none."""
-        if not self.layout.configs[component].is_file():
+        if not self.layout.configs[row.name].is_file():
             return ""
-        file = self._file(component)
-        found = inferred.sizes_told(
-            component, {name: file.shape(name) for name in file.names()}, self._shapes(component)
-        )
-        said = inferred.sizes(getattr(self, component))
+        file, said = self._file(row.name), row.sizes(self.configs[row.name])
+        found = row.diffusers_sizes({name: file.shape(name) for name in file.names()})
+        if not found:
+            with contextlib.suppress(CheckpointError):
+                found = row.sizes(row.infer(self._shapes(row), Hints("token_replace")))
         wrong = [name for name, size in found.items() if said.get(name, size) != size]
         told = ", ".join(f"{name} is {said[name]} and the tensors' {found[name]}" for name in wrong[:4])
-        return f" In {self.layout.configs[component]}, {told}." if told else ""
+        return f" In {self.layout.configs[row.name]}, {told}." if told else ""
 
-    def _config(self, component: Component, parse: Callable[[dict[str, Any]], Any], infer: Callable[..., Any]) -> Any:
-        """A part's configuration from its ``config.json``, from its tensors where there is none."""
-        path = self.layout.configs[component]
-        is_described = path.is_file() or self.layout.needs_config(component)
-        shapes = {} if is_described and component not in self.layout.singles else self._shapes(component)
+    def _config(self, row: Component, *, is_tower: bool = False) -> Any:
+        """A part's configuration from its ``config.json``, from its tensors where there is none or they tell more."""
+        path, hints = self.layout.configs[row.name], Hints(self.layout.condition, is_tower=is_tower)
+        is_single = row.name in self.layout.singles
+        is_described = path.is_file() or self.layout.needs_config(row.name)
+        shapes = {} if is_described and not is_single else self._shapes(row)
         try:
             if is_described:
                 _folder(path.parent)
-                found = parse(read_json(path))
-            else:
-                path = self.layout.weights[component][0]
-                found = infer(shapes)
+                hints = hints._replace(like=row.read(read_json(path)))
+            if not is_described or (is_single and row.is_told):
+                path = self._file(row.name).path
+                hints = hints._replace(like=row.infer(shapes, hints))
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
-        if component == "llava" and shapes:  # what a folder says of its own tower holds for no other file
-            self.has_vision = self.has_vision and inferred.has_vision(shapes)
-        return found
-
-    def _llava_config(self, content: dict[str, Any]) -> LlavaConfig:
-        if content.get("model_type") == "llama":
-            self.has_vision = False
-            return inferred.text_only(configs.llama_config(content))
-        return configs.llava_config(content)
-
-    def _dit_config(self) -> DiTConfig:
-        path = self.layout.configs["dit"]
-        like: DiTConfig | None = None
-        if path.is_file() or self.layout.needs_config("dit"):
-            like = self._config("dit", diffusers.dit_config, inferred.dit_config)
-            if "dit" not in self.layout.singles:
-                return like
-        file = self._file("dit")
-        if like is not None and "x_embedder.proj.weight" in file.names():
-            return like
-        # Text-to-video and picture-to-video have the same tensors; what a folder says of its own holds for a file too.
-        condition = self.layout.condition if like is None or like.condition == "latent_concat" else like.condition
-        try:
-            return inferred.dit_config(self._shapes("dit"), condition, like=like)
-        except CheckpointError as error:
-            raise CheckpointError(f"{file.path}: {error}") from error
+        if row.tower is not None:  # what a folder says of its own tower holds for no other file
+            self.has_vision = row.tower.is_in(hints.like) and (not shapes or row.tower.is_held(shapes))
+        return hints.like
 
     def _image_processor(self) -> ImageProcessor:
         path = self.layout.image_processor
         if path.is_file() or self.layout.is_strict:
             return _image_processor(path)
-        return ImageProcessor(self.llava.vision.image_size, CLIP_MEAN, CLIP_STD)
+        return ImageProcessor(self._side_px(), CLIP_MEAN, CLIP_STD)
+
+    def _side_px(self) -> int:
+        """The side of the picture that the vision tower sees."""
+        row = self.tower
+        return row.tower.side_px(self.configs[row.name])
 
     def _check_fit(self) -> None:
         """Components of different checkpoints in one folder do not fit together."""
-        pairs = [
-            ("the transformer's text width", self.dit.text_width, "LLaVA's width", self.llava.text.hidden_size),
-            ("the transformer's pooled width", self.dit.pooled_width, "CLIP's width", self.clip_text.hidden_size),
-            ("the transformer's latents", self.dit.out_channels, "the autoencoder's", self.vae.latent_channels),
-        ]
+        met: dict[str, list[tuple[str, int]]] = {}
+        for row in self.rows:
+            for name, said in row.meets(self.configs[row.name]).items():
+                met.setdefault(name, []).append(said)
         if self.has_vision:
-            tower = self.llava.vision.image_size
-            pairs.append(("the picture size", self.image_processor.size_px, "the vision tower's", tower))
-        for first, one, second, two in pairs:
-            if one != two:
-                raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
+            met["picture"] = [("the picture size", self.image_processor.size_px)]
+            met["picture"].append(("the vision tower's", self._side_px()))
+        for (first, one), *others in met.values():
+            for second, two in others:
+                if one != two:
+                    raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
         if self.dit.condition != "none" and not self.has_vision:
             raise CheckpointError(
-                f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. Add "
-                "it with --part llava-vision=FILE, or take a LLaVA encoder that has both with --part llava=FILE."
+                f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. "
+                f"{self.tower.tower.advice}"
             )
 
 
-class Part(Checkpoint):
-    """One part alone, of which nothing but the tensors can be looked at; ``component`` says which it is."""
+class SinglePart(Checkpoint):
+    """One part alone, of which nothing but the tensors can be looked at; ``row`` says which it is."""
 
-    def __init__(self, path: Path) -> None:
-        self.kind = open_kind(path)
-        self.component: Component = self.kind.component
-        super().__init__(part_layout(path, self.component))
+    def __init__(self, path: Path, components: Components = COMPONENTS) -> None:
+        self.kind = open_kind(path, components)
+        self.row = components[self.kind.component]
+        super().__init__(part_layout(path, self.row.name, components))
 
     def _configure(self) -> None:
-        if self.component == "dit":
-            self.dit = self._dit_config()
-        elif self.component == "vae":
-            self.vae = self._config("vae", _vae_config, inferred.vae_config)
-        elif self.component == "clip_text":
-            self.clip_text = self._config("clip_text", configs.clip_text_config, inferred.clip_text_config)
-        else:
-            held = self._shapes("llava")
-            self.has_text, self.has_vision = self.kind.flag == "llava", inferred.has_vision(held)
-            infer = inferred.llava_config if self.has_text else inferred.tower_config
-            self.llava = self._config("llava", self._llava_config, infer)
+        self.has_text = self.kind.flag == self.row.flag
+        self.configs[self.row.name] = self._config(self.row, is_tower=not self.has_text)
+        if self.row.tower is not None:
+            self.has_vision = self.has_vision and self.row.tower.is_held(self._shapes(self.row))
 
 
-def open_checkpoint(path: str | os.PathLike[str], files: Files = Files()) -> Checkpoint:  # noqa: B008
+def open_checkpoint(
+    path: str | os.PathLike[str],
+    files: Files = Files(),  # noqa: B008
+    *,
+    components: Components = COMPONENTS,
+) -> Checkpoint:
     """A checkpoint folder in any known layout, with single files in place of its parts; no weights are read yet.
 
     Raises: CheckpointError when the folder is not one, or its parts do not fit together.
     """
-    found = known_layout(Path(path))
+    found = known_layout(Path(path), components)
     if found is None:
-        raise CheckpointError(told_of_place(Path(path)))
+        raise CheckpointError(told_of_place(Path(path), components))
     layout = found.with_files(files)
     if layout.name == "diffusers":
         read_json(layout.root / "model_index.json")
     return Checkpoint(layout)
-
-
-def _vae_config(content: dict[str, Any]) -> VAEConfig:
-    is_original = content.get("_class_name") == diffusers.ORIGINAL_VAE
-    return (diffusers.original_vae_config if is_original else diffusers.vae_config)(content)
 
 
 def _folder(path: Path) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.checkpoint.layouts import WORDS, Component
+from framewake.weights.checkpoint.component import Component, Components
 from framewake.weights.checkpoint.single import kinds_of
 from framewake.weights.reading.containers import expect
 from framewake.weights.reading.files import MAP, READERS, open_file, open_tensors
@@ -22,24 +22,6 @@ from framewake.weights.reading.torch_file import TorchFile
 from framewake.weights.reading.views import joined, renamed
 from framewake.weights.reading.wrappers import unwrapped
 
-# Names that tell a part, and what files are known to have in front of all of theirs, the first that is there counts.
-_MARKS = {
-    "dit": ("img_in.proj.weight", "x_embedder.proj.weight"),
-    "vae": ("decoder.conv_in.conv.weight",),
-    "llava": (),
-    "clip_text": (),
-}
-_PREFIXES = {
-    "dit": ("", "model.diffusion_model.", "diffusion_model.", "model.model.", "transformer.", "model."),
-    "vae": ("vae.", "first_stage_model.", ""),
-    "llava": (),
-    "clip_text": (),
-}
-_IS_VISION = re.compile(r"(^|\.)(vision_tower|vision_model|multi_modal_projector)\.")
-_IS_LANGUAGE = re.compile(r"(model\.)?language_model\.|(model\.)?(embed_tokens|layers|norm)\.|lm_head\.")
-# What GGUF files say of themselves, by the part that they are; "pig" and nothing stand for any.
-_ARCHITECTURES: dict[Component, tuple[str, ...]] = {"dit": ("hyvid",), "llava": ("llama", "clip")}
-_FLAGS = {"dit": ("dit",), "llava": ("llava", "llava-vision")}
 _FOREIGN = (
     "flux", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos", "ltxv", "wan", "lumina2", "qwen_image",
     "t5", "t5encoder", "qwen2", "qwen2vl", "gemma2", "gemma3",
@@ -48,19 +30,27 @@ _FOREIGN = (
 _MINDSPORE = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"), (r"\.embedding_table$", ".weight"))
 
 
-def open_part(component: Component, paths: Iterable[Path], *, scales: Path | None = None) -> Tensors:
+def open_part(component: str, paths: Iterable[Path], components: Components, *, scales: Path | None = None) -> Tensors:
     """A part's tensors; ``scales`` is the map of its eight-bit weights where that is not beside them.
 
+    ``components`` tell what else a file may be.
     Raises: CheckpointError for a file that is missing, damaged, of another kind, or lacks its scales.
     """
-    files = [_opened(component, path, scales) for path in paths]
-    if component == "llava" and len(files) > 1:  # a whole LLaVA may lend its vision tower, in place of another one's
-        files[1:] = [renamed(f, {n: n for n in f.names() if not _IS_LANGUAGE.match(n)}) for f in files[1:]]
-        files[0] = renamed(files[0], {n: n for n in files[0].names() if not _IS_VISION.search(n)})
+    row = components[component]
+    files = [_opened(row, path, components, scales) for path in paths]
+    if row.tower is not None and len(files) > 1:  # a whole encoder may lend its tower, in place of another one's
+        starts, rest = row.tower.starts, row.tower.rest
+        files[1:] = [_seen(row, file, lambda ours: not ours.startswith(rest)) for file in files[1:]]
+        files[0] = _seen(row, files[0], lambda ours: not ours.startswith(starts))
     return joined(files)
 
 
-def _opened(component: Component, path: Path, scales: Path | None) -> Tensors:
+def _seen(row: Component, file: Tensors, is_wanted: Callable[[str], bool]) -> Tensors:
+    """A file without the tensors whose published names are not wanted."""
+    return renamed(file, {n: n for rule in row.rules(file.names(), None) if is_wanted(rule.ours) for n in rule.theirs})
+
+
+def _opened(row: Component, path: Path, components: Components, scales: Path | None) -> Tensors:
     if not path.exists():
         raise CheckpointError(
             f"{path} is missing. Check the path, or download the checkpoint in full (framewake checkpoints download)."
@@ -68,28 +58,27 @@ def _opened(component: Component, path: Path, scales: Path | None) -> Tensors:
     file = open_tensors(path)
     _check_no_map(file)
     if isinstance(file, GgufFile):
-        file = _from_gguf(component, file)
-    _check_kind(component, file)
-    prefix = _prefix(component, file.names())
+        file = _from_gguf(row, file, components)
+    _check_kind(row, file, components)
+    prefix = _prefix(row, file.names())
     file = renamed(file, _plain_names(file, prefix))
     place = scales if scales is not None else _map_beside(file.path)
     outside = {} if place is None else read_map(_numbers(place), prefix, file.names())
     return with_scales(file, outside, place)
 
 
-def _from_gguf(component: Component, file: GgufFile) -> Tensors:
+def _from_gguf(row: Component, file: GgufFile, components: Components) -> Tensors:
     """A GGUF file's tensors under published names, where it is of the right kind.
 
+    Files that say "pig" or nothing may be any part.
     Raises: CheckpointError that names the part that it is, or the model.
     """
     said = file.architecture
-    part = next((name for name, kinds in _ARCHITECTURES.items() if said in kinds), None)
-    if part is not None and part != component:
-        flags = " or ".join(f"--part {name}=FILE" for name in _FLAGS[part])
-        raise CheckpointError(
-            f"{file.path} says that it is a {said!r} model, no {WORDS[component]}: name it with {flags}."
-        )
-    if part is None and (component not in _ARCHITECTURES or said in _FOREIGN):
+    part = next((each for each in components.values() if said in each.gguf), None)
+    if part is not None and part.name != row.name:
+        flags = " or ".join(f"--part {flag}=FILE" for flag in part.flags)
+        raise CheckpointError(f"{file.path} says that it is a {said!r} model, no {row.word}: name it with {flags}.")
+    if part is None and (not row.gguf or said in _FOREIGN):
         raise CheckpointError(
             f"{file.path} says that it is a {said!r} model; in GGUF, transformers (hyvid) and text encoders (llama) of "
             "HunyuanVideo are read. Take the .safetensors file of this part."
@@ -105,17 +94,15 @@ def _from_gguf(component: Component, file: GgufFile) -> Tensors:
     return renamed(file, names)
 
 
-def _prefix(component: Component, names: Iterable[str]) -> str:
-    """What stands in front of all names of a part.
-
-    The autoencoder's file may hold other parts as well (specification, section 7.2).
-    """
+def _prefix(row: Component, names: Iterable[str]) -> str:
+    """What stands in front of all names of a part; nothing where none is known to stand in front of its kind."""
+    if not row.prefixes:
+        return ""
     held = {unwrapped(name) for name in names}
-    marks = _MARKS[component]
-    known = next((p for p in _PREFIXES[component] if any(p + mark in held for mark in marks)), None)
+    known = next((p for p in row.prefixes if any(p + mark in held for mark in row.marks)), None)
     if known is not None:
         return known
-    found = {name.removesuffix(mark) for mark in marks for name in held if name.endswith("." + mark)}
+    found = {name.removesuffix(mark) for mark in row.marks for name in held if name.endswith("." + mark)}
     return found.pop() if len(found) == 1 else ""
 
 
@@ -158,13 +145,13 @@ def _numbers(path: Path) -> dict[str, np.ndarray]:
     return found | {name: np.asarray(value) for name, value in numbers.numbers.items()}
 
 
-def _check_kind(component: Component, file: Tensors) -> None:
+def _check_kind(row: Component, file: Tensors, components: Components) -> None:
     """Whether a file that is known to be another part stands in the place of this one."""
-    found = kinds_of(file.names())
-    if found and all(kind.component != component for kind in found):
+    found = kinds_of(file.names(), components)
+    if found and all(kind.component != row.name for kind in found):
         kind = found[0]
         way = kind.advice or f"Name it with --part {kind.flag}=FILE."
-        raise CheckpointError(f"{file.path} is {kind.name}, no {WORDS[component]}. {way}")
+        raise CheckpointError(f"{file.path} is {kind.name}, no {row.word}. {way}")
 
 
 def _check_no_map(file: Tensors) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from framewake.errors import CheckpointError
-from framewake.weights.checkpoint.layouts import COMPONENTS, Component, Layout, known_layout
+from framewake.weights.checkpoint.component import Components
+from framewake.weights.checkpoint.layouts import Layout, known_layout
 from framewake.weights.reading.files import find_file, open_tensors
 
 
@@ -16,45 +17,54 @@ class PartKind(NamedTuple):
     is ``advice``."""
 
     name: str
-    component: Component | None
+    component: str | None
     flag: str
     ends: tuple[str, ...]
     advice: str = ""
 
 
-# The first of which a name ends like this counts: a whole CLIP has a vision tower too, a whole LLaVA a language model.
-KINDS = (
-    PartKind("a LoRA", None, "", (".lora_A.weight", ".lora_down.weight", ".lora.down.weight"),
-         "Look at it with `framewake lora info FILE`, use it with --lora FILE."),
-    PartKind("a transformer", "dit", "dit", ("img_in.proj.weight", "x_embedder.proj.weight")),
-    PartKind("an autoencoder", "vae", "vae", ("decoder.conv_in.conv.weight",)),
-    PartKind("an autoencoder with LDM names", None, "", ("decoder.up.0.block.0.conv1.weight", "decoder.conv_in.weight"),
-         "Take the one with the names of diffusers or Tencent (decoder.conv_in.conv.weight)."),
-    PartKind("a CLIP text encoder", "clip_text", "clip", ("embeddings.token_embedding.weight",)),
-    PartKind("a LLaVA text encoder", "llava", "llava", ("embed_tokens.weight", "token_embd.weight")),
-    PartKind("a LLaVA vision tower", "llava", "llava-vision",
-             ("embeddings.patch_embedding.weight", "v.patch_embd.weight")),
+LORA = PartKind(
+    "a LoRA", None, "", (".lora_A.weight", ".lora_down.weight", ".lora.down.weight"),
+    "Look at it with `framewake lora info FILE`, use it with --lora FILE.",
+)  # fmt: skip
+LDM = PartKind(
+    "an autoencoder with LDM names", None, "", ("decoder.up.0.block.0.conv1.weight", "decoder.conv_in.weight"),
+    "Take the one with the names of diffusers or Tencent (decoder.conv_in.conv.weight).",
 )  # fmt: skip
 
 
-def kind_of(names: Iterable[str]) -> PartKind | None:
-    """What the names of a file's tensors belong to, None for another model."""
-    return next(iter(kinds_of(names)), None)
+def kinds(components: Components) -> Iterator[PartKind]:
+    """What a file can be; the first of which a name ends as it says counts.
+
+    A whole CLIP has a vision tower too, and so has a whole LLaVA: towers come last.
+    """
+    yield LORA
+    for row in components.values():
+        yield PartKind(with_article(row.word), row.name, row.flag, row.marks)
+    yield LDM
+    for row in components.values():
+        if row.tower is not None:
+            yield PartKind(with_article(row.tower.word), row.name, row.tower.flag, row.tower.marks)
 
 
-def kinds_of(names: Iterable[str]) -> list[PartKind]:
+def with_article(word: str) -> str:
+    """ "a transformer", "an autoencoder"."""
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+
+
+def kinds_of(names: Iterable[str], components: Components) -> list[PartKind]:
     """All that the names of a file's tensors belong to, for some files hold several parts."""
     held = tuple(names)
-    return [kind for kind in KINDS if any(name.endswith(kind.ends) for name in held)]
+    return [kind for kind in kinds(components) if any(name.endswith(kind.ends) for name in held)]
 
 
-def open_kind(path: Path) -> PartKind:
+def open_kind(path: Path, components: Components) -> PartKind:
     """What a file, or the file in a folder, is.
 
     Raises: CheckpointError for what no model here has, with the way out where it is known.
     """
     file = open_tensors(path)
-    kind = kind_of(file.names())
+    kind = next(iter(kinds_of(file.names(), components)), None)
     if kind is None:
         held = ", ".join([*file.names()[:3], "..."]) if file.names() else "no tensors at all"
         raise CheckpointError(f"{file.path} is no part of HunyuanVideo (it has {held}): this is another model.")
@@ -63,40 +73,42 @@ def open_kind(path: Path) -> PartKind:
     return kind
 
 
-def part_layout(path: Path, component: Component) -> Layout:
+def part_layout(path: Path, component: str, components: Components) -> Layout:
     """A part with the ``config.json`` beside it, where there is one, as the only part of a checkpoint."""
     folder = path if path.is_dir() else path.parent
     return Layout(
         name="single part",
         root=folder,
+        components=components,
         weights={component: (path,)},
-        configs={name: folder / "config.json" for name in COMPONENTS},
-        tokenizer=folder,
-        tokenizer_2=folder,
+        configs={component: folder / "config.json"},
+        tokenizers={},
         image_processor=folder / "preprocessor_config.json",
         condition="token_replace",
         is_strict=False,
     )
 
 
-def told_of_place(path: Path) -> str:
+def told_of_place(path: Path, components: Components) -> str:
     """What to do with a place that is no checkpoint: a part, a folder around one, or something else.
 
     Raises: CheckpointError for a file that cannot be used at all.
     """
-    around = known_layout(path.absolute().parent) if path.is_dir() else None
+    around = known_layout(path.absolute().parent, components) if path.is_dir() else None
     if around is not None:
         return f"{path} is one part of a checkpoint. Name the whole: {path.parent}."
     try:
         find_file(path)
     except CheckpointError:
-        inside = [child for child in sorted(path.iterdir()) if child.is_dir() and known_layout(child) is not None]
+        inside = [
+            child for child in sorted(path.iterdir()) if child.is_dir() and known_layout(child, components) is not None
+        ]
         hint = f" Did you mean {inside[0]}?" if inside else ""
         return (
             f"{path} is no checkpoint that is known: it has neither model_index.json (the diffusers layout) nor a "
             f"folder hunyuan-video-*/ (Tencent's).{hint} Single files are taken with --part NAME=FILE."
         )
-    kind = open_kind(path)
+    kind = open_kind(path, components)
     return (
         f"{path} is {kind.name} alone. Take it with --part {kind.flag}={path}, and name a folder that has the other "
         "parts with --checkpoint (`framewake checkpoints download DIR` fetches them)."

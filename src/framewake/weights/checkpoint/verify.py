@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.errors import CheckpointError
-from framewake.weights.checkpoint.layouts import Component
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.reading.files import open_tensors, weight_files
 from framewake.weights.reading.gguf_blocks import bytes_of
@@ -31,7 +30,7 @@ class Finding(NamedTuple):
     Units: ``size`` in bytes of tensors.
     """
 
-    component: Component
+    component: str
     files: tuple[Path, ...]
     tensors: int
     size: int
@@ -40,7 +39,7 @@ class Finding(NamedTuple):
     problem: str | None
 
 
-def verify(checkpoint: Checkpoint, shapes: Mapping[Component, Shapes], *, is_full: bool = False) -> Iterator[Finding]:
+def verify(checkpoint: Checkpoint, shapes: Mapping[str, Shapes], *, is_full: bool = False) -> Iterator[Finding]:
     """Look at every part, or at those that are there alone, and go on after a bad one.
 
     From headers alone: names, shapes, places in the files. ``is_full`` reads everything: check sums where the

@@ -10,7 +10,6 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError
-from framewake.weights.checkpoint import diffusers
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.view import Merger
@@ -30,7 +29,7 @@ def fuse(
     Precision: float32, rounded once to the stored type.
     Raises: CheckpointError when the folder exists, cannot be written, or a stored type cannot hold a sum.
     """
-    folder, part = Path(folder), diffusers.FOLDERS["dit"]
+    folder, part = Path(folder), checkpoint.layout.components["dit"].folder
     if folder.exists():
         raise CheckpointError(f"{folder} already exists: name a new folder for the merged checkpoint.")
     source = checkpoint.folder / part

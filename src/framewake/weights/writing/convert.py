@@ -10,23 +10,22 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from framewake.errors import CheckpointError, InputError, ResourceError, nearest
-from framewake.weights.checkpoint import diffusers, inferred
-from framewake.weights.checkpoint.layouts import COMPONENTS, Component
+from framewake.weights.checkpoint.component import Component, Hints
+from framewake.weights.checkpoint.layouts import tencent_file
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.checkpoint.settings import write_settings
 from framewake.weights.reading import names
 from framewake.weights.reading.mapped import Shapes
 from framewake.weights.reading.pieces import Target, targets
 from framewake.weights.stores.quant import STORED, Kind, Tally, is_quantised, quantised_targets
-from framewake.weights.writing.export import FILES, write_descriptions
+from framewake.weights.writing.export import write_descriptions
 from framewake.weights.writing.files import SAFETENSORS_KINDS, TORCH_KINDS, bytes_of, write_safetensors, write_torch
 
 KINDS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 LAYOUTS = ("diffusers", "tencent", "framewake")
-TENSORS_FILE = {"dit": "mp_rank_00_model_states.pt", "vae": "pytorch_model.pt"}
 
 
 class WrittenFile(NamedTuple):
@@ -47,7 +46,7 @@ def convert(
     checkpoint: Checkpoint,
     folder: Path,
     *,
-    shapes: Mapping[Component, Shapes],
+    shapes: Mapping[str, Shapes],
     dtype: str | None = None,
     layout: str = "diffusers",
 ) -> Iterator[WrittenFile]:
@@ -62,29 +61,31 @@ def convert(
     kind = _kind(dtype, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not an empty folder: name a new one.")
-    described = checkpoint.layout.configs["llava"]
-    if not checkpoint.has_vision and not described.is_file():
-        raise CheckpointError(f"{described} is missing: a language model alone needs its config.json here.")
-    errors: dict[str, Tally] = {name: Tally() for name in COMPONENTS}
-    plans = {
-        name: _plan(checkpoint, name, shapes[name], kind=kind, layout=layout, tally=errors[name]) for name in COMPONENTS
-    }
-    needed, free = sum(map(bytes_of, plans.values())), _free(folder)
+    rows = checkpoint.rows
+    for described in (checkpoint.layout.configs[row.name] for row in rows if row.tower is not None):
+        if not checkpoint.has_vision and not described.is_file():
+            raise CheckpointError(f"{described} is missing: a language model alone needs its config.json here.")
+    errors = [Tally() for _ in rows]
+    plans = [
+        _plan(checkpoint, row, shapes[row.name], kind=kind, layout=layout, tally=tally)
+        for row, tally in zip(rows, errors, strict=True)
+    ]
+    needed, free = sum(map(bytes_of, plans)), _free(folder)
     if needed > free:
         raise ResourceError(
             f"{folder} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there: choose another disk.",
             bytes_needed=needed,
             bytes_free=free,
         )
-    for component, plan in plans.items():
-        path = folder / _place(checkpoint, component, layout)
+    for row, plan, tally in zip(rows, plans, errors, strict=True):
+        path = folder / _place(checkpoint, row, layout)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".pt":
-            write_torch(path, plan, key="module" if component == "dit" else None)
+            write_torch(path, plan, key=row.torch_key)
         else:
             write_safetensors(path, plan)
-        _describe(checkpoint, component, path.parent, layout)
-        yield WrittenFile(component, path, len(plan), path.stat().st_size, errors[component].relative)
+        _describe(checkpoint, row, path.parent, layout)
+        yield WrittenFile(row.name, path, len(plan), path.stat().st_size, tally.relative)
     _small_files(checkpoint, folder, layout)
 
 
@@ -101,15 +102,15 @@ def _kind(dtype: str | None, layout: str) -> str | None:
 
 
 def _plan(
-    checkpoint: Checkpoint, component: Component, shapes: Shapes, *, kind: str | None, layout: str, tally: Tally
+    checkpoint: Checkpoint, row: Component, shapes: Shapes, *, kind: str | None, layout: str, tally: Tally
 ) -> list[Target]:
     """Everything that goes into a part's file."""
-    source = checkpoint.check(component, shapes)
-    is_torch = layout == "tencent" and component in TENSORS_FILE
-    if layout == "diffusers" and component == "dit":
-        rules = names.diffusers_dit(checkpoint.dit)
-    elif component == "llava" and not checkpoint.has_vision:
-        rules = [names.NameRule(ours, (ours.removeprefix("language_model."),)) for ours in source.names()]
+    source = checkpoint.check(row.name, shapes)
+    is_torch = _place(checkpoint, row, layout).suffix == ".pt"
+    if layout == "diffusers" and row.diffusers is not None:
+        rules = row.diffusers(checkpoint.config(row))
+    elif row.tower is not None and not checkpoint.has_vision:
+        rules = [names.NameRule(ours, (ours.removeprefix(row.tower.rest),)) for ours in source.names()]
     else:
         rules = names.same(source.names())
     kept = tuple(TORCH_KINDS) if is_torch else SAFETENSORS_KINDS
@@ -119,53 +120,37 @@ def _plan(
     large = [rule for rule in rules if is_quantised(rule.ours, source.shape(rule.ours))]
     names_large = {rule.ours for rule in large}
     small = [rule for rule in rules if rule.ours not in names_large]
-    # What is not a large matrix is bfloat16, but for the autoencoder and CLIP, which run in float16.
-    rest = "BF16" if component in ("dit", "llava") else "F16"
     wide = targets(source, large, "F32", kept)
-    return [*targets(source, small, rest, kept), *quantised_targets(wide, eight, tally=tally)]
+    return [*targets(source, small, row.narrow, kept), *quantised_targets(wide, eight, tally=tally)]
 
 
-def _place(checkpoint: Checkpoint, component: Component, layout: str) -> Path:
+def _place(checkpoint: Checkpoint, row: Component, layout: str) -> Path:
     """A part's file below the new folder."""
     if layout != "tencent":
-        return Path(diffusers.FOLDERS[component]) / FILES[diffusers.CLASSES[component][0]]
-    is_text_only = checkpoint.dit.condition == "none"
-    model = Path(f"hunyuan-video-{'t2v' if is_text_only else 'i2v'}-720p")
-    return {
-        "dit": model / "transformers" / TENSORS_FILE["dit"],
-        "vae": model / "vae" / TENSORS_FILE["vae"],
-        "llava": Path("text_encoder" if is_text_only else "text_encoder_i2v") / FILES["transformers"],
-        "clip_text": Path("text_encoder_2") / FILES["transformers"],
-    }[component]
+        return Path(row.folder) / row.file
+    return tencent_file(row, f"hunyuan-video-{'t2v' if checkpoint.dit.condition == 'none' else 'i2v'}-720p")
 
 
-def _describe(checkpoint: Checkpoint, component: Component, folder: Path, layout: str) -> None:
+def _describe(checkpoint: Checkpoint, row: Component, folder: Path, layout: str) -> None:
     """A part's config file: a text encoder's own where it has one, which says more than is read here."""
-    known = checkpoint.layout.configs[component]
-    content: dict[str, Any]
-    if component in ("llava", "clip_text") and known.is_file():
+    known, config = checkpoint.layout.configs[row.name], checkpoint.config(row)
+    if row.library == "transformers" and known.is_file():
         shutil.copyfile(known, folder / "config.json")
         return
-    if component == "dit":
-        if layout == "tencent" and _tells_itself(checkpoint):
+    write = row.write
+    if layout == "tencent":
+        if row.is_told and _tells_itself(checkpoint, row):
             return
-        content = diffusers.dit_content(checkpoint.dit)
-    elif component == "vae":
-        write = diffusers.original_vae_content if layout == "tencent" else diffusers.vae_content
-        content = write(checkpoint.vae)
-    elif component == "llava":
-        content = diffusers.llava_content(checkpoint.llava)
-    else:
-        content = diffusers.clip_text_content(checkpoint.clip_text)
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write = row.write_tencent or row.write
+    (folder / "config.json").write_text(json.dumps(write(config), indent=2) + "\n", encoding="utf-8")
 
 
-def _tells_itself(checkpoint: Checkpoint) -> bool:
+def _tells_itself(checkpoint: Checkpoint, row: Component) -> bool:
     """Whether the shapes of a transformer say all of it, as those of the published ones do."""
-    tensors = checkpoint.tensors("dit")
+    tensors = checkpoint.tensors(row.name)
     shapes = {name: tensors.shape(name) for name in tensors.names()}
     try:
-        return inferred.dit_config(shapes, checkpoint.dit.condition) == checkpoint.dit
+        return row.infer(shapes, Hints(checkpoint.dit.condition)) == checkpoint.config(row)
     except CheckpointError:
         return False
 
@@ -173,9 +158,10 @@ def _tells_itself(checkpoint: Checkpoint) -> bool:
 def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
     """Tokenizers, picture settings, and what else the layout has at its root."""
     is_tencent = layout == "tencent"
-    encoder = _place(checkpoint, "llava", layout).parent
-    for source, place in ((checkpoint.tokenizer, "tokenizer"), (checkpoint.tokenizer_2, "tokenizer_2")):
-        target = folder / ((encoder if place == "tokenizer" else "text_encoder_2") if is_tencent else place)
+    places = {row.name: _place(checkpoint, row, layout).parent for row in checkpoint.rows}
+    for row in (row for row in checkpoint.rows if row.tokenizer is not None):
+        source = checkpoint.tokenizers[row.name]
+        target = folder / (places[row.name] if is_tencent else row.tokenizer[0])
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(source.iterdir()):
             is_small = file.suffix in (".json", ".txt", ".model") and not file.name.endswith(".index.json")
@@ -187,7 +173,8 @@ def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
         folder,
         checkpoint.settings,
         checkpoint.image_processor,
-        processor=encoder / "preprocessor_config.json" if is_tencent else None,
+        components=checkpoint.layout.components,
+        processor=places[checkpoint.tower.name] / "preprocessor_config.json" if is_tencent else None,
         is_published=layout == "framewake",
     )
 

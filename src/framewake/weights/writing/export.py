@@ -3,87 +3,71 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
-from framewake.errors import CheckpointError, InputError
+from framewake.errors import CheckpointError
 from framewake.weights.checkpoint import diffusers
+from framewake.weights.checkpoint.component import C, Component, Components
+from framewake.weights.checkpoint.layouts import COMPONENTS
 from framewake.weights.checkpoint.load import ImageProcessor
 from framewake.weights.checkpoint.settings import Settings, write_settings
 from framewake.weights.reading import names
 from framewake.weights.writing.files import write_tensors
 
 Arrays = Mapping[str, np.ndarray]
-FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
-
-_CONTENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "dit": diffusers.dit_content,
-    "vae": diffusers.vae_content,
-    "llava": diffusers.llava_content,
-    "clip_text": diffusers.clip_text_content,
-}
 
 
-class Parts(NamedTuple):
-    """The four models of a checkpoint: configuration and tensors under our names."""
-
-    dit: tuple[DiTConfig, Arrays]
-    vae: tuple[VAEConfig, Arrays]
-    llava: tuple[LlavaConfig, Arrays]
-    clip_text: tuple[ClipTextConfig, Arrays]
-
-
-def to_diffusers(component: str, config: Any, tensors: Arrays) -> dict[str, np.ndarray]:
+def to_diffusers(row: Component[C], config: C, tensors: Arrays) -> dict[str, np.ndarray]:
     """Tensors of one component under the names of the diffusers layout.
 
-    The autoencoder and both text encoders have the published names there too.
     Raises: CheckpointError when a name is missing or unknown.
     """
-    if component not in diffusers.FOLDERS:
-        raise InputError(f"component {component!r} is unknown; one of {', '.join(diffusers.FOLDERS)} is expected.")
-    rules = names.diffusers_dit(config) if component == "dit" else names.same(tensors)
-    return names.translate(rules, tensors)
+    return names.translate(names.same(tensors) if row.diffusers is None else row.diffusers(config), tensors)
 
 
 def write_component(
-    folder: Path, component: str, config: Any, tensors: Arrays, *, dtype: Literal["float16", "float32"] = "float16"
+    folder: Path, row: Component[C], config: C, tensors: Arrays, *, dtype: Literal["float16", "float32"] = "float16"
 ) -> None:
     """Write one component's config file and weights into its folder of a checkpoint.
 
     Raises: CheckpointError when a value does not fit the storage type, or the file cannot be written.
     """
-    target = Path(folder) / diffusers.FOLDERS[component]
+    target = Path(folder) / row.folder
     target.mkdir(parents=True, exist_ok=True)
     stored = {}
-    for name, values in to_diffusers(component, config, tensors).items():
+    for name, values in to_diffusers(row, config, tensors).items():
         with np.errstate(over="ignore"):  # told below, by name
             stored[name] = np.asarray(values).astype(dtype)
         if not np.isfinite(stored[name]).all():
-            raise CheckpointError(f"{component}: {name} has values that {dtype} cannot hold.")
-    content = _CONTENTS[component](config)
+            raise CheckpointError(f"{row.name}: {name} has values that {dtype} cannot hold.")
+    content = row.write(config)
     if "architectures" in content:
         content["dtype"] = dtype
     _write_json(target / "config.json", content)
-    write_tensors(target / FILES[diffusers.CLASSES[component][0]], stored)
+    write_tensors(target / row.file, stored)
 
 
 def write_checkpoint(
     folder: str | Path,
-    parts: Parts,
+    parts: Mapping[str, tuple[Any, Arrays]],
     *,
     settings: Settings,
     image_processor: ImageProcessor,
     dtype: Literal["float16", "float32"] = "float16",
+    components: Components = COMPONENTS,
 ) -> None:
-    """Write everything but the tokenizers, which are files copied to ``tokenizer/`` and ``tokenizer_2/``."""
+    """Write everything but the tokenizers, which are files copied to their folders.
+
+    ``parts``: a component's configuration and its tensors under our names, by the component's name.
+    """
     folder = Path(folder)
-    for component, (config, tensors) in parts._asdict().items():
-        write_component(folder, component, config, tensors, dtype=dtype)
-    write_descriptions(folder, settings, image_processor)
+    for name, row in components.items():
+        write_component(folder, row, *parts[name], dtype=dtype)
+    write_descriptions(folder, settings, image_processor, components=components)
 
 
 def write_descriptions(
@@ -91,6 +75,7 @@ def write_descriptions(
     settings: Settings,
     image_processor: ImageProcessor,
     *,
+    components: Components = COMPONENTS,
     processor: Path | None = None,
     is_published: bool = False,
 ) -> None:
@@ -102,8 +87,11 @@ def write_descriptions(
     if processor is not None:
         _write_json(folder / processor, _processor_content(image_processor))
         return
-    classes = {diffusers.FOLDERS[name]: list(kind) for name, kind in diffusers.CLASSES.items()}
-    classes |= {name: list(kind) for name, kind in diffusers.OTHERS.items()}
+    classes = {name: list(kind) for name, kind in diffusers.OTHERS.items()}
+    for row in components.values():
+        classes[row.folder] = [row.library, row.kind]
+        if row.tokenizer is not None:
+            classes[row.tokenizer[0]] = ["transformers", row.tokenizer[1]]
     name = "FramewakeCheckpoint" if is_published else "HunyuanVideoImageToVideoPipeline"
     index = {"_class_name": name, "_diffusers_version": diffusers.VERSION}
     _write_json(folder / "model_index.json", index | dict(sorted(classes.items())))

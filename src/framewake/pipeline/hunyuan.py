@@ -1,0 +1,42 @@
+"""HunyuanVideo as a family: which class computes which component."""
+
+from __future__ import annotations
+
+from framewake.models.clip_text import ClipText
+from framewake.models.dit import DiT
+from framewake.models.llava import Llava
+from framewake.models.vae import CausalVAE
+from framewake.pipeline.condition import TextReader
+from framewake.pipeline.family import Family, TextEncoder
+from framewake.pipeline.forecast import cost
+from framewake.weights.checkpoint.hunyuan import CLIP_TEXT, COMPONENTS, LLAVA
+from framewake.weights.checkpoint.load import Checkpoint
+
+HUNYUAN = Family(
+    components=COMPONENTS,
+    transformer=DiT,
+    autoencoder=CausalVAE,
+    encoders=(
+        TextEncoder(
+            LLAVA,
+            Llava,
+            work_bytes=cost.text_bytes,
+            operations=cost.text_operations,
+            layers=lambda config: config.text.layers + config.vision.layers,
+        ),
+        TextEncoder(
+            CLIP_TEXT,
+            ClipText,
+            work_bytes=lambda config, scene, dtype, is_composed: 1 << 20,
+            operations=lambda config, parameters, tokens: 0.0,  # a thousandth of the other's
+            layers=lambda config: config.layers,
+        ),
+    ),
+    reader=TextReader,
+)
+FAMILIES = (HUNYUAN,)
+
+
+def family_of(checkpoint: Checkpoint) -> Family:
+    """The family whose components a checkpoint has."""
+    return next(family for family in FAMILIES if family.components is checkpoint.layout.components)

@@ -1,0 +1,130 @@
+"""One component of a checkpoint: a row that says all that files and folders have to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from framewake.config import Condition
+from framewake.weights.reading.mapped import Shapes
+from framewake.weights.reading.names import NameRule, same
+
+C = TypeVar("C")
+Content = dict[str, Any]
+FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+
+
+class Hints(NamedTuple):
+    """What is known of a component besides the shapes of its tensors.
+
+    ``condition`` is what the place of a transformer says about it, ``like`` what a ``config.json`` says.
+    ``is_tower``: the file has nothing but the tower.
+    """
+
+    condition: Condition
+    like: Any = None
+    is_tower: bool = False
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A vision tower inside a text encoder, which may be missing or come in a file of its own.
+
+    ``starts`` are the beginnings of its names, its own and its projector's, ``rest`` is that of all others. ``is_in``
+    and ``side_px`` ask the encoder's configuration whether there is one, and for the size of its picture.
+    ``advice``: what to do without one.
+    """
+
+    word: str
+    flag: str
+    marks: tuple[str, ...]
+    starts: tuple[str, ...]
+    rest: str
+    is_in: Callable[[Any], bool]
+    side_px: Callable[[Any], int]
+    advice: str
+
+    def is_held(self, names: Iterable[str]) -> bool:
+        """Whether it is among tensors under our names."""
+        return any(name.startswith(self.starts[0]) for name in names)
+
+
+def _same(held: Iterable[str], config: Any) -> list[NameRule]:
+    return same(held)
+
+
+@dataclass(frozen=True)
+class Component(Generic[C]):
+    """A row of the table: everything that reading, checking and writing ask about one component.
+
+    ``name`` is its key everywhere, ``word`` what a person reads, ``role`` the same by what it does; ``flag`` stands
+    with ``--part``. ``folder`` is its place in the diffusers layout, whose index names ``library`` and ``kind``;
+    ``tencent`` its file in the original's tree.
+
+    ``read``, ``infer`` and ``write`` make a configuration from a ``config.json`` and from tensors, and a file from
+    it; ``write_tencent`` where the original's class reads another one. ``is_told``: a file's tensors tell all of it,
+    so that they count before the folder's ``config.json``, and Tencent's tree needs none.
+    ``rules`` is the table of names of a file, with the configuration where that is known; ``diffusers`` that of the
+    diffusers layout, where those are not ours. ``told`` are the configuration's numbers that tensors tell too, and
+    ``diffusers_sizes`` those that they tell under diffusers' names. ``meets`` are numbers that other components must
+    have as well, each with what it is.
+
+    ``marks`` tell its files by the ends of names; ``prefixes`` are known in front of all names, the first that is
+    there counts; ``gguf`` is what GGUF files say of themselves. ``unused`` are tensors that may be there or not.
+    ``stack``: the names of layers of which nobody reads the last, and the number of them in the configuration.
+    ``narrow``: the type of what is not in eight bits. ``torch_key``: below which a ``.pt`` file has the tensors.
+    ``has_scales``: eight-bit weights may have their scales in a file of its own. ``tokenizer``: folder and class.
+    """
+
+    name: str
+    word: str
+    role: str
+    flag: str
+    folder: str
+    library: str
+    kind: str
+    tencent: str
+    read: Callable[[Mapping[str, Any]], C]
+    infer: Callable[[Shapes, Hints], C]
+    write: Callable[[C], Content]
+    marks: tuple[str, ...]
+    write_tencent: Callable[[C], Content] | None = None
+    is_told: bool = False
+    rules: Callable[[Iterable[str], C | None], list[NameRule]] = _same
+    diffusers: Callable[[C], list[NameRule]] | None = None
+    diffusers_sizes: Callable[[Shapes], dict[str, Any]] = lambda theirs: {}
+    told: tuple[str, ...] = ()
+    meets: Callable[[C], dict[str, tuple[str, int]]] = lambda config: {}
+    prefixes: tuple[str, ...] = ()
+    gguf: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    stack: tuple[str, str] | None = None
+    narrow: str = "F16"
+    torch_key: str | None = None
+    has_scales: bool = False
+    tokenizer: tuple[str, str] | None = None
+    tower: Tower | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its file in the diffusers layout."""
+        return FILES[self.library]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What ``--part`` calls files of it."""
+        return (self.flag,) if self.tower is None else (self.flag, self.tower.flag)
+
+    def sizes(self, config: C) -> dict[str, Any]:
+        """The numbers of a configuration that tensors tell too."""
+        return {name.replace(".", " "): attrgetter(name)(config) for name in self.told}
+
+
+Components = Mapping[str, Component[Any]]
+
+
+def table(*rows: Component[Any]) -> Components:
+    """Rows by their names, in the order in which a person is told of them."""
+    return {row.name: row for row in rows}
