@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from demonstration.names import look_at_names
-from demonstration.recipe import ADOPT, STEPS, run_step
+from demonstration.recipe import ADOPT, SHIP, STEPS, run_step
 from demonstration.sample import look
 from framewake import engine as engines
 from framewake.console.ending import run_program
@@ -32,26 +32,28 @@ def begin(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m demonstration", description=__doc__)
     parser.add_argument(
         "step",
-        choices=[*STEPS, ADOPT, LOOK, NAMES, "all"],
-        help="a step of the recipe, all in order, adopt: the shipped weights as a start, look: clips of every motion "
-        "as training stands now, judged, and shown in look.png, or names: how often it knows which of two shapes is "
-        "meant",
+        choices=[*STEPS, "all", ADOPT, SHIP, LOOK, NAMES],
+        help="a step of the recipe; all in order; adopt: the shipped weights as a start; ship: what was made, into the "
+        "package; look: clips of every motion as training stands now, judged, and shown in look.png; names: how often "
+        "it knows which of two shapes is meant",
     )
     parser.add_argument("folder", type=Path, help="where the run keeps its state; an interrupted run goes on there")
     parser.add_argument("--engine", default="torch:cpu")
-    parser.add_argument("--seconds", type=float, help="train for another time than the recipe's")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the recipe's clips and times; 0.001 is a trial of minutes"
+    )
     given = parser.parse_args(arguments)
     start_logging("%(asctime)s %(message)s")
-    run(given.step, given.engine, given.folder, seconds=given.seconds)
+    run(given.step, given.engine, given.folder, share=given.share)
 
 
-def run(step: str, engine_name: str, folder: Path, *, seconds: float | None) -> None:
+def run(step: str, engine_name: str, folder: Path, *, share: float) -> None:
     """What the command line asks for.
 
-    Raises: InputError for a folder that is none, or a time that is none.
+    Raises: InputError for a folder that is none, or a share that is none.
     """
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise InputError(f"--seconds is {seconds:g}: expected more than 0; leave it out for the recipe's own time.")
+    if not 0 < share < float("inf"):
+        raise InputError(f"--share is {share:g}: expected more than 0, as 0.1 for a tenth; leave it out for all.")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: name a folder, which is made if need be.")
     engine = engines.get(engine_name)
@@ -63,7 +65,7 @@ def run(step: str, engine_name: str, folder: Path, *, seconds: float | None) -> 
         return
     folder.mkdir(parents=True, exist_ok=True)
     for each in STEPS if step == "all" else [step]:
-        run_step(each, engine, folder, seconds=seconds)
+        run_step(each, engine, folder, share=share)
 
 
 if __name__ == "__main__":

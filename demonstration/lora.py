@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
+import math
 from pathlib import Path
 
 from demonstration.lora_clips import write_clips
 from framewake.demo import LORAS
 from framewake.engine.contract import Engine
 from framewake.errors import InputError
-from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.train.events import Update
 from framewake.train.run import Places, Trainer
 from framewake.train.state import state_path
@@ -20,10 +18,9 @@ from framewake.weights.checkpoint.load import open_checkpoint
 log = logging.getLogger(__name__)
 
 LORA = LORAS / "trails.safetensors"
-CLIPS, SIDE_PX = 96, 128
+CLIPS, STEPS, SIDE_PX = 96, 600, 128
 SETTINGS = {
     "rank": 16,
-    "steps": 600,
     "learning_rate": 1e-3,
     "warmup": 20,
     "decays": True,
@@ -36,34 +33,25 @@ SETTINGS = {
 }
 
 
-def make_lora(engine: Engine, folder: Path, *, seconds: float | None = None) -> None:
-    """Draw the clips, train on them, and put the LoRA into the package.
+def make_lora(engine: Engine, folder: Path, *, share: float = 1.0) -> None:
+    """Draw the clips, and train on them with the folder's checkpoint; ``share`` is that of clips and steps.
 
-    ``seconds`` stops the training early; another call goes on with it.
-    Raises: InputError when the folder's run was finished with another checkpoint or other settings.
+    Raises: InputError when there is no checkpoint yet, or when the folder's run was finished with another one.
     """
-    clips, target = folder / "lora-clips", folder / "trails.safetensors"
-    if not (clips / f"{CLIPS - 1:04d}.txt").exists():
-        write_clips(clips, CLIPS, SIDE_PX)
+    clips, target, count = folder / "lora-clips", folder / LORA.name, math.ceil(CLIPS * share)
+    if not (folder / "checkpoint").exists():
+        raise InputError(f"{folder / 'checkpoint'} is not there: run the step export first.")
+    if not (clips / f"{count - 1:04d}.txt").exists():
+        write_clips(clips, count, SIDE_PX)
     is_begun = state_path(target).exists()
-    trainer = Trainer(
-        open_checkpoint(find_checkpoint("demo")), Places(clips, target), {} if is_begun else SETTINGS, resumes=is_begun
-    )
-    events, spent, losses = trainer.run(engine), 0.0, []
-    for event in events:
+    settings = {} if is_begun else SETTINGS | {"steps": math.ceil(STEPS * share)}
+    trainer = Trainer(open_checkpoint(folder / "checkpoint"), Places(clips, target), settings, resumes=is_begun)
+    losses: list[float] = []
+    for event in trainer.run(engine):
         if not isinstance(event, Update):
             continue
-        spent += event.seconds
         losses.append(event.loss)
         if event.step % 20 == 0:
             log.info("lora %d of %d, loss %.4f, %.0f s left", event.step, event.count, sum(losses[-20:]) / 20,
                      event.seconds_left)  # fmt: skip
-        if seconds is not None and spent > seconds:
-            events.close()
-    if not target.exists():
-        raise InputError(f"{target} was not written: the training ended before its first update.")
-    LORA.parent.mkdir(exist_ok=True)
-    partial = LORA.with_suffix(".partial")
-    shutil.copyfile(target, partial)
-    os.replace(partial, LORA)
-    log.info("%s: %.2f MB", LORA, LORA.stat().st_size / 1e6)
+    log.info("%s: %.2f MB", target, target.stat().st_size / 1e6)

@@ -60,10 +60,12 @@ def fill(engine: Engine, vae: CausalVAE, vae_weights: Weights, folder: Path, *, 
 
         frames = render_found(scene, fit_poses(encode, scene, found[0]), MISS_SIDE)
         nearest = encode(frames[::4]).swapaxes(0, 1)
-        miss = (found[0] - nearest).astype(np.float16)
+        miss = found[0] - nearest
         partial = target / f"{number:05d}.partial"
         with partial.open("wb") as file:
-            np.savez_compressed(file, frames=frames, ground=background(scene, MISS_SIDE, MISS_SIDE), miss=miss)
+            np.savez_compressed(
+                file, frames=frames, ground=background(scene, MISS_SIDE, MISS_SIDE), miss=miss.astype(np.float16)
+            )
         os.replace(partial, target / f"{number:05d}.npz")
         log.info("miss %s: deviation %.3f, from the scene's own clip %.3f", number, float(miss[:, 1:].std()) * scale,
                  first_miss)  # fmt: skip

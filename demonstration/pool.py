@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +36,6 @@ COMMON_PROMPTS = 6  # for a clip
 BARE_PROMPTS = 2  # of these, where only the kind says which of two shapes is meant: it is learned last
 RARE_PROMPTS = 2  # beside them, with a word that no other way has: "falls" would be one of 36 to say it
 LLAVA_SIDE = 64
-HARD = ("spin", "spin", "bounce", "grow", "shrink")  # drawn more often than the others
 LATENT_STEPS = (FULL_FRAMES - 1) // 4
 
 
@@ -49,61 +51,68 @@ class Shard:
     prompts: list[list[str]]
 
 
-class Plan(NamedTuple):
-    """Clips to encode: the share of scenes with two shapes, size (H, W) -> how many shards there are then, the motions
+class Lot(NamedTuple):
+    """Clips that are drawn alike: how many shards of a size (H, W), the share of scenes with two shapes, the motions
     that are drawn from, which scenes are not drawn again, and how many more prompts of a clip name the acting shape by
     its colour alone ("the red shape spins"): its kind must then be seen."""
 
+    shards: Mapping[tuple[int, int], int]
     pairs: float
-    sizes: dict[tuple[int, int], int]
-    motions: Sequence[str] = MOTIONS + HARD
+    motions: Sequence[str] = MOTIONS
     is_wanted: Callable[[Scene], bool] = lambda _scene: True
     by_colour: int = 0
 
-
-def fill(engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, plan: Plan) -> None:
-    """Add freshly drawn scenes until there are so many shards; numbers are seeds, so that none is made twice."""
-    for size_px, shards in plan.sizes.items():
-        _fill_size(engine, vae, weights, folder, plan, size_px=size_px, shards=shards)
+    def cut(self, share: float) -> Lot:
+        """A share of it, of every size one shard at least."""
+        return self._replace(shards={size_px: math.ceil(shards * share) for size_px, shards in self.shards.items()})
 
 
-def _fill_size(
+def fill(engine: Engine, vae: CausalVAE, weights: Weights, folder: Path, lots: Sequence[Lot]) -> None:
+    """Add what is missing of some lots; numbers are seeds, so that no scene is made twice."""
+    numbers: dict[tuple[int, int], Iterator[int]] = defaultdict(count)
+    for lot in lots:
+        for size_px, shards in lot.shards.items():
+            for number in islice(numbers[size_px], shards):
+                _fill_shard(engine, vae, weights, folder, lot, size_px=size_px, number=number)
+
+
+def _fill_shard(
     engine: Engine,
     vae: CausalVAE,
     weights: Weights,
     folder: Path,
-    plan: Plan,
+    lot: Lot,
     *,
     size_px: tuple[int, int],
-    shards: int,
+    number: int,
 ) -> None:
     height, width = size_px
-    target = folder / f"{height}x{width}"
-    target.mkdir(parents=True, exist_ok=True)
-    done = len(list(target.glob("*.npz")))
-    for number in range(done, shards):
-        rng = np.random.default_rng([height, width, number])
-        scenes: list[Scene] = []
-        while len(scenes) < SHARD_CLIPS:
-            scene = sample_scene(rng, width / height, motion=str(rng.choice(plan.motions)), pairs=plan.pairs)
-            scenes += [scene] if plan.is_wanted(scene) else []
-        latents, pictures = [], []
-        for scene in scenes:
-            frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])
-            means = engine.numpy(vae.encode(weights, engine.asarray(to_pixels(frames[:, None])))[0])
-            latents.append(means[:, :, 0].swapaxes(0, 1))
-            pictures.append(clip_crop(Image.fromarray(frames[0]), LLAVA_SIDE))
-        prompts = [_prompts(rng, scene, plan.by_colour) for scene in scenes]
-        partial = target / f"{number:05d}.partial"
-        with partial.open("wb") as file:
-            np.savez(
-                file,
-                latents=np.stack(latents).astype(np.float16),
-                pictures=np.stack(pictures),
-                prompts=np.array(json.dumps(prompts)),
-            )
-        os.replace(partial, target / f"{number:05d}.npz")
-        log.info("shard %s of %s", number, target.name)
+    target = folder / f"{height}x{width}" / f"{number:05d}.npz"
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([height, width, number])
+    scenes: list[Scene] = []
+    while len(scenes) < SHARD_CLIPS:
+        scene = sample_scene(rng, width / height, motion=str(rng.choice(lot.motions)), pairs=lot.pairs)
+        scenes += [scene] if lot.is_wanted(scene) else []
+    latents, pictures = [], []
+    for scene in scenes:
+        frames = np.stack([render_frame(scene, height, width, i / LATENT_STEPS) for i in range(LATENT_STEPS + 1)])
+        means = engine.numpy(vae.encode(weights, engine.asarray(to_pixels(frames[:, None])))[0])
+        latents.append(means[:, :, 0].swapaxes(0, 1))
+        pictures.append(clip_crop(Image.fromarray(frames[0]), LLAVA_SIDE))
+    prompts = [_prompts(rng, scene, lot.by_colour) for scene in scenes]
+    partial = target.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            latents=np.stack(latents).astype(np.float16),
+            pictures=np.stack(pictures),
+            prompts=np.array(json.dumps(prompts)),
+        )
+    os.replace(partial, target)
+    log.info("shard %s of %s", number, target.parent.name)
 
 
 def _prompts(rng: np.random.Generator, scene: Scene, by_colour: int) -> list[str]:

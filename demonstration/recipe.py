@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from demonstration import misses, models, pool, train_dit, train_vae, transformer
-from demonstration.lora import make_lora
+from demonstration.lora import LORA, make_lora
 from demonstration.state import begun_state, read_scale, save_state, write_scale
 from demonstration.tokenizers import carried_rows, write_tokenizers
 from demonstration.world import DOMAIN, FRAMES_PER_SECOND, FULL_FRAMES, MOTIONS, Scene, corpus
@@ -26,35 +28,6 @@ from framewake.weights.writing.export import write_checkpoint
 
 log = logging.getLogger(__name__)
 
-STEPS = (
-    "tokenizers",
-    "pictures",
-    "freeze",
-    "pool64",
-    "dit64",
-    "pool128",
-    "dit128",
-    "spins",
-    "poolpairs",
-    "pairs",
-    "kinds",
-    "poollate",
-    "late",
-    "poolturns",
-    "turns",
-    "poolstars",
-    "stars",
-    "poolagain",
-    "again",
-    "poolnames",
-    "poolsmall",
-    "poollast",
-    "last",
-    "misses",
-    "decoder",
-    "export",
-    "lora",
-)
 SETTINGS = Settings(
     name="framewake demonstration",
     is_demo=True,
@@ -70,8 +43,9 @@ EMBEDDINGS = {
     "tokenizer": "llava.language_model.model.embed_tokens.weight",
     "tokenizer_2": "clip.text_model.embeddings.token_embedding.weight",
 }
-ADOPT = "adopt"  # no step of the recipe: takes up training where the shipped checkpoint stands
+ADOPT, SHIP = "adopt", "ship"  # no steps of the recipe: from the package into a folder, and back
 
+# Size (height x width) -> how often it is drawn, and clips in a batch.
 _SIZES = {
     "128x128": (0.66, 16),
     "64x64": (0.1, 32),
@@ -84,16 +58,12 @@ _SIZES = {
 _NO_SPINS = {motion: 2 for motion in MOTIONS if motion != "spin"}
 DIT_STAGES = {
     "dit64": train_dit.Plan(2200, 2e-3, 1.3e-3, {"64x64": (1.0, 24)}),
-    "dit128": train_dit.Plan(7600, 1.5e-3, 2e-4, _SIZES, often={"spin": 2}),
-    "spins": train_dit.Plan(2700, 7e-4, 8e-5, _SIZES, often={"spin": 8}),
-    "pairs": train_dit.Plan(22900, 1e-3, 1.5e-5, _SIZES, {"spin": 4, "grow": 5, "shrink": 5}, pairs=3, foresight=1),
-    "kinds": train_dit.Plan(11600, 2.5e-4, 1.5e-5, _SIZES, {"spin": 7, "grow": 4, "shrink": 4, "fade": 2}, foresight=1),
-    "late": train_dit.Plan(4680, 2.5e-4, 1e-5, _SIZES, {"spin": 4, "grow": 3, "shrink": 3, "fade": 2}, foresight=1),
-    "turns": train_dit.Plan(5900, 3e-4, 1e-5, _SIZES, {"spin": 5, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
-    "stars": train_dit.Plan(5130, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
-    "again": train_dit.Plan(5100, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
-    "last": train_dit.Plan(5200, 4e-4, 1e-5, _SIZES, _NO_SPINS),
+    "dit128": train_dit.Plan(10300, 1.5e-3, 8e-5, _SIZES),
+    "pairs": train_dit.Plan(34500, 1e-3, 1.5e-5, _SIZES, {"spin": 2, "grow": 4, "shrink": 4}, pairs=3, foresight=1),
+    "turns": train_dit.Plan(10600, 3e-4, 1e-5, _SIZES, {"spin": 3, "grow": 2, "shrink": 2, "fade": 2}, foresight=1),
+    "last": train_dit.Plan(15400, 4e-4, 1e-5, _SIZES, _NO_SPINS, pairs=2),
 }
+STEPS = ("tokenizers", "pictures", "freeze", "pool", *DIT_STAGES, "misses", "decoder", "export", "lora")
 MISS_CLIPS = 360
 
 
@@ -108,57 +78,46 @@ def _is_small_star(scene: Scene) -> bool:
     return scene.shapes[0].kind == "star" and scene.shapes[0].size < 0.24
 
 
+_WHOLE = (128, 128)
+_ALL = (*MOTIONS, "spin", "bounce", "grow", "shrink", "fade")
 _LATE = ("spin", "spin", "spin", "grow", "grow", "grow", "shrink", "fade")
-_AGAIN = (*MOTIONS, "grow", "shrink", "shrink", "bounce", "left", "down-left", "fade")  # colours were worst
-POOLS = {
-    "pool64": pool.Plan(0.6, {(64, 64): 64}),
-    "pool128": pool.Plan(
-        0.6, {(128, 128): 96, (96, 96): 24, (96, 160): 16, (160, 96): 16, (96, 128): 16, (128, 96): 16}
-    ),
-    "poolpairs": pool.Plan(1.0, {(128, 128): 326}),  # telling two shapes apart is learned late, and needs many pictures
-    "poollate": pool.Plan(0.6, {(128, 128): 406}, _LATE),
-    "poolturns": pool.Plan(0.3, {(128, 128): 456}, ("spin",), _is_hard_to_turn),
-    "poolstars": pool.Plan(0.3, {(128, 128): 496}, ("spin",), _is_small_star),
-    "poolagain": pool.Plan(
-        0.5,
-        {(128, 128): 576, (64, 64): 88, (96, 96): 36, (96, 160): 20, (160, 96): 20, (96, 128): 20, (128, 96): 20},
-        _AGAIN,
-    ),
-    "poolnames": pool.Plan(1.0, {(128, 128): 608}, ("spin",), by_colour=3),
-    "poolsmall": pool.Plan(0.5, {(128, 128): 624}, ("spin",), _is_hard_to_turn, by_colour=2),
-    "poollast": pool.Plan(
-        0.5,
-        {(128, 128): 696, (64, 64): 104, (96, 96): 44, (96, 160): 23, (160, 96): 23, (96, 128): 23, (128, 96): 23},
-        _AGAIN,
-        by_colour=1,
-    ),
-}
+_OTHERS = {(64, 64): 104, (96, 96): 44, (96, 160): 23, (160, 96): 23, (96, 128): 23, (128, 96): 23}
+POOL = (
+    pool.Lot({**_OTHERS, _WHOLE: 248}, 0.55, _ALL),
+    pool.Lot({_WHOLE: 230}, 1.0, _ALL),  # telling two shapes apart is learned late, and needs many pictures
+    pool.Lot({_WHOLE: 80}, 0.6, _LATE),
+    pool.Lot({_WHOLE: 66}, 0.35, ("spin",), _is_hard_to_turn, by_colour=1),
+    pool.Lot({_WHOLE: 40}, 0.3, ("spin",), _is_small_star),
+    pool.Lot({_WHOLE: 32}, 1.0, ("spin",), by_colour=3),
+)
 
 
-def run_step(step: str, engine: Engine, folder: Path, *, seconds: float | None = None) -> None:
-    """One step; training goes on where it stopped."""
+def run_step(step: str, engine: Engine, folder: Path, *, share: float = 1.0) -> None:
+    """One step; training goes on where it stopped. ``share`` is that of the recipe's clips and times."""
     log.info("step %s", step)
     if step == "tokenizers":
         write_tokenizers(folder, corpus())
     elif step == ADOPT:
         adopt(engine, folder, CHECKPOINT)
     elif step in train_vae.STAGES:
-        train_vae.train(engine, folder, step, seconds=seconds)
+        train_vae.train(engine, folder, step, seconds=train_vae.STAGES[step].seconds * share)
     elif step == "freeze":
         freeze(engine, folder)
-    elif step in POOLS:
+    elif step == "pool":
         vae, weights = pool.frozen_vae(engine, folder)
-        pool.fill(engine, vae, weights, folder / "pool", POOLS[step])
+        pool.fill(engine, vae, weights, folder / "pool", [lot.cut(share) for lot in POOL])
     elif step == "misses":
         vae, weights = pool.frozen_vae(engine, folder)
-        misses.fill(engine, vae, weights, folder, count=MISS_CLIPS)
+        misses.fill(engine, vae, weights, folder, count=math.ceil(MISS_CLIPS * share))
     elif step in DIT_STAGES:
         plan = DIT_STAGES[step]
-        train_dit.train(engine, folder, step, plan if seconds is None else plan._replace(seconds=seconds))
+        train_dit.train(engine, folder, step, plan._replace(seconds=plan.seconds * share))
     elif step == "export":
-        export(engine, folder, CHECKPOINT)
+        export(engine, folder, folder / "checkpoint")
+    elif step == "lora":
+        make_lora(engine, folder, share=share)
     else:
-        make_lora(engine, folder, seconds=seconds)
+        ship(folder)
 
 
 def adopt(engine: Engine, folder: Path, source: Path) -> None:
@@ -217,7 +176,7 @@ def freeze(engine: Engine, folder: Path) -> None:
 
 
 def export(engine: Engine, folder: Path, target: Path) -> None:
-    """Write the shipped checkpoint from the moving averages of both runs."""
+    """Write a checkpoint from the moving averages of both runs."""
     vae_state, dit_state = begun_state(folder / "vae.safetensors"), begun_state(folder / "dit.safetensors")
     texts = transformer.Texts(folder)
     scale = read_scale(folder)
@@ -238,3 +197,17 @@ def export(engine: Engine, folder: Path, target: Path) -> None:
     write_checkpoint(target, parts, settings=SETTINGS, image_processor=processor)
     write_tokenizers(target, corpus())
     log.info("checkpoint of %.1f MB", sum(f.stat().st_size for f in target.rglob("*") if f.is_file()) / 1e6)
+
+
+def ship(folder: Path) -> None:
+    """Put a folder's checkpoint and LoRA into the package, in place of what is there.
+
+    Raises: InputError when the run has not come so far.
+    """
+    made, lora = folder / "checkpoint", folder / LORA.name
+    missing = [path for path in (made, lora) if not path.exists()]
+    if missing:
+        raise InputError(f"{missing[0]} is not there: run the steps export and lora first.")
+    shutil.copytree(made, CHECKPOINT, dirs_exist_ok=True)
+    shutil.copyfile(lora, LORA)
+    log.info("%s and %s are those of %s", CHECKPOINT, LORA, folder)

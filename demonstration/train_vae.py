@@ -52,10 +52,9 @@ STAGES = {
 }
 
 
-def train(engine: Engine, folder: Path, stage: str, *, seconds: float | None = None) -> None:
-    """Run one stage for its time, from where the folder's state stands; safe to stop and start again."""
-    plan = STAGES[stage]
-    duration = seconds or plan.seconds
+def train(engine: Engine, folder: Path, stage: str, *, seconds: float) -> None:
+    """Run one stage for some time, from where the folder's state stands; safe to stop and start again."""
+    plan, duration = STAGES[stage], seconds
     vae = CausalVAE(engine, models.VAE)
     state = load_state(folder / "vae.safetensors")
     weights = {n: engine.asarray(a) for n, a in (state.weights if state else models.start_vae(vae.shapes(), 0)).items()}

@@ -22,7 +22,7 @@ OTHERS = {
     "--revision": "hf download",
     "--force-reinstall": "pip install",
     "--index-url": "pip install",
-    "--seconds": "python -m demonstration",
+    "--share": "python -m demonstration",
 }
 
 

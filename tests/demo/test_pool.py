@@ -15,23 +15,23 @@ SMALL = dataclasses.replace(models.VAE, block_out_channels=(4, 4, 4, 4), latent_
 
 @pytest.fixture
 def fill(engine, tmp_path, monkeypatch):
-    """Fills a folder by a plan, with a tiny autoencoder and shards of six clips."""
+    """Fills a folder with lots, with a tiny autoencoder and shards of six clips."""
     monkeypatch.setattr(pool, "SHARD_CLIPS", 6)
     vae = CausalVAE(engine, SMALL)
     weights = {n: engine.asarray(a) for n, a in models.start_vae(vae.shapes(), 0).items()}
-    return lambda plan: pool.fill(engine, vae, weights, tmp_path, plan)
+    return lambda *lots: pool.fill(engine, vae, weights, tmp_path, lots)
 
 
 def test_clips_of_two_shapes_have_prompts_that_name_a_kind_alone(fill, tmp_path):
-    fill(pool.Plan(1.0, {(32, 32): 1}))
+    fill(pool.Lot({(32, 32): 1}, 1.0))
     prompts = pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts
     told = [prompt.split(" while ")[0].lower() for several in prompts for prompt in several]
     bare = [prompt for prompt in told if not any(colour in prompt for colour in COLOURS)]
     assert len(told) == 48 and 6 <= len(bare) <= 20  # where kinds differ, two of eight and what chance adds
 
 
-def test_a_plan_can_ask_for_prompts_that_name_a_colour_alone(fill, tmp_path):
-    fill(pool.Plan(1.0, {(32, 32): 1}, ("spin",), by_colour=3))
+def test_a_lot_can_ask_for_prompts_that_name_a_colour_alone(fill, tmp_path):
+    fill(pool.Lot({(32, 32): 1}, 1.0, ("spin",), by_colour=3))
     for prompts in pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts:
         assert len(prompts) == 11
         told = [prompt.split(" while ")[0].lower() for prompt in prompts[-3:]]
@@ -39,16 +39,18 @@ def test_a_plan_can_ask_for_prompts_that_name_a_colour_alone(fill, tmp_path):
 
 
 def test_words_that_no_other_way_has_are_said_of_every_clip(fill, tmp_path):
-    fill(pool.Plan(0.0, {(32, 32): 1}, ("down",)))
+    fill(pool.Lot({(32, 32): 1}, 0.0, ("down",)))
     for prompts in pool.read_shard(tmp_path / "32x32" / "00000.npz").prompts:
         assert len([p for p in prompts if any(word in p for word in ("sinks", "falls", "falling"))]) >= 2, prompts
 
 
-def test_a_plan_draws_the_scenes_that_it_wants_and_keeps_what_is_there(fill, tmp_path):
-    fill(pool.Plan(0.0, {(32, 32): 1}))
-    first = (tmp_path / "32x32" / "00000.npz").read_bytes()
-    fill(pool.Plan(0.0, {(32, 32): 2, (32, 48): 1}, ("spin", "fade"), lambda scene: scene.shapes[0].kind == "star"))
-    assert (tmp_path / "32x32" / "00000.npz").read_bytes() == first
+def test_a_lot_draws_the_scenes_that_it_wants_and_keeps_what_is_there(fill, tmp_path):
+    falls = pool.Lot({(32, 32): 1}, 0.0, ("down",))
+    fill(falls)
+    first, begun = tmp_path / "32x32" / "00000.npz", (tmp_path / "32x32" / "00000.npz").stat()
+    stars = pool.Lot({(32, 32): 4, (32, 48): 1}, 0.0, ("spin", "fade"), lambda scene: scene.shapes[0].kind == "star")
+    fill(falls, stars.cut(0.2))
+    assert first.stat() == begun and len(list(tmp_path.glob("*/*"))) == 3
     made = [pool.read_shard(tmp_path / name) for name in ("32x32/00001.npz", "32x48/00000.npz")]
     assert [shard.latents.shape for shard in made] == [(6, 4, 9, 4, 4), (6, 4, 9, 4, 6)]
     prompts = [prompt for shard in made for several in shard.prompts for prompt in several]
