@@ -51,17 +51,17 @@ class Request:
     )
     background: str = _setting(
         "white",
-        Setting("text", "Colour under a picture that is transparent in places: white, #ff8800, ...", "--background"),
+        Setting("text", "Colour behind a transparent picture: white, #ff8800, ...", "--background"),
     )
     takes_first_frame: bool = _setting(
         False,
-        Setting("switch", "Which frame of a clip that is handed in as the picture.", "--first-frame/--last-frame"),
+        Setting("switch", "Which frame to use when a clip is given as the picture.", "--first-frame/--last-frame"),
     )
     negative_prompt: str | None = _setting(
         None,
         Setting(
             "text",
-            "What to stay away from; only used with a guidance scale above 1.",
+            "What to avoid; only used with a guidance scale above 1.",
             "--negative-prompt",
             is_optional=True,
             unset="the model's own list of flaws",
@@ -109,7 +109,7 @@ class Request:
             minimum=0,
             maximum=MAX_SEED,
             is_optional=True,
-            unset="drawn at random and told",
+            unset="random, and reported",
         ),
     )
     is_stable: bool = _setting(
@@ -157,7 +157,7 @@ class Request:
         "auto",
         Setting(
             "choice",
-            "Number type of the transformer; auto takes what suits the device.",
+            "Number type of the transformer; auto chooses what suits the device.",
             "--precision",
             choices=("auto", "float32", "bfloat16", "float16"),
         ),
@@ -183,7 +183,7 @@ class Request:
         (),
         Setting(
             "texts",
-            "LoRA file with its weight, FILE:0.8, or weights by step, FILE:0-20=1.0,20-50=0.4; may be given often.",
+            "LoRA file with its weight, FILE:0.8, or weights by step, FILE:0-20=1.0,20-50=0.4; may be repeated.",
             "--lora",
         ),
     )

@@ -143,13 +143,13 @@ def test_frames_that_cannot_be_made_become_the_nearest_once(page_of):
     page = page_of()
     choose_picture(page)
     fill_form(page, frames=34, steps=2, seed=7)
-    page.wait_for_selector("#fw-frames-note:has-text('34 frames cannot be made: 33 are taken')")
+    page.wait_for_selector("#fw-frames-note:has-text('34 frames are not possible: 33 will be made')")
     assert values(page)["frames"] == "33"
     page.wait_for_selector(".fw-plan dd:has-text('33 frames')")
     assert page.query_selector(".fw-plan ~ .fw-refused, #fw-plan .fw-refused") is None
     page.fill("#fw-frames input[type=number]", "4000")
     page.click("#fw-make")
-    page.wait_for_selector("#fw-frames-note:has-text('65 are taken')")
+    page.wait_for_selector("#fw-frames-note:has-text('65 will be made')")
     page.wait_for_selector(".fw-stage [data-id]")
     page.wait_for_function("document.querySelector('.fw-card .fw-quiet').textContent.includes('65 frames')")
     page.click("[data-does='video.cancel'], [data-does='video.remove']")

@@ -59,7 +59,7 @@ def test_the_way_in_and_out(visitor, locked):
     assert page.url == f"{locked.url}/login"
     page.fill(LOGIN, "not-a-key-that-is-known")
     page.click("button")
-    page.wait_for_selector("[role=alert]:has-text('This key is not known here.')")
+    page.wait_for_selector("[role=alert]:has-text('This key is unknown.')")
     come_in(page)
     assert page.url == f"{locked.url}/"
     (cookie,) = [each for each in page.context.cookies() if each["name"] == "framewake_session"]

@@ -1,4 +1,4 @@
-"""``framewake checkpoints``: look at checkpoints, convert them, fetch them."""
+"""``framewake checkpoints``: inspect, convert and download checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 checkpoints = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Look at checkpoints, convert them, fetch them.",
+    help="Inspect, convert and download checkpoints.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 _PLACE = "A checkpoint's folder, demo, or one part: its file or folder."
@@ -29,7 +29,7 @@ _PARTS = typer.Option(
     "--part",
     metavar="NAME=FILE",
     show_default=False,
-    help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI has them; may be repeated.",
+    help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated.",
 )
 Parts = Annotated[list[str] | None, _PARTS]
 
@@ -39,7 +39,7 @@ def verify(
     path: Place,
     *,
     is_full: Annotated[
-        bool, typer.Option("--full", help="Read everything: check sums, hashes, NaN and infinity.")
+        bool, typer.Option("--full", help="Read everything: checksums, hashes, NaN and infinity.")
     ] = False,
     as_json: AsJson = False,
     single: Parts = None,
@@ -83,7 +83,7 @@ def convert(
     dtype: Annotated[
         str | None,
         typer.Option("--dtype", metavar="[bf16|fp16|fp32|fp8|int8]", show_default=False,
-                     help="Type of all numbers. fp8 and int8: of the large matrices. Default: as stored."),
+                     help="Number type; fp8 and int8 apply to the large matrices only. Default: as stored."),
     ] = None,
     layout: Annotated[str, typer.Option("--layout", metavar="[diffusers|tencent|framewake]")] = "diffusers",
     single: Parts = None,
@@ -116,7 +116,7 @@ def download(
             "--mirror",
             parser=filled("--mirror", "a URL"),
             metavar="URL",
-            help="Another hub than huggingface.co.",
+            help="A hub other than huggingface.co.",
             show_default=False,
         ),
     ] = None,
@@ -130,9 +130,9 @@ def download(
             show_default=False,
         ),
     ] = None,
-    is_by_hand: Annotated[bool, typer.Option("--by-hand", help="Fetch nothing: say what to fetch.")] = False,
+    is_by_hand: Annotated[bool, typer.Option("--by-hand", help="Download nothing: list what to fetch.")] = False,
 ) -> None:
-    """Fetch published weights. A download that was stopped goes on where it was.
+    """Download published weights. A stopped download continues where it was.
 
     \b
     Examples:
@@ -166,7 +166,7 @@ def list_all(
         typer.Argument(parser=filled("DIR"), metavar="[DIR]", help="Look for checkpoints here.", show_default=False),
     ] = None,
 ) -> None:
-    """List checkpoints here, and those to download.
+    """List checkpoints found here, and those that can be downloaded.
 
     \b
     Examples:

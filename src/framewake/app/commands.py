@@ -28,7 +28,7 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """One image and one prompt into a video, with HunyuanVideo-I2V.
+    """Turn a picture and a prompt into a clip with HunyuanVideo-I2V.
 
     \b
     Examples:
@@ -77,9 +77,9 @@ app.command("animate")(with_parameters(animate))
 
 
 def plan(given: Mapping[str, Any]) -> None:
-    """Tell what a clip will take, and make none.
+    """Show what a clip will take, without making it.
 
-    That is memory, time, and where the weights will be.
+    That is memory, time, and where the weights will be kept.
 
     \b
     Examples:
@@ -99,7 +99,7 @@ app.add_typer(lora.app, name="lora")
 
 @app.command()
 def doctor(
-    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Look at this engine only.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Check this engine only.")] = None,
     golden: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +111,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
-    """Tell what this machine can do, or check the models.
+    """Show what this machine can do, or check the models.
 
     \b
     Examples:
@@ -155,9 +155,9 @@ def quality(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
-    """Tell how far a clip is from another.
+    """Measure how far a clip is from another.
 
-    Both have the same size; PSNR, SSIM and a perceptual difference are told.
+    Both must have the same size. Prints PSNR, SSIM and a perceptual difference.
 
     \b
     Examples:

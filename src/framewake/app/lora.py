@@ -1,4 +1,4 @@
-"""``framewake lora``: look into a LoRA, convert it, merge it into a checkpoint, train one."""
+"""``framewake lora``: inspect, convert, merge and train LoRAs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
-    help="Look into, convert, merge and train LoRAs.",
+    help="Inspect, convert, merge and train LoRAs.",
 )
 
 _CHECKPOINT = typer.Option(
@@ -31,12 +31,12 @@ _CHECKPOINT = typer.Option(
     metavar="PATH",
     envvar="FRAMEWAKE_CHECKPOINT",
     show_default=False,
-    help="The checkpoint that it is for, or demo for the embedded one. Default: the published model's sizes.",
+    help="The checkpoint it is for, or demo for the embedded one. Default: the published model's sizes.",
 )
 _ADAPTER = typer.Option(
-    "--adapter", metavar="NAME", show_default=False, help="Which one, of a file that holds several adapters of PEFT."
+    "--adapter", metavar="NAME", show_default=False, help="Which adapter, when a file holds several of PEFT's."
 )
-_PARTIAL = typer.Option("--lora-partial", help="Take what fits of a file instead of refusing it.")
+_PARTIAL = typer.Option("--lora-partial", help="Use what fits of a file instead of refusing it.")
 
 
 @app.command()
@@ -50,9 +50,9 @@ def info(
     adapter: Annotated[str | None, _ADAPTER] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
 ) -> None:
-    """Tell what a LoRA is and what it matches.
+    """Show what a LoRA is and what it matches.
 
-    That is its format, its ranks, alpha and, with a checkpoint, how much it changes.
+    That is its format, ranks and alpha and, with a checkpoint, how much it changes.
 
     \b
     Examples:

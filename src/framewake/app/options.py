@@ -100,7 +100,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             "--preset",
             metavar="[stable|dynamic]",
             show_default=False,
-            help="Both settings of a way to animate at once: stable or dynamic.",
+            help="Stability and flow shift at once: stable or dynamic.",
         ),
     ),
     "checkpoint": (
@@ -144,7 +144,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             "--part",
             metavar="NAME=FILE",
             show_default=False,
-            help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI has them; may be repeated.",
+            help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated.",
         ),
     ),
     "like": (
@@ -155,7 +155,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             parser=local("--like"),
             metavar="FILE",
             show_default=False,
-            help="Take all settings, seed included, from a clip made before; options given here win.",
+            help="Take all settings, seed included, from an earlier clip; options given here win.",
         ),
     ),
     "batch": (
@@ -166,8 +166,8 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             parser=local("--batch"),
             metavar="FILE",
             show_default=False,
-            help='Make many clips: one JSON object a line, such as {"image": "a.png", "prompt": "..."}; '
-            "options given here hold for all lines that do not say otherwise.",
+            help='Make many clips: one JSON object per line, such as {"image": "a.png", "prompt": "..."}; '
+            "options given here apply to all lines that do not say otherwise.",
         ),
     ),
     "from_latents": (
@@ -178,7 +178,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             parser=local("--from-latents"),
             metavar="FILE",
             show_default=False,
-            help="Make the clip of the .latents.safetensors that a failed or stopped run has left.",
+            help="Make the clip from the .latents.safetensors that a failed or stopped run left behind.",
         ),
     ),
     "resume": (
@@ -186,8 +186,8 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         False,
         typer.Option(
             "--resume",
-            help="Go on with a clip that was stopped: the one of -o, or the only one in this folder. The result is "
-            "the same as without the stop. With --batch: make what is missing of it.",
+            help="Continue a stopped clip: the one named by -o, or the only one in this folder. The result is "
+            "the same as without the stop. With --batch: make the clips that are missing.",
         ),
     ),
     "crf": (
@@ -202,8 +202,8 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
         ),
     ),
     "no_metadata": (bool, False, typer.Option("--no-metadata", help="Write no settings into the file.")),
-    "json": (bool, False, typer.Option("--json", help="One JSON event a line on stdout, for programs.")),
-    "quiet": (bool, False, typer.Option("-q", "--quiet", help="Only the clip's path.")),
+    "json": (bool, False, typer.Option("--json", help="One JSON event per line on stdout, for programs.")),
+    "quiet": (bool, False, typer.Option("-q", "--quiet", help="Print only the clip's path.")),
 }
 
 

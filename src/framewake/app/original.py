@@ -100,7 +100,7 @@ def notes_on(given: Mapping[str, Any]) -> list[str]:
     if not given.get("flow_reverse"):
         notes.append("--flow-reverse is missing, which gives noise in the original; here it is always on.")
     if not given.get("embedded_cfg_scale"):
-        notes.append("--embedded-cfg-scale is missing, which the original cannot run; 6.0 is taken.")
+        notes.append("--embedded-cfg-scale is missing, without which the original cannot run; 6.0 is used.")
     if not given.get("i2v_mode") and "i2v_image_path" in given:
         notes.append("--i2v-mode is missing but a picture was named; it is used.")
     if "dit_weight" in given and image_path(given) is not None:

@@ -86,9 +86,9 @@ def saved_file(given: Mapping[str, Any]) -> Path | None:
     if not files:
         if given_settings(given):
             return None
-        raise InputError("no stopped clip lies in this folder: name it with -o, such as --resume -o clip.mp4.")
+        raise InputError("there is no stopped clip in this folder: name it with -o, such as --resume -o clip.mp4.")
     names = ", ".join(file.name.removesuffix(ENDING).removesuffix(OLD_ENDING) for file in files[:8])
-    raise InputError(f"{len(files)} stopped clips lie in this folder: name one with -o ({names}).")
+    raise InputError(f"{len(files)} stopped clips are in this folder: name one with -o ({names}).")
 
 
 def check_agreement(settings: Mapping[str, Any], changed: Mapping[str, Any], file: Path) -> None:

@@ -37,7 +37,7 @@ Url = Annotated[
 ]
 Loras = Annotated[
     str | None,
-    typer.Option("--loras", parser=local("--loras"), metavar="DIR", help="LoRA files that users may ask for by name."),
+    typer.Option("--loras", parser=local("--loras"), metavar="DIR", help="LoRA files that users may choose by name."),
 ]
 Server = Annotated[
     str | None,
@@ -45,7 +45,7 @@ Server = Annotated[
         "--server",
         parser=filled("--server", "a URL"),
         metavar="URL",
-        help="A running server instead of a folder.",
+        help="The address of a running server, instead of a folder.",
     ),
 ]
 Key = Annotated[
@@ -64,7 +64,7 @@ StallSeconds = Annotated[
     int,
     _whole(
         "--stall-seconds",
-        "Without any work for so long, not a block of a model, a worker is taken for hung and started again; 0 never",
+        "A worker that finishes nothing for so long, not even a block of a model, is restarted; 0: never",
         minimum=0,
     ),
 ]
@@ -85,7 +85,7 @@ AllowOrigin = Annotated[
 ]
 RootPath = Annotated[
     str,
-    typer.Option("--root-path", metavar="PATH", help="The path that a proxy serves this under, like /framewake."),
+    typer.Option("--root-path", metavar="PATH", help="The path under which a proxy serves this, such as /framewake."),
 ]
 TrustProxy = Annotated[
     list[str] | None,
@@ -97,7 +97,7 @@ TrustProxy = Annotated[
 ]
 FOLDER = "framewake-data"
 STALL_SECONDS = 1800  # a block of the published model takes minutes on a slow CPU
-jobs = typer.Typer(rich_markup_mode=None, help="Look at the queue and change it.", no_args_is_help=True)
+jobs = typer.Typer(rich_markup_mode=None, help="Inspect and change the queue.", no_args_is_help=True)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -112,9 +112,9 @@ def add_commands(app: typer.Typer) -> None:
 def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     *,
     host: Annotated[
-        str, typer.Option("--host", metavar="NAME", help="Where to listen; another than this machine needs a key.")
+        str, typer.Option("--host", metavar="NAME", help="Where to listen; anything but this machine needs a key.")
     ] = "127.0.0.1",
-    port: Annotated[int, _whole("--port", "Port to listen at", minimum=0, maximum=65535)] = 7860,
+    port: Annotated[int, _whole("--port", "Port to listen on", minimum=0, maximum=65535)] = 7860,
     checkpoint: Checkpoint = None,
     engine: Engine = "auto",
     data: Data = FOLDER,
@@ -130,7 +130,7 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
             "--api-key-file",
             parser=local("--api-key-file"),
             metavar="FILE",
-            help="Keys, one a line; others cannot see them.",
+            help="Keys, one per line; other users cannot see them.",
         ),
     ] = None,
     allow_host: AllowHost = None,
@@ -145,9 +145,9 @@ def serve(  # noqa: PLR0913 - typer makes an option of every parameter
     ] = False,
     max_upload_mb: Annotated[int, _whole("--max-upload-mb", "Largest picture file", minimum=1)] = 20,
     max_megapixels: Annotated[int, _whole("--max-megapixels", "Largest picture", minimum=1, maximum=100)] = 40,
-    max_queued: Annotated[int, _whole("--max-queued", "Videos of one key that may wait", minimum=1)] = 1000,
+    max_queued: Annotated[int, _whole("--max-queued", "Videos that may wait per key", minimum=1)] = 1000,
     max_per_minute: Annotated[
-        int, _whole("--max-per-minute", "Videos that one key may hand in each minute", minimum=1)
+        int, _whole("--max-per-minute", "Videos that one key may submit per minute", minimum=1)
     ] = 600,
     save_every: SaveEvery = 5,
     stall_seconds: StallSeconds = STALL_SECONDS,
@@ -214,7 +214,7 @@ def list_jobs(
     database: Url = None,
     server: Server = None,
     api_key: Key = None,
-    limit: Annotated[int, _whole("--limit", "Newest videos to list", minimum=1, maximum=1000)] = 20,
+    limit: Annotated[int, _whole("--limit", "How many videos to list", minimum=1, maximum=1000)] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the newest videos."""
@@ -251,7 +251,7 @@ def cancel_job(
 def retry_job(
     job: Job, *, data: Data = FOLDER, database: Url = None, server: Server = None, api_key: Key = None
 ) -> None:
-    """Put a failed or cancelled video into the queue again."""
+    """Put a failed or cancelled video back into the queue."""
     _change(job, "retry", _place(data, database, server=server, api_key=api_key))
 
 
@@ -275,7 +275,7 @@ def list_strays(*, data: Data = FOLDER, database: Url = None, as_json: AsJson = 
 def adopt_strays(
     ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of strays.")] = None,
     *,
-    takes_all: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    takes_all: Annotated[bool, typer.Option("--all", help="All strays.")] = False,
     data: Data = FOLDER,
     database: Url = None,
     api_key: Annotated[
@@ -285,7 +285,7 @@ def adopt_strays(
         ),
     ] = None,
 ) -> None:
-    """Take strays in again: finished videos as they are, unfinished ones to go on."""
+    """Take strays back: finished videos as they are, unfinished ones to be continued."""
     from framewake.app.jobs import adopt_jobs
 
     adopt_jobs(_place(data, database, server=None, api_key=api_key), ids or [], takes_all=takes_all)
@@ -293,7 +293,7 @@ def adopt_strays(
 
 @jobs.command("bind")
 def bind(*, data: Data = FOLDER, database: Url = None) -> None:
-    """Say that a data folder and a database belong together, where they were not made together."""
+    """Declare that a data folder and a database belong together, though they were made apart."""
     from framewake.app.jobs import bind_folder
 
     bind_folder(data, database)
@@ -305,7 +305,7 @@ def backup(
     data: Data = FOLDER,
     database: Url = None,
 ) -> None:
-    """Copy all videos and their records, also while the server runs.
+    """Copy all videos and their records, even while the server runs.
 
     \b
     Examples:
@@ -322,7 +322,7 @@ def restore(
     data: Data = FOLDER,
     database: Url = None,
 ) -> None:
-    """Bring back from a backup what is missing; nothing that is there is replaced or removed.
+    """Restore from a backup what is missing; nothing is replaced or removed.
 
     \b
     Examples:

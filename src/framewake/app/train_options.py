@@ -16,7 +16,7 @@ def train_parameters() -> list[inspect.Parameter]:
         parser=local("DATA"),
         metavar="DATA",
         show_default=False,
-        help="A folder of clips (.mp4, .gif, .webp, folders of .png files), each with a .txt file of its name that "
+        help="A folder of clips (.mp4, .gif, .webp, folders of .png files), each with a .txt file of the same name that "
         'says what happens; or with a metadata.jsonl of {"file": ..., "caption": ...}.',
     )
     target = typer.Argument(
@@ -34,8 +34,8 @@ def train_parameters() -> list[inspect.Parameter]:
         help="Where encoded clips and captions are kept for the next run. Default: .framewake in DATA.",
     )
     found.append(parameter("cache", str | None, None, cache))
-    resume = typer.Option("--resume", help="Go on with OUT where it was stopped; its settings are known.")
+    resume = typer.Option("--resume", help="Continue OUT where it was stopped, with its own settings.")
     found.append(parameter("resume", bool, False, resume))
-    as_json = typer.Option("--json", help="One JSON event a line on stdout, for programs.")
+    as_json = typer.Option("--json", help="One JSON event per line on stdout, for programs.")
     found.append(parameter("json", bool, False, as_json))
     return found

@@ -126,7 +126,7 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
     @router.post("/v1/videos/{video_id}/retry", responses=_errors(404, 409, 422), tags=["videos"])
     def retry_video(request: Request, video_id: VideoId) -> Video:
-        """Put a failed or cancelled video into the queue again."""
+        """Put a failed or cancelled video back into the queue."""
         desk.store.get(video_id, _owner(request))
         row = desk.store.retry(video_id)
         return video(row, desk.store.position(row))
