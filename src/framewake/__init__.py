@@ -1,4 +1,4 @@
-"""framewake: one image and one prompt into a video with HunyuanVideo-I2V.
+"""framewake: one picture and one prompt become a clip with HunyuanVideo-I2V.
 
 from framewake import Pipeline, Request
 for event in Pipeline.load("demo").run(Request("the red circle moves right", image="circle.png"), "clip.mp4"):

@@ -1,4 +1,4 @@
-"""Batch files: one request a line, as JSON."""
+"""Batch files: one request per line, as JSON."""
 
 from __future__ import annotations
 

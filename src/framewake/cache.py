@@ -1,4 +1,4 @@
-"""How a step cache is asked for: a rule and its number as one text.
+"""How a step cache is given: a rule and its number in one text.
 
 ``easy:0.05``, ``taylor1:2``, ``fixed:0,1,2,4,8``, ``fast``.
 """

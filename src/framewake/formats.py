@@ -1,4 +1,4 @@
-"""What becomes of a kind of file: the form of a row of docs/formats.md.
+"""What happens to a kind of file: the form of a row of docs/formats.md.
 
 Rows stand as data beside the code that decides them; ``scripts/formats`` puts them on the page.
 """

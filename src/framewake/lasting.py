@@ -1,4 +1,4 @@
-"""Files that are whole or not there, also after a power cut; and temporary files that never stay."""
+"""Files that are complete or absent, even after a power cut, and temporary files that never stay behind."""
 
 from __future__ import annotations
 

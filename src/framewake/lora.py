@@ -1,4 +1,4 @@
-"""How a LoRA is asked for: a file, and its weight at each step, as one text.
+"""How a LoRA is given: a file, and its weight at each step, in one text.
 
 ``a.safetensors``, ``a.safetensors:0.8``, ``a.safetensors:0-20=1.0,20-50=0.4``.
 """

@@ -1,4 +1,4 @@
-"""The proxies that the environment names: used as it says, never for this machine, and refused in words of ours.
+"""Proxies from the environment: used as it says, never for this machine, refused in our own words.
 
 A server asks for nothing through a proxy: it connects to the very addresses that it has judged.
 """

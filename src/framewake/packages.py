@@ -1,4 +1,4 @@
-"""Packages that a part of framewake needs and not every installation has: one way to ask for them."""
+"""Optional packages, and one way to ask for them."""
 
 from __future__ import annotations
 

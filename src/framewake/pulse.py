@@ -1,4 +1,4 @@
-"""The pulse of the work: it beats when work has gone on, so a thread that hangs cannot make it beat.
+"""The pulse of the work: it beats only when work gets done, so a thread that hangs cannot make it beat.
 
 Steps of a large model take many minutes on a CPU: what beats is each block of a model, each tensor that is read and
 each event of a run.

@@ -1,1 +1,1 @@
-"""The command line: nothing but translation of what a person typed into what the pipeline takes."""
+"""The command line: it only translates what a person typed into what the pipeline takes."""

@@ -1,4 +1,4 @@
-"""What a command line asks for: requests, each with the place of its clip."""
+"""What a command line asks for: requests, each with the place for its clip."""
 
 from __future__ import annotations
 

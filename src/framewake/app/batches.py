@@ -1,4 +1,4 @@
-"""``framewake animate --batch``: many clips, and with ``--resume`` those that are missing of them.
+"""``framewake animate --batch``: many clips, and with ``--resume`` the missing ones.
 
 Beside the clips lies a record: for each line its seed and its clip's name, written before any work starts. Which clips
 are made, and how far one is that was being made, is seen from the files themselves.

@@ -1,4 +1,4 @@
-"""Launchers that start a program once for each device: one process makes the clip, others would make copies."""
+"""Launchers that start a program once per device: one process makes the clip, others would make copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress for a log: a plain line every minute, also while nothing happens, and at every tenth of a stage."""
+"""Progress for a log: a plain line every minute, even while nothing happens, and at every tenth of a stage."""
 
 from __future__ import annotations
 

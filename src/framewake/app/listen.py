@@ -1,4 +1,4 @@
-"""The sockets of ``framewake serve``, taken before anything is loaded: a port that cannot be had is told at once."""
+"""The sockets of ``framewake serve``, opened before anything is loaded: a port in use is reported at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of ``framewake animate``: those of ``Request``, declared there, and where things come from and go."""
+"""The options of ``framewake animate``: those of ``Request``, declared there, and those for input and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for clips whose maker gave none."""
+"""Names for clips that were given none."""
 
 from __future__ import annotations
 

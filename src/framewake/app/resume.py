@@ -1,4 +1,4 @@
-"""``framewake animate --resume`` and ``--from-latents``: going on with what an earlier run has saved."""
+"""``framewake animate --resume`` and ``--from-latents``: continuing what an earlier run saved."""
 
 from __future__ import annotations
 

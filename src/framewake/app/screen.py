@@ -1,4 +1,4 @@
-"""Who shows a run's events, and what is said when the run ends early."""
+"""Who shows a run's events, and what is printed when the run ends early."""
 
 from __future__ import annotations
 

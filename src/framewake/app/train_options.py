@@ -1,4 +1,4 @@
-"""The options of ``framewake lora train``: those of ``Training``, declared there, and where things come from and go."""
+"""The options of ``framewake lora train``: those of ``Training``, declared there, and those for input and output."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def train_parameters() -> list[inspect.Parameter]:
         parser=local("DATA"),
         metavar="DATA",
         show_default=False,
-        help="A folder of clips (.mp4, .gif, .webp, folders of .png files), each with a .txt file of the same name that "
-        'says what happens; or with a metadata.jsonl of {"file": ..., "caption": ...}.',
+        help="A folder of clips (.mp4, .gif, .webp, folders of .png files), each with a .txt file of the same name "
+        'that says what happens; or with a metadata.jsonl of {"file": ..., "caption": ...}.',
     )
     target = typer.Argument(
         parser=local("OUT"), metavar="OUT", show_default=False, help="The LoRA to write, ending in .safetensors."

@@ -1,4 +1,4 @@
-"""How every program of ours ends: at most one line on stderr, and an exit code from the table in ``errors``."""
+"""How every program ends: at most one line on stderr, and an exit code from the table in ``errors``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of other libraries as ours, and their tracebacks in files."""
+"""Errors of other libraries turned into ours, with their tracebacks in files."""
 
 from __future__ import annotations
 

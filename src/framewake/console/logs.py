@@ -1,4 +1,4 @@
-"""The log of a program that runs for long: on stderr, one event a line, whatever is in its text and however often."""
+"""The log of a long-running program: on stderr, one event per line, whatever its text and however often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard streams that outlive their readers: what cannot be written must not stop the work that it tells of."""
+"""Standard streams that outlive their readers: output that cannot be written must not stop the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frameworks compute with threads of their own, which a fork does not copy: a child would wait for them for ever."""
+"""Frameworks compute with threads of their own, which a fork does not copy: the child would wait for them forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison with arrays that the original program put out, case by case."""
+"""Comparison with arrays from the original program, case by case."""
 
 from framewake.golden.compare import Row
 from framewake.golden.runner import run

@@ -1,4 +1,4 @@
-"""Weights, inputs and pictures of the golden cases, drawn again instead of stored.
+"""Weights, inputs and pictures of the golden cases, drawn again rather than stored.
 
 Each tensor has its own counter-based stream, chosen by (seed, name), so it does not matter in
 which order tensors are made.

@@ -1,1 +1,1 @@
-"""Pictures in, videos out."""
+"""Pictures in, clips out."""

@@ -1,4 +1,4 @@
-"""The first frames of a clip from anywhere: a video file, an animation, or a folder of PNG files."""
+"""The first frames of any clip: a video file, an animation, or a folder of PNG files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in any colours as sRGB, by the profile inside, or by what else the file says of its colours."""
+"""Pictures in any colours as sRGB, by the embedded profile or whatever else the file says of its colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture's file is by its first bytes, whatever its name says: read, a clip, or refused with the way out."""
+"""What a picture's file is by its first bytes, whatever its name: read, a clip, or refused with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grey of more than eight bits as eight."""
+"""Grey of more than eight bits reduced to eight."""
 
 from __future__ import annotations
 

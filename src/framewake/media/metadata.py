@@ -1,4 +1,4 @@
-"""What a video says about its own making: settings, versions, checkpoint and engine."""
+"""What a clip says about its own making: settings, versions, checkpoint and engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a video goes: the ending decides the kind, and everything is checked before work starts."""
+"""Where a clip goes: the ending decides the kind, and everything is checked before work starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One guard around the parsers of Pillow and PyAV: whatever they raise over a file becomes an error of ours."""
+"""One guard around the parsers of Pillow and PyAV: whatever they raise about a file becomes one of our errors."""
 
 from __future__ import annotations
 

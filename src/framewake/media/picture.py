@@ -1,4 +1,4 @@
-"""The picture that starts a video: every check passed, upright, opaque, in sRGB."""
+"""The picture that starts a clip: fully checked, upright, opaque, in sRGB."""
 
 from __future__ import annotations
 

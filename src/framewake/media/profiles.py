@@ -1,4 +1,4 @@
-"""Colour profiles written from primaries and a curve, for files that name their colours without having a profile."""
+"""Colour profiles made from primaries and a curve, for files that name their colours but have no profile."""
 
 from __future__ import annotations
 

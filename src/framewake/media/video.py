@@ -1,4 +1,4 @@
-"""A video as a file: mp4, GIF, WebP or a folder of PNG files, with the settings that made it inside."""
+"""A clip as a file: mp4, GIF, WebP or a folder of PNG files, with the settings that made it inside."""
 
 from __future__ import annotations
 

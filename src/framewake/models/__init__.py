@@ -1,1 +1,1 @@
-"""What is published, written once: the transformer, the autoencoder, the text encoders."""
+"""The published models, written once: the transformer, the autoencoder, the text encoders."""

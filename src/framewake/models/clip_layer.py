@@ -1,4 +1,4 @@
-"""The transformer layer that CLIP's vision tower and CLIP's text encoder share."""
+"""The transformer layer shared by CLIP's vision tower and CLIP's text encoder."""
 
 from __future__ import annotations
 

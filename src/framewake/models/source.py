@@ -1,4 +1,4 @@
-"""What a model asks of whatever holds its weights; ``weights/stores/store.py`` has the classes that answer."""
+"""What a model asks of whatever holds its weights; the classes that answer are in ``weights/stores/store.py``."""
 
 from __future__ import annotations
 

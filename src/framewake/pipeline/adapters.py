@@ -1,4 +1,4 @@
-"""LoRAs of a request: opened before any work starts, added to the transformer's weights while it runs."""
+"""A request's LoRAs: opened before any work starts, added to the transformer's weights while it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step cache of one run: made for it, kept with its latents, and what it saved."""
+"""The step cache of one run: made for it, saved with its latents, and what it saved in steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a picture and a prompt are like what a checkpoint says that it knows."""
+"""Whether a picture and a prompt resemble what a checkpoint says it knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells while it works: the only thing that command line, page and programs see of it.
+"""What a run reports while it works: all that command line, page and programs see of it.
 
 Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
 ``Step``, ``Tile`` and ``Written``, then its ``StageFinished``; last of all one ``Result``. A ``Note`` may come

@@ -1,4 +1,4 @@
-"""Latents kept on disk until their clip is written, so that no failure and no stop costs the denoising.
+"""Latents kept on disk until their clip is written, so that no failure or stop costs the denoising.
 
 One sealed file of arrays with a record: how many steps the latents have behind them, the clip's settings, what they
 were made from, and where. Every entry is always there: nothing is ever told by an entry that is missing.

@@ -1,4 +1,4 @@
-"""What a person should know of a request before it is made: said alike at every door, because all of them ask here."""
+"""What a person should know of a request before it is made, the same at every door because all ask here."""
 
 from __future__ import annotations
 

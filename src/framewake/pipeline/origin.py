@@ -1,4 +1,4 @@
-"""What latents were made from, and where: what has to be the same again for a clip to go on from them.
+"""What latents were made from, and where: what must be unchanged for a clip to be continued from them.
 
 Other sources make it another clip, so they are refused. Computed elsewhere, it is the same clip, but not byte for byte.
 """

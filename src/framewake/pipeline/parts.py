@@ -1,4 +1,4 @@
-"""The models of a checkpoint with their weights, loaded when a stage asks and let go when it has finished."""
+"""The models of a checkpoint with their weights, loaded when a stage needs them and released when it ends."""
 
 from __future__ import annotations
 

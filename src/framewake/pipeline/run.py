@@ -1,4 +1,4 @@
-"""The pipeline: requests into events, and at the end of each a clip."""
+"""The pipeline: requests become events, and each ends in a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise from a counter-based generator on the host: a seed means the same video on every engine."""
+"""Noise from a counter-based generator on the host: a seed means the same clip on every engine."""
 
 from __future__ import annotations
 

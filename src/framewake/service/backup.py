@@ -1,4 +1,4 @@
-"""A copy of a database and its folder that fit each other, made while both are in use, and brought back.
+"""A consistent copy of a database and its folder, made while both are in use, and how it is restored.
 
 A backup is a data folder of its own, with an SQLite database whatever the original has. Bringing it back adds what is
 missing: no record and no file that is there is replaced or removed.

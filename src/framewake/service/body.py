@@ -1,4 +1,4 @@
-"""Bodies of requests as plain values, at a cost that depends on what a video needs and not on what was sent.
+"""Request bodies as plain values, at a cost that depends on what a video needs, not on what was sent.
 
 Only one thing in a body may be large: the picture. Everything else has a small limit, which is enforced while reading,
 so that nobody can make the server work on millions of keys, parts or digits.

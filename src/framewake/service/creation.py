@@ -1,4 +1,4 @@
-"""``POST /v1/videos``, in turns: neither many clients nor slow ones make those wait who ask how far theirs is."""
+"""``POST /v1/videos``, in turns: neither many clients nor slow ones delay those who ask for a status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API says of itself: its OpenAPI description with examples, and the page /docs, which needs no internet."""
+"""What the API says of itself: its OpenAPI description with examples, and the page /docs, which works offline."""
 
 from __future__ import annotations
 

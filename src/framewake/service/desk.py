@@ -1,4 +1,4 @@
-"""The desk: where jobs are handed in, looked at and cancelled. API, page and commands all stand before it."""
+"""The desk: where jobs are submitted, looked up and cancelled, by API, page and commands alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker's device is like, told through the database: the server forecasts without a framework."""
+"""What a worker's device is like, reported through the database: the server forecasts without a framework."""
 
 from __future__ import annotations
 

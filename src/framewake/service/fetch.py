@@ -1,4 +1,4 @@
-"""Addresses that users name: fetched only from public machines, whatever names and redirects say."""
+"""Addresses from users: fetched from public machines only, whatever names and redirects say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as answers: parts of them, and nothing at all to a client that has them already."""
+"""Files as answers: ranges of them, and nothing at all for a client that already has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a worker's work goes on: told to the supervisor through a pipe, and a reason to end when it does not."""
+"""Whether a worker is making progress: reported to the supervisor through a pipe, and a reason to end if not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job's folder holds of its clip: made, begun, or of no use; the working folder is the job's."""
+"""What a job's folder holds of its clip: finished, begun, or useless; it is also the working folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of a video before it is made: notes for a person, how long it will take, how busy the machine is."""
+"""What is known of a video before it is made: notes, how long it will take, how busy the machine is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pictures for people who watch: the preview of a step, the thumbnail of a clip."""
+"""Small pictures for viewers: the preview of a step, the thumbnail of a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers' signs of life, and what is done about those that stopped."""
+"""Workers' signs of life, and what happens to those that stop."""
 
 from __future__ import annotations
 

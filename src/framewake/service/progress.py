@@ -1,4 +1,4 @@
-"""How long a running video still takes: the forecast, corrected by how fast the run really goes."""
+"""How long a running video still takes: the forecast, corrected by the run's actual pace."""
 
 from __future__ import annotations
 

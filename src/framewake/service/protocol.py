@@ -1,4 +1,4 @@
-"""What HTTP itself asks for, before anything is counted or remembered: known methods, short headers, plain paths.
+"""What HTTP itself requires, before anything is counted or remembered: known methods, short headers, plain paths.
 
 Every answer gets the headers that keep browsers from guessing, framing and telling on.
 """

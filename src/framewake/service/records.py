@@ -1,4 +1,4 @@
-"""Jobs as the database holds them: how one is entered, found, and how far from its turn it is."""
+"""Jobs as the database holds them: how one is entered and found, and how far it is from its turn."""
 
 from __future__ import annotations
 

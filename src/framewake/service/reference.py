@@ -1,4 +1,4 @@
-"""The picture of a request, in the forms in which clients send one: file, address, data URL, base64, object, list."""
+"""The picture of a request, in any form that clients send: file, address, data URL, base64, object, list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request that is sent again because its answer was lost makes no second video: the header Idempotency-Key.
+"""A request sent again because its answer was lost makes no second video: the header Idempotency-Key.
 
 What a key stood for is remembered for as long as its video is there, for each API key by itself.
 """

@@ -1,4 +1,4 @@
-"""The tables of a database: whole, ours, and of a version that is understood, or refused with a sentence."""
+"""The tables of a database: complete, ours, and of a known version, or refused in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a server stands: the names and the path that it is reached by, and the pages that may use it."""
+"""A server's place on the web: the names and the path it is reached by, and the pages that may use it."""
 
 from __future__ import annotations
 

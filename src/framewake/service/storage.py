@@ -1,4 +1,4 @@
-"""The data folder: one folder a job, named by its id; a file in it is whole or not there."""
+"""The data folder: one folder per job, named by its id; a file in it is complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders without a job: put aside, listed, and taken in again. Nothing is removed because the database is silent."""
+"""Folders without a job: put aside, listed, and taken back. Nothing is removed because the database is silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt as padded ids for each text encoder, and what of it did not fit."""
+"""A prompt as padded ids for each text encoder, and the part of it that did not fit."""
 
 from __future__ import annotations
 

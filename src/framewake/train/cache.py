@@ -1,4 +1,4 @@
-"""What was encoded, on disk: a file each, named by a digest of everything that it was made from."""
+"""Encoded clips and captions on disk: one file each, named by a digest of everything it was made from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything random of a run, as a function of the seed and a number: no state has to be saved to go on."""
+"""All randomness of a run as a function of the seed and a number: no state needs saving."""
 
 from __future__ import annotations
 

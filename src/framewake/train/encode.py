@@ -1,4 +1,4 @@
-"""Clips and captions through the encoders, once: what training reads lies on disk, and the encoders go."""
+"""Clips and captions encoded once: training reads them from disk, and the encoders leave the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run tells while it works, besides the pipeline's notes."""
+"""What a training run reports while it works, besides the pipeline's notes."""
 
 from __future__ import annotations
 

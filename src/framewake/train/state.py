@@ -1,4 +1,4 @@
-"""A training run on disk, beside its LoRA: everything that is needed to go on."""
+"""A training run on disk, beside its LoRA: everything needed to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will take, said before anything is loaded: memory, time, and where the weights will be."""
+"""What a run will take, before anything is loaded: memory, time, and where the weights will be."""
 
 from framewake.pipeline.forecast.choose import Forecast, forecast
 from framewake.pipeline.forecast.place import Placement, gib, parse_memory

@@ -1,4 +1,4 @@
-"""What does fit, for somebody whose clip does not."""
+"""Settings that do fit, for a clip that does not."""
 
 from __future__ import annotations
 

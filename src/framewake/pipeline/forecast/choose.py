@@ -1,4 +1,4 @@
-"""Where the weights go and in which pieces a step works, so that a run fits; and what it will take."""
+"""Where the weights go and into which pieces a step is cut so that a run fits, and what it will take."""
 
 from __future__ import annotations
 

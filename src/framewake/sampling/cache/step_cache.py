@@ -1,4 +1,4 @@
-"""A wrapper of the transformer's blocks that computes some steps and puts something near in place of the others."""
+"""A wrapper of the transformer's blocks that computes some steps and approximates the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person should know of a picture and a prompt before the click; nothing is handed in."""
+"""What a person should know of a picture and a prompt before the click; nothing is submitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a video will be and take, said before it is made: its size, the crop, memory and time."""
+"""What a video will be and take, shown before it is made: its size, the crop, memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in one language: where everything stands, and what follows from what."""
+"""The page in one language: where everything is, and what reacts to what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings and pictures of earlier videos, so that a form can be filled with them again."""
+"""Settings and pictures of earlier videos, to fill the form with again."""
 
 from __future__ import annotations
 

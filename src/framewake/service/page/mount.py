@@ -1,4 +1,4 @@
-"""The page as a part of the application: its routes, its doors, and what of Gradio may be reached."""
+"""The page as a part of the application: its routes, its ways in, and what of Gradio is reachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every text of the page in English and Chinese; what ``Request`` says about its settings is not written again."""
+"""Every text of the page in English and Chinese; what ``Request`` says of its settings is not repeated."""
 
 from __future__ import annotations
 

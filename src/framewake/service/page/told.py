@@ -1,4 +1,4 @@
-"""What the server says when it refuses, in the language of the page: the API itself speaks English.
+"""The server's refusals in the language of the page: the API itself speaks English.
 
 A message is matched as a whole against patterns, which Python and the browser's scripts read alike. In a translation,
 ``{1}`` is a part of the message as it stands, ``{setting:1}`` the name of a setting, ``{field:1}`` that of a field of

@@ -1,1 +1,1 @@
-"""A checkpoint in any layout: found, told apart, opened, verified, fetched."""
+"""A checkpoint in any layout: found, recognised, opened, verified, downloaded."""

@@ -1,4 +1,4 @@
-"""Published checkpoints: where they are, and fetching them through huggingface_hub, which is optional."""
+"""Published checkpoints: where they are, and how huggingface_hub, which is optional, downloads them."""
 
 from __future__ import annotations
 

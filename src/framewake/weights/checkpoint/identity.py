@@ -1,4 +1,4 @@
-"""What tells files of weights from others without reading all of them: their sizes, and samples of their bytes."""
+"""What distinguishes weight files without reading all of them: their sizes and samples of their bytes."""
 
 from __future__ import annotations
 

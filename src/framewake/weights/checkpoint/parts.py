@@ -1,4 +1,4 @@
-"""One part's files as tensors under the published names, without what publishers put around names and values."""
+"""One part's files as tensors under the published names, without the wrapping that publishers add."""
 
 from __future__ import annotations
 

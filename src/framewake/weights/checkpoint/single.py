@@ -1,4 +1,4 @@
-"""One part alone: told what it is by its names, and opened without the others."""
+"""One part alone: recognised by its names, and opened without the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRAs merged for good: a checkpoint folder like another, with a changed transformer."""
+"""LoRAs merged for good: a normal checkpoint folder with a changed transformer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LoRA's file: found where a path means it, told by its first bytes, its scales applied."""
+"""A LoRA's file: found by its path, recognised by its first bytes, its scales applied."""
 
 from __future__ import annotations
 

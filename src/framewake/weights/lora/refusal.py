@@ -1,4 +1,4 @@
-"""Why a LoRA file is not applied: which of its keys are for what, what would be lost, and the way out."""
+"""Why a LoRA file is refused: what its keys are for, what would be lost, and what to do instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of LoRAs, for docs/formats.md: rows from the tables that keys are looked up in."""
+"""Which LoRAs are read, for docs/formats.md: rows from the tables in which keys are looked up."""
 
 from __future__ import annotations
 

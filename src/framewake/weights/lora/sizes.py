@@ -1,4 +1,4 @@
-"""How much a LoRA changes, measured from its file alone, and whether that can be meant."""
+"""How much a LoRA changes, measured from its file alone, and whether that can be intended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store seen through LoRAs: what it hands out is base plus products, and the base stays as it is."""
+"""A store seen through LoRAs: it yields base plus products, and the base stays as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: asked before any reader of weights, a LoRA or a part, opens it."""
+"""What a file is, by its first bytes: checked before any reader of weights or LoRAs opens it."""
 
 from __future__ import annotations
 

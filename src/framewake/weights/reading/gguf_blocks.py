@@ -1,4 +1,4 @@
-"""Numbers in blocks that share their scales, as GGUF files hold them, made float32.
+"""Numbers in blocks that share their scales, as in GGUF files, turned into float32.
 
 Source: the layouts of ggml's block types; the tests compare each with the ``gguf`` package, bit by bit.
 """

@@ -1,4 +1,4 @@
-"""Tensor files seen in another way: under other names, or several as one."""
+"""Tensor files seen differently: under other names, or several as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names without what other programs wrap around modules."""
+"""Names without the wrapping that other programs put around modules."""
 
 from __future__ import annotations
 

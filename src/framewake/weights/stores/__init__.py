@@ -1,1 +1,1 @@
-"""Weights handed out as dicts, part by part or block by block."""
+"""Weights yielded as dicts, part by part or block by block."""

@@ -1,4 +1,4 @@
-"""Memory that streamed blocks are read into, used again as soon as nothing refers to what was in it.
+"""Memory for streamed blocks, reused as soon as nothing refers to its content.
 
 A thread that reads gets its large arrays from the system, page by page and emptied, and gives them back: for every
 block anew. On a virtual machine whose host has taken back what was free, that takes longer than reading.

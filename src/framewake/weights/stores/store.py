@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a store hands out dicts of tensors, part by part (``models/source.py``)."""
+"""Where a model's weights come from: a store yields dicts of tensors, part by part (``models/source.py``)."""
 
 from __future__ import annotations
 

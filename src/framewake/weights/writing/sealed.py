@@ -1,4 +1,4 @@
-"""Safetensors under one checksum: what framewake keeps to read back itself is believed whole or not at all.
+"""Safetensors under one checksum: files that framewake reads back are trusted whole or not at all.
 
 The checksum is SHA-256 of the file with zeros in the checksum's own place, so that no bit of it is left out.
 """
