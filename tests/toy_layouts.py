@@ -85,8 +85,8 @@ def save_comfy(folder: Path, source: Path) -> dict[str, Path]:
         "dit": dit,
         "vae": our_tensors(checkpoint, "vae"),
         "llava": text,
-        "llava_vision": rest,
-        "clip_text": our_tensors(checkpoint, "clip_text"),
+        "llava-vision": rest,
+        "clip": our_tensors(checkpoint, "clip_text"),
     }
     for name, tensors in files.items():
         write_tensors(folder / f"{name}.safetensors", tensors, kinds={k: v for k, v in kinds.items() if k in tensors})

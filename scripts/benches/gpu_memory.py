@@ -26,16 +26,14 @@ from measuring.record import say
 from framewake import engine as engines
 from framewake.config import CLIP_L, HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B, DiTConfig, VAEConfig
 from framewake.engine.contract import Engine
-from framewake.models.clip_text import ClipText
-from framewake.models.dit import DiT, TextStates
-from framewake.models.llava import Llava
+from framewake.models.dit import TextStates
 from framewake.models.tiling import tiled_decode
-from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast import Placement, Setup, parse_memory
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.pipeline.forecast.setup import scene_of
+from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.request import Request
@@ -105,24 +103,18 @@ class Bench:
     def __init__(self, engine: Engine, case: Case, found: dict[str, Any], *, elements: int, rounds: int) -> None:
         self.engine, self.case, self.found = engine, case, found
         self.elements, self.rounds = elements, rounds
-        self.dit, self.vae = DiT(engine, case.dit), CausalVAE(engine, case.vae)
         self.results: dict[str, np.ndarray] = {}
         self._host: HostTensors | None = None
         request = Request("", frames=case.shape.frames, steps=50, guidance_scale=1.0, vae_tiling=True)
         latent = latent_shape(case.shape, channels=case.vae.latent_channels)
         self.plan = Plan(request, None, case.shape, latent)
         # What the forecast asks of a checkpoint; there is none on this machine.
-        checkpoint: Any = SimpleNamespace(
-            dit=case.dit, vae=case.vae, llava=LLAVA_LLAMA3_8B, clip_text=CLIP_L, settings=Settings()
-        )
-        models = {
-            "dit": self.dit,
-            "vae": self.vae,
-            "llava": Llava(engine, LLAVA_LLAMA3_8B),
-            "clip_text": ClipText(engine, CLIP_L),
-        }
+        configs = {"dit": case.dit, "vae": case.vae, "llava": LLAVA_LLAMA3_8B, "clip_text": CLIP_L}
+        checkpoint: Any = SimpleNamespace(dit=case.dit, vae=case.vae, configs=configs, settings=Settings())
+        models = HUNYUAN.models(configs, engine)
+        self.dit, self.vae = models["dit"], models["vae"]
         self.precision = choose_precision("bfloat16" if engine.name != "mindspore:cpu" else "float32", engine)
-        self.setup = Setup(engine, checkpoint, models, self.precision, TextLength(READ, case.text))
+        self.setup = Setup(engine, checkpoint, HUNYUAN, models, self.precision, TextLength(READ, case.text))
 
     @property
     def scene(self) -> Scene:

@@ -9,7 +9,7 @@ from package_source import modules
 
 # Name of a class -> why several may have it.
 EXCEPTIONS = {
-    "Layout": "of a checkpoint's folders, of a batch's tokens and of the page",
+    "Layout": "of a checkpoint's folders and of a batch's tokens",
 }
 
 

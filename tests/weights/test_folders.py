@@ -96,7 +96,7 @@ def test_another_vision_tower_takes_the_place_of_the_folders(toy, tmp_path):
     whole = open_tensors(toy / WEIGHTS["llava"])
     tower = {name: whole.read(name) * 2 for name in whole.names() if not name.startswith("language_model.")}
     write_tensors(tmp_path / "tower.safetensors", tower)
-    both = open_whole(toy, Files(llava_vision=tmp_path / "tower.safetensors")).tensors("llava")
+    both = open_whole(toy, Files({"llava-vision": tmp_path / "tower.safetensors"})).tensors("llava")
     for name in whole.names():
         times = 1 if name.startswith("language_model.") else 2
         assert np.array_equal(both.read(name), whole.read(name) * times), name

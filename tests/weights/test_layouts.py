@@ -163,7 +163,7 @@ def test_a_text_model_without_its_tower_is_refused(source, tmp_path):
     files = save_comfy(tmp_path, source)
     folder = shutil.copytree(source, tmp_path / "small", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(CheckpointError, match=r"no vision tower.*--part llava-vision=FILE"):
-        open_checkpoint(folder, Files({name: path for name, path in files.items() if name != "llava_vision"}))
+        open_checkpoint(folder, Files({name: path for name, path in files.items() if name != "llava-vision"}))
 
 
 def test_first_release(tmp_path):
@@ -232,7 +232,7 @@ def test_every_published_name_is_used_once(source, tmp_path):
         dit=path,
         vae=sparse(tmp_path / "vae.safetensors", vae),
         llava=sparse(model, llava.shapes() | llava.unused_shapes()),
-        clip_text=sparse(tmp_path / "clip.safetensors", clip.shapes()),
+        clip=sparse(tmp_path / "clip.safetensors", clip.shapes()),
     )
     processor = folder / "image_processor" / "preprocessor_config.json"
     processor.write_text(processor.read_text().replace("28", "336"))

@@ -130,7 +130,7 @@ def test_names_of_mindspores_own_layers(toy, tmp_path):
     for name, values in tensors.items():
         theirs = name.replace(".weight", ".gamma").replace(".bias", ".beta") if "norm" in name else name
         renamed[theirs.replace("embedding.weight", "embedding.embedding_table")] = values
-    found = our_tensors(open_checkpoint(toy, Files(clip_text=write(tmp_path / "x.ckpt", renamed))), "clip_text")
+    found = our_tensors(open_checkpoint(toy, Files(clip=write(tmp_path / "x.ckpt", renamed))), "clip_text")
     assert set(renamed) != set(tensors)
     assert all(np.array_equal(found[name], values) for name, values in tensors.items())
 

@@ -122,7 +122,7 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         other = sum(found[each].weights for each in kept)
         beside = [(chunk, work + other) for chunk, work in sizes]
         place = fitting(held, beside, room, has_streams=bool(model.streams()))
-        found[name] = place._replace(part=checkpoint.layout.components[name].role)
+        found[name] = place._replace(part=setup.family.components[name].role)
     vae = found["vae"]
     return found | {"vae": vae._replace(chunk_tokens=None, slab_numbers=vae.chunk_tokens)}
 

@@ -40,7 +40,7 @@ def own_html(text: str, *, name: str | None = None, is_visible: bool = True) -> 
     return gr.HTML(text, apply_default_css=False, elem_id=name, visible=is_visible)
 
 
-class Layout:
+class PageLayout:
     """One language's page over a desk."""
 
     def __init__(self, desk: Desk, language: str, *, has_keys: bool, root: str = "") -> None:

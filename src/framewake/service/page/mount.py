@@ -47,7 +47,7 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str], *, brake: Brake, roo
     os.environ.setdefault("GRADIO_TEMP_DIR", str(desk.storage.folder / "page"))
     import gradio as gr
 
-    from framewake.service.page.layout import HERE, Layout
+    from framewake.service.page.layout import HERE, PageLayout
 
     _tame(gr.routes)
 
@@ -55,7 +55,7 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str], *, brake: Brake, roo
     css = (HERE / "style.css").read_text(encoding="utf-8")
     handlers: dict[str, dict[int, int]] = {}
     for language in sorted(LANGUAGES, key=lambda name: name == "en"):  # "/" catches all, so it comes last
-        layout = Layout(desk, language, has_keys=bool(keys), root=root)
+        layout = PageLayout(desk, language, has_keys=bool(keys), root=root)
         blocks = layout.build()
         blocks.state_session_capacity = MOST_SESSIONS
         handlers[language] = {number: len(fn.inputs) for number, fn in blocks.fns.items() if fn.fn is not None}

@@ -75,7 +75,7 @@ class Component(Generic[C]):
     there counts; ``gguf`` is what GGUF files say of themselves. ``unused`` are tensors that may be there or not.
     ``stack``: the names of layers of which nobody reads the last, and the number of them in the configuration.
     ``narrow``: the type of what is not in eight bits. ``torch_key``: below which a ``.pt`` file has the tensors.
-    ``has_scales``: eight-bit weights may have their scales in a file of its own. ``tokenizer``: folder and class.
+    ``scales_flag`` is that of a file with the scales of its eight-bit weights. ``tokenizer``: folder and class.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Component(Generic[C]):
     stack: tuple[str, str] | None = None
     narrow: str = "F16"
     torch_key: str | None = None
-    has_scales: bool = False
+    scales_flag: str | None = None
     tokenizer: tuple[str, str] | None = None
     tower: Tower | None = None
 
@@ -114,8 +114,13 @@ class Component(Generic[C]):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What ``--part`` calls files of it."""
+        """What ``--part`` calls files of its weights."""
         return (self.flag,) if self.tower is None else (self.flag, self.tower.flag)
+
+    @property
+    def all_flags(self) -> tuple[str, ...]:
+        """What ``--part`` calls files of it."""
+        return self.flags if self.scales_flag is None else (*self.flags, self.scales_flag)
 
     def sizes(self, config: C) -> dict[str, Any]:
         """The numbers of a configuration that tensors tell too."""

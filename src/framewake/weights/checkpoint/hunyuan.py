@@ -61,7 +61,7 @@ DIT: Component[DiTConfig] = Component(
     gguf=("hyvid",),
     narrow="BF16",
     torch_key="module",
-    has_scales=True,
+    scales_flag="dit-scales",
 )
 
 

@@ -18,32 +18,7 @@ COMPONENTS = hunyuan.COMPONENTS
 
 
 class Files(dict[str, Path]):
-    """Single files that are taken instead of a folder's parts, by component.
-
-    "dit_scales" are the scales of a transformer in eight bits, where they are not beside it; "llava_vision" is a tower.
-    """
-
-
-def file_names(components: Components = COMPONENTS) -> dict[str, str]:
-    """What single files are called with ``--part``, each with its key in ``Files``."""
-    found = {}
-    for row in components.values():
-        found[row.flag] = row.name
-        if row.has_scales:
-            found[f"{row.flag}-scales"] = scales_key(row)
-        if row.tower is not None:
-            found[row.tower.flag] = tower_key(row)
-    return found
-
-
-def scales_key(row: Component) -> str:
-    """The key in ``Files`` of a component's scales."""
-    return f"{row.name}_scales"
-
-
-def tower_key(row: Component) -> str:
-    """The key in ``Files`` of a component's tower."""
-    return f"{row.name}_vision"
+    """Single files that are taken instead of a folder's parts, by what ``--part`` calls them."""
 
 
 def parse_files(texts: Sequence[str], components: Components = COMPONENTS) -> Files:
@@ -51,7 +26,7 @@ def parse_files(texts: Sequence[str], components: Components = COMPONENTS) -> Fi
 
     Raises: InputError for anything else, and for a name that stands twice.
     """
-    names, found = file_names(components), Files()
+    names, found = [flag for row in components.values() for flag in row.all_flags], Files()
     for text in texts:
         name, _, path = text.partition("=")
         if name not in names:
@@ -62,9 +37,9 @@ def parse_files(texts: Sequence[str], components: Components = COMPONENTS) -> Fi
             raise InputError(
                 f"{text!r}: addresses are not fetched. Download it with `curl -fLO {path}`, and name the file."
             )
-        if names[name] in found:
-            raise InputError(f"{name} is given twice: {found[names[name]]} and {path}.")
-        found[names[name]] = Path(path).expanduser()
+        if name in found:
+            raise InputError(f"{name} is given twice: {found[name]} and {path}.")
+        found[name] = Path(path).expanduser()
     return found
 
 
@@ -97,16 +72,16 @@ class Layout:
 
     def with_files(self, files: Files) -> Layout:
         """The same with single files in place of parts."""
-        weights, scales = dict(self.weights), {}
+        weights, scales, singles = dict(self.weights), {}, set()
         for row in self.components.values():
-            if row.name in files:
-                weights[row.name] = (files[row.name],)
-            if tower_key(row) in files:
-                weights[row.name] = (*weights[row.name], files[tower_key(row)])
-            if scales_key(row) in files:
-                scales[row.name] = files[scales_key(row)]
-        singles = frozenset(files.keys() & self.components.keys())
-        return dataclasses.replace(self, weights=weights, singles=singles, scales=scales)
+            if row.flag in files:
+                weights[row.name] = (files[row.flag],)
+                singles.add(row.name)
+            if row.tower is not None and row.tower.flag in files:
+                weights[row.name] = (*weights[row.name], files[row.tower.flag])
+            if row.scales_flag in files:
+                scales[row.name] = files[row.scales_flag]
+        return dataclasses.replace(self, weights=weights, singles=frozenset(singles), scales=scales)
 
 
 def known_layout(path: Path, components: Components = COMPONENTS) -> Layout | None:
