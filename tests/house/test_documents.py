@@ -16,7 +16,7 @@ MOST_RELEASE_LINES = 30
 MOST_EXPECTED_ROWS = 20
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-BENCH = re.compile(r"scripts/bench ([a-z][a-z-]*)((?: --?[a-z-]+(?: [\w.:]+)?)*)")
+BENCH = re.compile(r"scripts/bench\s+([a-z][a-z-]*)((?:\s+--[a-z-]+(?:\s+[\w.:]+)*)*)")
 OUTSIDE = ("http://", "https://", "mailto:")
 
 
