@@ -56,3 +56,12 @@ def test_flags_that_messages_name_exist():
     assert len(found) > 200
     wrong = {place: flag for flag, place in found if flag not in known}
     assert not wrong
+
+
+def test_help_names_every_file_that_part_takes():
+    from framewake.app.options import PART_HELP
+    from framewake.weights.checkpoint.hunyuan import COMPONENTS
+
+    flags = {flag for row in COMPONENTS.values() for flag in row.flags}
+    words = set(re.findall(r"[a-z-]+", PART_HELP))
+    assert flags <= words

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from framewake.app.options import filled
+from framewake.app.options import PART_HELP, filled
 
 if TYPE_CHECKING:
     from framewake.weights.checkpoint.load import Checkpoint
@@ -25,13 +25,13 @@ Place = Annotated[str, typer.Argument(parser=filled("PATH"), metavar="PATH", hel
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
 
 
-_PARTS = typer.Option(
+_SINGLE_FILES = typer.Option(
     "--part",
     metavar="NAME=FILE",
     show_default=False,
-    help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated.",
+    help=PART_HELP,
 )
-Parts = Annotated[list[str] | None, _PARTS]
+SingleFiles = Annotated[list[str] | None, _SINGLE_FILES]
 
 
 @checkpoints.command()
@@ -42,7 +42,7 @@ def verify(
         bool, typer.Option("--full", help="Read everything: checksums, hashes, NaN and infinity.")
     ] = False,
     as_json: AsJson = False,
-    single: Parts = None,
+    single: SingleFiles = None,
 ) -> None:
     """Check all tensors' names and shapes, from headers.
 
@@ -86,7 +86,7 @@ def convert(
                      help="Number type; fp8 and int8 apply to the large matrices only. Default: as stored."),
     ] = None,
     layout: Annotated[str, typer.Option("--layout", metavar="[diffusers|tencent|framewake]")] = "diffusers",
-    single: Parts = None,
+    single: SingleFiles = None,
 ) -> None:  # fmt: skip
     """Write a checkpoint in another layout or type, with little memory.
 

@@ -20,6 +20,8 @@ _TYPES |= {"texts": list[str]}
 # The shown values of plain types; choices show themselves.
 _METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X", "texts": "FILE[:WEIGHT]"}
 _METAVARS |= {"--target": "PATTERN"}
+# Not made from the table of components, which brings numpy: the command line starts without it.
+PART_HELP = "Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated."
 
 
 def whole(text: str) -> Any:
@@ -144,7 +146,7 @@ PLACES: dict[str, tuple[Any, Any, Any]] = {
             "--part",
             metavar="NAME=FILE",
             show_default=False,
-            help="Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated.",
+            help=PART_HELP,
         ),
     ),
     "like": (

@@ -1,4 +1,4 @@
-"""Model shapes from the ``config.json`` files of published text encoders.
+"""Model shapes from the ``config.json`` files of published text encoders, and such files from them.
 
 Those files leave out what equals a default of the class that wrote them, so the defaults are part of
 the format and stand here.  Old and new spellings are read, and the short ones of golden folders
@@ -12,7 +12,7 @@ from typing import Any
 
 from framewake.config import ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig
 from framewake.errors import CheckpointError
-from framewake.weights.checkpoint.diffusers import is_size
+from framewake.weights.checkpoint.diffusers import is_size, renamed, written
 
 _LLAMA_DEFAULTS: dict[str, Any] = {
     "hidden_size": 4096,
@@ -61,6 +61,17 @@ _LLAVA_DEFAULTS: dict[str, Any] = {
     "vision_feature_select_strategy": "default",
 }
 _STRATEGIES = {"default": True, "full": False}
+# What these files call our fields, where it is not the same.
+_OURS = {
+    "intermediate_size": "mlp_size",
+    "num_hidden_layers": "layers",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "max_position_embeddings": "max_positions",
+    "hidden_act": "activation",
+    "rms_norm_eps": "norm_eps",
+    "layer_norm_eps": "norm_eps",
+}
 
 
 def llava_config(raw: Mapping[str, Any]) -> LlavaConfig:
@@ -107,33 +118,14 @@ def llama_config(raw: Mapping[str, Any]) -> LlamaConfig:
         raise CheckpointError(f"the language model's activation is {values['hidden_act']!r}; expected 'silu'.")
     heads = values["num_attention_heads"]
     values = _filled(values, {"num_key_value_heads": heads, "head_dim": values["hidden_size"] // heads})
-    return LlamaConfig(
-        hidden_size=values["hidden_size"],
-        mlp_size=values["intermediate_size"],
-        layers=values["num_hidden_layers"],
-        heads=heads,
-        kv_heads=values["num_key_value_heads"],
-        head_dim=values["head_dim"],
-        vocab_size=values["vocab_size"],
-        norm_eps=float(values["rms_norm_eps"]),
-        rope_theta=float(rope["rope_theta"]),
-    )
+    return renamed(LlamaConfig, values | {"rope_theta": float(rope["rope_theta"])}, _OURS)
 
 
 def clip_vision_config(raw: Mapping[str, Any] | None) -> ClipVisionConfig:
     """The vision tower's shape; ``None`` is the tower of a LLaVA file that does not describe one."""
     _expect_type({} if raw is None else raw, "clip_vision_model")
     values = _LLAVA_VISION_DEFAULTS if raw is None else _filled(raw, _CLIP_VISION_DEFAULTS)
-    return ClipVisionConfig(
-        hidden_size=values["hidden_size"],
-        mlp_size=values["intermediate_size"],
-        layers=values["num_hidden_layers"],
-        heads=values["num_attention_heads"],
-        image_size=values["image_size"],
-        patch_size=values["patch_size"],
-        activation=values["hidden_act"],
-        norm_eps=float(values["layer_norm_eps"]),
-    )
+    return renamed(ClipVisionConfig, values, _OURS)
 
 
 def clip_text_config(raw: Mapping[str, Any]) -> ClipTextConfig:
@@ -143,17 +135,44 @@ def clip_text_config(raw: Mapping[str, Any]) -> ClipTextConfig:
         raw = raw["text_config"]
     _expect_type(raw, "clip_text_model")
     values = _filled(raw, _CLIP_TEXT_DEFAULTS)
-    return ClipTextConfig(
-        hidden_size=values["hidden_size"],
-        mlp_size=values["intermediate_size"],
-        layers=values["num_hidden_layers"],
-        heads=values["num_attention_heads"],
-        vocab_size=values["vocab_size"],
-        max_positions=values["max_position_embeddings"],
-        activation=values["hidden_act"],
-        norm_eps=float(values["layer_norm_eps"]),
-        eos_token_id=values["eos_token_id"],
-    )
+    return renamed(ClipTextConfig, values, _OURS)
+
+
+def llava_content(config: LlavaConfig) -> dict[str, Any]:
+    """LLaVA's config file."""
+    text, vision = config.text, config.vision
+    sizes = (*_LLAMA_DEFAULTS, "num_key_value_heads", "head_dim")
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "image_token_index": config.image_token_id,
+        "image_seq_length": vision.patches if config.drops_class_token else vision.patches + 1,
+        "pad_token_id": config.pad_token_id,
+        "projector_hidden_act": config.projector_activation,
+        "vision_feature_layer": config.vision_feature_layer,
+        "vision_feature_select_strategy": "default" if config.drops_class_token else "full",
+        "text_config": {
+            "model_type": "llama",
+            **written(text, sizes, _OURS),
+            "hidden_act": "silu",
+            "max_position_embeddings": 8192,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            **written(vision, _CLIP_VISION_DEFAULTS, _OURS),
+            "projection_dim": vision.hidden_size,
+        },
+    }
+
+
+def clip_text_content(config: ClipTextConfig) -> dict[str, Any]:
+    """CLIP text's config file."""
+    return {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        **written(config, _CLIP_TEXT_DEFAULTS, _OURS),
+        "projection_dim": config.hidden_size,
+    }
 
 
 def _given(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +192,7 @@ def _filled(raw: Mapping[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         is_bounded = isinstance(default, int | float) and default > 0 and not name.endswith(("_id", "_index"))
         if (type(value) is not type(default) and not is_number) or (is_bounded and not is_size(name, value)):
             raise CheckpointError(f"config.json says {name} is {value!r}; expected a value like {default!r}.")
+        values[name] = float(value) if is_number else value
     return values
 
 

@@ -5,12 +5,14 @@ Source: specification, sections 4.1 and 7.1; the field names as the folder layou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
-from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, VAEConfig
+from framewake.config import DiTConfig, VAEConfig
 from framewake.errors import CheckpointError
 
+C = TypeVar("C")
 DIT_CLASS = "HunyuanVideoTransformer3DModel"
 VAE_CLASS = "AutoencoderKLHunyuanVideo"
 OTHERS = {
@@ -51,6 +53,33 @@ _VAE_FIELDS = {
     "temporal_compression_ratio": int,
     "mid_block_add_attention": bool,
 }
+# What these files call our fields, where it is not the same.
+_OURS = {
+    "num_attention_heads": "heads",
+    "num_layers": "double_blocks",
+    "num_single_layers": "single_blocks",
+    "num_refiner_layers": "refiner_blocks",
+    "guidance_embeds": "has_guidance",
+    "text_embed_dim": "text_width",
+    "pooled_projection_dim": "pooled_width",
+    "rope_axes_dim": "rope_dims",
+    "norm_num_groups": "norm_groups",
+    "spatial_compression_ratio": "spatial_compression",
+    "temporal_compression_ratio": "temporal_compression",
+    "mid_block_add_attention": "mid_block_attention",
+}
+
+
+def renamed(kind: Callable[..., C], values: Mapping[str, Any], ours: Mapping[str, str]) -> C:
+    """A configuration from a file's values that were checked; ``ours`` has our names of its fields."""
+    found = {ours.get(name, name): value for name, value in values.items()}
+    return kind(**{name: found[name] for name in inspect.signature(kind).parameters})
+
+
+def written(config: Any, names: Iterable[str], ours: Mapping[str, str]) -> dict[str, Any]:
+    """Those of a configuration's fields that a file has, by its names for them; tuples as lists."""
+    found = {name: getattr(config, ours.get(name, name)) for name in names if hasattr(config, ours.get(name, name))}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def dit_config(content: Mapping[str, Any]) -> DiTConfig:
@@ -69,23 +98,12 @@ def dit_config(content: Mapping[str, Any]) -> DiTConfig:
             f"the transformer's rope_axes_dim {list(c['rope_axes_dim'])} must be three numbers that add up to the "
             f"head size {c['attention_head_dim']}."
         )
-    return DiTConfig(
-        patch_size=(c["patch_size_t"], c["patch_size"], c["patch_size"]),
-        in_channels=c["in_channels"],
-        out_channels=c["out_channels"],
-        hidden_size=c["num_attention_heads"] * c["attention_head_dim"],
-        heads=c["num_attention_heads"],
-        rope_dims=c["rope_axes_dim"],
-        rope_theta=c["rope_theta"],
-        mlp_ratio=c["mlp_ratio"],
-        double_blocks=c["num_layers"],
-        single_blocks=c["num_single_layers"],
-        refiner_blocks=c["num_refiner_layers"],
-        text_width=c["text_embed_dim"],
-        pooled_width=c["pooled_projection_dim"],
-        condition=condition,
-        has_guidance=c["guidance_embeds"],
-    )
+    shape = {
+        "patch_size": (c["patch_size_t"], c["patch_size"], c["patch_size"]),
+        "hidden_size": c["num_attention_heads"] * c["attention_head_dim"],
+        "condition": condition,
+    }
+    return renamed(DiTConfig, c | shape, _OURS)
 
 
 def vae_config(content: Mapping[str, Any]) -> VAEConfig:
@@ -93,19 +111,7 @@ def vae_config(content: Mapping[str, Any]) -> VAEConfig:
 
     Raises: CheckpointError when a field is missing or of another kind.
     """
-    c = _fields(content, _VAE_FIELDS, VAE_CLASS)
-    return VAEConfig(
-        in_channels=c["in_channels"],
-        out_channels=c["out_channels"],
-        latent_channels=c["latent_channels"],
-        block_out_channels=c["block_out_channels"],
-        layers_per_block=c["layers_per_block"],
-        norm_groups=c["norm_num_groups"],
-        scaling_factor=c["scaling_factor"],
-        spatial_compression=c["spatial_compression_ratio"],
-        temporal_compression=c["temporal_compression_ratio"],
-        mid_block_attention=c["mid_block_add_attention"],
-    )
+    return renamed(VAEConfig, _fields(content, _VAE_FIELDS, VAE_CLASS), _OURS)
 
 
 def original_vae_config(content: Mapping[str, Any]) -> VAEConfig:
@@ -134,23 +140,13 @@ def dit_content(config: DiTConfig) -> dict[str, Any]:
     The diffusers class gives its refiner an MLP of four times the width whatever ``mlp_ratio`` says, so only
     checkpoints with that ratio load there.
     """
-    return _diffusers(DIT_CLASS) | {
-        "in_channels": config.in_channels,
-        "out_channels": config.out_channels,
-        "num_attention_heads": config.heads,
+    return {
+        **_diffusers(DIT_CLASS),
+        **written(config, _DIT_FIELDS, _OURS),
         "attention_head_dim": config.head_dim,
-        "num_layers": config.double_blocks,
-        "num_single_layers": config.single_blocks,
-        "num_refiner_layers": config.refiner_blocks,
-        "mlp_ratio": config.mlp_ratio,
         "patch_size": config.patch_size[1],
         "patch_size_t": config.patch_size[0],
         "qk_norm": "rms_norm",
-        "guidance_embeds": config.has_guidance,
-        "text_embed_dim": config.text_width,
-        "pooled_projection_dim": config.pooled_width,
-        "rope_theta": config.rope_theta,
-        "rope_axes_dim": list(config.rope_dims),
         "image_condition_type": None if config.condition == "none" else config.condition,
     }
 
@@ -158,79 +154,12 @@ def dit_content(config: DiTConfig) -> dict[str, Any]:
 def vae_content(config: VAEConfig) -> dict[str, Any]:
     """The autoencoder's config file."""
     levels = len(config.block_out_channels)
-    return _diffusers(VAE_CLASS) | {
-        "in_channels": config.in_channels,
-        "out_channels": config.out_channels,
-        "latent_channels": config.latent_channels,
+    return {
+        **_diffusers(VAE_CLASS),
+        **written(config, _VAE_FIELDS, _OURS),
         "down_block_types": ["HunyuanVideoDownBlock3D"] * levels,
         "up_block_types": ["HunyuanVideoUpBlock3D"] * levels,
-        "block_out_channels": list(config.block_out_channels),
-        "layers_per_block": config.layers_per_block,
         "act_fn": "silu",
-        "norm_num_groups": config.norm_groups,
-        "scaling_factor": config.scaling_factor,
-        "spatial_compression_ratio": config.spatial_compression,
-        "temporal_compression_ratio": config.temporal_compression,
-        "mid_block_add_attention": config.mid_block_attention,
-    }
-
-
-def llava_content(config: LlavaConfig) -> dict[str, Any]:
-    """LLaVA's config file."""
-    text, vision = config.text, config.vision
-    return {
-        "architectures": ["LlavaForConditionalGeneration"],
-        "model_type": "llava",
-        "image_token_index": config.image_token_id,
-        "image_seq_length": vision.patches if config.drops_class_token else vision.patches + 1,
-        "pad_token_id": config.pad_token_id,
-        "projector_hidden_act": config.projector_activation,
-        "vision_feature_layer": config.vision_feature_layer,
-        "vision_feature_select_strategy": "default" if config.drops_class_token else "full",
-        "text_config": {
-            "model_type": "llama",
-            "hidden_size": text.hidden_size,
-            "intermediate_size": text.mlp_size,
-            "num_hidden_layers": text.layers,
-            "num_attention_heads": text.heads,
-            "num_key_value_heads": text.kv_heads,
-            "head_dim": text.head_dim,
-            "vocab_size": text.vocab_size,
-            "rms_norm_eps": text.norm_eps,
-            "rope_theta": text.rope_theta,
-            "hidden_act": "silu",
-            "max_position_embeddings": 8192,
-        },
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "hidden_size": vision.hidden_size,
-            "intermediate_size": vision.mlp_size,
-            "num_hidden_layers": vision.layers,
-            "num_attention_heads": vision.heads,
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "hidden_act": vision.activation,
-            "layer_norm_eps": vision.norm_eps,
-            "projection_dim": vision.hidden_size,
-        },
-    }
-
-
-def clip_text_content(config: ClipTextConfig) -> dict[str, Any]:
-    """CLIP text's config file."""
-    return {
-        "architectures": ["CLIPTextModel"],
-        "model_type": "clip_text_model",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.mlp_size,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.max_positions,
-        "hidden_act": config.activation,
-        "layer_norm_eps": config.norm_eps,
-        "eos_token_id": config.eos_token_id,
-        "projection_dim": config.hidden_size,
     }
 
 
