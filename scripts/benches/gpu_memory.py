@@ -36,7 +36,7 @@ from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
-from framewake.request import Request
+from framewake.request import Request, resolve
 from framewake.shapes import PixelShape, latent_shape, token_grid
 from framewake.text.crop import TextLength
 from framewake.weights.checkpoint.settings import Settings
@@ -105,7 +105,7 @@ class Bench:
         self.elements, self.rounds = elements, rounds
         self.results: dict[str, np.ndarray] = {}
         self._host: HostTensors | None = None
-        request = Request("", frames=case.shape.frames, steps=50, guidance_scale=1.0, vae_tiling=True)
+        request = resolve(Request("a", frames=case.shape.frames, steps=50, guidance_scale=1.0, vae_tiling=True))
         latent = latent_shape(case.shape, channels=case.vae.latent_channels)
         self.plan = Plan(request, None, case.shape, latent)
         # What the forecast asks of a checkpoint; there is none on this machine.

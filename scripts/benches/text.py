@@ -20,11 +20,10 @@ from measuring.pairs import largest_difference
 from measuring.record import ROOT
 from PIL import Image
 
-from framewake import Pipeline, Request
+from framewake import Pipeline
 from framewake import engine as engines
+from framewake.media.image import clip_pixels
 from framewake.models.llava import Llava
-from framewake.pipeline import Job
-from framewake.pipeline.jobs import read_picture
 from framewake.text.encode import derive_layout
 from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
@@ -103,7 +102,7 @@ def measured(ours: Callable, theirs: Callable, rounds: int) -> dict:
 def demonstration() -> Works:
     """The demonstration's own encoders."""
     pipeline = Pipeline.load("demo", engine="torch:cpu")
-    plan = pipeline.plan(Job(Request(PROMPT, image=str(PICTURE))))
+    processor = pipeline.checkpoint.image_processor
     image = Image.open(PICTURE).convert("RGB")
     theirs = diffusers.HunyuanVideoImageToVideoPipeline.from_pretrained(
         pipeline.checkpoint.folder, dtype=torch.float32, transformer=None, vae=None
@@ -111,7 +110,7 @@ def demonstration() -> Works:
     template = template_for(derive_layout, Tokenizer, VIDEO_I2V, pipeline.checkpoint)
 
     def here() -> object:
-        semantic = read_picture(image, plan, pipeline.checkpoint).semantic
+        semantic = clip_pixels(image, processor.size_px, mean=processor.mean, std=processor.std)[None]
         return pipeline.reader.states(pipeline.parts, [pipeline.reader.tokens(PROMPT)], semantic, "float32").states
 
     def there() -> torch.Tensor:

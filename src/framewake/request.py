@@ -7,15 +7,16 @@ a ``Setting`` with its help text, its range and its flag (``settings()`` lists t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from framewake.cache import OFF, parse_cache
+from framewake.cache import OFF, CacheChoice, parse_cache
 from framewake.errors import InputError, about, nearest
-from framewake.lora import parse_lora
+from framewake.lora import LoraUse, parse_lora
 from framewake.setting import Setting, check_setting, shown
 from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
 
@@ -216,6 +217,22 @@ class Request:
             if setting.kind == "number" and type(value) is int and abs(value) < 2**53:
                 object.__setattr__(self, name, float(value))
 
+    @functools.cached_property
+    def uses(self) -> tuple[LoraUse, ...]:
+        """The LoRAs, each with its weight over the steps.
+
+        Raises: InputError.
+        """
+        return tuple(map(parse_lora, self.loras))
+
+    @functools.cached_property
+    def step_cache(self) -> CacheChoice | None:
+        """The step cache, None when it is off.
+
+        Raises: InputError.
+        """
+        return parse_cache(self.cache)
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
         values = dataclasses.asdict(self) | {"loras": list(self.loras)}
@@ -225,13 +242,25 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Settled(Request):
+    """A request with nothing left open: what may still be None or "auto" has a meaning of its own."""
+
+    frames: int = field(kw_only=True)
+    steps: int = field(kw_only=True)
+    seed: int = field(kw_only=True)
+    flow_shift: float = field(kw_only=True)
+    fps: float = field(kw_only=True)
+
+
+@dataclass(frozen=True)
 class Defaults:
-    """What a checkpoint does where a request says nothing."""
+    """What a checkpoint does where a request says nothing; ``flow_shift`` is that of stable requests."""
 
     frames: int
     steps: int
     fps: float
     resolutions: Mapping[str, int]
+    flow_shift: float = STABLE_SHIFT
 
 
 PUBLISHED_DEFAULTS = Defaults(frames=129, steps=50, fps=24.0, resolutions=PUBLISHED_RESOLUTIONS)
@@ -276,29 +305,31 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
         if request.frames is not None:
             check_frames(request.frames)
     with about("loras"):
-        for text in request.loras:
-            parse_lora(text)
+        _ = request.uses
     with about("cache"):
-        parse_cache(request.cache)
+        _ = request.step_cache
     return request
 
 
-def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Request:
-    """The validated request with every None that has a default filled in, a random seed included.
-
-    ``image`` and ``negative_prompt`` stay None: a checkpoint's pipeline knows what that means.
-    """
+def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Settled:
+    """The validated request with every None that has a default filled in, a random seed included."""
     validate(request, defaults.resolutions)
-    shift = STABLE_SHIFT if request.is_stable else DYNAMIC_SHIFT
-    seed = draw_seed() if request.seed is None else request.seed
-    return dataclasses.replace(
+    shift = defaults.flow_shift if request.is_stable else DYNAMIC_SHIFT
+    return settled(
         request,
         frames=defaults.frames if request.frames is None else request.frames,
         steps=defaults.steps if request.steps is None else request.steps,
-        fps=defaults.fps if request.fps is None else request.fps,
+        seed=draw_seed() if request.seed is None else request.seed,
         flow_shift=shift if request.flow_shift is None else request.flow_shift,
-        seed=seed,
+        fps=defaults.fps if request.fps is None else request.fps,
     )
+
+
+def settled(request: Request, *, frames: int, steps: int, seed: int, flow_shift: float, fps: float) -> Settled:
+    """The request with these values in place of its own."""
+    values = {entry.name: getattr(request, entry.name) for entry in dataclasses.fields(Request)}
+    values |= {"frames": frames, "steps": steps, "seed": seed, "flow_shift": flow_shift, "fps": fps}
+    return Settled(**values)
 
 
 def draw_seed() -> int:

@@ -15,6 +15,7 @@ import pytest
 from engines_here import FIRST
 from toy_checkpoint import write_picture
 
+from framewake.app.animate import plans_of
 from framewake.app.batches import BatchRun, making
 from framewake.app.options import PLACES
 from framewake.errors import InputError, NumericsError
@@ -222,12 +223,13 @@ def test_a_clip_that_fails_costs_the_others_nothing(folder, toy):
     pipeline = Broken.load(toy, engine=FIRST)
     given = {name: place[1] for name, place in PLACES.items()}
     given |= {"output": "clips", "batch": "many.jsonl", "resume": True}
-    batch, failed = BatchRun(given, requests, pipeline.checkpoint, crf=18), []
+    lines = list(zip(requests, plans_of(requests, pipeline.checkpoint), strict=True))
+    batch, failed = BatchRun(given, lines, pipeline.checkpoint, crf=18), []
     batch.begin()
     events = list(making(pipeline, batch, failed))
     assert [event.seed for event in events if isinstance(event, Result)] == [1, 2, 3]
     assert len(failed) == 2 and sum("failed, the others are made" in e.text for e in events if isinstance(e, Note)) == 2
     pipeline = Pipeline.load(toy, engine=FIRST)
-    batch = BatchRun(given, requests, pipeline.checkpoint, crf=18)
+    batch = BatchRun(given, lines, pipeline.checkpoint, crf=18)
     assert batch.made == 3
     assert [event.seed for event in making(pipeline, batch, failed) if isinstance(event, Result)] == [13, 13]

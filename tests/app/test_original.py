@@ -40,11 +40,10 @@ def test_the_published_stable_call_runs(call_original, picture, tmp_path):
 
 
 def test_the_published_settings():
-    job = translate(parsed(f"--prompt x --i2v-image-path a.png {PUBLISHED.format('--i2v-stability', '7.0')}")).jobs[0]
-    got = job.request
+    got = translate(parsed(f"--prompt x --i2v-image-path a.png {PUBLISHED.format('--i2v-stability', '7.0')}")).request
     assert (got.frames, got.steps, got.seed, got.resolution, got.precision) == (129, 50, 0, "720p", "auto")
-    job = translate(parsed(f"--prompt x --i2v-image-path a.png {PUBLISHED.format('', '17.0')}")).jobs[0]
-    assert (job.request.is_stable, job.request.flow_shift) == (False, 17.0)
+    got = translate(parsed(f"--prompt x --i2v-image-path a.png {PUBLISHED.format('', '17.0')}")).request
+    assert (got.is_stable, got.flow_shift) == (False, 17.0)
 
 
 def test_the_published_lora_call_runs(call_original, picture, tmp_path):

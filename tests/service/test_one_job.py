@@ -163,10 +163,10 @@ class Panicking(Pipeline):
 
     error: BaseException = Panic("a \ud800 \0 text")
 
-    def run(self, request, output=None):
-        if request.seed == 13:
+    def run_all(self, jobs):
+        if jobs[0].request.seed == 13:
             raise self.error
-        return super().run(request, output)
+        return super().run_all(jobs)
 
 
 @pytest.mark.parametrize(

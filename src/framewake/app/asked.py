@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from framewake.app.options import given_settings, place_words
 from framewake.app.outputs import free_path
-from framewake.batch import read_batch
 from framewake.errors import InputError
 from framewake.media.video import MAX_CRF
 from framewake.pipeline.jobs import Job, Output, request_from
-from framewake.request import Request, draw_seed, from_dict
+from framewake.request import draw_seed, from_dict
 from framewake.setting import Setting, check_setting
 
 CRF = 18
@@ -21,22 +19,17 @@ CRF = 18
 KEPT = ("checkpoint", "engine", "memory", "part", "crf", "no_metadata", "json", "quiet")
 
 
-def jobs_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Job]:
-    """The jobs of a command line, each with its seed and its output; ``command`` is what was called.
+def job_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> Job:
+    """The clip of a command line, with its seed and its output; ``command`` is what was called.
 
     Raises: InputError for anything that is missing or does not go together.
     """
-    crf, folder = asked_crf(given, like), Path()
-    if given["batch"] is not None and given["output"] is not None:
-        folder = Path(given["output"])
-    jobs: list[Job] = []
-    for asked in requests_of(command, given, like):
-        request = dataclasses.replace(asked, seed=draw_seed() if asked.seed is None else asked.seed)
-        taken = [job.output.path for job in jobs if job.output is not None]
-        is_named = given["batch"] is None and given["output"] is not None
-        path = Path(given["output"]) if is_named else free_path(request, folder, taken=taken)
-        jobs.append(Job(request, output_of(given, path, crf)))
-    return jobs
+    crf, settings = asked_crf(given, like), settings_of(command, given, like)
+    if settings.get("seed") is None:
+        settings["seed"] = draw_seed()
+    request = from_dict(settings)
+    path = free_path(request, Path()) if given["output"] is None else Path(given["output"])
+    return Job(request, output_of(given, path, crf))
 
 
 def output_of(given: Mapping[str, Any], path: Path, crf: int) -> Output:
@@ -44,19 +37,17 @@ def output_of(given: Mapping[str, Any], path: Path, crf: int) -> Output:
     return Output(path, crf, has_metadata=not given["no_metadata"], options=tuple(place_words(given, KEPT)))
 
 
-def requests_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> list[Request]:
-    """What a command line asks for, as it asks.
+def settings_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a command line gives to one clip, or to all of a batch.
 
-    Raises: InputError for anything that is missing or does not go together.
+    Raises: InputError when that is not enough for a clip.
     """
     common = ({} if given["like"] is None else request_from(like)) | given_settings(given)
-    if given["batch"] is not None:
-        return read_batch(given["batch"], common=common)
-    if "prompt" not in common:
+    if given["batch"] is None and "prompt" not in common:
         what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
         usage = f'framewake {command} IMAGE "PROMPT"  (or --batch, --like; see framewake {command} --help).'
         raise InputError(f"{what} given: {usage}")
-    return [from_dict(common)]
+    return common
 
 
 def asked_crf(given: Mapping[str, Any], made: Mapping[str, Any]) -> int:

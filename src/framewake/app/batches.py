@@ -6,10 +6,11 @@ are made, and how far one is that was being made, is seen from the files themsel
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +24,11 @@ from framewake.media.output import ENDINGS
 from framewake.media.video import read_metadata
 from framewake.pipeline.events import Event, Note, Result, StageStarted
 from framewake.pipeline.finish import clip_frames
-from framewake.pipeline.jobs import Job, defaults_of, request_from
+from framewake.pipeline.jobs import Output, Plan, placed, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
-from framewake.pipeline.origin import file_sources, other_settings, part_sources
+from framewake.pipeline.origin import other_settings, part_sources
 from framewake.pipeline.run import Pipeline
-from framewake.request import Request, draw_seed, from_dict, resolve
+from framewake.request import Request, from_dict
 from framewake.weights.checkpoint.load import Checkpoint
 
 FORMAT = "framewake batch 1"
@@ -46,33 +47,36 @@ class RecordedClip(NamedTuple):
 class BatchRun:
     """Finds a clip for each line: one that was made or begun before, or a new one.
 
-    ``jobs`` are still to be made, ``saved`` are latents by output, ``made`` is how many clips are there already, and
-    ``notes`` are for a person.
-    Raises: InputError for a folder that cannot be used, and a record that is damaged or of another checkpoint.
+    ``plans`` are of the clips that are still to be made, ``saved`` are their latents, and what was asked for, by
+    output; ``made`` is how many clips are there already, and ``notes`` are for a person.
+    Raises: InputError for a folder or a place in it that cannot be used, and a record that is damaged or of another
+    checkpoint.
     """
 
     def __init__(
-        self, given: Mapping[str, Any], requests: Sequence[Request], checkpoint: Checkpoint, *, crf: int
+        self, given: Mapping[str, Any], lines: Sequence[tuple[Request, Plan]], checkpoint: Checkpoint, *, crf: int
     ) -> None:
         self.given, self.checkpoint, self.crf = given, checkpoint, crf
         self.folder = batch_folder(given)
-        self.jobs: list[Job] = []
-        self.saved: dict[Path, SavedLatents] = {}
+        self.plans: list[Plan] = []
+        self.saved: dict[Path, tuple[SavedLatents, Request]] = {}
         self.notes: list[str] = []
         self.made = 0
         self._sources = part_sources(checkpoint)
         self._entries: list[RecordedClip] = []
         self._left = self._read()
         self._taken = [self.folder / entry.name for entry in self._left]
-        keys = [self._key(request) for request in requests]
+        keys = [self._key(request, plan) for request, plan in lines]
         if not given["resume"]:
             self._begin_anew(keys)
         elif not self._left:
             self.notes.append(f"nothing of this batch was begun in {self.folder.absolute()}: beginning at its start.")
-        for key, request in zip(keys, requests, strict=True):
-            self._place(key, request)
+        goals = [goal for key, line in zip(keys, lines, strict=True) if (goal := self._place(key, *line)) is not None]
+        for number, (plan, output) in enumerate(goals, 1):
+            with numbered(number, len(goals)):
+                self.plans.append(placed(plan, output, seed=plan.request.seed))
         if self.made:
-            self.notes.append(f"{self.made} of {len(requests)} clips are made already.")
+            self.notes.append(f"{self.made} of {len(lines)} clips are made already.")
 
     def begin(self) -> None:
         """Write the record, once everything is checked: from now on the batch can go on whatever happens.
@@ -112,10 +116,10 @@ class BatchRun:
             )
         return found
 
-    def _key(self, request: Request) -> str:
+    def _key(self, request: Request, plan: Plan) -> str:
         """What a line asks for: settings, and the content of its files, wherever they lie."""
         values = request.to_dict() | {"image": None, "loras": None, "crf": self.crf}
-        values |= {"sources": file_sources(request), "has_metadata": not self.given["no_metadata"]}
+        values |= {"sources": plan.sources(), "has_metadata": not self.given["no_metadata"]}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def _begin_anew(self, keys: Sequence[str]) -> None:
@@ -124,48 +128,48 @@ class BatchRun:
             self.notes.append(f"this batch was begun before and begins anew; `{again}` makes what is missing of it.")
         self._left = [entry for entry in self._left if entry.key not in keys]
 
-    def _place(self, key: str, asked: Request) -> None:
-        """Find or choose the clip of a line."""
+    def _place(self, key: str, asked: Request, plan: Plan) -> tuple[Plan, Output] | None:
+        """Find or choose the clip of a line; None when it is there."""
         entry = next((entry for entry in self._left if entry.key == key), None)
         if entry is None:
-            request = dataclasses.replace(asked, seed=draw_seed() if asked.seed is None else asked.seed)
-            path = free_path(request, self.folder, taken=self._taken)
+            path = free_path(plan.request, self.folder, taken=self._taken)
         else:
             self._left.remove(entry)
-            request, path = dataclasses.replace(asked, seed=entry.seed), self.folder / entry.name
+            path = self.folder / entry.name
+            asked = dataclasses.replace(asked, seed=entry.seed)
+            plan = dataclasses.replace(plan, request=dataclasses.replace(plan.request, seed=entry.seed))
             if path.exists():
-                others, damage = self._look(path, request)
+                others, damage = self._look(path, asked, plan)
                 if not others and not damage:
                     self._entries.append(entry)
                     self.made += 1
-                    return
+                    return None
                 if others:  # somebody's own clip by now
-                    path = free_path(request, self.folder, taken=self._taken)
+                    path = free_path(plan.request, self.folder, taken=self._taken)
                 why = others or damage
                 self.notes.append(f"{self.folder / entry.name} is not the clip that is meant ({why}): making {path}.")
         self._taken.append(path)
-        self._entries.append(RecordedClip(key, request.seed or 0, path.name))
-        self.jobs.append(Job(request, output_of(self.given, path, self.crf)))
-        self._find_latents(path)
+        self._entries.append(RecordedClip(key, plan.request.seed, path.name))
+        self._find_latents(path, dataclasses.replace(asked, seed=plan.request.seed))
+        return plan, output_of(self.given, path, self.crf)
 
-    def _look(self, path: Path, request: Request) -> tuple[str, str]:
+    def _look(self, path: Path, asked: Request, plan: Plan) -> tuple[str, str]:
         """What differs in a clip from what is asked for, and what is damaged."""
-        resolved = resolve(request, defaults_of(self.checkpoint))
         try:
-            count, want = count_frames(path), clip_frames(resolved, self.checkpoint.dit)
+            count, want = count_frames(path), clip_frames(plan.shape.frames, self.checkpoint.dit)
             if self.given["no_metadata"]:
                 others = []
             else:
-                others = other_settings(request, from_dict(request_from(read_metadata(path))))
+                others = other_settings(asked, from_dict(request_from(read_metadata(path))))
         except InputError as error:
             return "", str(error).rstrip(".")
         return "; ".join(others), "" if count == want else f"{count} of {want} frames are there"
 
-    def _find_latents(self, path: Path) -> None:
+    def _find_latents(self, path: Path, asked: Request) -> None:
         for file in (latents_path(path), old_latents_path(path)):
             if self.given["resume"] and file.is_file():
                 try:
-                    self.saved[path] = load_latents(file)
+                    self.saved[path] = load_latents(file), asked
                 except InputError as error:
                     self.notes.append(f"{str(error).rstrip('.')}: {path} begins anew.")
 
@@ -197,22 +201,23 @@ def making(pipeline: Pipeline, batch: BatchRun, failed: list[FramewakeError]) ->
     Raises: FramewakeError for what would stop the other clips too.
     """
     rest = []
-    for job in batch.jobs:
-        saved = None if job.output is None else batch.saved.get(job.output.path)
-        if saved is None or job.output is None:
-            rest.append(job)
+    for plan in batch.plans:
+        output = plan.output
+        if output is None or output.path not in batch.saved:
+            rest.append(plan)
             continue
+        saved, asked = batch.saved[output.path]
         try:
-            yield from pipeline.resume(saved, job.output, request=job.request)
-            latents_path(job.output.path).unlink(missing_ok=True)
+            yield from pipeline.resume(saved, output, request=asked, plan=plan)
+            latents_path(output.path).unlink(missing_ok=True)
         except UnwritableError:
             raise
         except InputError as error:
-            yield Note(f"{job.output.path} begins anew: {error}")
-            rest.append(job)
+            yield Note(f"{output.path} begins anew: {error}")
+            rest.append(plan)
         except OF_ONE_CLIP as error:
             failed.append(error)
-            yield Note(f"{job.output.path} failed, the others are made: {error}")
+            yield Note(f"{output.path} failed, the others are made: {error}")
     while rest:
         begun = done = 0
         try:
@@ -228,3 +233,14 @@ def making(pipeline: Pipeline, batch: BatchRun, failed: list[FramewakeError]) ->
             output = rest[done].output
             yield Note(f"{'a clip' if output is None else output.path} failed, the others are made: {error}")
             rest = rest[done + 1 :]
+
+
+@contextlib.contextmanager
+def numbered(number: int, count: int) -> Iterator[None]:
+    """Of several clips, errors say whose they are."""
+    try:
+        yield
+    except FramewakeError as error:
+        if count > 1:
+            error.args = (f"clip {number} of {count}: {error}",)
+        raise

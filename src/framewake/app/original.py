@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,8 +16,9 @@ from framewake.app.original_flags import FLAGS, OTHERS, parser
 from framewake.console.ending import run_program
 from framewake.errors import CheckpointError, InputError
 from framewake.pipeline.checkpoint import check_whole, find_checkpoint
-from framewake.pipeline.jobs import Job, Output, plan_job
-from framewake.request import Request, draw_seed, validate
+from framewake.pipeline.jobs import Job, Output, Plan, placed, plan_job
+from framewake.request import Request, draw_seed, settings, validate
+from framewake.setting import check_setting
 from framewake.weights.checkpoint.layouts import Files, transformer_file
 
 CRF = 23  # the original leaves it to x264, and this is x264's default
@@ -28,16 +28,18 @@ NAME_BYTES = 255
 
 
 class Translation(NamedTuple):
-    """What a command line of the original asks for."""
+    """What a command line of the original asks for: a clip, once under each seed's name."""
 
-    jobs: list[Job]
+    request: Request
+    folder: Path
+    names: dict[int, str]
     notes: list[str]
     checkpoint: str
     condition: str | None
 
 
 def translate(given: Mapping[str, Any]) -> Translation:
-    """Jobs from the flags that were given.
+    """A request from the flags that were given, and the names of its clips.
 
     Raises: InputError for what cannot be done here.
     """
@@ -48,29 +50,29 @@ def translate(given: Mapping[str, Any]) -> Translation:
     folder = f"{flags['save_path']}_{flags['save_path_suffix']}" if flags["save_path_suffix"] else flags["save_path"]
     first = draw_seed() if flags["seed"] is None else flags["seed"]
     moment = time.strftime("%Y-%m-%d-%H:%M:%S")
-    jobs = []
-    for seed in range(first, first + flags["num_videos"]):
-        request = validate(
-            Request(
-                prompt=flags["prompt"] or "",
-                image=image,
-                negative_prompt=flags["neg_prompt"],
-                resolution=flags["i2v_resolution"],
-                # Not given: the checkpoint's own, which for the published one are the original's defaults.
-                frames=given.get("video_length"),
-                steps=given.get("infer_steps"),
-                seed=seed,
-                is_stable=flags["i2v_stability"],
-                flow_shift=flags["flow_shift"],
-                embedded_guidance=flags["embedded_cfg_scale"] or 6.0,
-                guidance_scale=flags["cfg_scale"],
-                precision=PRECISIONS[given["precision"]] if "precision" in given else "auto",
-                loras=(f"{flags['lora_path']}:{flags['lora_scale']}",) if flags["use_lora"] else (),
-            )
+    request = validate(
+        Request(
+            prompt=flags["prompt"] or "",
+            image=image,
+            negative_prompt=flags["neg_prompt"],
+            resolution=flags["i2v_resolution"],
+            # Not given: the checkpoint's own, which for the published one are the original's defaults.
+            frames=given.get("video_length"),
+            steps=given.get("infer_steps"),
+            seed=first,
+            is_stable=flags["i2v_stability"],
+            flow_shift=flags["flow_shift"],
+            embedded_guidance=flags["embedded_cfg_scale"] or 6.0,
+            guidance_scale=flags["cfg_scale"],
+            precision=PRECISIONS[given["precision"]] if "precision" in given else "auto",
+            loras=(f"{flags['lora_path']}:{flags['lora_scale']}",) if flags["use_lora"] else (),
         )
-        jobs.append(Job(request, Output(Path(folder) / file_name(request.prompt, seed, moment), CRF)))
+    )
+    seeds = range(first, first + flags["num_videos"])
+    check_setting("seed", seeds[-1], settings()["seed"])
+    names = {seed: file_name(request.prompt, seed, moment) for seed in seeds}
     base = given.get("model_base") or os.environ.get("MODEL_BASE") or DEFAULTS["model_base"]
-    return Translation(jobs, notes, base, given.get("i2v_condition_type"))
+    return Translation(request, Path(folder), names, notes, base, given.get("i2v_condition_type"))
 
 
 def refuse(given: Mapping[str, Any]) -> None:
@@ -139,7 +141,7 @@ def model_place(asked: Translation) -> Path:
         )
     base = find_checkpoint(asked.checkpoint)
     text_model = base / "hunyuan-video-t2v-720p"
-    return text_model if asked.jobs[0].request.image is None and text_model.is_dir() else base
+    return text_model if asked.request.image is None and text_model.is_dir() else base
 
 
 def files_of(given: Mapping[str, Any]) -> Files:
@@ -173,36 +175,35 @@ def run(given: Mapping[str, Any]) -> None:
             f"--i2v-condition-type {asked.condition}: the checkpoint's transformer is of the type "
             f"{checkpoint.dit.condition}. Leave the flag out."
         )
-    folder = asked.jobs[0].output.path.parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        asked.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--save-path {folder}: the folder cannot be made ({error.strerror}).") from error
+        raise InputError(f"--save-path {asked.folder}: the folder cannot be made ({error.strerror}).") from error
     check_whole(checkpoint)
     words = ("--checkpoint", str(place), *(() if "dit" not in files else ("--part", f"dit={files['dit']}")))
-    jobs = [replace(job, output=replace(job.output, options=words)) for job in asked.jobs]
-    for job in jobs:
-        plan_job(job, checkpoint)
+    outputs = {seed: Output(asked.folder / name, CRF, options=words) for seed, name in asked.names.items()}
+    plan = plan_job(Job(asked.request), checkpoint)
+    plans = [placed(plan, output, seed=seed) for seed, output in outputs.items()]
     pipeline = Pipeline(checkpoint, engines.get(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
     show(
-        screen_of(len(jobs)),
+        screen_of(len(plans)),
         asked.notes,
-        pipeline.run_all(jobs),
-        lambda done: advice(jobs, done),
-        has_more=len(jobs) > 1,
+        pipeline.run_all(plans),
+        lambda done: advice(plans, done),
+        has_more=len(plans) > 1,
     )
 
 
-def advice(jobs: Sequence[Job], done: int) -> str:
+def advice(plans: Sequence[Plan], done: int) -> str:
     """How to go on after so many clips: with the one that was being made, then with the rest."""
     from framewake.app.screen import how_to_go_on
     from framewake.pipeline.latents import latents_path
 
-    made = f"{done} of {len(jobs)} clips are made. " if len(jobs) > 1 else ""
-    output = jobs[min(done, len(jobs) - 1)].output
+    made = f"{done} of {len(plans)} clips are made. " if len(plans) > 1 else ""
+    output = plans[min(done, len(plans) - 1)].output
     first = done + (output is not None and latents_path(output.path).exists())
-    rest = jobs[first:] if len(jobs) > 1 else []
-    told = "" if rest and first == done else how_to_go_on(jobs)(done)
+    rest = plans[first:] if len(plans) > 1 else []
+    told = "" if rest and first == done else how_to_go_on(plans)(done)
     if rest:
         told += f" Add --seed {rest[0].request.seed} --num-videos {len(rest)} to make the other {len(rest)}."
     return made + told.strip()

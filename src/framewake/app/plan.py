@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from framewake import engine as engines
-from framewake.app.animate import check_jobs, memory_note, plan_note
-from framewake.app.asked import jobs_of
+from framewake.app.animate import memory_note, plan_note, plans_of
+from framewake.app.asked import asked_crf, job_of, settings_of
+from framewake.batch import read_batch
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import parse_memory
-from framewake.pipeline.jobs import Job
+from framewake.pipeline.jobs import plan_job
 from framewake.pipeline.run import Pipeline
 from framewake.weights.checkpoint.layouts import parse_files
 
@@ -27,16 +28,21 @@ def plan(given: Mapping[str, Any]) -> None:
     if given["from_latents"] is not None or given["resume"]:
         raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
     memory = parse_memory(given["memory"])
-    jobs = jobs_of("plan", given, {} if given["like"] is None else read_metadata(given["like"]))
-    if given["batch"] is not None:  # its folder need not be there yet
-        jobs = [Job(job.request) for job in jobs]
+    like = {} if given["like"] is None else read_metadata(given["like"])
+    job, requests = None, []
+    if given["batch"] is None:
+        job = job_of("plan", given, like)
+    else:
+        asked_crf(given, like)
+        requests = read_batch(given["batch"], common=settings_of("plan", given, like))
     checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
-    check_jobs(jobs, checkpoint)
+    # A batch's folder need not be there yet.
+    plans = plans_of(requests, checkpoint) if job is None else [plan_job(job, checkpoint)]
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
     for note in memory_note(memory, pipeline.engine):
         sys.stderr.write(f"Note: {note}\n")
-    for job in jobs:
-        found = pipeline.forecast(job)
+    for each in plans:
+        found = pipeline.forecast(each)
         if given["json"]:
             record = {
                 "device_peak": found.device_peak,

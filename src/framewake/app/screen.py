@@ -11,7 +11,7 @@ from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_termi
 from framewake.app.stopping import stopped_by_signals
 from framewake.errors import Cancelled, FramewakeError
 from framewake.pipeline.events import Event, Note, Result
-from framewake.pipeline.jobs import Job, Output
+from framewake.pipeline.jobs import Job, Output, Plan
 from framewake.pipeline.latents import latents_path
 
 
@@ -61,7 +61,7 @@ def show(
             screen.close()
 
 
-def how_to_go_on(jobs: Sequence[Job]) -> Callable[[int], str]:
+def how_to_go_on(jobs: Sequence[Job | Plan]) -> Callable[[int], str]:
     """What to tell somebody who has stopped a run."""
 
     def advice(done: int) -> str:

@@ -1,10 +1,11 @@
-"""A request's LoRAs: opened before any work starts, added to the transformer's weights while it runs."""
+"""A request's LoRAs: opened once before any work starts, added to the transformer's weights while it runs."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,14 @@ from typing import Any, NamedTuple
 from framewake.config import DiTConfig
 from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.errors import CheckpointError, InputError
-from framewake.lora import ENDINGS, LoraUse, parse_lora
+from framewake.lora import ENDINGS, LoraUse
 from framewake.models.dit import DiT
-from framewake.request import Request
+from framewake.request import Settled
 from framewake.sampling.guide import Denoise
+from framewake.weights.checkpoint.identity import identity
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.file import Lora, open_lora
+from framewake.weights.lora.opening import find_lora
 from framewake.weights.lora.report import report
 from framewake.weights.lora.sizes import check_sizes
 from framewake.weights.lora.targets import Targets
@@ -26,6 +29,20 @@ from framewake.weights.stores.store import Resident
 
 log = logging.getLogger("framewake.loras")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+# Files whose numbers were looked at: a batch or a server asks for every clip anew.
+_SOUND: set[tuple[Any, ...]] = set()
+
+
+class OpenedLora(NamedTuple):
+    """A LoRA of a request, compared with the transformer. ``stamp`` is its file's time and size, ``digest`` tells its
+    content and its use from others."""
+
+    lora: Lora
+    use: LoraUse
+    stamp: tuple[int, int]
+    digest: str
 
 
 class Adapted(NamedTuple):
@@ -41,49 +58,44 @@ def targets_of(checkpoint: Checkpoint) -> Targets:
     return targets_for(checkpoint.dit)
 
 
+@lru_cache(maxsize=4)
 def targets_for(config: DiTConfig) -> Targets:
     """What a LoRA can adapt in a transformer of a shape."""
     return Targets.of(config, DiT(None, config).shapes())  # shapes need no engine
 
 
-def open_loras(request: Request, checkpoint: Checkpoint) -> list[Lora]:
-    """The LoRAs of a request, compared with the transformer; of their files, only headers are read.
+def open_loras(request: Settled, uses: Sequence[LoraUse], checkpoint: Checkpoint) -> tuple[OpenedLora, ...]:
+    """The LoRAs of a request, each of which can be applied, and has a step to be applied at.
 
-    Raises: CheckpointError for a file that is missing, damaged or for something else.
+    Raises: InputError, CheckpointError for a file that is missing, damaged or for something else.
     """
-    targets = targets_of(checkpoint) if request.loras else None
-    return [
-        open_lora(
-            parse_lora(text).path,
-            targets,
-            allows_partial=request.allows_partial_loras,
-            ignores_alpha=request.ignores_lora_alpha,
-        )
-        for text in request.loras
-    ]
-
-
-def check_loras(request: Request, checkpoint: Checkpoint) -> None:
-    """Whether every LoRA of a resolved request can be applied, and has a step to be applied at.
-
-    Raises: InputError, CheckpointError.
-    """
-    loras = open_loras(request, checkpoint)
-    for text in request.loras:
-        first = parse_lora(text).last_start()
+    found = tuple(_opened(request, use, checkpoint.dit) for use in uses)
+    for text, use in zip(request.loras, uses, strict=True):
+        first = use.last_start()
         if first >= request.steps:
             raise InputError(f"LoRA {text!r}: the span from step {first} never comes, there are {request.steps} steps.")
-    for lora in loras:
-        about = lora.path.stat()
-        switches = (request.allows_partial_loras, request.ignores_lora_alpha)
-        _check_values(lora.path, (about.st_mtime_ns, about.st_size), checkpoint.dit, switches)
+    for each in found:
+        key = (each.lora.path, each.stamp, checkpoint.dit, request.allows_partial_loras, request.ignores_lora_alpha)
+        if key not in _SOUND:
+            check_sizes(each.lora)
+            _SOUND.add(key)
+    return found
 
 
-@lru_cache(maxsize=64)
-def _check_values(path: Path, stamp: tuple[int, int], dit: DiTConfig, switches: tuple[bool, bool]) -> None:
-    """A file's numbers, read once: a batch or a server asks for every clip anew."""
-    is_partial, ignores_alpha = switches
-    check_sizes(open_lora(path, targets_for(dit), allows_partial=is_partial, ignores_alpha=ignores_alpha))
+def _opened(request: Settled, use: LoraUse, dit: DiTConfig) -> OpenedLora:
+    lora = open_lora(
+        use.path,
+        targets_for(dit),
+        allows_partial=request.allows_partial_loras,
+        ignores_alpha=request.ignores_lora_alpha,
+    )
+    told = f"{identity([find_lora(use.path)])} {use.spans}"
+    return OpenedLora(lora, use, _stamp(lora.path), hashlib.sha256(told.encode()).hexdigest())
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
 
 
 def offered_loras(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
@@ -92,8 +104,7 @@ def offered_loras(folder: Path, checkpoint: Checkpoint) -> dict[str, str]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix.lower() not in ENDINGS or path.name.startswith("."):  # macOS puts "._name" beside files
             continue
-        about = path.stat() if path.exists() else None
-        if _fits(path, about and (about.st_mtime_ns, about.st_size), checkpoint.dit):
+        if _fits(path, _stamp(path) if path.exists() else None, checkpoint.dit):
             found.setdefault(path.stem, path.name)
     return found
 
@@ -112,33 +123,32 @@ def _fits(path: Path, stamp: tuple[int, int] | None, dit: DiTConfig) -> bool:
 class Adapters:
     """Puts LoRAs over the transformer's weights; what was merged stays for the next clip that asks for the same."""
 
-    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, engine: Engine, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._engine = engine
+        self._shapes = shapes
         self._key: Any = None
         self._view: LoraView | None = None
 
-    def adapt(self, store: Any, request: Request, dtype: Dtype, *, room: int | None = None) -> Adapted:
+    def adapt(self, store: Any, opened: Sequence[OpenedLora], dtype: Dtype, *, room: int | None = None) -> Adapted:
         """The store itself without LoRAs, else a view of it that starts at the weights of step 0.
 
         ``room`` are the bytes that may still be taken on the device, all that are free when it is None.
-        Raises: CheckpointError when a file has changed for the worse since it was checked.
+        Raises: CheckpointError when a file has changed since it was opened.
         """
-        uses = tuple(parse_lora(text) for text in request.loras)
-        if not uses:
+        if not opened:
             self.drop()
             return Adapted(store, (), ())
-        loras = open_loras(request, self._checkpoint)
-        files = [(lora.path, lora.path.stat().st_mtime_ns) for lora in loras]
-        key = (id(store), request.ignores_lora_alpha, request.allows_partial_loras, files)
+        for each in opened:
+            _check_unchanged(each)
+        loras, uses = [each.lora for each in opened], tuple(each.use for each in opened)
+        key = (id(store), [(each.lora.path, each.stamp, each.lora.ignores_alpha, each.lora.updates) for each in opened])
         notes: tuple[str, ...] = ()
-        if key != self._key:
+        if self._view is None or key != self._key:
             self.drop()
             free = self._engine.memory()["free"] if room is None else room
             # The other three quarters are left to activations.
             keeps = isinstance(store, Resident) and self._bytes(loras, dtype) < free // 4
-            self._view = LoraView(self._engine, store, loras, keeps=keeps)
-            self._key = key
+            self._view, self._key = LoraView(self._engine, store, loras, keeps=keeps), key
             notes = tuple(self._sentence(store, lora, use) for lora, use in zip(loras, uses, strict=True))
         self._view.use([use.weight(0) for use in uses])
         return Adapted(self._view, uses, notes)
@@ -149,14 +159,23 @@ class Adapters:
 
     def _bytes(self, loras: Sequence[Lora], dtype: Dtype) -> int:
         """Bytes of a second copy of the weights that LoRAs touch."""
-        shapes = targets_of(self._checkpoint).tensors
         touched = {update.place.weight for lora in loras for update in lora.updates}
-        return sum(math.prod(shapes[name]) for name in touched) * _BYTES[dtype]
+        return sum(math.prod(self._shapes[name]) for name in touched) * _BYTES[dtype]
 
     def _sentence(self, store: Any, lora: Lora, use: LoraUse) -> str:
         # The norms of a store that streams would cost a pass over the disk.
         norm_of = Norms(self._engine, store.part("")) if isinstance(store, Resident) else None
         return report(lora, norm_of).sentence(use.strongest())
+
+
+def _check_unchanged(opened: OpenedLora) -> None:
+    path = opened.lora.path
+    try:
+        is_same = _stamp(path) == opened.stamp
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read any more ({error.strerror}).") from error
+    if not is_same:
+        raise CheckpointError(f"{path} is not the file that was checked before the run: begin the clip anew.")
 
 
 class Norms:

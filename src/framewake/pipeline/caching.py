@@ -6,30 +6,29 @@ import statistics
 
 import numpy as np
 
-from framewake.cache import parse_cache
 from framewake.engine.contract import Engine
 from framewake.lora import LoraUse
 from framewake.pipeline.events import Cached
+from framewake.pipeline.jobs import Plan
 from framewake.pipeline.latents import SavedLatents
-from framewake.request import Request
 from framewake.sampling.cache.state import State
 from framewake.sampling.cache.step_cache import StepCache
 
 
 class Caching:
-    """A step cache that is told when a step is done; ``run_blocks`` is None when the request wants none."""
+    """A step cache that is told when a step is done; ``run_blocks`` is None when the plan has none."""
 
     def __init__(
-        self, engine: Engine, request: Request, uses: tuple[LoraUse, ...], *, start: SavedLatents | None = None
+        self, engine: Engine, plan: Plan, uses: tuple[LoraUse, ...], *, start: SavedLatents | None = None
     ) -> None:
         self.engine = engine
-        choice = parse_cache(request.cache)
         self.run_blocks: StepCache | None = None
         self._done = State()
         self._seconds: dict[bool, list[float]] = {True: [], False: []}  # of skipped steps and of computed ones
-        if choice is None:
+        if plan.cache is None:
             return
-        self.run_blocks = StepCache(engine, choice, request.steps, anew=weight_changes(uses, request.steps))
+        count = plan.request.steps
+        self.run_blocks = StepCache(engine, plan.cache, count, anew=weight_changes(uses, count))
         if start is not None:
             self.run_blocks.restore(start.cache, start.step)
             self._done = self.run_blocks.state

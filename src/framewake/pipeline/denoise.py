@@ -20,7 +20,7 @@ from framewake.pipeline.latents import Keeper, SavedLatents
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.preview import Preview
-from framewake.request import Request
+from framewake.request import Settled
 from framewake.sampling import guide
 from framewake.sampling.cache.step_cache import StepCache
 from framewake.sampling.flow import rounded_guidance, schedule
@@ -56,7 +56,7 @@ def initial_latents(engine: Engine, plan: Plan, image: Tensor | None, precision:
     return noise
 
 
-def draw_noise(engine: Engine, shape: tuple[int, ...], request: Request, kind: Any) -> Tensor:
+def draw_noise(engine: Engine, shape: tuple[int, ...], request: Settled, kind: Any) -> Tensor:
     """Standard normal numbers from the generator that the request names.
 
     Raises: InputError when torch's generator is asked for without the torch engine.
@@ -87,9 +87,9 @@ def denoise(
     engine, request = parts.engine, plan.request
     steps = schedule(request.steps, request.flow_shift)
     first, latents = begin(engine, plan, condition, precision, start)
-    adapted = parts.adapted(request, precision.transformer)
+    adapted = parts.adapted(plan.loras, precision.transformer)
     yield from map(Note, adapted.notes)
-    caching = Caching(engine, request, adapted.uses, start=start)
+    caching = Caching(engine, plan, adapted.uses, start=start)
     velocity = velocity_function(
         parts, plan, condition, precision, weights=adapted.weights, run_blocks=caching.run_blocks
     )

@@ -19,13 +19,13 @@ from framewake.pipeline.events import Event, Tile, Written
 from framewake.pipeline.jobs import Output
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
-from framewake.request import Request
+from framewake.request import Settled
 
 DROPPED_FRAMES = 4  # of a latent_concat clip: its first latent frame is the picture once more
 
 
 def decode(
-    parts: Parts, latents: np.ndarray, request: Request, precision: Precision
+    parts: Parts, latents: np.ndarray, request: Settled, precision: Precision
 ) -> Generator[Event, None, np.ndarray]:
     """Frames of finished latents.
 
@@ -63,9 +63,9 @@ def dropped_frames(config: DiTConfig) -> int:
     return DROPPED_FRAMES if config.condition == "latent_concat" else 0
 
 
-def clip_frames(request: Request, config: DiTConfig) -> int:
-    """How many frames the clip of a settled request has."""
-    return (request.frames or 0) - dropped_frames(config)
+def clip_frames(frames: int, config: DiTConfig) -> int:
+    """How many frames the clip has that was asked for with so many."""
+    return frames - dropped_frames(config)
 
 
 def to_frames(pixels: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def to_frames(pixels: np.ndarray) -> np.ndarray:
 
 
 def write(
-    output: Output, frames: np.ndarray, request: Request, metadata: Mapping[str, Any]
+    output: Output, frames: np.ndarray, request: Settled, metadata: Mapping[str, Any]
 ) -> Generator[Event, None, Path]:
     """Write a clip; it appears under its name only when it is complete."""
     kept = dict(metadata) if output.has_metadata else None

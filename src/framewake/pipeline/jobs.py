@@ -1,8 +1,9 @@
-"""What is to be made, checked as far as it can be without loading a model."""
+"""What is to be made, settled as far as it can be without loading a model."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from framewake.cache import CacheChoice
 from framewake.config import DiTConfig
-from framewake.errors import InputError, about
+from framewake.errors import InputError, about, said
 from framewake.media.image import bucket_pixels, clip_pixels
 from framewake.media.opacity import background_colour
 from framewake.media.output import check_output
-from framewake.media.picture import Loaded, load_picture
+from framewake.media.picture import Loaded, load_picture, picture_path
 from framewake.media.video import check_crf
-from framewake.pipeline.adapters import check_loras
-from framewake.request import Defaults, Request, resolve
+from framewake.pipeline.adapters import OpenedLora, open_loras
+from framewake.request import Defaults, Request, Settled, resolve
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
 from framewake.weights.checkpoint.load import Checkpoint
 
 WIDE = (9, 16)  # height and width of a text-to-video clip, which has no picture to follow
+SMALL_PX = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,19 +56,10 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """A job with every choice made: nothing in the request is left open but the negative prompt."""
-
-    request: Request
-    output: Output | None
-    shape: PixelShape
-    latent: LatentShape
-
-
-@dataclasses.dataclass(frozen=True)
 class Picture:
-    """What the models see of the input picture.
+    """What the models see of the input picture, and what a person should know of it.
 
+    ``small`` is all of it, enough to tell what kind of picture it is; ``digest`` tells the file's content from others.
     Shapes: ``pixels`` uint8 (H, W, 3) for the autoencoder, ``semantic`` and ``black`` float32 (1, 3, S, S) for
     LLaVA; ``black`` stands in for the picture beside a negative prompt.
     """
@@ -73,32 +67,108 @@ class Picture:
     pixels: np.ndarray
     semantic: np.ndarray
     black: np.ndarray
+    small: Loaded
+    digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A job with every choice made and every file opened, once: whoever has it asks nothing and opens nothing again.
+
+    What the device decides is the pipeline's to settle: what precision "auto" is, and where the weights go.
+    """
+
+    request: Settled
+    output: Output | None
+    shape: PixelShape
+    latent: LatentShape
+    cache: CacheChoice | None = None
+    loras: tuple[OpenedLora, ...] = ()
+    picture: Picture | None = None
+
+    def sources(self) -> dict[str, str]:
+        """Digests of the picture and the LoRAs, by their names for a person."""
+        picture = hashlib.sha256(b"").hexdigest() if self.picture is None else self.picture.digest
+        return {"the picture": picture} | {f"LoRA {n}": lora.digest for n, lora in enumerate(self.loras, 1)}
 
 
 def defaults_of(checkpoint: Checkpoint) -> Defaults:
     """What a checkpoint does where a request says nothing."""
     settings = checkpoint.settings
-    return Defaults(settings.frames, settings.steps, float(settings.fps), settings.resolutions)
+    return Defaults(settings.frames, settings.steps, float(settings.fps), settings.resolutions, settings.flow_shift)
 
 
-def plan_job(job: Job, checkpoint: Checkpoint, *, picture: tuple[int, int] | None = None) -> Plan:
-    """Make every choice of a job; nothing is loaded but the picture's header.
+def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
+    """Settle a job: make every choice, and open its picture and its LoRAs.
 
-    ``picture`` is its height and width in pixels where they are known and the file is not at hand.
-    Raises: InputError for anything that a person can fix.
+    Raises: InputError for anything that a person can fix, CheckpointError for a LoRA that cannot be used.
     """
-    request = job.request
-    if request.flow_shift is None and request.is_stable:
-        request = dataclasses.replace(request, flow_shift=checkpoint.settings.flow_shift)
-    request = resolve(request, defaults_of(checkpoint))
+    asked = job.request
+    request = resolve(asked, defaults_of(checkpoint))
     check_picture_use(request, checkpoint.dit)
     with about("loras"):
-        check_loras(request, checkpoint)
+        loras = open_loras(request, asked.uses, checkpoint)
     background_colour(request.background)
+    picture = None
     with about("image"):
-        height_px, width_px = picture or (WIDE if request.image is None else picture_size(request))
-        bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), height_px, width_px)
-    shape = PixelShape(request.frames, *bucket)
+        if request.image is None:
+            shape = shape_of(request, checkpoint, None)
+        else:
+            loaded = open_picture(request.image, request)
+            shape = shape_of(request, checkpoint, (loaded.image.height, loaded.image.width))
+            picture = read_picture(request.image, loaded, shape, checkpoint)
+    if job.output is not None:
+        _check_output(job.output, request, shape)
+    return Plan(request, job.output, shape, latent_of(shape, checkpoint), asked.step_cache, loras, picture)
+
+
+def plan_size(request: Request, checkpoint: Checkpoint, size_px: tuple[int, int] | None) -> Plan:
+    """The plan of a request whose files are not at hand, as far as it goes without them.
+
+    ``size_px`` is the picture's height and width.
+    Raises: InputError.
+    """
+    settled = resolve(request, defaults_of(checkpoint))
+    check_picture_use(settled, checkpoint.dit)
+    background_colour(settled.background)
+    with about("image"):
+        shape = shape_of(settled, checkpoint, size_px)
+    return Plan(settled, None, shape, latent_of(shape, checkpoint), request.step_cache)
+
+
+def placed(plan: Plan, output: Output | None, *, seed: int) -> Plan:
+    """The plan of another clip that differs in nothing but its place and its seed.
+
+    Raises: InputError for a place that cannot be used.
+    """
+    if output is not None:
+        _check_output(output, plan.request, plan.shape)
+    return dataclasses.replace(plan, request=dataclasses.replace(plan.request, seed=seed), output=output)
+
+
+def with_loras(plan: Plan, loras: tuple[str, ...], checkpoint: Checkpoint) -> Plan:
+    """The plan with other LoRAs.
+
+    Raises: InputError, CheckpointError.
+    """
+    request = dataclasses.replace(plan.request, loras=loras)
+    return dataclasses.replace(plan, request=request, loras=open_loras(request, request.uses, checkpoint))
+
+
+def shape_of(request: Settled, checkpoint: Checkpoint, size_px: tuple[int, int] | None) -> PixelShape:
+    """The size of a clip, from the height and width of its picture.
+
+    Raises: InputError.
+    """
+    bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), *(size_px or WIDE))
+    return PixelShape(request.frames, *bucket)
+
+
+def latent_of(shape: PixelShape, checkpoint: Checkpoint) -> LatentShape:
+    """The size of a clip's latents.
+
+    Raises: InputError for one that does not divide into the transformer's patches.
+    """
     latent = latent_shape(
         shape,
         channels=checkpoint.vae.latent_channels,
@@ -106,13 +176,15 @@ def plan_job(job: Job, checkpoint: Checkpoint, *, picture: tuple[int, int] | Non
         temporal=checkpoint.vae.temporal_compression,
     )
     token_grid(latent, checkpoint.dit.patch_size)
-    if job.output is not None:
-        check_output(job.output.path, shape=shape, fps=request.fps)
-        check_crf(job.output.crf)
-    return Plan(request, job.output, shape, latent)
+    return latent
 
 
-def check_picture_use(request: Request, dit: DiTConfig) -> None:
+def _check_output(output: Output, request: Settled, shape: PixelShape) -> None:
+    check_output(output.path, shape=shape, fps=request.fps)
+    check_crf(output.crf)
+
+
+def check_picture_use(request: Settled, dit: DiTConfig) -> None:
     """Whether the checkpoint wants a picture, and there is one.
 
     Raises: InputError when the two do not agree.
@@ -125,40 +197,38 @@ def check_picture_use(request: Request, dit: DiTConfig) -> None:
         if dit.condition != "none" and request.image is None:
             raise InputError("this checkpoint animates a picture and none was named: add a PNG, JPEG or WebP file.")
     with about("frames"):
-        if dit.condition == "latent_concat" and request.frames is not None and request.frames < 5:
+        if dit.condition == "latent_concat" and request.frames < 5:
             raise InputError(
                 f"{request.frames} frame cannot be made with this checkpoint, which drops the first 4: take 5 or more."
             )
 
 
-def picture_size(request: Request) -> tuple[int, int]:
-    """Height and width in pixels of a request's picture as the models see it, with all its checks.
+def open_picture(image: str, request: Request) -> Loaded:
+    """A picture as the request wants it seen, and what a person should know of it.
 
     Raises: InputError when it cannot be used.
     """
-    image = open_picture(request).image
-    return image.height, image.width
+    return load_picture(image, background=request.background, takes_first_frame=request.takes_first_frame)
 
 
-def open_picture(request: Request) -> Loaded:
-    """A request's picture, and what a person should know of it.
+def read_picture(path: str, loaded: Loaded, shape: PixelShape, checkpoint: Checkpoint) -> Picture:
+    """What is needed of a picture: its crops, and all of it in small.
 
-    Raises: InputError when it cannot be used.
-    """
-    return load_picture(request.image, background=request.background, takes_first_frame=request.takes_first_frame)
-
-
-def read_picture(image: Image.Image, plan: Plan, checkpoint: Checkpoint) -> Picture:
-    """The two crops of a picture.
-
+    Raises: InputError when the file cannot be read any more.
     Source: specification, sections 2.4, 2.6 and 3.6.
     """
-    processor = checkpoint.image_processor
+    image, processor = loaded.image, checkpoint.image_processor
     black = Image.new("RGB", image.size)
+    try:
+        digest = hashlib.sha256(picture_path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read ({said(error)}).") from error
     return Picture(
-        bucket_pixels(image, plan.shape.height, plan.shape.width),
+        bucket_pixels(image, shape.height, shape.width),
         clip_pixels(image, processor.size_px, mean=processor.mean, std=processor.std)[None],
         clip_pixels(black, processor.size_px, mean=processor.mean, std=processor.std)[None],
+        Loaded(image.resize((SMALL_PX, SMALL_PX)), loaded.notes),
+        digest,
     )
 
 

@@ -14,16 +14,13 @@ from typing import Any
 
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
-from framewake.lora import parse_lora
 from framewake.media.metadata import package_versions
-from framewake.media.picture import picture_path
 from framewake.pipeline.jobs import request_from
 from framewake.pipeline.latents import SavedLatents
-from framewake.request import Request, from_dict
+from framewake.request import Request, Settled, from_dict, settled
 from framewake.setting import shown
 from framewake.weights.checkpoint.identity import identity
 from framewake.weights.checkpoint.load import Checkpoint
-from framewake.weights.lora.opening import find_lora
 from framewake.weights.reading.files import weight_files
 
 UNFIT = "the saved latents do not fit their own settings: begin the clip anew."
@@ -47,23 +44,6 @@ def part_sources(checkpoint: Checkpoint) -> dict[str, str]:
     return found
 
 
-def file_sources(request: Request) -> dict[str, str]:
-    """Digests of a request's picture and LoRAs, by their names for a person.
-
-    Raises: InputError when one cannot be read.
-    """
-    try:
-        picture = b"" if request.image is None else picture_path(request.image).read_bytes()
-        found = {"the picture": hashlib.sha256(picture).hexdigest()}
-        for number, text in enumerate(request.loras, 1):
-            use = parse_lora(text)
-            told = f"{identity([find_lora(use.path)])} {use.spans}"
-            found[f"LoRA {number}"] = hashlib.sha256(told.encode()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be read ({error.strerror}).") from error
-    return found
-
-
 def check_sources(then: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Whether latents were made from what is here now.
 
@@ -77,7 +57,7 @@ def check_sources(then: Mapping[str, str], now: Mapping[str, str]) -> None:
 
 def own_request(
     saved: SavedLatents, checkpoint: Checkpoint, parts: Mapping[str, str], *, asked: Request | None
-) -> Request:
+) -> Settled:
     """The request that latents were saved for, once they are known to be of this checkpoint and of what is asked for.
 
     ``parts`` are the ``part_sources`` of the checkpoint; of them, only the decoder's is compared here.
@@ -89,13 +69,16 @@ def own_request(
             f"the latents were made with the checkpoint {name!r}, this one is {checkpoint.settings.name!r}: name the "
             "same one with --checkpoint."
         )
-    if own.steps is None or own.fps is None or own.seed is None or not 0 < saved.step <= own.steps:
+    frames, steps, seed, flow_shift, fps = own.frames, own.steps, own.seed, own.flow_shift, own.fps
+    if frames is None or steps is None or seed is None or flow_shift is None or fps is None:
+        raise InputError(UNFIT)
+    if not 0 < saved.step <= steps:
         raise InputError(UNFIT)
     others = [] if asked is None else other_settings(asked, own)
     if others:
         raise InputError(f"the saved latents are of another clip ({'; '.join(others)}): begin the clip anew.")
     check_sources({DECODER: saved.sources.get(DECODER, "")}, {DECODER: parts[DECODER]})
-    return own
+    return settled(own, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
 
 
 def other_settings(asked: Request, saved: Request) -> list[str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from framewake.engine.contract import Dtype, Engine
 from framewake.engine.forks import check_process
 from framewake.errors import ResourceError
-from framewake.pipeline.adapters import Adapted, Adapters
+from framewake.pipeline.adapters import Adapted, Adapters, OpenedLora
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast.cost import BYTES
 from framewake.pipeline.forecast.place import Placement, gib
-from framewake.request import Request
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
@@ -41,7 +41,7 @@ class Parts:
         self.memory = memory
         self.placements: dict[str, Placement] = {}
         self._loaded: dict[str, tuple[Dtype, Resident | Streamed]] = {}
-        self._adapters = Adapters(checkpoint, engine)
+        self._adapters = Adapters(engine, self.models["dit"].shapes())
         bytes_all = sum(self.bytes_needed(name, "float32") for name in self.models)
         self.keeps_all = bytes_all < self.room() // 4
 
@@ -96,9 +96,9 @@ class Parts:
         """
         return self.engine.traits.compiles_blocks and self.checkpoint.dit.hidden_size >= COMPILED_WIDTH
 
-    def adapted(self, request: Request, dtype: Dtype) -> Adapted:
-        """The transformer's weights with the LoRAs of a request."""
-        return self._adapters.adapt(self.get("dit", dtype).weights, request, dtype, room=self.room())
+    def adapted(self, loras: Sequence[OpenedLora], dtype: Dtype) -> Adapted:
+        """The transformer's weights with LoRAs."""
+        return self._adapters.adapt(self.get("dit", dtype).weights, loras, dtype, room=self.room())
 
     def _check_room(self, name: str, dtype: Dtype) -> None:
         needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]

@@ -29,14 +29,13 @@ from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.place import said, shortage
 from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.hunyuan import family_of
-from framewake.pipeline.jobs import Job, Output, Picture, Plan, open_picture, plan_job, read_picture
+from framewake.pipeline.jobs import Job, Output, Plan, plan_job
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
 from framewake.pipeline.notes import notes_of
 from framewake.pipeline.origin import (
     UNFIT,
     check_sources,
     differences,
-    file_sources,
     origin_of,
     own_request,
     part_sources,
@@ -44,7 +43,7 @@ from framewake.pipeline.origin import (
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
-from framewake.request import Request
+from framewake.request import Request, Settled
 from framewake.shapes import LatentShape, PixelShape
 from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
 
@@ -62,7 +61,6 @@ class Making:
     plan: Plan
     precision: Precision
     timings: Timings
-    picture: Picture | None = None
     text: TextStates | None = None
     start: SavedLatents | None = None
 
@@ -70,7 +68,7 @@ class Making:
 class Finished(NamedTuple):
     """A clip that only has to be decoded and written. Shapes: latents float32 (1, C, F, H, W)."""
 
-    request: Request
+    request: Settled
     output: Output | None
     latents: np.ndarray
     metadata: Mapping[str, Any]
@@ -102,18 +100,18 @@ class Pipeline:
         opened = open_checkpoint(find_checkpoint(os.fspath(checkpoint)))
         return cls(opened, engines.get(engine) if isinstance(engine, str) else engine, memory=memory)
 
-    def plan(self, job: Job) -> Plan:
-        """Every choice of a job, made and checked without loading a model.
+    def plan(self, job: Job | Plan) -> Plan:
+        """Every choice of a job, made and checked without loading a model; a plan is that already.
 
-        Raises: InputError, ResourceError.
+        Raises: InputError, CheckpointError, ResourceError.
         """
         check_parts(self.checkpoint, self.family)
-        plan = plan_job(job, self.checkpoint)
+        plan = job if isinstance(job, Plan) else plan_job(job, self.checkpoint)
         if plan.request.rng == "torch" and not self.engine.traits.draws_as_torch:
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
         return plan
 
-    def forecast(self, job: Job, *, is_timed: bool = True) -> Forecast:
+    def forecast(self, job: Job | Plan, *, is_timed: bool = True) -> Forecast:
         """What a job will take, and where its weights will be; nothing is loaded.
 
         ``is_timed``: the device's speed is looked up, and measured when it is not known yet.
@@ -149,7 +147,7 @@ class Pipeline:
             output = Output(Path(output))
         return self.run_all([Job(request, output)])
 
-    def run_all(self, jobs: Sequence[Job]) -> Events:
+    def run_all(self, jobs: Sequence[Job | Plan]) -> Events:
         """Make clips one after another, each part loaded once: all texts are encoded first.
 
         All jobs are checked before any work starts.
@@ -213,15 +211,22 @@ class Pipeline:
                 clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
             for index, clip in enumerate(clips):
                 yield from self._make(clip, keeps_transformer=is_roomy and index < len(clips) - 1)
-                clip.picture = clip.text = None
+                clip.text = None
         finally:
             # However it ended: the next run's forecast takes nothing to be there that it does not use.
             self.parts.release(*self.parts.held())
 
-    def resume(self, saved: SavedLatents, output: Output | None = None, *, request: Request | None = None) -> Events:
+    def resume(
+        self,
+        saved: SavedLatents,
+        output: Output | None = None,
+        *,
+        request: Request | None = None,
+        plan: Plan | None = None,
+    ) -> Events:
         """Make the clip of latents that an earlier run has saved, from the step where it stopped.
 
-        ``request``: what is asked for, where that is known apart from the latents.
+        ``request``: what is asked for, where that is known apart from the latents, and ``plan`` what has become of it.
         Raises: InputError when they come from another checkpoint, picture or request, or do not fit their own settings.
         """
         own = own_request(saved, self.checkpoint, self._part_sources(), asked=request)
@@ -235,8 +240,9 @@ class Pipeline:
                 "the last bit as one made in one go."
             )
         if saved.step < own.steps:
-            plan = self.plan(Job(own, output))
-            check_sources(saved.sources, self._part_sources() | file_sources(plan.request))
+            goal = Job(own, output) if plan is None else dataclasses.replace(plan, request=own, output=output)
+            plan = self.plan(goal)
+            check_sources(saved.sources, self._part_sources() | plan.sources())
             if saved.latents.shape != (1, *plan.latent):
                 raise InputError(UNFIT)
             clip = Making(plan, precision, {}, start=saved)
@@ -260,16 +266,13 @@ class Pipeline:
 
     def _read(self, clips: Sequence[Making]) -> Generator[Event, None, None]:
         for clip in clips:
-            request = clip.plan.request
-            picture = None if request.image is None else open_picture(request)
-            if picture is not None:
-                clip.picture = read_picture(picture.image, clip.plan, self.checkpoint)
-            yield from map(Note, notes_of(request, picture, self.reader))
+            picture = clip.plan.picture
+            yield from map(Note, notes_of(clip.plan.request, None if picture is None else picture.small, self.reader))
 
     def _encode_text(self, clips: Sequence[Making]) -> Generator[Event, None, None]:
         yield from ()
         for clip in clips:
-            request, picture = clip.plan.request, clip.picture
+            request, picture = clip.plan.request, clip.plan.picture
             prompts = [self.reader.tokens(request.prompt)]
             semantic = [] if picture is None else [picture.semantic]
             if request.guidance_scale > 1:
@@ -286,7 +289,7 @@ class Pipeline:
         metadata = self._metadata(clip, request)
         keeper = None
         if plan.output is not None:
-            sources = self._part_sources() | file_sources(plan.request)
+            sources = self._part_sources() | plan.sources()
             path, every = latents_path(plan.output.path), plan.output.save_every
             keeper = Keeper(path, metadata, sources, origin_of(self.engine), every)
             keeper.step = 0 if clip.start is None else clip.start.step
@@ -310,13 +313,14 @@ class Pipeline:
 
     def _encode_image(self, clip: Making) -> Generator[Event, None, tuple[Tensor | None, Preview]]:
         yield from ()
-        if clip.picture is not None:
-            pixels = clip.picture.pixels
+        picture = clip.plan.picture
+        if picture is not None:
+            pixels = picture.pixels
         else:  # nothing to condition on, but the preview still needs a picture whose latent is known
             pixels = chart(min(clip.plan.shape.height, CHART_PX), min(clip.plan.shape.width, CHART_PX))
         latent = image_latent(self.parts, pixels, clip.precision)
         preview = fit(self.engine.numpy(latent).astype(np.float32), pixels)
-        return (None if clip.picture is None else latent), preview
+        return (None if picture is None else latent), preview
 
     def _finish(
         self, done: Finished, precision: Precision, timings: Timings, *, saved: Path | None = None
@@ -331,7 +335,7 @@ class Pipeline:
             saved.unlink(missing_ok=True)
         yield Result(frames, path, done.request.seed, timings, done.metadata, done.cached)
 
-    def _metadata(self, clip: Making, request: Request) -> dict[str, Any]:
+    def _metadata(self, clip: Making, request: Settled) -> dict[str, Any]:
         """What a clip says about its own making."""
         name, shape = self.checkpoint.settings.name, clip.plan.shape
         metadata = video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.pipeline.adapters import offered_loras
-from framewake.pipeline.jobs import Job, open_picture, plan_job
+from framewake.pipeline.jobs import Job, plan_job
 from framewake.service.fields import VideoSettings, about_fields, check_model, request_of
 from framewake.service.guard import Limits, Rate
 from framewake.service.outlook import Advisor
@@ -81,11 +81,8 @@ class Desk:
             request = request_of(given, self.checkpoint.settings, picture=path)
             names = self._lora_files(given)
             request = dataclasses.replace(request, loras=tuple(f"{self.loras}/{name}" for name in names))
-            with about("image"):
-                opened = None if path is None else open_picture(request)
-            sides = None if opened is None else (opened.image.height, opened.image.width)
-            plan = plan_job(Job(request), self.checkpoint, picture=sides)
-            outlook = self.advisor.outlook(plan, opened)
+            plan = plan_job(Job(request), self.checkpoint)
+            outlook = self.advisor.outlook(plan)
             stored = dataclasses.replace(
                 plan.request,
                 image=None if picture is None else PICTURE,

@@ -7,15 +7,15 @@ import json
 import logging
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
-from framewake.errors import InputError, UnwritableError
+from framewake.errors import FramewakeError, InputError, UnwritableError
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.events import STAGES, Event, Stage, Step, Tile
 from framewake.pipeline.finish import clip_frames
-from framewake.pipeline.jobs import Output, request_from
+from framewake.pipeline.jobs import Job, Output, Plan, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
 from framewake.pipeline.origin import other_settings
 from framewake.pipeline.run import Pipeline
@@ -32,7 +32,7 @@ def is_made(pipeline: Pipeline, job: Row[Any]) -> bool:
     try:
         own = from_dict(request_from(read_metadata(Path(CLIP))))
         others = other_settings(from_dict(json.loads(job.request)), own)
-        is_whole = len(read_video(Path(CLIP))[0]) == clip_frames(own, pipeline.checkpoint.dit)
+        is_whole = len(read_video(Path(CLIP))[0]) == clip_frames(own.frames or 0, pipeline.checkpoint.dit)
         problem = "; ".join(others) or ("" if is_whole else "it is cut")
     except InputError as error:
         problem = str(error)
@@ -42,32 +42,54 @@ def is_made(pipeline: Pipeline, job: Row[Any]) -> bool:
     return not problem
 
 
-def begun(pipeline: Pipeline, job: Row[Any], *, save_every: int) -> tuple[Generator[Event, None, None], int]:
-    """The run of a job, from what was saved of it where that can be used, and how many steps it has behind it."""
+class Goal(NamedTuple):
+    """What a job asks for, and its plan; an error in place of the plan where none can be made.
+
+    Finished latents need no plan: the error is raised when one is needed.
+    """
+
+    job: Row[Any]
+    request: Request
+    output: Output
+    plan: Plan | FramewakeError
+
+
+def goal_of(pipeline: Pipeline, job: Row[Any], *, save_every: int) -> Goal:
+    """A job settled, once."""
     request = from_dict(json.loads(job.request))
     output = Output(Path(CLIP), save_every=save_every)
-    for file in (latents_path(output.path), old_latents_path(output.path)):
+    try:
+        return Goal(job, request, output, pipeline.plan(Job(request, output)))
+    except FramewakeError as error:
+        return Goal(job, request, output, error)
+
+
+def begun(pipeline: Pipeline, goal: Goal) -> tuple[Generator[Event, None, None], int]:
+    """The run of a job, from what was saved of it where that can be used, and how many steps it has behind it."""
+    for file in (latents_path(goal.output.path), old_latents_path(goal.output.path)):
         if file.is_file():
             try:
                 saved = load_latents(file)
-                return _resumed(pipeline, job, request, saved, output), saved.step
+                return _resumed(pipeline, goal, saved), saved.step
             except InputError as error:
-                _forget(job, file, error)
-    return _anew(pipeline, job, request, output), 0
+                _forget(goal.job, file, error)
+    return _anew(pipeline, goal), 0
 
 
-def _anew(pipeline: Pipeline, job: Row[Any], request: Request, output: Output) -> Generator[Event, None, None]:
+def _anew(pipeline: Pipeline, goal: Goal) -> Generator[Event, None, None]:
     """A run from its beginning, from the picture that was handed in and no other.
 
     Raises: InputError.
     """
-    if job.picture is not None:
+    if goal.job.picture is not None:
         found = ""
         with contextlib.suppress(OSError):
             found = digest_of(Path(PICTURE).read_bytes())
-        if found != job.picture:
+        if found != goal.job.picture:
             raise InputError("the picture is not the one that was handed in, but lost or damaged: hand it in again.")
-    return pipeline.run(request, output)
+    if isinstance(goal.plan, FramewakeError):
+        raise goal.plan
+    return pipeline.run_all([goal.plan])
 
 
 def last_place(job: Row[Any]) -> tuple[int, int]:
@@ -83,21 +105,20 @@ def without_deaths(last: tuple[int, int], stage: Stage, step: int) -> dict[str, 
     return {"deaths": 0} if is_further else {}
 
 
-def _resumed(
-    pipeline: Pipeline, job: Row[Any], request: Request, saved: SavedLatents, output: Output
-) -> Generator[Event, None, None]:
+def _resumed(pipeline: Pipeline, goal: Goal, saved: SavedLatents) -> Generator[Event, None, None]:
     """A run from saved latents, from its beginning where they turn out to be of no use on the way."""
     is_begun = False
+    plan = None if isinstance(goal.plan, FramewakeError) else goal.plan
     try:
-        with contextlib.closing(pipeline.resume(saved, output, request=request)) as events:
+        with contextlib.closing(pipeline.resume(saved, goal.output, request=goal.request, plan=plan)) as events:
             for event in events:
                 is_begun = is_begun or isinstance(event, Step | Tile)
                 yield event
     except InputError as error:
         if is_begun or isinstance(error, UnwritableError):  # it is not the latents that are wrong
             raise
-        _forget(job, latents_path(output.path), error)
-        yield from _anew(pipeline, job, request, output)
+        _forget(goal.job, latents_path(goal.output.path), error)
+        yield from _anew(pipeline, goal)
 
 
 def _forget(job: Row[Any], file: Path, error: InputError) -> None:

@@ -59,8 +59,9 @@ class Advisor:
         facts = self.facts()
         return None if facts is None else busy_note(rates_from_plain(facts["rates"]))
 
-    def outlook(self, plan: Plan, picture: Loaded | None) -> Outlook:
+    def outlook(self, plan: Plan) -> Outlook:
         """Everything for a video that is handed in."""
+        picture = None if plan.picture is None else plan.picture.small
         notes, facts = self.notes(plan.request, picture), self.facts()
         if facts is None:
             return Outlook(notes, None)

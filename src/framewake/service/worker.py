@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import threading
@@ -23,15 +22,13 @@ from framewake.lasting import clear_abandoned
 from framewake.media.video import read_video
 from framewake.pipeline.events import Event, Note, Result, Stage, StageStarted, Step, Tile, Written
 from framewake.pipeline.forecast import busy_since, taken
-from framewake.pipeline.jobs import Job, Output
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
-from framewake.request import from_dict
 from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
 from framewake.service.liveness import Watch
-from framewake.service.making import begun, is_made, last_place, without_deaths
+from framewake.service.making import Goal, begun, goal_of, is_made, last_place, without_deaths
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.progress import LEAST, Remaining
@@ -187,8 +184,9 @@ class Worker:
             Path(LORAS).symlink_to(self.settings.loras)
         if not is_made(self.pipeline, job):  # a worker may have died between the clip and the word that it is made
             Path(PREVIEW).unlink(missing_ok=True)
-            events, step = begun(self.pipeline, job, save_every=self.settings.save_every)
-            self._left = Remaining(self._stages(job))
+            goal = goal_of(self.pipeline, job, save_every=self.settings.save_every)
+            events, step = begun(self.pipeline, goal)
+            self._left = Remaining(self._stages(goal))
             self._report(lease, {"step": step})
             with contextlib.closing(events):
                 self._follow(events, lease, job)
@@ -196,13 +194,12 @@ class Worker:
             write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
 
-    def _stages(self, job: Row[Any]) -> Mapping[Stage, float]:
+    def _stages(self, goal: Goal) -> Mapping[Stage, float]:
         """Seconds by stage from what was measured when this worker began; nothing when that is not known."""
-        if self._facts is None:
+        if self._facts is None or isinstance(goal.plan, FramewakeError):
             return {}
         try:
-            plan = self.pipeline.plan(Job(from_dict(json.loads(job.request)), Output(Path(CLIP))))
-            return Forecaster(self.pipeline.checkpoint).forecast(plan, self._facts).stages
+            return Forecaster(self.pipeline.checkpoint).forecast(goal.plan, self._facts).stages
         except FramewakeError:  # the run itself says so, or goes on from saved latents where nothing has to fit
             return {}
 

@@ -19,7 +19,7 @@ from framewake.lasting import clear_abandoned
 from framewake.models.dit import DiT
 from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note, Result
-from framewake.pipeline.jobs import Job, Output, plan_job
+from framewake.pipeline.jobs import Job, Output, Plan, placed, plan_job, with_loras
 from framewake.pipeline.origin import part_sources
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
@@ -72,8 +72,7 @@ class Trainer:
             self.first, self.settings = 0, training_from(given)
         self.modules = chosen(DiT(None, checkpoint.dit).shapes(), self.settings.targets)
         self.examples = read_examples(places.data)
-        if self.settings.sample_every:
-            plan_job(self._sample_job(0, has_lora=False), checkpoint)
+        self._sample = self._sample_plan()
 
     def run(self, engine: Engine) -> Events:
         """Train to the last update; closing the generator saves the run as it is.
@@ -127,28 +126,38 @@ class Trainer:
 
     def sample(self, pipeline: Pipeline, step: int) -> Generator[Note | Sampled, None, None]:
         """A clip with the LoRA that was just saved, through the pipeline like any other."""
-        job = self._sample_job(step, has_lora=True)
-        for event in pipeline.run_all([job]):
+        if self._sample is None:
+            return
+        plan = placed(self._sample, self._sample_output(step), seed=self.settings.seed)
+        for event in pipeline.run_all([with_loras(plan, (os.fspath(self.places.target),), self.checkpoint)]):
             if isinstance(event, Result) and event.path is not None:
                 yield Sampled(step, event.path)
         # Neither its merged weights nor its placement is for training.
         pipeline.parts.placements = {}
         dtype = choose_precision(self.settings.precision, pipeline.engine).transformer
-        pipeline.parts.adapted(dataclasses.replace(job.request, loras=()), dtype)
+        pipeline.parts.adapted((), dtype)
 
-    def _sample_job(self, step: int, *, has_lora: bool) -> Job:
-        settings, target = self.settings, self.places.target
+    def _sample_plan(self) -> Plan | None:
+        """Of a sample without its LoRA, which is still to be trained; None where none are asked for.
+
+        Raises: InputError.
+        """
+        settings = self.settings
+        if not settings.sample_prompt:
+            return None
         request = Request(
             settings.sample_prompt,
             image=settings.sample_image,
             resolution=settings.resolution,
             frames=settings.frames,
             seed=settings.seed,
-            loras=(os.fspath(target),) if has_lora else (),
             precision=settings.precision,
         )
-        path = target.with_name(f"{target.stem}-{step:06d}.mp4")
-        return Job(request, Output(path, save_every=0))
+        return plan_job(Job(request, self._sample_output(0)), self.checkpoint)
+
+    def _sample_output(self, step: int) -> Output:
+        target = self.places.target
+        return Output(target.with_name(f"{target.stem}-{step:06d}.mp4"), save_every=0)
 
     def _check_target(self) -> None:
         target = self.places.target

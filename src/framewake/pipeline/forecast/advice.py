@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from framewake.config import VAEConfig
-from framewake.pipeline.jobs import Plan
-from framewake.shapes import LatentShape, PixelShape, choose_bucket, latent_shape
+from framewake.pipeline.jobs import Plan, latent_of
+from framewake.shapes import choose_bucket
 from framewake.weights.checkpoint.load import Checkpoint
 
 Fits = Callable[[Plan], bool]
@@ -17,7 +16,7 @@ def advice(checkpoint: Checkpoint, plan: Plan, fits: Fits) -> str:
     """The largest settings that fit, as options: the longest clip of this size, and of each smaller one."""
     found = []
     for resolution, sized in sizes(checkpoint, plan):
-        longest = longest_fitting(checkpoint.vae, sized, fits)
+        longest = longest_fitting(checkpoint, sized, fits)
         if longest:
             here = resolution == plan.request.resolution
             found.append(f"--frames {longest}" if here else f"--resolution {resolution} --frames {longest}")
@@ -36,31 +35,21 @@ def sizes(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[str, Plan]]:
     base = known[plan.request.resolution]
     for resolution, side in sorted(known.items(), key=lambda item: -item[1]):
         if side < base:
-            yield resolution, sized(checkpoint.vae, plan, (plan.shape.frames, side))
+            yield resolution, sized(checkpoint, plan, (plan.shape.frames, side))
 
 
-def sized(config: VAEConfig, plan: Plan, frames_and_base: tuple[int, int]) -> Plan:
+def sized(checkpoint: Checkpoint, plan: Plan, frames_and_base: tuple[int, int]) -> Plan:
     """The plan with another number of frames and the bucket of another base size."""
     frames, base = frames_and_base
     height, width = choose_bucket(base, plan.shape.height, plan.shape.width)
     shape = plan.shape._replace(frames=frames, height=height, width=width)
-    return dataclasses.replace(plan, shape=shape, latent=latent_of(config, shape))
+    return dataclasses.replace(plan, shape=shape, latent=latent_of(shape, checkpoint))
 
 
-def longest_fitting(config: VAEConfig, plan: Plan, fits: Fits) -> int | None:
+def longest_fitting(checkpoint: Checkpoint, plan: Plan, fits: Fits) -> int | None:
     """The most frames that fit, as many as the plan has at the most."""
-    for frames in range(plan.shape.frames, 0, -config.temporal_compression):
+    for frames in range(plan.shape.frames, 0, -checkpoint.vae.temporal_compression):
         shape = plan.shape._replace(frames=frames)
-        if fits(dataclasses.replace(plan, shape=shape, latent=latent_of(config, shape))):
+        if fits(dataclasses.replace(plan, shape=shape, latent=latent_of(shape, checkpoint))):
             return frames
     return None
-
-
-def latent_of(config: VAEConfig, shape: PixelShape) -> LatentShape:
-    """The latents of a clip."""
-    return latent_shape(
-        shape,
-        channels=config.latent_channels,
-        spatial=config.spatial_compression,
-        temporal=config.temporal_compression,
-    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from framewake.cache import parse_cache
 from framewake.config import TilingConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
@@ -183,11 +182,10 @@ def fused(engine: Engine) -> str:
 
 def caching(plan: Plan) -> list[str]:
     """What a step cache means for a run."""
-    choice = parse_cache(plan.request.cache)
-    if choice is None:
+    if plan.cache is None:
         return []
-    steps = plan.request.steps or 1
-    computed = choice.schedule(steps)
+    steps = plan.request.steps
+    computed = plan.cache.schedule(steps)
     if computed is None:
         what = "the run itself decides which steps are skipped, so the time below is the most it takes"
     else:

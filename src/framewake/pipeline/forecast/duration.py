@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from framewake.cache import parse_cache
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
@@ -71,9 +70,8 @@ def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Place
 
 def computed_steps(plan: Plan) -> int:
     """Steps that are computed, at the most."""
-    steps = plan.request.steps or 1
-    choice = parse_cache(plan.request.cache)
-    known = None if choice is None else choice.schedule(steps)
+    steps = plan.request.steps
+    known = None if plan.cache is None else plan.cache.schedule(steps)
     return steps if known is None else len(known)
 
 

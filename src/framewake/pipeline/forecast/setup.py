@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from framewake.cache import parse_cache
 from framewake.engine.contract import Dtype, Engine
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import cost
@@ -31,8 +30,7 @@ def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     """What one step works on."""
     batch = 2 if plan.request.guidance_scale > 1 else 1
     tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
-    choice = parse_cache(plan.request.cache)
-    cached = 0 if choice is None else choice.kept_tensors
+    cached = 0 if plan.cache is None else plan.cache.kept_tensors
     dtype, (read, kept) = setup.precision.transformer, setup.text
     return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -55,7 +54,7 @@ def _notes(desk: Desk, body: bytes, content_type: str) -> dict[str, Any]:
             folder.mkdir(mode=0o700)
             path = folder / PICTURE
             write_whole(path, data, is_lasting=False)
-            loaded = open_picture(dataclasses.replace(request, image=str(path)))
+            loaded = open_picture(str(path), request)
     of_picture = () if loaded is None else loaded.notes
     if request.prompt == EMPTY:
         return {"picture": of_picture, "request": ()}

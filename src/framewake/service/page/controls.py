@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from framewake.errors import InputError
-from framewake.lora import ENDINGS, parse_lora
+from framewake.lora import ENDINGS
 from framewake.request import Request, from_dict, settings
 from framewake.service.fields import FIELD_OF
 from framewake.service.page.texts import say
@@ -153,7 +153,7 @@ def usable(values: Mapping[str, Any]) -> tuple[Request, dict[str, float]]:
     """
     kept = {name: value for name, value in values.items() if name in (*NAMES, "loras")}
     request = from_dict(kept)
-    used = [parse_lora(text) for text in request.loras]
+    used = request.uses
     return request, {lora_name(use.path): use.strongest() for use in used}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from framewake.errors import FramewakeError, InputError
 from framewake.pipeline.forecast.place import gib
-from framewake.pipeline.jobs import Job, Plan, plan_job
+from framewake.pipeline.jobs import Plan, plan_size
 from framewake.request import from_dict
 from framewake.service.desk import Desk
 from framewake.service.page.texts import lasting, say
@@ -61,7 +61,7 @@ class Estimates:
             if sides is None and needs_picture:
                 return f'<p class="fw-quiet">{html.escape(self._say("plan.empty"))}</p>', ""
             asked = {**values, "prompt": values.get("prompt") or "?", "image": "picture" if needs_picture else None}
-            plan = plan_job(Job(from_dict(asked)), self.desk.checkpoint, picture=sides)
+            plan = plan_size(from_dict(asked), self.desk.checkpoint, sides)
             crop = "" if sides is None else json.dumps(crop_of(plan, *sides))
             try:
                 return self._card(plan), crop
