@@ -81,5 +81,5 @@ def fingerprint(checkpoint: Checkpoint, *components: str) -> list[Any]:
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
             stats = [(file.name, file.stat()) for file in files if file.is_file()]
             found += [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-        found.append(repr(getattr(checkpoint, component)))
+        found.append(repr(checkpoint.configs[component]))
     return found
