@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[1]
-# What is installed there beside Python itself, and what torch cannot do without.
+# What is installed there beside Python itself, and what torch, typer and rich cannot do without.
 THERE = [
     "torch",
     "torchgen",
@@ -29,10 +29,11 @@ THERE = [
     "framewake",
 ]
 THERE += ["typing_extensions", "filelock", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "fsspec"]
-# Finds nothing else among the installed packages, then runs the script that is named.
-CODE = f"""
-import importlib.machinery, runpy, sys
-from pathlib import Path
+THERE += ["annotated_doc", "click", "shellingham", "markdown_it", "mdurl", "pygments"]
+THERE += ["pydantic", "pydantic_core", "annotated_types", "typing_inspection"]
+# As sitecustomize.py: every Python that is started finds nothing else among the installed packages.
+BARE = f"""
+import importlib.machinery, sys
 
 class Bare(importlib.machinery.PathFinder):
     @classmethod
@@ -43,32 +44,34 @@ class Bare(importlib.machinery.PathFinder):
         return None if is_installed and name.partition(".")[0] not in {THERE!r} else found
 
 sys.meta_path[:] = [Bare if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
-try:
-    import av
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("more is found than a bare machine has")
-sys.argv = sys.argv[1:]
-sys.path.insert(0, str(Path(sys.argv[0]).parent))
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
 @pytest.fixture
-def toy_run(tmp_path):
-    """Runs one at toy size; its record lies in a folder of its own and not among the measured ones."""
+def machine(tmp_path):
+    """A copy of what the benchmarks need, whose records lie beside it, and the environment of a bare machine."""
     shutil.copytree(ROOT / "scripts" / "benches", tmp_path / "scripts" / "benches")
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "sitecustomize.py").write_text(BARE)
+    setting = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path / 'bare'}:{ROOT / 'src'}"}
+    looked = [sys.executable, "-c", "import torch, typer; import av"]
+    done = subprocess.run(looked, env=setting, capture_output=True, text=True, check=False, timeout=120)
+    assert "No module named 'av'" in done.stderr, "more is found than a bare machine has"
+    return tmp_path, setting
 
-    def run(name, *options):
-        script = tmp_path / "scripts" / "benches" / f"{name.replace('-', '_')}.py"
-        command = [sys.executable, "-c", CODE, str(script), "--toy", "--engine", "torch:cpu", *options]
-        setting = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tmp_path, env=setting, timeout=600
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads((tmp_path / "results" / f"bench-{name}.json").read_text())
+
+@pytest.fixture
+def toy_run(machine):
+    """Runs one at toy size."""
+    place, setting = machine
+
+    def run(name, *options, code=0):
+        script = place / "scripts" / "benches" / f"{name.replace('-', '_')}.py"
+        command = [sys.executable, str(script), "--toy", "--engine", "torch:cpu", *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place, env=setting, timeout=600)
+        assert done.returncode == code, done.stderr[-2000:]
+        return json.loads((place / "results" / f"bench-{name}.json").read_text())
 
     return run
 
@@ -78,6 +81,7 @@ def test_gpu_step_starts_and_ends(toy_run):
     assert list(found["sizes"]) == ["64x96", "32x64"] and all(e["is_finite"] for e in found["sizes"].values())
     assert len(found["heaviest"]) == 10 and found["heaviest"][0]["share"] >= found["heaviest"][9]["share"] > 0
     assert all(entry["share"] > 0 and entry["floor"] > 0 for entry in found["sizes"].values())
+    assert all(entry["programs"] == 0 for entry in found["sizes"].values())
 
 
 def test_gpu_attention_starts_and_ends(toy_run):
@@ -91,5 +95,37 @@ def test_gpu_memory_starts_and_ends(toy_run):
     found = toy_run("gpu-memory", "--rounds", "2")
     assert found["streamed"]["is_streamed"] and found["difference"] == 0
     assert all(len(found[part]["runs"]) == 2 for part in ("streamed", "resident"))
-    assert found["ratio"] == min(found["streamed"]["runs"]) / min(found["resident"]["runs"])
+    like = found["resident"]["like_streamed"]
+    assert like["chunk"] == found["streamed"]["chunk"]
+    assert found["ratio"] == min(found["streamed"]["runs"]) / min(like["runs"])
     assert found["decode"]["is_finite"] and len(found["rows"]) == 3
+
+
+def test_a_part_that_fails_leaves_the_others_alone(toy_run, machine):
+    script = machine[0] / "scripts" / "benches" / "gpu_memory.py"
+    before, head, after = script.read_text().partition("def streamed(bench: Bench) -> dict[str, Any]:\n")
+    script.write_text(f"{before}{head}    raise MemoryError('no room')\n{after}")
+    found = toy_run("gpu-memory", "--rounds", "1", code=1)
+    assert found["streamed"] == {"failed": "MemoryError: no room"} and "ratio" not in found
+    assert found["resident"]["seconds"] > 0 and found["decode"]["is_finite"] and len(found["rows"]) == 2
+
+
+def test_gpu_all_keeps_what_each_part_found(machine):
+    place, setting = machine
+    (place / "docs" / "measurements").mkdir(parents=True)
+    (place / "scripts" / "benches" / "gpu_attention.py").write_text("raise SystemExit('broken')\n")
+    setting |= {"OUT": str(place / "out"), "PY": sys.executable, "ENGINE": "torch:cpu", "TOY": "--toy"}
+
+    def run(*words):
+        command = ["bash", str(place / "scripts" / "benches" / "gpu_all.sh"), *words]
+        return subprocess.run(command, env=setting, capture_output=True, text=True, check=False, timeout=600)
+
+    # The other parts of "first" take minutes on a CPU.
+    assert run("first", "machine", "doctor", "attention").returncode == 1
+    done = run("second")
+    assert done.returncode == 0, done.stdout[-2000:]
+    parts = [line.rpartition(",")[0] for line in (place / "out" / "parts.txt").read_text().splitlines()]
+    assert parts == ["machine: rc 0", "doctor: rc 0", "attention: rc 1", "decode: rc 0", "memory: rc 0"]
+    assert "broken" in (place / "out" / "log.txt").read_text()
+    kept = [json.loads((place / "out" / f"bench-gpu-{name}.json").read_text()) for name in ("decode", "memory")]
+    assert kept[0]["decode"]["is_finite"] and kept[1]["ratio"] > 0

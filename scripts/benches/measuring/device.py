@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from framewake.engine.contract import Dtype, Engine
+import numpy as np
+
+from framewake.engine.contract import Dtype, Engine, Tensor
 from measuring import record
 
 # Rows, inputs, outputs. The ceiling is the best rate over them: no library is equally good at all shapes.
@@ -23,11 +27,36 @@ def matrix_ceiling(engine: Engine, dtype: Dtype, *, seconds: float = 1.0, is_toy
     kind = "toy" if is_toy else "cpu" if engine.device == "cpu" else "device"
     best = 0.0
     for rows, inputs, outputs in MATRICES[kind]:
-        x = engine.full((rows, inputs), 0.5, dtype)
-        weight = engine.full((outputs, inputs), 0.01, dtype)
+        x, weight = drawn(engine, (rows, inputs), dtype), drawn(engine, (outputs, inputs), dtype)
         runs = timed(engine, lambda x=x, weight=weight: engine.linear(x, weight), seconds=seconds)
         best = max(best, 2.0 * rows * inputs * outputs / min(runs))
     return best
+
+
+def drawn(engine: Engine, shape: Sequence[int], dtype: Dtype, *, seed: int = 1, deviation: float = 1.0) -> Tensor:
+    """Normal random numbers, made on the device where torch can: a device computes faster with constants."""
+    if engine.kind != "torch":
+        values = np.random.default_rng(seed).standard_normal(tuple(shape), np.float32)
+        return engine.asarray(values * np.float32(deviation), dtype)
+    import torch
+
+    place = torch.device(engine.device)
+    made = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device=place)
+    return made.normal_(0.0, deviation, generator=torch.Generator(place).manual_seed(seed))
+
+
+def attempted(engine: Engine, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a part of a benchmark found, or ``{"failed": why}``: the next part runs, and has the memory."""
+    try:
+        return work()
+    except Exception as problem:  # noqa: BLE001  # a compiler, a driver, a full device: whatever it is, it is the result
+        lines = str(problem).strip().splitlines() or [""]
+        found = {"failed": f"{type(problem).__name__}: {lines[0][:300]}"}
+        record.say(name, f"failed: {found['failed']}")
+        traceback.print_exc()
+    with contextlib.suppress(RuntimeError):  # a device may be lost for good
+        forget_peak(engine)  # behind the except: the traceback holds what the part had made
+    return found
 
 
 def facts(engine: Engine, *, is_toy: bool) -> dict[str, Any]:

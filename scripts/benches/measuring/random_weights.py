@@ -7,12 +7,13 @@ vanish; weights of norms are 1, biases 0. The same seed gives the same numbers e
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from framewake.engine.contract import Dtype
+from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.weights.reading.mapped import Empty
 from framewake.weights.reading.narrow import from_bfloat16, narrowed, to_bfloat16
 from framewake.weights.reading.pieces import Target
@@ -74,22 +75,31 @@ class RandomWeights:
 class HostTensors:
     """A model's random weights in the host's memory, for ``Resident`` and ``Streamed`` alike.
 
+    All blocks of a kind have the same numbers, which are made and kept once.
+
     Precision: bfloat16 as uint16 bits; other types are made when they are asked for.
     """
 
     def __init__(self, shapes: Shapes, *, seed: int = 1, elements: int = ELEMENTS) -> None:
         made = RandomWeights(seed, elements=elements)
-        self.arrays = {name: made.bits(name, tuple(shape)) for name, shape in shapes.items()}
+        self._kinds = {name: (re.sub(r"\.\d+(?=\.)", "", name), tuple(shape)) for name, shape in shapes.items()}
+        self._arrays = {kind: made.bits(*kind) for kind in dict.fromkeys(self._kinds.values())}
 
     @property
     def bytes_held(self) -> int:
-        """Bytes of all tensors."""
-        return sum(array.nbytes for array in self.arrays.values())
+        """Bytes that are kept."""
+        return sum(array.nbytes for array in self._arrays.values())
 
     def values(self, name: str, dtype: Dtype, *, empty: Empty | None = None) -> np.ndarray:
         """A tensor as ``engine.asarray`` takes it; in bfloat16 not copied, so that ``empty`` is not needed."""
-        array = self.arrays[name]
+        array = self._arrays[self._kinds[name]]
         return array if dtype == "bfloat16" else narrowed(from_bfloat16(array), dtype)
+
+    def placed(self, engine: Engine, dtype: Dtype) -> dict[str, Tensor]:
+        """All tensors on the device: each of a kind is copied there from the first."""
+        names = {kind: name for name, kind in self._kinds.items()}
+        first = {kind: engine.asarray(self.values(name, dtype), dtype) for kind, name in names.items()}
+        return {name: first[kind] if names[kind] == name else first[kind] * 1 for name, kind in self._kinds.items()}
 
 
 def _stored(bits: np.ndarray, kind: str) -> np.ndarray:
