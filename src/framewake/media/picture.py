@@ -292,8 +292,8 @@ def _choose_page(image: Image.Image, name: str) -> tuple[str, ...]:
 
     They are not counted, which takes as long as there are pages.
     """
-    has_more = attempt(lambda: image.seek(1))[1] == ""
-    page = next((page for page in range(MOST_PREVIEWS) if _is_whole(image, page)), 0) if has_more else 0
+    has_more = _has_page(image, 1, name)
+    page = next((page for page in range(MOST_PREVIEWS) if _is_whole(image, page, name)), 0) if has_more else 0
     with parsing(f"{name}:", DAMAGED, advice=ADVICE):
         image.seek(page)
     check_size(image.size, name)
@@ -303,6 +303,17 @@ def _choose_page(image: Image.Image, name: str) -> tuple[str, ...]:
     return (f"it has several pages: {which} is taken.",)
 
 
-def _is_whole(image: Image.Image, page: int) -> bool:
-    is_there = attempt(lambda: image.seek(page))[1] == ""
-    return is_there and not getattr(image, "tag_v2", {}).get(SMALL_VERSION, 0) & 1
+def _is_whole(image: Image.Image, page: int, name: str) -> bool:
+    return _has_page(image, page, name) and not getattr(image, "tag_v2", {}).get(SMALL_VERSION, 0) & 1
+
+
+def _has_page(image: Image.Image, page: int, name: str) -> bool:
+    try:
+        with parsing(f"{name}:", DAMAGED, advice=ADVICE):
+            image.seek(page)
+    except InputError as error:
+        # Pillow 10 refuses a page that is too big here, newer ones when it is read.
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            raise
+        return False
+    return True
