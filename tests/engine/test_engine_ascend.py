@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -9,16 +11,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
+ROOT = TESTS.parent
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("mindspore") is None, reason="mindspore is not installed")
 
 
 def check(folder: Path, case: str, dtype: str = "float16") -> subprocess.CompletedProcess:
-    places = os.pathsep.join(str(place) for place in (TESTS, TESTS / "models"))
+    places = os.pathsep.join(str(place) for place in (TESTS, TESTS / "models", ROOT, ROOT / "src"))
     return subprocess.run(
         [sys.executable, str(HERE / "graph_check.py"), case, dtype],
         capture_output=True,
@@ -34,6 +38,8 @@ def check(folder: Path, case: str, dtype: str = "float16") -> subprocess.Complet
     [
         ("toy_right", "float16", {"LayerNormExt"}),
         ("toy_right", "float32", {"LayerNormExt"}),
+        ("toy_norm", "float16", {""}),
+        ("toy_norm", "bfloat16", {""}),
         ("dit_blocks", "float16", {"LayerNormExt"}),
         ("vae", "float16", {"Conv2DExt", "Conv3DExt"}),
         ("dit", "float16", {"FlashAttentionScore", "LayerNormExt"}),
@@ -52,3 +58,46 @@ def test_a_wrong_shape_is_found(tmp_path):
     done = check(tmp_path, "toy_wrong")
     assert done.returncode != 0
     assert "NotAscend" in done.stderr and "47" in done.stderr
+
+
+@pytest.fixture
+def ascend():
+    """The engine of a device that is not there."""
+    from framewake.engine.mindspore import MindsporeEngine
+
+    return MindsporeEngine("ascend:0", "a test")
+
+
+@pytest.mark.parametrize("call", ["asarray([1.0, 2.0])", "asarray(3)", "to_device(ms.Tensor([1.0]))"])
+def test_an_array_is_copied_to_the_device_at_once(call):
+    """MindSpore leaves it on the host until it is first used, and copies it between the operations then."""
+    code = "import mindspore as ms; from framewake.engine.mindspore import MindsporeEngine as Engine; "
+    code += f"engine = Engine('ascend:0', ''); x = engine.{call}; print('made'); engine.numpy(x)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "libmindspore_ascend" in done.stderr, "it was left on the host"
+
+
+def test_no_thread_switches_the_stream_of_the_process(ascend):
+    """The current stream is one for all threads in MindSpore's source: the model's kernels would change theirs."""
+    with ascend.copy_stream() as held:
+        assert held is None
+    package = ROOT / "src" / "framewake" / "engine" / "mindspore"
+    calls = [node for path in package.glob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    assert not [
+        n for n in calls if isinstance(n, ast.Attribute) and n.attr in ("StreamCtx", "stream", "set_cur_stream")
+    ]
+
+
+def test_float32_is_float32_before_the_first_operation(monkeypatch):
+    """CANN rounds the inputs of float32 convolutions unless it is told not to, which it can be once."""
+    import mindspore as ms
+
+    from framewake.engine import mindspore as module
+
+    done = []
+    monkeypatch.setattr(ms, "set_device", lambda *given: done.append(("device", *given)))
+    precision = ms.device_context.ascend.op_precision
+    monkeypatch.setattr(precision, "conv_allow_hf32", lambda value: done.append(("hf32", value)))
+    monkeypatch.setattr(ms.mint, "zeros", lambda shape: done.append("operation") or ms.Tensor(np.zeros(shape)))
+    assert module.make("ascend:0", "a test").traits.fused_attention == ("float16", "bfloat16")
+    assert done == [("device", "Ascend", 0), ("hf32", False), "operation"]

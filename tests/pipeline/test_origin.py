@@ -38,6 +38,21 @@ def test_another_number_of_threads_is_told(toy, engine, request_of, tmp_path, mo
     assert output.exists()
 
 
+def test_kernels_of_attention_are_recorded_and_taken_again(toy, request_of, tmp_path):
+    """Which one is the fastest is measured in each process, and another one is another last bit."""
+    here = pytest.importorskip("cuda_here")
+
+    class Otherwise(here.CudaHere):
+        kernels = ("memory-efficient", "flash", "plain")
+
+    first, then, output = here.CudaHere(), Otherwise(), tmp_path / "clip.mp4"
+    saved = stopped(Pipeline(open_checkpoint(toy), first), request_of(steps=4), output)
+    assert saved.origin["attention"] == "flash, memory-efficient, plain"
+    assert then.attention_kernels()[0] == "memory-efficient"
+    assert not [text for text in notes(Pipeline(open_checkpoint(toy), then), saved, output) if "made elsewhere" in text]
+    assert then.attention_kernels() == first.attention_kernels() and output.exists()
+
+
 OTHERS = {
     "seed 5, saved 3": {"seed": 5},
     "prompt 'a blue square', saved": {"prompt": "a blue square"},

@@ -73,18 +73,23 @@ def _has_device(pattern: str) -> bool:
 
 
 def _choose() -> Engine:
-    usable = installed()
-    if "mindspore:ascend" in usable:
-        module = _framework("mindspore", "auto")
-        if "ascend:0" in module.devices():
-            return _make(module, "ascend:0", "auto: an Ascend device is there")
+    usable, refused = installed(), ""
+    for kind, device, reason in (
+        ("mindspore", "ascend:0", "an Ascend device is there"),
+        ("torch", "cuda:0", "a CUDA device is there"),
+    ):
+        module = _framework(kind, "auto") if f"{kind}:{device[:-2]}" in usable else None
+        if module is not None and device in module.devices():
+            try:
+                return _make(module, device, f"auto: {reason}")
+            except EngineError as error:
+                refused += f"; {error}"
     if "torch:cpu" in usable:
-        module = _framework("torch", "auto")
-        if "cuda:0" in module.devices():
-            return _make(module, "cuda:0", "auto: a CUDA device is there")
-        return _make(module, "cpu", "auto: no Ascend or CUDA device found, and torch is the faster one on a CPU")
+        reason = "auto: no Ascend or CUDA device found, and torch is the faster one on a CPU"
+        return _make(_framework("torch", "auto"), "cpu", reason + refused)
     if "mindspore:cpu" in usable:
-        return _make(_framework("mindspore", "auto"), "cpu", "auto: no Ascend device found, and torch is not installed")
+        reason = "auto: no Ascend device found, and torch is not installed"
+        return _make(_framework("mindspore", "auto"), "cpu", reason + refused)
     raise EngineError(f"no framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
 
 

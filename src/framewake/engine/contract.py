@@ -33,6 +33,7 @@ class Engine(Protocol):
     reason: str  # why this engine was chosen, in a few words
     traits: Traits  # what decides how a run is done here
     attention_reason: str  # which fused kernel attention takes and why; empty before that is known
+    plain_reason: str  # why a compiled function runs as it was written; empty as long as none does
 
     # --- make and move -------------------------------------------------------------------------
 
@@ -226,6 +227,12 @@ class Engine(Protocol):
         (B, A, N, M), True where a query may look; only for short sequences. ``lengths`` are host
         integers: keys of sample i from lengths[i] on do not exist, and no mask is built for them
         (rows of queries beyond the length come out finite and mean nothing).
+        """
+
+    def attention_kernels(self, order: Sequence[str] = ()) -> tuple[str, ...]:
+        """The kernels of ``attention``, best first; with an order of the same ones, in that from now on.
+
+        Different kernels differ in the last bits. Empty where there is no choice.
         """
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

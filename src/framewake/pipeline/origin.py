@@ -96,14 +96,22 @@ def other_settings(asked: Request, saved: Request) -> list[str]:
 
 
 def origin_of(engine: Engine) -> dict[str, Any]:
-    """Engine, device, threads and versions, ready for JSON.
+    """Engine, device, threads, kernels and versions, ready for JSON.
 
     The number of threads decides in which order a CPU adds numbers up, and the processor which instructions it uses.
     """
     found: dict[str, Any] = {"engine": engine.name, "versions": package_versions(engine.name)}
     if engine.traits.is_host:
         return found | {"processor": _processor(), "threads": _threads()}
-    return found | {"device memory": f"{engine.memory()['total'] / 2**30:.1f} GiB"}
+    memory = f"{engine.memory()['total'] / 2**30:.1f} GiB"
+    return found | {"device memory": memory, "attention": ", ".join(engine.attention_kernels())}
+
+
+def take_kernels(engine: Engine, origin: Mapping[str, Any]) -> None:
+    """Attend as it was done where saved latents come from: the kernels are chosen by a timing, and differ a little."""
+    recorded = origin.get("attention")
+    if isinstance(recorded, str):
+        engine.attention_kernels(recorded.split(", "))
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

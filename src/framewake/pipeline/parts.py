@@ -46,11 +46,10 @@ class Parts:
         self.keeps_all = bytes_all < self.room() // 4
 
     def room(self) -> int:
-        """Bytes that this process may still take on the device: what is free, or what the limit leaves."""
+        """Bytes that this process may still take on the device: what is free but a margin, or what the limit leaves."""
         memory = self.engine.memory()
-        if self.memory is None:
-            return memory["free"]
-        return max(min(memory["free"], self.memory - memory["used"]), 0)
+        free = memory["free"] - self.engine.traits.margin_bytes
+        return max(free if self.memory is None else min(free, self.memory - memory["used"]), 0)
 
     def held_bytes(self) -> int:
         """Bytes of the weights that are loaded; they count as room for a run that uses them again."""

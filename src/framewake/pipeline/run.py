@@ -39,6 +39,7 @@ from framewake.pipeline.origin import (
     origin_of,
     own_request,
     part_sources,
+    take_kernels,
 )
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision, choose_precision
@@ -233,6 +234,7 @@ class Pipeline:
         if output is not None:
             check_output(output.path, fps=own.fps)
         precision = choose_precision(own.precision, self.engine)
+        take_kernels(self.engine, saved.origin)
         changed = differences(saved.origin, origin_of(self.engine))
         if changed:
             yield Note(

@@ -71,6 +71,8 @@ def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
             _start_onednn()
         else:
             ms.set_device("Ascend", int(number))
+            # By default convolutions in float32 round to ten bits; it may be said once, before the first operation.
+            ms.device_context.ascend.op_precision.conv_allow_hf32(False)
             ms.mint.zeros((1,)).asnumpy()  # a device tells its memory only after the first operation
     except RuntimeError as error:  # one device a process, and none after the first tensor
         raise EngineError(

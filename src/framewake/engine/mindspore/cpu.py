@@ -58,6 +58,9 @@ class MindsporeCpu(MindsporeEngine):
     def arange(self, count, dtype="int64"):
         return ops.arange(count).astype(DTYPES[dtype])
 
+    def _moved(self, x):
+        return x
+
     def to_device(self, x):
         return x
 
@@ -114,7 +117,7 @@ class MindsporeCpu(MindsporeEngine):
 
     def rms_norm(self, x, weight, eps=1e-6):
         if x.dtype != ms.float32 or weight.dtype != ms.float32:
-            return super().rms_norm(x, weight, eps)
+            return self._normed(x, weight, eps)
         # Two broadcast products take six times as long as this one of a column and a row.
         flat = mint.reshape(x, (-1, x.shape[-1]))
         inverse = mint.rsqrt(mint.mean(mint.square(flat), dim=-1, keepdim=True) + eps)

@@ -6,20 +6,23 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # libgomp's waiting threads spin for milliseconds by default. Where anything else wants the same cores, that made
 # everything here 15 times slower (measured); a few microseconds keep the speed of an idle machine. It is read
 # once, when torch loads the library.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# Large tensors of many sizes leave holes in device memory that fit no other; segments that grow do not. Read once too.
+if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 import torch
 
 from framewake.engine.host import keep_freed_memory
+from framewake.engine.torch import cuda
 from framewake.engine.torch.cpu import TorchCpu
-from framewake.engine.torch.cuda import TorchCuda
-from framewake.engine.torch.driver import check_kernels, why_absent
+from framewake.engine.torch.driver import why_absent
 from framewake.engine.torch.engine import TorchEngine
-from framewake.errors import EngineError
 
 __all__ = ["devices", "make", "why_absent"]
 
@@ -32,13 +35,10 @@ def devices() -> list[str]:
 def make(device: str, reason: str) -> TorchEngine:
     """A torch engine; ``device`` is "cpu", "cuda:n" or "cuda:n+fp8" (existence is checked by the caller).
 
-    Raises: EngineError where eight bits are asked of a device that has none.
+    Raises: EngineError where the device cannot do what is asked.
     """
     if device == "cpu":
         keep_freed_memory()
         return TorchCpu(torch.device(device), reason)
     device, _, bits = device.partition("+")
-    check_kernels(device)
-    if bits and torch.cuda.get_device_capability(device) < (8, 9):
-        raise EngineError(f"{device} has no products in eight bits (from Ada and Hopper on): leave out +fp8.")
-    return TorchCuda(torch.device(device), reason, is_eight_bit=bool(bits))
+    return cuda.make(device, reason, is_eight_bit=bool(bits))

@@ -30,6 +30,7 @@ class TorchCpu(TorchEngine):
         convolution_floor=20 << 20,
     )
     attention_reason = "torch's kernel for this processor"
+    plain_reason = ""
     _layout = torch.channels_last_3d
 
     def linear(self, x, weight, bias=None, activation=None):
@@ -51,6 +52,9 @@ class TorchCpu(TorchEngine):
             return onednn.window(x, gain, shift, before, activation)
         return super().window(x, gain, shift, before, activation)
 
+    def attention_kernels(self, order=()):
+        return ()
+
     def _attend(self, q, k, v, scale, mask):
         return super()._attend(q, onednn.by_heads(k), onednn.by_heads(v), scale, mask)
 
@@ -64,7 +68,8 @@ class TorchCpu(TorchEngine):
             try:
                 return compiled(*arguments, **named)
             except torch._dynamo.exc.TorchDynamoException as error:
-                raise not_compiled(error) from error
+                needs = "a C++ compiler (on Debian: apt install g++; or set CXX to one)"
+                raise not_compiled(error, needs) from error
 
         return call
 

@@ -36,6 +36,35 @@ def why_absent(device: str) -> str:
     return ""
 
 
+def check_device(device: str) -> None:
+    """Whether a device computes. That it is counted says little: a driver that is too old for this torch counts it too.
+
+    Raises: EngineError that says what to do.
+    """
+    try:
+        check_kernels(device)
+        torch.zeros(1, device=device).add_(1).item()
+    except (RuntimeError, AssertionError) as error:
+        said = one_line(str(error)).partition(". ")[0].rstrip(".")
+        raise EngineError(
+            f"{device} is there but cannot be used. Torch says: {said[:200]}. See whether `nvidia-smi` works; a new "
+            "driver may be needed, or a torch for an older CUDA. Or take --engine torch:cpu."
+        ) from error
+
+
+def is_slow_in_convolutions(device: torch.device) -> bool:
+    """Whether torch would go around cuDNN for a clip's convolutions in float16, through a copy of it for each tap."""
+    shapes = ((1, 16, 4, 8, 8), (16, 16, 3, 3, 3))
+    x, weight = (torch.empty(shape, dtype=torch.float16, device=device) for shape in shapes)
+    x, weight = (each.contiguous(memory_format=torch.channels_last_3d) for each in (x, weight))
+    ones, zeros = [1, 1, 1], [0, 0, 0]
+    try:
+        found = torch._C._select_conv_backend(x, weight, None, ones, zeros, ones, False, zeros, 1, None)
+    except (RuntimeError, TypeError, AttributeError):  # it is not public
+        return False
+    return "Slow" in str(found)
+
+
 def check_kernels(device: str) -> None:
     """Whether this build of torch has code for a card.
 

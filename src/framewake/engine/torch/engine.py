@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from framewake.console.escape import one_line
 from framewake.errors import EngineError
 
 DTYPES = {
@@ -19,7 +20,7 @@ DTYPES = {
     "int64": torch.int64,
     "bool": torch.bool,
 }
-_NAMES = {value: key for key, value in DTYPES.items()}
+NAMES = {value: key for key, value in DTYPES.items()}
 ACTIVATIONS = {None: lambda x: x, "silu": F.silu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh")}
 
 
@@ -75,7 +76,7 @@ class TorchEngine:
         return x.to(DTYPES[dtype])
 
     def dtype(self, x):
-        return _NAMES[x.dtype]
+        return NAMES[x.dtype]
 
     def to_device(self, x):
         return x.to(self._device, non_blocking=True)
@@ -186,7 +187,7 @@ class TorchEngine:
     def window(self, x, gain, shift, before=None, activation=None):
         gain, shift = gain[:, :, None, None, None], shift[:, :, None, None, None]
         y = ACTIVATIONS[activation](torch.addcmul(shift, x.float(), gain)).to(x.dtype)
-        y = F.pad(y, (1, 1, 1, 1, 2 if before is None else 0, 0), mode="replicate")
+        y = self.pad(y, [(2 if before is None else 0, 0), (1, 1), (1, 1)], "replicate")
         return y if before is None else torch.cat([before, y], 2)
 
     def silu(self, x):
@@ -280,10 +281,9 @@ class TorchEngine:
         return x
 
 
-def not_compiled(error):
+def not_compiled(error, needs):
     """What a failure of torch.compile means."""
+    said = one_line((str(error).strip() or type(error).__name__).splitlines()[0])
     return EngineError(
-        f"torch.compile failed: {str(error).splitlines()[0]} It needs a C++ compiler (on Debian: "
-        "apt install g++; or set CXX to one), and Triton on CUDA. Install it, or run without compiling "
-        "(FRAMEWAKE_COMPILE=0)."
+        f"torch.compile failed: {said} It needs {needs}. Install it, or run without compiling (FRAMEWAKE_COMPILE=0)."
     )

@@ -160,7 +160,8 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
     lines += caching(plan)
     lines += [said(place) for place in made.placements.values()]
     where = "memory" if engine.traits.is_host else "device memory"
-    lines.append(f"peak {where}: about {gib(made.device_peak)}")
+    margin = engine.traits.margin_bytes
+    lines.append(f"peak {where}: about {gib(made.device_peak)}" + (f"; {gib(margin)} are left alone" if margin else ""))
     if not engine.traits.is_host:
         lines.append(f"peak host memory: about {gib(made.host_peak)}")
     if rates is not None and made.step_seconds is not None and made.seconds is not None:
