@@ -15,6 +15,7 @@ from framewake.media.image import normalise
 from framewake.models.tiling import tiled_encode
 from framewake.pipeline.condition import image_latent
 from framewake.pipeline.events import Note
+from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.run import Pipeline
 from framewake.shapes import base_px, choose_bucket
@@ -64,7 +65,7 @@ class ExampleEncoder:
             "base": self.base,
         }
         self._text = self._common | {
-            "encoders": fingerprint(checkpoint, "llava", "clip_text"),
+            "encoders": fingerprint(checkpoint, *(encoder.name for encoder in family_of(checkpoint).encoders)),
             "tokenizers": [_names(folder) for folder in checkpoint.tokenizers.values()],
             "processor": checkpoint.image_processor,
             "tokens": checkpoint.settings.text_tokens,
