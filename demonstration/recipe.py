@@ -185,7 +185,7 @@ def export(engine: Engine, folder: Path, target: Path) -> None:
     from framewake.models.llava import Llava
 
     llava = transformer.part(average, "llava.")
-    unused = Llava(None, texts.llava_config).unused_shapes()
+    unused = Llava(engine, texts.llava_config).unused_shapes()
     llava |= {n: np.zeros(s, np.float32) if len(s) > 1 else np.ones(s, np.float32) for n, s in unused.items()}
     parts = dict(
         dit=(models.DIT, transformer.part(average, "dit.")),

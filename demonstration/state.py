@@ -39,12 +39,13 @@ def begun_state(path: Path) -> TrainingState:
 
     Raises: InputError when the run has not come so far.
     """
-    if not path.exists():
+    state = load_state(path)
+    if state is None:
         raise InputError(
             f"{path} is not there: run the steps before this one first (`python -m demonstration all {path.parent}`), "
             "or begin with the shipped weights (the step adopt)."
         )
-    return load_state(path)
+    return state
 
 
 def read_scale(folder: Path) -> float:

@@ -12,6 +12,7 @@ from demonstration.reader import read_colours
 from demonstration.tokenizers import CLIP_LENGTH
 from demonstration.wide import WideAttention
 from framewake.engine.contract import Dtype, Engine, Tensor, Weights
+from framewake.errors import CheckpointError
 from framewake.models.clip_text import ClipText
 from framewake.models.dit import SCALAR_LAYERS, DiT, TextStates
 from framewake.models.llava import Llava
@@ -57,6 +58,8 @@ class Texts:
         self.llava = Tokenizer.from_folder(folder / "tokenizer")
         self.clip = Tokenizer.from_folder(folder / "tokenizer_2")
         image, pad = self.llava.token_id("<image>"), self.llava.named_id("pad_token")
+        if image is None or pad is None:
+            raise CheckpointError(f"{folder / 'tokenizer'} has no <image> or no padding: make the tokenizers again.")
         self.llava_config = models.llava(self.llava.vocab_size, image, pad)
         self.clip_config = models.clip_text(self.clip.vocab_size)
         patches = self.llava_config.vision.patches

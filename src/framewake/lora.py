@@ -66,16 +66,18 @@ def _spans(tail: str, text: str) -> tuple[Span, ...]:
     if "=" not in tail:
         return (Span(0, None, _weight(tail, text)),)
     found: list[Span] = []
+    taken: list[range] = []
     for part in tail.split(","):
         match = _SPAN.fullmatch(part.strip())
         if match is None:
             raise InputError(f"LoRA {text!r}: {part!r} is no span of steps; {_HOW}.")
-        span = Span(int(match[1]), int(match[2]), _weight(match[3], text))
-        if span.first >= span.stop:
+        first, stop, weight = int(match[1]), int(match[2]), _weight(match[3], text)
+        if first >= stop:
             raise InputError(f"LoRA {text!r}: the span {part!r} holds no step; {_HOW}.")
-        if any(span.first < other.stop and other.first < span.stop for other in found):
+        if any(first < other.stop and other.start < stop for other in taken):
             raise InputError(f"LoRA {text!r}: the span {part!r} overlaps another; each step needs one weight.")
-        found.append(span)
+        found.append(Span(first, stop, weight))
+        taken.append(range(first, stop))
     return tuple(found)
 
 

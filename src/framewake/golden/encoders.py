@@ -36,6 +36,8 @@ def llava_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     seen = Seen(engine)
     hidden = llava(weights, ids, mask, pixels, skip_layers=skip, observe=seen)
 
+    if layout.image_at is None:
+        raise CheckpointError(f"case {case.id!r} has no picture in its template; a {case.kind} case needs one.")
     merged, positions = merged_layout(mask, layout.image_at, layout.image_tokens)
     exact = {"merged_mask": merged, "position_ids": positions}
     for name, want in arrays.items():

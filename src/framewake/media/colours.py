@@ -147,15 +147,15 @@ def _png_colours(info: Mapping[Any, Any]) -> Colours | None:
     if "srgb" in info or (not gamma and not points):
         return None
     lowest, highest = SRGB_GAMMA
-    is_usual = not gamma or lowest <= gamma <= highest
+    unusual = None if not gamma or lowest <= gamma <= highest else 1 / gamma
     if points and len(points) == 8 and max(np.abs(np.subtract((*points[2:], *points[:2]), profiles.SRGB))) > 0.005:
         corners = (*points[2:], *points[:2])
     else:
         corners = profiles.SRGB
-    if is_usual and corners == profiles.SRGB:
+    if unusual is None and corners == profiles.SRGB:
         return None
     # Nonsense is left aside, as by browsers.
-    return attempt(lambda: matrix_profile("named by gAMA and cHRM", corners, gamma=None if is_usual else 1 / gamma))[0]
+    return attempt(lambda: matrix_profile("named by gAMA and cHRM", corners, gamma=unusual))[0]
 
 
 def _is_adobe(image: Image.Image) -> bool:

@@ -222,7 +222,7 @@ def _assemble(
         yield ready, plan.tiles
         return array if array.flags.writeable else array.copy()
 
-    result = None
+    result = np.empty(0)
     done = 0
     before = None
     for cut in plan.frames.cuts:
@@ -231,7 +231,7 @@ def _assemble(
             return clip
         blend(before, clip, 2, plan.frames.blend)
         before = _tail(clip, 2, plan.frames.blend)
-        if result is None:
+        if not result.size:
             result = np.empty((*clip.shape[:2], plan.frames.size, *clip.shape[3:]), clip.dtype)
         result[:, :, done : done + cut.kept] = clip[:, :, : cut.kept]
         done += cut.kept
@@ -244,7 +244,7 @@ def _frame(
     """All spatial tiles of one temporal tile, row by row, each blended with its finished neighbours."""
     if len(plan.rows.cuts) == len(plan.columns.cuts) == 1:
         return (yield from tile(plan.rows.cuts[0], plan.columns.cuts[0]))
-    result = None
+    result = np.empty(0)
     above: list[np.ndarray | None] = [None] * len(plan.columns.cuts)
     top = 0
     for row in plan.rows.cuts:
@@ -256,7 +256,7 @@ def _frame(
             blend(beside, piece, 4, plan.columns.blend)
             above[index] = _tail(piece, 3, plan.rows.blend)
             beside = _tail(piece, 4, plan.columns.blend)
-            if result is None:
+            if not result.size:
                 result = np.empty((*piece.shape[:3], plan.rows.size, plan.columns.size), piece.dtype)
             kept = piece[:, :, :, : row.kept, : column.kept]
             result[:, :, :, top : top + row.kept, left : left + column.kept] = kept

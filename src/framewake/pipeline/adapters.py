@@ -15,6 +15,7 @@ from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.errors import CheckpointError, InputError
 from framewake.lora import ENDINGS, LoraUse
 from framewake.models.dit import DiT
+from framewake.pipeline.family import Make
 from framewake.request import Settled
 from framewake.sampling.guide import Denoise
 from framewake.weights.checkpoint.identity import identity
@@ -61,7 +62,8 @@ def targets_of(checkpoint: Checkpoint) -> Targets:
 @lru_cache(maxsize=4)
 def targets_for(config: DiTConfig) -> Targets:
     """What a LoRA can adapt in a transformer of a shape."""
-    return Targets.of(config, DiT(None, config).shapes())  # shapes need no engine
+    make: Make = DiT
+    return Targets.of(config, make(None, config).shapes())  # shapes need no engine
 
 
 def open_loras(request: Settled, uses: Sequence[LoraUse], checkpoint: Checkpoint) -> tuple[OpenedLora, ...]:

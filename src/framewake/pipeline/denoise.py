@@ -112,7 +112,7 @@ def denoise(
             check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
             is_skipped = caching.finish_step(time.perf_counter() - before)
-            if is_kept:
+            if keeper is not None and is_kept:
                 failure = keeper.save(done, engine.numpy(latents), cache=caching.arrays())
                 if failure is not None:
                     yield Note(failure)

@@ -62,7 +62,6 @@ class Making:
     plan: Plan
     precision: Precision
     timings: Timings
-    text: TextStates | None = None
     start: SavedLatents | None = None
 
 
@@ -206,13 +205,13 @@ class Pipeline:
         shared: Timings = {}
         try:
             yield from self._staged("read image", shared, self._read(clips))
-            yield from self._staged("encode text", shared, self._encode_text(clips))
+            texts = yield from self._staged("encode text", shared, self._encode_text(clips))
             self.parts.release(*(encoder.name for encoder in self.family.encoders))
             for clip in clips:
                 clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
             for index, clip in enumerate(clips):
-                yield from self._make(clip, keeps_transformer=is_roomy and index < len(clips) - 1)
-                clip.text = None
+                text = texts.pop(0)  # let go of when its clip is made
+                yield from self._make(clip, text, keeps_transformer=is_roomy and index < len(clips) - 1)
         finally:
             # However it ended: the next run's forecast takes nothing to be there that it does not use.
             self.parts.release(*self.parts.held())
@@ -271,8 +270,9 @@ class Pipeline:
             picture = clip.plan.picture
             yield from map(Note, notes_of(clip.plan.request, None if picture is None else picture.small, self.reader))
 
-    def _encode_text(self, clips: Sequence[Making]) -> Generator[Event, None, None]:
+    def _encode_text(self, clips: Sequence[Making]) -> Generator[Event, None, list[TextStates]]:
         yield from ()
+        found = []
         for clip in clips:
             request, picture = clip.plan.request, clip.plan.picture
             prompts = [self.reader.tokens(request.prompt)]
@@ -281,12 +281,13 @@ class Pipeline:
                 prompts.insert(0, self.reader.tokens(self.reader.negative_prompt(request.negative_prompt)))
                 semantic = [] if picture is None else [picture.black, picture.semantic]
             pixels = np.concatenate(semantic) if semantic else None
-            clip.text = self.reader.states(self.parts, prompts, pixels, clip.precision.text)
+            found.append(self.reader.states(self.parts, prompts, pixels, clip.precision.text))
+        return found
 
-    def _make(self, clip: Making, *, keeps_transformer: bool) -> Iterator[Event]:
+    def _make(self, clip: Making, text: TextStates, *, keeps_transformer: bool) -> Iterator[Event]:
         plan, timings = clip.plan, clip.timings
         image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
-        condition = Condition(clip.text, image)
+        condition = Condition(text, image)
         request = dataclasses.replace(plan.request, precision=clip.precision.name)
         metadata = self._metadata(clip, request)
         keeper = None

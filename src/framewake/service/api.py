@@ -109,7 +109,7 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
 
 def _answer_head(route: BaseRoute) -> None:
     """Whoever may GET may ask for the headers alone; FastAPI has no such rule. The description is made before this."""
-    if isinstance(route, Route) and "GET" in route.methods:
+    if isinstance(route, Route) and route.methods and "GET" in route.methods:
         route.methods.add("HEAD")
 
 
@@ -159,5 +159,6 @@ def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
 
 def _methods(routes: Sequence[Route], request: Request) -> list[str]:
     """All methods of an address, which may be several endpoints."""
-    found = {method for route in routes if route.matches(request.scope)[0] != Match.NONE for method in route.methods}
+    met = (route for route in routes if route.matches(request.scope)[0] != Match.NONE)
+    found = {method for route in met for method in route.methods or ()}
     return sorted(found | {"OPTIONS"}) if found else []

@@ -131,9 +131,10 @@ class Database:
 def file_of(url: str) -> Path | None:
     """The file behind an address of SQLite; None for PostgreSQL, and where only SQLite can tell."""
     parsed = _parsed(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database.startswith("file:"):
+    database = parsed.database
+    if parsed.get_backend_name() != "sqlite" or database is None or database.startswith("file:"):
         return None
-    return Path(parsed.database)
+    return Path(database)
 
 
 def _parsed(url: str) -> URL:

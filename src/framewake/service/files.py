@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping, MutableMapping
 from email.utils import parsedate_to_datetime
@@ -62,7 +63,7 @@ class Ranged(FileResponse):
             nonlocal refused
             if message["type"] == "http.response.start" and message["status"] in (400, 416):
                 refused = True
-                size = self.stat_result.st_size
+                size = os.stat(self.path).st_size
                 text = f"the Range header cannot be used: the file has {size} bytes; ask for bytes=0-99, for example."
                 instead = answer(message["status"], "bad_range", text, param="Range")
                 if message["status"] == 416:

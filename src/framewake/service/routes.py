@@ -110,8 +110,8 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
         rows = desk.store.page(_owner(request), after=after, limit=limit + 1, order=order)
         shown = rows[:limit]
         data = [video(*pair) for pair in zip(shown, desk.store.positions(shown), strict=True)]
-        ids = [entry.id for entry in data] or [None]
-        return VideoList(data=data, first_id=ids[0], last_id=ids[-1], has_more=len(rows) > limit)
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return VideoList(data=data, first_id=first, last_id=last, has_more=len(rows) > limit)
 
     @router.get("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
     def get_video(request: Request, video_id: VideoId) -> Video:

@@ -17,6 +17,7 @@ from framewake.engine.contract import Engine, Weights
 from framewake.errors import CheckpointError, InputError, NumericsError
 from framewake.lasting import clear_abandoned
 from framewake.models.dit import DiT
+from framewake.pipeline.adapters import targets_for
 from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note, Result
 from framewake.pipeline.jobs import Job, Output, Plan, placed, plan_job, with_loras
@@ -70,7 +71,7 @@ class Trainer:
                 raise InputError(f"{places.target} is trained to the end ({self.first} updates): ask for more --steps.")
         else:
             self.first, self.settings = 0, training_from(given)
-        self.modules = chosen(DiT(None, checkpoint.dit).shapes(), self.settings.targets)
+        self.modules = chosen(targets_for(checkpoint.dit).tensors, self.settings.targets)
         self.examples = read_examples(places.data)
         self._sample = self._sample_plan()
 

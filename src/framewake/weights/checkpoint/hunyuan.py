@@ -27,8 +27,8 @@ def _infer_dit(shapes: Shapes, hints: Hints) -> DiTConfig:
     like: DiTConfig | None = hints.like
     if like is not None and DIFFUSERS_MARK in shapes:
         return like
-    is_open = like is None or like.condition == "latent_concat"
-    return inferred.dit_config(shapes, hints.condition if is_open else like.condition, like=like)
+    condition = hints.condition if like is None or like.condition == "latent_concat" else like.condition
+    return inferred.dit_config(shapes, condition, like=like)
 
 
 DIT: Component[DiTConfig] = Component(

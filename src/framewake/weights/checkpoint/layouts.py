@@ -79,7 +79,7 @@ class Layout:
                 singles.add(row.name)
             if row.tower is not None and row.tower.flag in files:
                 weights[row.name] = (*weights[row.name], files[row.tower.flag])
-            if row.scales_flag in files:
+            if row.scales_flag is not None and row.scales_flag in files:
                 scales[row.name] = files[row.scales_flag]
         return dataclasses.replace(self, weights=weights, singles=frozenset(singles), scales=scales)
 

@@ -14,7 +14,7 @@ from framewake.config import CLIP_MEAN, CLIP_STD, DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint import inferred
-from framewake.weights.checkpoint.component import C, Component, Components, Hints
+from framewake.weights.checkpoint.component import C, Component, Components, Hints, Tower
 from framewake.weights.checkpoint.layouts import COMPONENTS, Files, Layout, known_layout
 from framewake.weights.checkpoint.parts import open_part
 from framewake.weights.checkpoint.settings import Settings, read_settings
@@ -80,9 +80,15 @@ class Checkpoint:
         return found
 
     @property
-    def tower(self) -> Component | None:
-        """The part that has, or might have, a vision tower."""
-        return next((row for row in self.rows if row.tower is not None), None)
+    def tower(self) -> tuple[Component, Tower]:
+        """The part that has, or might have, a vision tower.
+
+        Raises: CheckpointError where there is none.
+        """
+        for row in self.rows:
+            if row.tower is not None:
+                return row, row.tower
+        raise CheckpointError(f"{self.folder}: no part of it could have a vision tower, so it reads no pictures.")
 
     def tensors(self, component: str) -> MappedTensors:
         """A component's tensors under our names; only headers are read."""
@@ -190,8 +196,8 @@ class Checkpoint:
 
     def _side_px(self) -> int:
         """The side of the picture that the vision tower sees."""
-        row = self.tower
-        return row.tower.side_px(self.configs[row.name])
+        row, tower = self.tower
+        return tower.side_px(self.configs[row.name])
 
     def _check_fit(self) -> None:
         """Components of different checkpoints in one folder do not fit together."""
@@ -209,7 +215,7 @@ class Checkpoint:
         if self.dit.condition != "none" and not self.has_vision:
             raise CheckpointError(
                 f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. "
-                f"{self.tower.tower.advice}"
+                f"{self.tower[1].advice}"
             )
 
 
@@ -217,8 +223,8 @@ class SinglePart(Checkpoint):
     """One part alone, of which nothing but the tensors can be looked at; ``row`` says which it is."""
 
     def __init__(self, path: Path, components: Components = COMPONENTS) -> None:
-        self.kind = open_kind(path, components)
-        self.row = components[self.kind.component]
+        self.kind, component = open_kind(path, components)
+        self.row = components[component]
         super().__init__(part_layout(path, self.row.name, components))
 
     def _configure(self) -> None:
@@ -258,7 +264,7 @@ def _image_processor(path: Path) -> ImageProcessor:
     crop = content.get("crop_size", content.get("size"))
     if isinstance(crop, dict):
         crop = crop.get("height", crop.get("shortest_edge"))
-    mean, std = content.get("image_mean"), content.get("image_std")
+    mean, std = content.get("image_mean", ()), content.get("image_std", ())
     colours = [values for values in (mean, std) if isinstance(values, list) and len(values) == 3]
     is_colour = len(colours) == 2 and all(isinstance(x, int | float) for values in colours for x in values)
     if type(crop) is not int or not is_colour:

@@ -103,7 +103,7 @@ def _checked(value: Any, like: Any, where: str) -> Any:
 
 def _lists_of_words(value: Any, where: str) -> tuple[tuple[str, ...], ...]:
     """Lists of words as tuples; an empty list would be one that no prompt has a word of."""
-    lists = value if isinstance(value, list) else [None]
+    lists: list[Any] = value if isinstance(value, list) else [None]
     is_word = [
         isinstance(each, list) and each and all(isinstance(word, str) and re.fullmatch("[a-z]+", word) for word in each)
         for each in lists

@@ -58,8 +58,8 @@ def kinds_of(names: Iterable[str], components: Components) -> list[PartKind]:
     return [kind for kind in kinds(components) if any(name.endswith(kind.ends) for name in held)]
 
 
-def open_kind(path: Path, components: Components) -> PartKind:
-    """What a file, or the file in a folder, is.
+def open_kind(path: Path, components: Components) -> tuple[PartKind, str]:
+    """What a file, or the file in a folder, is, and the component that it belongs to.
 
     Raises: CheckpointError for what no model here has, with the way out where it is known.
     """
@@ -70,7 +70,7 @@ def open_kind(path: Path, components: Components) -> PartKind:
         raise CheckpointError(f"{file.path} is no part of HunyuanVideo (it has {held}): this is another model.")
     if kind.component is None:
         raise CheckpointError(f"{file.path} is {kind.name}, no part of a checkpoint. {kind.advice}")
-    return kind
+    return kind, kind.component
 
 
 def part_layout(path: Path, component: str, components: Components) -> Layout:
@@ -108,7 +108,7 @@ def told_of_place(path: Path, components: Components) -> str:
             f"{path} is no checkpoint that is known: it has neither model_index.json (the diffusers layout) nor a "
             f"folder hunyuan-video-*/ (Tencent's).{hint} Single files are taken with --part NAME=FILE."
         )
-    kind = open_kind(path, components)
+    kind, _ = open_kind(path, components)
     return (
         f"{path} is {kind.name} alone. Take it with --part {kind.flag}={path}, and name a folder that has the other "
         "parts with --checkpoint (`framewake checkpoints download DIR` fetches them)."

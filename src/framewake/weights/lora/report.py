@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.refusal import summary
 from framewake.weights.lora.sizes import gain_of, square
+from framewake.weights.lora.updates import WeightUpdate
 
 LOUD = 3.0  # times the weight itself; strong LoRAs at weight 2 stay below 1
 
@@ -73,15 +74,7 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
     """
     weights = lora.by_weight()
     squares = {id(update): square(lora, update) for update in lora.updates}
-    largest: float | None = None
-    largest_weight = None
-    for name, updates in weights.items() if norm_of is not None else ():
-        added = [update for update in updates if update.method != "value" and "magnitude" not in update.keys]
-        if not added or not name.endswith(".weight") or (norm := norm_of(name)) == 0:
-            continue  # a bias may well be nothing, which every change exceeds
-        change = float(np.sqrt(sum(squares[id(update)] for update in added))) / norm
-        if largest is None or change > largest:
-            largest, largest_weight = change, name
+    largest, largest_weight = (None, None) if norm_of is None else _largest(weights, squares, norm_of)
     given = [update.alpha for update in lora.updates if update.alpha is not None]
     return Report(
         path=str(lora.path),
@@ -99,6 +92,19 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
         largest=largest,
         largest_weight=largest_weight,
     )
+
+
+def _largest(
+    weights: Mapping[str, Sequence[WeightUpdate]], squares: Mapping[int, float], norm_of: Callable[[str], float]
+) -> tuple[float | None, str | None]:
+    """The largest change of a weight, as a share of the weight itself, and which one that is."""
+    found: list[tuple[float, str]] = []
+    for name, updates in weights.items():
+        added = [update for update in updates if update.method != "value" and "magnitude" not in update.keys]
+        if not added or not name.endswith(".weight") or (norm := norm_of(name)) == 0:
+            continue  # a bias may well be nothing, which every change exceeds
+        found.append((float(np.sqrt(sum(squares[id(update)] for update in added))) / norm, name))
+    return max(found, key=lambda each: each[0], default=(None, None))
 
 
 def _sorted(values: Iterable[Any]) -> tuple[Any, ...]:

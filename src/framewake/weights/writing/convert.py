@@ -159,7 +159,9 @@ def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
     """Tokenizers, picture settings, and what else the layout has at its root."""
     is_tencent = layout == "tencent"
     places = {row.name: _place(checkpoint, row, layout).parent for row in checkpoint.rows}
-    for row in (row for row in checkpoint.rows if row.tokenizer is not None):
+    for row in checkpoint.rows:
+        if row.tokenizer is None:
+            continue
         source = checkpoint.tokenizers[row.name]
         target = folder / (places[row.name] if is_tencent else row.tokenizer[0])
         target.mkdir(parents=True, exist_ok=True)
@@ -174,7 +176,7 @@ def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
         checkpoint.settings,
         checkpoint.image_processor,
         components=checkpoint.layout.components,
-        processor=places[checkpoint.tower.name] / "preprocessor_config.json" if is_tencent else None,
+        processor=places[checkpoint.tower[0].name] / "preprocessor_config.json" if is_tencent else None,
         is_published=layout == "framewake",
     )
 

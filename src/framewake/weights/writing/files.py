@@ -9,7 +9,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -111,24 +111,24 @@ def write_torch(path: Path, targets: Sequence[Target], *, key: str | None = None
 
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            _member(archive, "archive/data.pkl", [_pickle(targets, key)])
-            _member(archive, "archive/byteorder", [b"little"])
+            _member(file, archive, "archive/data.pkl", [_pickle(targets, key)])
+            _member(file, archive, "archive/byteorder", [b"little"])
             for index, target in enumerate(targets):
-                _member(archive, f"archive/data/{index}", (chunk.tobytes() for chunk in target.chunks()))
-            _member(archive, "archive/version", [b"3\n"])
+                _member(file, archive, f"archive/data/{index}", (chunk.tobytes() for chunk in target.chunks()))
+            _member(file, archive, "archive/version", [b"3\n"])
 
     _whole(path, write)
 
 
-def _member(archive: zipfile.ZipFile, name: str, pieces) -> None:
-    """A member whose data begins at a multiple of ``ALIGNMENT``."""
+def _member(file: IO[bytes], archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:
+    """A member of the archive in a file whose data begins at a multiple of ``ALIGNMENT``."""
     info = zipfile.ZipInfo(name)
-    place = archive.fp.tell() + 30 + len(name) + 20 + 4  # its header, the zip64 field, the padding's own header
+    place = file.tell() + 30 + len(name) + 20 + 4  # its header, the zip64 field, the padding's own header
     padding = -place % ALIGNMENT
     info.extra = struct.pack("<2H", 0x4246, padding) + b"Z" * padding
-    with archive.open(info, "w", force_zip64=True) as file:
+    with archive.open(info, "w", force_zip64=True) as member:
         for piece in pieces:
-            file.write(piece)
+            member.write(piece)
 
 
 def _pickle(targets: Sequence[Target], key: str | None) -> bytes:
