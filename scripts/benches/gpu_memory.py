@@ -27,6 +27,7 @@ from framewake import engine as engines
 from framewake.config import CLIP_L, HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B, DiTConfig, VAEConfig
 from framewake.engine.contract import Engine
 from framewake.models.dit import TextStates
+from framewake.models.manner import Manner
 from framewake.models.tiling import tiled_decode
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast import Placement, Setup, parse_memory
@@ -157,15 +158,15 @@ class Bench:
         The first one at full size finds out how to compute at that size, which would count for one side only.
         """
         engine, latent = self.engine, self.plan.latent
-        self.dit.chunk_tokens = chunk
-        self._run(store, self.inputs(latent._replace(frames=2, height=8, width=8)))
+        manner = Manner(chunk_tokens=chunk)
+        self._run(store, self.inputs(latent._replace(frames=2, height=8, width=8)), manner)
         given = self.inputs(latent)
         device.forget_peak(engine)
         runs, out = [], None
         for _ in range(self.rounds):
             out = None  # the last one's memory, before the next is made
             begin = time.perf_counter()
-            out = self._run(store, given)
+            out = self._run(store, given, manner)
             runs.append(time.perf_counter() - begin)
         peak = device.peak_bytes(engine)
         self.results[name] = engine.numpy(engine.cast(out, "float32"))
@@ -173,10 +174,8 @@ class Bench:
         told = {"seconds": min(runs), "runs": runs, "peak": peak, "share": share}
         return told | {"chunk": chunk, "tokens": self.scene.joined}
 
-    def _run(self, store: Resident | Streamed, given: dict[str, Any]) -> Any:
-        latents = given["latents"]
-        rest = {name: value for name, value in given.items() if name != "latents"}
-        out = self.dit(store, latents, **rest)
+    def _run(self, store: Resident | Streamed, given: dict[str, Any], manner: Manner) -> Any:
+        out = self.dit(store, **given, manner=manner)
         self.engine.synchronize()
         return out
 
@@ -220,12 +219,16 @@ def decode(bench: Bench) -> dict[str, Any]:
     weights = {name: engine.asarray(made.values(name, dtype), dtype) for name in bench.vae.shapes()}
     latents = np.random.default_rng(2).standard_normal((1, *bench.plan.latent), np.float32)
     place = bench.placed("vae", bench.case.memory or engine.memory()["free"])
-    bench.vae.slab_numbers = place.slab_numbers
     device.forget_peak(engine)
     tiles = []
     begin = time.perf_counter()
     pixels = tiled_decode(
-        bench.vae, weights, latents, HUNYUAN_TILING, on_tile=lambda done, total: tiles.append((done, total))
+        bench.vae,
+        weights,
+        latents,
+        HUNYUAN_TILING,
+        on_tile=lambda done, total: tiles.append((done, total)),
+        manner=Manner(slab_numbers=place.slab_numbers),
     )
     seconds = time.perf_counter() - begin
     is_finite = bool(np.isfinite(pixels).all())

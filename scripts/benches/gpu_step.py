@@ -33,6 +33,7 @@ from framewake.config import HUNYUAN_DIT, DiTConfig
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import EngineError, InputError
 from framewake.models.dit import DiT, TextStates
+from framewake.models.manner import Manner
 from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.shapes import LatentShape, PixelShape, latent_shape, token_count, token_grid
@@ -83,14 +84,11 @@ class Bench:
         self.engine, self.config, self.frames, self.compiles = engine, config, frames, compiles
         self.tensors = draw_weights(engine, DiT(engine, config).shapes())
         self.full = Resident(self.tensors)
-        self._models: dict[tuple[str, bool], DiT] = {}
+        self._models: dict[str, DiT] = {}
 
-    def model(self, engine: Engine, *, compiles: bool) -> DiT:
+    def model(self, engine: Engine) -> DiT:
         """The transformer; always the same one, so that nothing is compiled twice."""
-        key = (engine.name, compiles)
-        if key not in self._models:
-            self._models[key] = DiT(engine, self.config, is_compiled=compiles)
-        return self._models[key]
+        return self._models.setdefault(engine.name, DiT(engine, self.config))
 
     def latent(self, size: tuple[int, int]) -> LatentShape:
         """Latents of a clip."""
@@ -101,7 +99,7 @@ class Bench:
         tokens = token_count(self.latent(size), self.config.patch_size)
         return step_operations(self.config, Scene(1, tokens, TEXT, "bfloat16", is_composed=False))
 
-    def inputs(self, size: tuple[int, int]) -> dict[str, Any]:
+    def inputs(self, size: tuple[int, int], *, compiles: bool) -> dict[str, Any]:
         """Everything a step needs; the same numbers each time."""
         engine, config, latent = self.engine, self.config, self.latent(size)
         draw = np.random.default_rng(1)
@@ -114,6 +112,7 @@ class Bench:
             "text": TextStates(states, (TEXT,), pooled),
             "rope": (engine.asarray(cos), engine.asarray(sin)),
             "guidance": engine.full((1,), 6016.0),
+            "manner": Manner(is_compiled=compiles),
         }
 
     def run(self, dit: DiT, store: Resident, given: dict[str, Any]) -> tuple[float, Any]:
@@ -126,9 +125,9 @@ class Bench:
 
     def timed(self, size: tuple[int, int], *, runs: int, compiles: bool, engine: Engine | None = None) -> Timing:
         """Whole steps at a size, behind a first call that compiles; an engine that cannot goes on without."""
-        given = self.inputs(size)
+        given = self.inputs(size, compiles=compiles)
         one = Few(self.tensors, {"double_blocks": 1, "single_blocks": 1})
-        dit = self.model(engine or self.engine, compiles=compiles)
+        dit = self.model(engine or self.engine)
         first, _ = self.run(dit, one, given)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             self.run(dit, one, given)
@@ -144,9 +143,9 @@ class Bench:
 
     def heaviest(self, size: tuple[int, int]) -> list[dict[str, Any]]:
         """The ten kernels that take longest in a few blocks, with their share of the time."""
-        given = self.inputs(size)
+        given = self.inputs(size, compiles=self.compiles)
         few = Few(self.tensors, PROFILED)
-        dit = self.model(self.engine, compiles=self.compiles)
+        dit = self.model(self.engine)
         self.run(dit, few, given)
         is_gpu = self.engine.device != "cpu"
         activity = torch.profiler.ProfilerActivity

@@ -116,7 +116,7 @@ def toy_wrong(dtype):
 def dit_blocks(dtype):
     from dit_toy import CONFIG
 
-    from framewake.models.dit import DoubleBlock, Layout, SingleBlock
+    from framewake.models.dit_blocks import DoubleBlock, SingleBlock, TokenCounts
     from framewake.weights.stores.store import Resident
 
     dit, width, head = _toy_dit(ASCEND, 1)
@@ -125,10 +125,10 @@ def dit_blocks(dtype):
     longer = (tensor((17, head), "float32"), tensor((17, head), "float32"))
     found = []
     for batch, lengths in ((1, None), (2, (17, 15))):
-        layout = Layout((4, 8), 5, lengths)
+        counts = TokenCounts((4, 8), 5, lengths)
         conditions = (tensor((batch, width), dtype), tensor((batch, width), dtype))
         image, text = tensor((batch, 12, width), dtype), tensor((batch, 5, width), dtype)
-        double, single = DoubleBlock(ASCEND, CONFIG, layout), SingleBlock(ASCEND, CONFIG, layout)
+        double, single = DoubleBlock(ASCEND, CONFIG, counts, None), SingleBlock(ASCEND, CONFIG, counts, None)
         found.append(compiles(double, next(store.blocks("double_blocks")), image, text, conditions, rope))
         x = tensor((batch, 17, width), dtype)
         found.append(compiles(single, next(store.blocks("single_blocks")), x, conditions, longer))

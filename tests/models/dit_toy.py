@@ -7,6 +7,7 @@ import numpy as np
 from framewake.config import DiTConfig
 from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
+from framewake.models.manner import PLAIN
 from framewake.nn.rope import rope_table
 from framewake.weights.stores.store import Resident
 
@@ -32,10 +33,12 @@ CONFIG = DiTConfig(
 class Toy:
     """A transformer on one engine with weights and inputs that depend on names and shapes only."""
 
-    def __init__(self, engine, dtype="float32", is_compiled=False, **changes):
+    manner = PLAIN
+
+    def __init__(self, engine, dtype="float32", **changes):
         self.engine = engine
         self.config = replace(CONFIG, **changes)
-        self.dit = DiT(engine, self.config, is_compiled=is_compiled)
+        self.dit = DiT(engine, self.config)
         self.tensors = {
             name: engine.asarray(rule.weight(name, shape, 5), dtype) for name, shape in self.dit.shapes().items()
         }
@@ -60,7 +63,7 @@ class Toy:
         return self.engine.asarray(rule.input(name, shape, 6))
 
     def __call__(self, latents, **named):
-        return self.engine.numpy(self.dit(self.weights, latents, **named))
+        return self.engine.numpy(self.dit(self.weights, latents, manner=self.manner, **named))
 
 
 def largest(found, expected):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from dit_toy import Toy, largest
 
 from framewake.cache import parse_cache
 from framewake.errors import InputError
+from framewake.models.manner import Manner
 from framewake.sampling import guide
 from framewake.sampling.cache.rules import Easy, FirstBlock, Tea, relative
 from framewake.sampling.cache.state import State, load_state
@@ -48,7 +51,7 @@ def sampled(toy, run_blocks, *, start=0, latents=None, stop=COUNT, **kinds):
     steps = schedule(COUNT, 7.0)
     denoise = guide.denoiser(
         engine,
-        toy.dit,
+        functools.partial(toy.dit, manner=toy.manner),
         toy.weights,
         text=inputs["text"],
         rope=inputs["rope"],
@@ -74,14 +77,15 @@ def test_a_threshold_of_zero_changes_no_bit(engine, text, kinds):
 
 @pytest.mark.parametrize("text", ["first-block:0", "taylor2:1"])
 def test_a_threshold_of_zero_changes_no_bit_compiled(engine, text):
-    toy = Toy(engine, is_compiled=True)
+    toy = Toy(engine)
+    toy.manner = Manner(is_compiled=True)
     found, expected = sampled(toy, cached(engine, text)), sampled(toy, None)
     assert np.array_equal(engine.numpy(found), engine.numpy(expected))
 
 
 def test_a_threshold_of_zero_changes_no_bit_in_chunks(engine):
     toy = Toy(engine)
-    toy.dit.chunk_tokens = 5
+    toy.manner = Manner(chunk_tokens=5)
     found, expected = sampled(toy, cached(engine, "first-block:0")), sampled(toy, None)
     assert np.array_equal(engine.numpy(found), engine.numpy(expected))
 

@@ -12,6 +12,7 @@ from framewake.config import HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLA
 from framewake.models import vae_slabs
 from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
+from framewake.models.manner import Manner
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.forecast import cost
 from framewake.weights.stores.store import Resident
@@ -63,7 +64,7 @@ def shapeless():
 
 
 def test_a_step_at_720p_in_chunks(shapeless):
-    model = DiT(shapeless, dataclasses.replace(HUNYUAN_DIT, double_blocks=2, single_blocks=2), chunk_tokens=16384)
+    model = DiT(shapeless, dataclasses.replace(HUNYUAN_DIT, double_blocks=2, single_blocks=2))
     kept = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in model.shapes().items()}
     tokens, text = 33 * 45 * 80, 400
 
@@ -72,7 +73,8 @@ def test_a_step_at_720p_in_chunks(shapeless):
         given = TextStates(states, (text,), shapeless.zeros((1, HUNYUAN_DIT.pooled_width)))
         rope = (shapeless.zeros((tokens, HUNYUAN_DIT.head_dim)), shapeless.zeros((tokens, HUNYUAN_DIT.head_dim)))
         latents, time = shapeless.zeros((1, 16, 33, 90, 160)), shapeless.zeros((1,))
-        model(Resident(kept), latents, timestep=time, text=given, rope=rope, guidance=time)
+        manner = Manner(chunk_tokens=16384)
+        model(Resident(kept), latents, timestep=time, text=given, rope=rope, guidance=time, manner=manner)
 
     found = counted(step, kept.values())
     expected = cost.step_bytes(HUNYUAN_DIT, cost.Scene(1, tokens, text, "bfloat16", False), chunk=16384)

@@ -8,20 +8,19 @@ another timestep": the blocks get one condition vector per token group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
-from framewake.models.dit_chunks import ChunkedDoubleBlock, ChunkedSingleBlock
+from framewake.models.dit_blocks import DoubleBlock, SingleBlock, TokenCounts
 from framewake.models.dit_stack import BlockStack, Surroundings
+from framewake.models.manner import PLAIN, Manner
 from framewake.models.refiner import TokenRefiner, with_biases
 from framewake.models.source import WeightSource
-from framewake.nn.attention import split_heads
 from framewake.nn.embedding import patch_embedding, patches_to_grid, scalar_embedding
-from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
-from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
+from framewake.nn.modulation import modulation_vectors, normed_and_modulated
 
 Observe = Callable[[str, Tensor], None]
 
@@ -40,115 +39,18 @@ class TextStates(NamedTuple):
     pooled: Tensor
 
 
-class Layout(NamedTuple):
-    """The host numbers of a call that a compiled block has built in.
-
-    ``image_counts`` are the sizes of the image token groups, ``text_count`` the text tokens that are left
-    after trimming, ``lengths`` the valid tokens (image and text) per sample, or None when all are.
-    """
-
-    image_counts: tuple[int, ...]
-    text_count: int
-    lengths: tuple[int, ...] | None
-
-    @property
-    def image_count(self) -> int:
-        return sum(self.image_counts)
-
-
-class DoubleBlock:
-    """Image and text with their own weights, joined in attention (specification, section 4.4)."""
-
-    def __init__(self, engine: Engine, config: DiTConfig, layout: Layout) -> None:
-        self.engine = engine
-        self.config = config
-        self.layout = layout
-
-    def __call__(self, w: Weights, image: Tensor, text: Tensor, conditions, rope) -> tuple[Tensor, Tensor]:
-        """Shapes: image (B, N, D), text (B, T, D), conditions (B, D) per image group, rope two (N, E)."""
-        engine = self.engine
-        batch, tokens, width = image.shape
-        # Text has one group, and it is the last condition's: the real timestep.
-        image_counts, text_counts = self.layout.image_counts, (self.layout.text_count,)
-        image_parts = list(zip(*modulation_vectors(engine, w, "img_mod.linear", conditions, 6)))  # noqa: B905
-        text_parts = list(zip(*modulation_vectors(engine, w, "txt_mod.linear", [conditions[-1]], 6)))  # noqa: B905
-
-        image_q, image_k, image_v = self.heads(w, "img", image, image_counts, image_parts)
-        text_q, text_k, text_v = self.heads(w, "txt", text, text_counts, text_parts)
-        out = engine.attention(
-            engine.concat([engine.rotate(image_q, rope[0], rope[1]), text_q], 1),
-            engine.concat([engine.rotate(image_k, rope[0], rope[1]), text_k], 1),
-            engine.concat([image_v, text_v], 1),
-            scale=self.config.head_dim**-0.5,
-            lengths=self.layout.lengths,
-        )
-        out = engine.reshape(out, (batch, tokens + self.layout.text_count, width))
-        image = self.added(w, "img", (image, out[:, :tokens]), image_counts, image_parts)
-        text = self.added(w, "txt", (text, out[:, tokens:]), text_counts, text_parts)
-        return image, text
-
-    def heads(self, w: Weights, kind: str, x: Tensor, counts, parts):
-        """Query, key and value of one kind of token, q and k normed."""
-        engine = self.engine
-        x = normed_and_modulated(engine, x, counts, parts[0], parts[1])
-        q, k, v = split_heads(engine, linear(engine, w, kind + "_attn_qkv", x), self.config.heads)
-        q = engine.rms_norm(q, w[kind + "_attn_q_norm.weight"])
-        k = engine.rms_norm(k, w[kind + "_attn_k_norm.weight"])
-        return q, k, v
-
-    def added(self, w: Weights, kind: str, pair: tuple[Tensor, Tensor], counts, parts) -> Tensor:
-        """Tokens plus the projection of what they attended to, plus the MLP, each through its gate."""
-        engine = self.engine
-        x, attended = pair
-        x = gated_sum(engine, x, linear(engine, w, kind + "_attn_proj", attended), counts, parts[2])
-        change = normed_and_modulated(engine, x, counts, parts[3], parts[4])
-        change = mlp(engine, w, (kind + "_mlp.fc1", kind + "_mlp.fc2"), change, "gelu_tanh")
-        return gated_sum(engine, x, change, counts, parts[5])
-
-
-class SingleBlock:
-    """Attention and MLP side by side over all tokens, image first (specification, section 4.4)."""
-
-    def __init__(self, engine: Engine, config: DiTConfig, layout: Layout) -> None:
-        self.engine = engine
-        self.config = config
-        self.layout = layout
-
-    def __call__(self, w: Weights, x: Tensor, conditions, rope) -> Tensor:
-        """Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E)."""
-        engine = self.engine
-        batch, tokens, width = x.shape
-        counts = (*self.layout.image_counts[:-1], self.layout.image_counts[-1] + self.layout.text_count)
-        shifts, scales, gates = zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3))  # noqa: B905
-
-        # The fused layer in two parts, so that an engine may apply the activation in the product.
-        weight, bias = w["linear1.weight"], w["linear1.bias"]
-        normed = normed_and_modulated(engine, x, counts, shifts, scales)
-        q, k, v = split_heads(engine, engine.linear(normed, weight[: 3 * width], bias[: 3 * width]), self.config.heads)
-        q = engine.rotate(engine.rms_norm(q, w["q_norm.weight"]), rope[0], rope[1])
-        k = engine.rotate(engine.rms_norm(k, w["k_norm.weight"]), rope[0], rope[1])
-        out = engine.attention(q, k, v, scale=self.config.head_dim**-0.5, lengths=self.layout.lengths)
-        out = engine.reshape(out, (batch, tokens, width))
-        out = engine.concat([out, engine.linear(normed, weight[3 * width :], bias[3 * width :], "gelu_tanh")], 2)
-        return gated_sum(engine, x, linear(engine, w, "linear2", out), counts, gates)
-
-
 class DiT:
     """HunyuanVideo's transformer, stateless: the weights are an argument of every call.
 
-    With ``is_compiled`` the two block functions are compiled once per layout (latent size, text length)
-    and reused for every block's weights.  With ``chunk_tokens`` they work through that many tokens at a time.
+    The two block functions are made once for each size (of latents and text) and manner, and reused for every
+    block's weights.
     """
 
-    def __init__(
-        self, engine: Engine, config: DiTConfig, *, is_compiled: bool = False, chunk_tokens: int | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, config: DiTConfig) -> None:
         self.engine = engine
         self.config = config
-        self.is_compiled = is_compiled
         self.refiner = TokenRefiner(engine, config)
-        self.chunk_tokens = chunk_tokens
-        self._functions: dict[tuple[Layout, int | None], tuple[Callable, Callable]] = {}
+        self._functions: dict[tuple[TokenCounts, Manner], tuple[Callable, Callable]] = {}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Published name and shape of every tensor the model needs (specification, section 4.2)."""
@@ -193,13 +95,14 @@ class DiT:
         guidance: Tensor | None = None,
         run_blocks: Callable[[BlockStack, Tensor], Tensor] | None = None,
         observe: Observe | None = None,
+        manner: Manner = PLAIN,
     ) -> Tensor:
         """The velocity (noise minus data) at a timestep.
 
         ``guidance`` is the embedded scale times 1000, rounded as ``sampling.flow.rounded_guidance`` does.
         ``run_blocks(stack, image)`` replaces the plain ``stack(image)``: image (B, N, D) are the embedded image
         tokens, and ``stack`` is everything up to the final layer, so that a cache may skip it.
-        ``observe(name, tensor)`` sees inner activations.
+        ``observe(name, tensor)`` sees inner activations. ``manner`` is how to work.
         Shapes: latents (B, C, F, H, W), timestep and guidance (B,) float32, rope two (N, E) -> (B, C, F, H, W).
         Units: timestep in [0, 1000].
         Precision: that of the weights; the result too.
@@ -210,7 +113,7 @@ class DiT:
         see = observe or _unseen
         text, text_lengths = trimmed(text)
         grid = self._grid(latents, text, guidance, rope)
-        layout = self._layout(grid, text, text_lengths)
+        counts = self._counts(grid, text, text_lengths)
 
         w = weights.part("img_in")
         kind = engine.dtype(w["proj.weight"])
@@ -221,8 +124,8 @@ class DiT:
         tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
         see("txt_in", tokens)
 
-        blocks = self._compiled(layout)
-        stack = BlockStack(engine, config, weights, blocks, Surroundings(tokens, conditions, rope, layout), see)
+        blocks = self._blocks(counts, manner)
+        stack = BlockStack(engine, config, weights, blocks, Surroundings(tokens, conditions, rope, counts), see)
         x = stack(image) if run_blocks is None else run_blocks(stack, image)
         x = self._final(weights.part("final_layer"), x, conditions[-1])
         see("final_tokens", x)
@@ -248,14 +151,14 @@ class DiT:
             raise InputError(f"{text.states.shape[0]} texts for {batch} latents: hand in one text per sample.")
         return frames, height, width
 
-    def _layout(self, grid: tuple[int, int, int], text: TextStates, text_lengths) -> Layout:
+    def _counts(self, grid: tuple[int, int, int], text: TextStates, text_lengths) -> TokenCounts:
         frames, height, width = grid
         first, rest = height * width, (frames - 1) * height * width
         # With a single frame there is no second image group, but the text still follows the real timestep:
         # an empty group carries it.
-        counts = (first, rest) if self.config.condition == "token_replace" else (first + rest,)
+        image = (first, rest) if self.config.condition == "token_replace" else (first + rest,)
         lengths = None if text_lengths is None else tuple(first + rest + n for n in text_lengths)
-        return Layout(counts, text.states.shape[1], lengths)
+        return TokenCounts(image, text.states.shape[1], lengths)
 
     def _conditions(self, weights: WeightSource, timestep, pooled, guidance, see: Observe) -> tuple[Tensor, ...]:
         """One vector per image token group; the last is that of the real timestep.
@@ -284,15 +187,10 @@ class DiT:
         see("token_replace_vec", first)
         return (first, condition)
 
-    def _compiled(self, layout: Layout) -> tuple[Callable, Callable]:
-        key = (layout, self.chunk_tokens)
-        if key not in self._functions:
-            if self.chunk_tokens is None:
-                double_block: Any = DoubleBlock(self.engine, self.config, layout)
-                single_block: Any = SingleBlock(self.engine, self.config, layout)
-            else:
-                double_block = ChunkedDoubleBlock(self.engine, self.config, layout, self.chunk_tokens)
-                single_block = ChunkedSingleBlock(self.engine, self.config, layout, self.chunk_tokens)
+    def _blocks(self, counts: TokenCounts, manner: Manner) -> tuple[Callable, Callable]:
+        if (counts, manner) not in self._functions:
+            double_block = DoubleBlock(self.engine, self.config, counts, manner.chunk_tokens)
+            single_block = SingleBlock(self.engine, self.config, counts, manner.chunk_tokens)
 
             # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
             def double(w, image, text, conditions, rope):
@@ -301,9 +199,11 @@ class DiT:
             def single(w, x, conditions, rope):
                 return single_block(w, x, conditions, rope)
 
-            compiled = self.engine.compile if self.is_compiled else _unchanged
-            self._functions[key] = (compiled(double), compiled(single))
-        return self._functions[key]
+            made = (double, single)
+            if manner.is_compiled:
+                made = (self.engine.compile(double), self.engine.compile(single))
+            self._functions[counts, manner] = made
+        return self._functions[counts, manner]
 
     def _final(self, w: Weights, x: Tensor, condition: Tensor) -> Tensor:
         """Modulated norm and the last linear layer. Shapes: (B, N, D) -> (B, N, C*f*h*w)."""
@@ -338,7 +238,3 @@ def joined_texts(engine: Engine, texts: Sequence[TextStates]) -> TextStates:
 
 def _unseen(_name: str, _tensor: Tensor) -> None:
     pass
-
-
-def _unchanged(function: Callable) -> Callable:
-    return function

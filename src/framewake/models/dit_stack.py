@@ -7,10 +7,11 @@ skipped streams nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.models.dit_blocks import TokenCounts
 from framewake.models.source import WeightSource
 from framewake.nn.modulation import modulation_vectors, normed_and_modulated
 from framewake.nn.rope import with_plain_tokens
@@ -25,7 +26,7 @@ class Surroundings(NamedTuple):
     text: Tensor
     conditions: tuple[Tensor, ...]
     rope: tuple[Tensor, Tensor]
-    layout: Any
+    counts: TokenCounts
 
 
 class BlockStack:
@@ -58,7 +59,7 @@ class BlockStack:
         engine, around = self.engine, self.around
         vectors = modulation_vectors(engine, self._first_weights(), "img_mod.linear", around.conditions, 6)
         shifts, scales = [each[0] for each in vectors], [each[1] for each in vectors]
-        return normed_and_modulated(engine, image, around.layout.image_counts, shifts, scales)
+        return normed_and_modulated(engine, image, around.counts.image, shifts, scales)
 
     def first(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image and text tokens after the first double block."""
@@ -78,11 +79,11 @@ class BlockStack:
         self._rest = None
         x = engine.concat([image, text], 1)
         del image, text
-        rope = with_plain_tokens(engine, around.rope[0], around.rope[1], around.layout.text_count)
+        rope = with_plain_tokens(engine, around.rope[0], around.rope[1], around.counts.text)
         for number, w in enumerate(self._weights.blocks("single_blocks", self.config.single_blocks)):
             x = self._single(w, x, around.conditions, rope)
             self._see(f"single_{number}", x)
-        return x[:, : around.layout.image_count]
+        return x[:, : sum(around.counts.image)]
 
     def _through(self, number: int, w: Weights, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         image, text = self._double(w, image, text, self.around.conditions, self.around.rope)

@@ -17,6 +17,7 @@ from framewake.config import TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.models import vae_slabs
+from framewake.models.manner import PLAIN, Manner
 from framewake.models.vae import LOGVAR_RANGE, CausalVAE
 
 OnTile = Callable[[int, int], None]
@@ -95,7 +96,13 @@ def tile_plan(size: tuple[int, int, int], tiling: TilingConfig, config: VAEConfi
 
 
 def tiled_decode(
-    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, *, on_tile: OnTile | None = None
+    vae: CausalVAE,
+    w: Weights,
+    latents: Tensor,
+    tiling: TilingConfig,
+    *,
+    on_tile: OnTile | None = None,
+    manner: Manner = PLAIN,
 ) -> np.ndarray:
     """Pixels of unscaled latents as a host array, in tiles where the sizes ask for it.
 
@@ -103,20 +110,20 @@ def tiled_decode(
     Shapes: latents (B, C, F, H, W), a tensor or a numpy array -> numpy (B, 3, 1 + 4 (F - 1), 8 H, 8 W), not clamped.
     Precision: float16 when the weights are float16, otherwise float32; blending in that type.
     """
-    return _drained(decoding(vae, w, latents, tiling), on_tile)
+    return _drained(decoding(vae, w, latents, tiling, manner=manner), on_tile)
 
 
 def decoding(
-    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig
+    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, *, manner: Manner = PLAIN
 ) -> Generator[tuple[int, int], None, np.ndarray]:
     """``tiled_decode`` tile by tile: yields how many tiles are done and how many there are, returns the pixels."""
     plan = tile_plan(_size(latents), tiling, vae.config, is_decode=True)
-    return (yield from _assemble(lambda tile: decode_tile(vae, w, tile), latents, plan, vae.engine))
+    return (yield from _assemble(lambda tile: decode_tile(vae, w, tile, manner=manner), latents, plan, vae.engine))
 
 
-def decode_tile(vae: CausalVAE, w: Weights, latents: Tensor) -> Tensor:
+def decode_tile(vae: CausalVAE, w: Weights, latents: Tensor, *, manner: Manner = PLAIN) -> Tensor:
     """Pixels of one tile: a few frames at a time where that costs nothing, and where memory is short."""
-    numbers = vae.slab_numbers or vae.engine.traits.slab_numbers
+    numbers = manner.slab_numbers or vae.engine.traits.slab_numbers
     return vae.decode(w, latents) if numbers is None else vae_slabs.decode(vae, w, latents, numbers=numbers)
 
 

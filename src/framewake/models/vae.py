@@ -16,8 +16,7 @@ LOGVAR_RANGE = (-30.0, 20.0)
 class CausalVAE:
     """Encoder and decoder over one flat dict of weights with the published names.
 
-    Latents are unscaled: the scaling factor belongs to the caller. Nothing here cuts tiles; see ``tiling.py``, which
-    decodes each of them a few frames at a time where ``slab_numbers`` says so.
+    Latents are unscaled: the scaling factor belongs to the caller. Nothing here cuts tiles; see ``tiling.py``.
     Precision: the type of the weights; normalisation in float32.
     Source: specification, section 7.
     """
@@ -25,7 +24,6 @@ class CausalVAE:
     def __init__(self, engine: Engine, config: VAEConfig) -> None:
         self.engine = engine
         self.config = config
-        self.slab_numbers: int | None = None
         self.encoder = Encoder(engine, config)
         self.decoder = Decoder(engine, config)
         latent = config.latent_channels

@@ -5,12 +5,13 @@ from __future__ import annotations
 from framewake.engine.contract import Engine, Tensor
 
 
-def split_heads(engine: Engine, qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value; the rows of a fused layer are all of q, then k, then v.
+def split_heads(engine: Engine, fused: Tensor, heads: int, *, count: int = 3) -> list[Tensor]:
+    """Query, key and value, or ``count`` of them; the rows of a fused layer are all of q, then k, then v.
 
-    Shapes: qkv (B, N, 3*A*E) -> three (B, N, A, E).
+    Shapes: fused (B, N, count*A*E) -> (B, N, A, E) each.
     """
-    batch, tokens, width = qkv.shape
-    fused = engine.reshape(qkv, (batch, tokens, 3, heads, width // (3 * heads)))
-    q, k, v = engine.split(fused, (1, 1, 1), 2)
-    return q[:, :, 0], k[:, :, 0], v[:, :, 0]
+    batch, tokens, width = fused.shape
+    if count == 1:
+        return [engine.reshape(fused, (batch, tokens, heads, width // heads))]
+    fused = engine.reshape(fused, (batch, tokens, count, heads, width // (count * heads)))
+    return [part[:, :, 0] for part in engine.split(fused, [1] * count, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Generator
 from typing import Any, NamedTuple
@@ -162,7 +163,7 @@ def velocity_function(
     guidance = rounded_guidance(request.embedded_guidance, precision.transformer) if config.has_guidance else None
     function = guide.denoiser(
         engine,
-        parts.models["dit"],
+        functools.partial(parts.models["dit"], manner=parts.manner("dit")),
         weights,
         text=condition.text,
         rope=(engine.asarray(cos), engine.asarray(sin)),

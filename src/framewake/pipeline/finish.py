@@ -38,10 +38,11 @@ def decode(
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
     engine.memory()  # on a CPU, asking returns what is free to the system: the decode's peak comes on top of the rest
     if request.vae_tiling:
-        work = decoding(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling)
+        tiling = checkpoint.settings.tiling
+        work = decoding(vae.model, vae.weights.part(""), scaled, tiling, manner=vae.manner)
         pixels = yield from _told(work)
     else:
-        pixels = engine.numpy(decode_tile(vae.model, vae.weights.part(""), engine.asarray(scaled)))
+        pixels = engine.numpy(decode_tile(vae.model, vae.weights.part(""), engine.asarray(scaled), manner=vae.manner))
     frames = to_frames(pixels)[dropped_frames(checkpoint.dit) :]
     engine.memory()
     return frames

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from framewake.engine.contract import Dtype, Engine
 from framewake.engine.forks import check_process
 from framewake.errors import ResourceError
+from framewake.models.manner import PLAIN, Manner
 from framewake.pipeline.adapters import Adapted, Adapters, OpenedLora
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast.cost import BYTES
@@ -21,10 +22,11 @@ COMPILED_WIDTH = 1024  # of a transformer whose blocks are compiled
 
 
 class Part(NamedTuple):
-    """A model and its weights on the device."""
+    """A model, its weights on the device, and how it works."""
 
     model: Any
     weights: Resident | Streamed
+    manner: Manner
 
 
 class Parts:
@@ -80,12 +82,15 @@ class Parts:
             streams = model.streams() if is_streamed else ()
             store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes(), streams=streams)
             self._loaded[name] = (dtype, store)
-        if name == "dit" and "dit" in self.placements:
-            model.chunk_tokens = self.placements["dit"].chunk_tokens
-            model.is_compiled = self._compiles() and model.chunk_tokens is None
-        if name == "vae" and "vae" in self.placements:
-            model.slab_numbers = self.placements["vae"].slab_numbers
-        return Part(model, self._loaded[name][1])
+        return Part(model, self._loaded[name][1], self.manner(name))
+
+    def manner(self, name: str) -> Manner:
+        """How a part works where it has been placed."""
+        place = self.placements.get(name)
+        if place is None:
+            return PLAIN
+        compiles = name == "dit" and place.chunk_tokens is None and self._compiles()
+        return Manner(compiles, place.chunk_tokens, place.slab_numbers)
 
     def _compiles(self) -> bool:
         """Whether blocks are compiled: on CUDA, for a model that is large enough to be worth a minute of it.

@@ -1,0 +1,210 @@
+"""The transformer's two kinds of block, over all tokens at once or over one chunk of them after another.
+
+At once: a fused layer is one product, and normed tokens are kept for all their uses. In chunks: queries, keys, values
+and what they attended to exist for all tokens, everything wider for one chunk. Each row is the same computation, but a
+product over fewer rows may round differently in its last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from framewake.config import DiTConfig
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.nn.attention import split_heads
+from framewake.nn.linear import linear
+from framewake.nn.mlp import mlp
+from framewake.nn.modulation import gated_sum, modulation_vectors, normed_and_modulated
+
+# The layers of a block that make queries, keys and values: the fused one, and the norms of queries and keys.
+IMAGE = ("img_attn_qkv", "img_attn_q_norm.weight", "img_attn_k_norm.weight")
+TEXT = ("txt_attn_qkv", "txt_attn_q_norm.weight", "txt_attn_k_norm.weight")
+JOINED = ("linear1", "q_norm.weight", "k_norm.weight")
+
+
+class TokenCounts(NamedTuple):
+    """The host numbers of a call that a compiled block has built in.
+
+    ``image`` are the sizes of the image token groups, ``text`` the text tokens that are left after trimming,
+    ``lengths`` the valid tokens (image and text) per sample, or None when all are.
+    """
+
+    image: tuple[int, ...]
+    text: int
+    lengths: tuple[int, ...] | None
+
+
+class Chunk(NamedTuple):
+    """The tokens [start, stop), and how many of each token group are among them."""
+
+    start: int
+    stop: int
+    counts: tuple[int, ...]
+
+
+def cut(counts: Sequence[int], size: int | None) -> tuple[Chunk, ...]:
+    """Token groups as one chunk, or as equal ones of at most ``size`` tokens; none reaches over the end of its group.
+
+    A small chunk at the end would cost more than its share: weights are read for each.
+    """
+    if size is None:
+        return (Chunk(0, sum(counts), tuple(counts)),)
+    chunks = []
+    first = 0
+    for group, count in enumerate(counts):
+        pieces = -(-count // size)
+        for piece in range(pieces):
+            start, stop = piece * count // pieces, (piece + 1) * count // pieces
+            inside = tuple(stop - start if place == group else 0 for place in range(len(counts)))
+            chunks.append(Chunk(first + start, first + stop, inside))
+        first += count
+    return tuple(chunks)
+
+
+class _Block:
+    """What both kinds share; where ``chunk_tokens`` is None, all tokens are one chunk."""
+
+    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, chunk_tokens: int | None) -> None:
+        self.engine = engine
+        self.config = config
+        self.counts = counts
+        self.is_whole = chunk_tokens is None
+        # Queries (0), keys (1) and values (2) that are made at once: a view of all three would keep all three.
+        self.thirds = ((0, 1, 2),) if chunk_tokens is None else ((0,), (1,), (2,))
+
+    def normed(self, x: Tensor, chunk: Chunk, parts) -> Tensor:
+        """The tokens of a chunk, normed and modulated. Shapes: x (B, N, D) -> (B, n, D)."""
+        return normed_and_modulated(self.engine, _within(x, chunk), chunk.counts, parts[0], parts[1])
+
+    def heads(self, w: Weights, names: tuple[str, str, str], thirds: tuple[int, ...], x: Tensor) -> list[Tensor]:
+        """Some of queries, keys and values of normed tokens, from their rows of a fused layer; q and k normed.
+
+        Shapes: x (B, n, D) -> (B, n, A, E) each.
+        """
+        engine, width = self.engine, x.shape[2]
+        first, last = thirds[0] * width, (thirds[-1] + 1) * width
+        weight, bias = w[names[0] + ".weight"], w[names[0] + ".bias"]
+        if last - first < weight.shape[0]:
+            weight, bias = weight[first:last], bias[first:last]
+        made = split_heads(engine, engine.linear(x, weight, bias), self.config.heads, count=len(thirds))
+        return [
+            engine.rms_norm(made[place], w[names[1 + thirds[place]]]) if thirds[place] < 2 else made[place]
+            for place in range(len(thirds))
+        ]
+
+    def turned(self, made: list[Tensor], thirds: tuple[int, ...], chunk: Chunk, rope) -> list[Tensor]:
+        """The same with queries and keys turned to their places."""
+        cos, sin = rope
+        if chunk.stop - chunk.start < cos.shape[0]:
+            cos, sin = cos[chunk.start : chunk.stop], sin[chunk.start : chunk.stop]
+        return [
+            self.engine.rotate(made[place], cos, sin) if thirds[place] < 2 else made[place]
+            for place in range(len(thirds))
+        ]
+
+    def attention(self, made: list[Tensor]) -> Tensor:
+        """Attention over all tokens. Shapes: queries, keys and values (B, N, A, E) -> (B, N, D)."""
+        q, k, v = made
+        out = self.engine.attention(q, k, v, scale=self.config.head_dim**-0.5, lengths=self.counts.lengths)
+        return self.engine.reshape(out, (q.shape[0], q.shape[1], self.config.hidden_size))
+
+    def joined(self, pieces: list[Tensor]) -> Tensor:
+        """What was made of one chunk after another."""
+        return pieces[0] if len(pieces) == 1 else self.engine.concat(pieces, 1)
+
+
+class DoubleBlock(_Block):
+    """Image and text with their own weights, joined in attention (specification, section 4.4)."""
+
+    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, chunk_tokens: int | None) -> None:
+        super().__init__(engine, config, counts, chunk_tokens)
+        self.image_chunks = cut(counts.image, chunk_tokens)
+        self.text_chunks = cut((counts.text,), chunk_tokens)
+
+    def __call__(self, w: Weights, image: Tensor, text: Tensor, conditions, rope) -> tuple[Tensor, Tensor]:
+        """Shapes: image (B, N, D), text (B, T, D), conditions (B, D) per image group, rope two (N, E)."""
+        engine, tokens = self.engine, image.shape[1]
+        # Text has one group, and it is the last condition's: the real timestep.
+        image_parts = list(zip(*modulation_vectors(engine, w, "img_mod.linear", conditions, 6)))  # noqa: B905
+        text_parts = list(zip(*modulation_vectors(engine, w, "txt_mod.linear", [conditions[-1]], 6)))  # noqa: B905
+        out = self.attended(w, (image, text), (image_parts, text_parts), rope)
+        image = self.added(w, "img", (image, out[:, :tokens]), self.image_chunks, image_parts)
+        text = self.added(w, "txt", (text, out[:, tokens:]), self.text_chunks, text_parts)
+        return image, text
+
+    def attended(self, w: Weights, tokens: tuple[Tensor, Tensor], parts, rope) -> Tensor:
+        """What all tokens attended to. Shapes: -> (B, N + T, D)."""
+        made: list[Tensor] = []
+        for thirds in self.thirds:
+            made = [*made, *self.projected(w, thirds, tokens, parts, rope)]
+        return self.attention(made)
+
+    def projected(self, w: Weights, thirds: tuple[int, ...], tokens: tuple[Tensor, Tensor], parts, rope):
+        """Some of queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""
+        pieces = []
+        for chunk in self.image_chunks:
+            made = self.heads(w, IMAGE, thirds, self.normed(tokens[0], chunk, parts[0]))
+            pieces = [*pieces, self.turned(made, thirds, chunk, rope)]
+        for chunk in self.text_chunks:
+            pieces = [*pieces, self.heads(w, TEXT, thirds, self.normed(tokens[1], chunk, parts[1]))]
+        return [self.joined([piece[place] for piece in pieces]) for place in range(len(thirds))]
+
+    def added(self, w: Weights, kind: str, pair: tuple[Tensor, Tensor], chunks: tuple[Chunk, ...], parts) -> Tensor:
+        """Tokens plus the projection of what they attended to, plus the MLP, each through its gate."""
+        engine = self.engine
+        pieces: list[Tensor] = []
+        for chunk in chunks:
+            x, attended = _within(pair[0], chunk), _within(pair[1], chunk)
+            x = gated_sum(engine, x, linear(engine, w, kind + "_attn_proj", attended), chunk.counts, parts[2])
+            change = normed_and_modulated(engine, x, chunk.counts, parts[3], parts[4])
+            change = mlp(engine, w, (kind + "_mlp.fc1", kind + "_mlp.fc2"), change, "gelu_tanh")
+            pieces = [*pieces, gated_sum(engine, x, change, chunk.counts, parts[5])]
+        return self.joined(pieces)
+
+
+class SingleBlock(_Block):
+    """Attention and MLP side by side over all tokens, image first (specification, section 4.4).
+
+    Its fused layer is used in two parts, before and after attention, so that an engine may apply the activation in
+    the product.
+    """
+
+    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, chunk_tokens: int | None) -> None:
+        super().__init__(engine, config, counts, chunk_tokens)
+        self.chunks = cut((*counts.image[:-1], counts.image[-1] + counts.text), chunk_tokens)
+
+    def __call__(self, w: Weights, x: Tensor, conditions, rope) -> Tensor:
+        """Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E)."""
+        engine, rows = self.engine, 3 * x.shape[2]
+        parts = list(zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3)))  # noqa: B905
+        kept = self.normed(x, self.chunks[0], parts) if self.is_whole else None
+        out = self.attended(w, (x, kept), parts, rope)
+        weight, bias = w["linear1.weight"][rows:], w["linear1.bias"][rows:]
+        pieces: list[Tensor] = []
+        for chunk in self.chunks:
+            normed = self.normed(x, chunk, parts) if kept is None else kept
+            change = [_within(out, chunk), engine.linear(normed, weight, bias, "gelu_tanh")]
+            change = linear(engine, w, "linear2", engine.concat(change, 2))
+            pieces = [*pieces, gated_sum(engine, _within(x, chunk), change, chunk.counts, parts[2])]
+        return self.joined(pieces)
+
+    def attended(self, w: Weights, pair: tuple[Tensor, Tensor | None], parts, rope) -> Tensor:
+        """What all tokens attended to; the pair is the tokens and, where they are kept, the normed ones."""
+        made: list[Tensor] = []
+        for thirds in self.thirds:
+            made = [*made, *self.projected(w, thirds, pair, parts, rope)]
+        return self.attention(made)
+
+    def projected(self, w: Weights, thirds: tuple[int, ...], pair: tuple[Tensor, Tensor | None], parts, rope):
+        """Some of queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""
+        pieces = []
+        for chunk in self.chunks:
+            normed = self.normed(pair[0], chunk, parts) if pair[1] is None else pair[1]
+            pieces = [*pieces, self.turned(self.heads(w, JOINED, thirds, normed), thirds, chunk, rope)]
+        return [self.joined([piece[place] for piece in pieces]) for place in range(len(thirds))]
+
+
+def _within(x: Tensor, chunk: Chunk) -> Tensor:
+    """The tokens of a chunk. Shapes: x (B, N, D) -> (B, n, D)."""
+    return x if chunk.stop - chunk.start == x.shape[1] else x[:, chunk.start : chunk.stop]
