@@ -7,9 +7,11 @@ config file or by a preset below.  Variants are made with ``dataclasses.replace`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Condition = Literal["token_replace", "latent_concat", "none"]
+CONDITIONS: tuple[Condition, ...] = get_args(Condition)
+DROPPED_FRAMES = 4  # where the picture is joined: the first latent frame is the picture once more
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class DiTConfig:
     """
 
     patch_size: tuple[int, int, int]
-    in_channels: int  # 2 * out_channels + 1 for latent_concat
+    in_channels: int  # 2 * out_channels + 1 where the picture is joined
     out_channels: int
     hidden_size: int
     heads: int
@@ -34,7 +36,7 @@ class DiTConfig:
     refiner_blocks: int
     text_width: int
     pooled_width: int
-    condition: Condition
+    condition: Condition  # as published; what follows from it is said by the properties
     has_guidance: bool
 
     @property
@@ -46,9 +48,29 @@ class DiTConfig:
         return int(self.hidden_size * self.mlp_ratio)
 
     @property
+    def needs_picture(self) -> bool:
+        """Whether a picture is animated; a text-to-video model takes none."""
+        return self.condition != "none"
+
+    @property
+    def replaces_first_frame(self) -> bool:
+        """Whether the first latent frame is the picture's, at timestep 0 (specification 4.4)."""
+        return self.condition == "token_replace"
+
+    @property
+    def joins_picture(self) -> bool:
+        """Whether the picture's latent and its mask are further input channels (specification 4.8)."""
+        return self.condition == "latent_concat"
+
+    @property
     def image_interleave(self) -> int:
         """Every how many LLaVA image tokens one is kept (specification 3.4)."""
         return {"token_replace": 4, "latent_concat": 2, "none": 1}[self.condition]
+
+    @property
+    def dropped_frames(self) -> int:
+        """How many frames at the start of a decoded clip do not belong to it."""
+        return DROPPED_FRAMES if self.joins_picture else 0
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ class DiT:
         first, rest = height * width, (frames - 1) * height * width
         # With a single frame there is no second image group, but the text still follows the real timestep:
         # an empty group carries it.
-        image = (first, rest) if self.config.condition == "token_replace" else (first + rest,)
+        image = (first, rest) if self.config.replaces_first_frame else (first + rest,)
         lengths = None if text_lengths is None else tuple(first + rest + n for n in text_lengths)
         return TokenCounts(image, text.states.shape[1], lengths)
 
@@ -170,7 +170,7 @@ class DiT:
         names = ("in_layer", "out_layer")
         vector = mlp(engine, weights.part("vector_in"), names, pooled, "silu")
         see("vector_embedding", vector)
-        is_replaced = self.config.condition == "token_replace"
+        is_replaced = self.config.replaces_first_frame
         times = engine.concat([timestep, engine.zeros((batch,))], 0) if is_replaced else timestep
         times = scalar_embedding(engine, weights.part("time_in"), SCALAR_LAYERS, times)
         see("time_embedding", times[:batch])

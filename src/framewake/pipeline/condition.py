@@ -62,7 +62,7 @@ class TextReader:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.has_image = checkpoint.dit.condition != "none"
+        self.has_image = checkpoint.dit.needs_picture
         self.template = VIDEO_I2V if self.has_image else VIDEO
         self.tokenizer = Tokenizer.from_folder(checkpoint.tokenizers[LLAVA.name])
         self.tokenizer_2 = Tokenizer.from_folder(checkpoint.tokenizers[CLIP_TEXT.name])

@@ -190,16 +190,18 @@ def check_picture_use(request: Settled, dit: DiTConfig) -> None:
     Raises: InputError when the two do not agree.
     """
     with about("image"):
-        if dit.condition == "none" and request.image is not None:
+        if not dit.needs_picture and request.image is not None:
             raise InputError(
                 "this checkpoint makes videos from text alone and takes no picture: leave the picture out."
             )
-        if dit.condition != "none" and request.image is None:
+        if dit.needs_picture and request.image is None:
             raise InputError("this checkpoint animates a picture and none was named: add a PNG, JPEG or WebP file.")
     with about("frames"):
-        if dit.condition == "latent_concat" and request.frames < 5:
+        dropped = dit.dropped_frames
+        if request.frames <= dropped:
             raise InputError(
-                f"{request.frames} frame cannot be made with this checkpoint, which drops the first 4: take 5 or more."
+                f"{request.frames} frame cannot be made with this checkpoint, which drops the first {dropped}: "
+                f"take {dropped + 1} or more."
             )
 
 

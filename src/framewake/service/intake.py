@@ -70,7 +70,7 @@ def check_there(picture: bytes | None, dit: DiTConfig) -> None:
 
     Raises: InputError.
     """
-    if picture is None and dit.condition != "none":
+    if picture is None and dit.needs_picture:
         text = (
             "input_reference is missing: this checkpoint animates a picture, so send one as a file, a data URL or an "
         )

@@ -55,7 +55,7 @@ class ExampleEncoder:
         self.precision = precision
         self.frames = settings.frames or checkpoint.settings.frames
         self.base = base_px(settings.resolution, checkpoint.settings.resolutions)
-        self.has_picture = checkpoint.dit.condition != "none"
+        self.has_picture = checkpoint.dit.needs_picture
         # Engines agree to rounding only, and a run that goes on must read the very numbers it began with.
         self._common = {"engine": engine_name, "precision": precision}
         self._clip = self._common | {

@@ -57,7 +57,7 @@ class Estimates:
         """The card as HTML and the crop as JSON; what cannot be made is said in the card."""
         try:
             sides = picture_sides(size)
-            needs_picture = self.desk.checkpoint.dit.condition != "none"
+            needs_picture = self.desk.checkpoint.dit.needs_picture
             if sides is None and needs_picture:
                 return f'<p class="fw-quiet">{html.escape(self._say("plan.empty"))}</p>', ""
             asked = {**values, "prompt": values.get("prompt") or "?", "image": "picture" if needs_picture else None}

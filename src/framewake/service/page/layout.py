@@ -49,7 +49,7 @@ class PageLayout:
         self.has_keys = has_keys
         self.root = root  # the path that the server stands under
         self.checkpoint = desk.checkpoint.settings
-        self.needs_picture = desk.checkpoint.dit.condition != "none"
+        self.needs_picture = desk.checkpoint.dit.needs_picture
         self.controls: dict[str, Any] = {}
         self.weights: list[Any] = []
 

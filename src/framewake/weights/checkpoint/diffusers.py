@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from framewake.config import DiTConfig, VAEConfig
+from framewake.config import CONDITIONS, DiTConfig, VAEConfig
 from framewake.errors import CheckpointError
 
 C = TypeVar("C")
@@ -91,7 +91,7 @@ def dit_config(content: Mapping[str, Any]) -> DiTConfig:
     condition = content.get("image_condition_type")
     if condition is None:  # the first release came before this field
         condition = "latent_concat" if c["in_channels"] == 2 * c["out_channels"] + 1 else "none"
-    if condition not in ("token_replace", "latent_concat", "none"):
+    if condition not in CONDITIONS:
         raise CheckpointError(f"the transformer's image_condition_type is {condition!r}; it is unknown here.")
     if sum(c["rope_axes_dim"]) != c["attention_head_dim"] or len(c["rope_axes_dim"]) != 3:
         raise CheckpointError(
@@ -147,7 +147,7 @@ def dit_content(config: DiTConfig) -> dict[str, Any]:
         "patch_size": config.patch_size[1],
         "patch_size_t": config.patch_size[0],
         "qk_norm": "rms_norm",
-        "image_condition_type": None if config.condition == "none" else config.condition,
+        "image_condition_type": config.condition if config.needs_picture else None,
     }
 
 

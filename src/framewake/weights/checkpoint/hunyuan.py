@@ -27,7 +27,7 @@ def _infer_dit(shapes: Shapes, hints: Hints) -> DiTConfig:
     like: DiTConfig | None = hints.like
     if like is not None and DIFFUSERS_MARK in shapes:
         return like
-    condition = hints.condition if like is None or like.condition == "latent_concat" else like.condition
+    condition = hints.condition if like is None or like.joins_picture else like.condition
     return inferred.dit_config(shapes, condition, like=like)
 
 

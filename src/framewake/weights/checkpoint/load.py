@@ -58,7 +58,7 @@ class Checkpoint:
         self.settings: Settings = read_settings(self.folder)
         for row in self.rows:
             self.configs[row.name] = self._config(row)
-        if self.dit.condition == "none" and self.settings == Settings():
+        if not self.dit.needs_picture and self.settings == Settings():
             self.settings = Settings(name="HunyuanVideo")  # the text-to-video release
         self.image_processor = self._image_processor()
         self.tokenizers = {name: _folder(path) for name, path in self.layout.tokenizers.items()}
@@ -212,7 +212,7 @@ class Checkpoint:
             for second, two in others:
                 if one != two:
                     raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
-        if self.dit.condition != "none" and not self.has_vision:
+        if self.dit.needs_picture and not self.has_vision:
             raise CheckpointError(
                 f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. "
                 f"{self.tower[1].advice}"

@@ -128,7 +128,7 @@ def _place(checkpoint: Checkpoint, row: Component, layout: str) -> Path:
     """A part's file below the new folder."""
     if layout != "tencent":
         return Path(row.folder) / row.file
-    return tencent_file(row, f"hunyuan-video-{'t2v' if checkpoint.dit.condition == 'none' else 'i2v'}-720p")
+    return tencent_file(row, f"hunyuan-video-{'i2v' if checkpoint.dit.needs_picture else 't2v'}-720p")
 
 
 def _describe(checkpoint: Checkpoint, row: Component, folder: Path, layout: str) -> None:
