@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import defaultdict
 from pathlib import Path
@@ -19,8 +20,9 @@ from demonstration.world import FULL_FRAMES, MOTIONS, Scene, sample_scene
 from framewake.engine.contract import Engine, Weights
 from framewake.media.image import clip_pixels
 from framewake.models.vae import CausalVAE
-from framewake.nn.rope import rope_table
-from framewake.sampling.flow import euler_step, schedule
+from framewake.pipeline.velocity import Condition, Wrapping
+from framewake.sampling.flow import schedule
+from framewake.sampling.guide import sample
 from framewake.weights.stores.store import Resident
 
 log = logging.getLogger(__name__)
@@ -90,19 +92,15 @@ def denoise(
     first = render_frame(scene, height * 8, width * 8, 0.0)
     picture = clip_pixels(Image.fromarray(first), LLAVA_SIDE)[None]
     text = model.text(weights, transformer.Batch(np.zeros(0), picture, *model.texts.ids(scene.prompt)))
-    grid = (frames, height // 2, width // 2)
-    tables = rope_table(grid, models.DIT.rope_dims, models.DIT.rope_theta, 4 * frames - 3)
-    rope = tuple(engine.asarray(t) for t in tables)
+    wrapping = Wrapping(engine, models.DIT, noise.shape[1:], 4 * frames - 3, guidance=6.0, dtype="bfloat16")
     total, skipped = steps
     plan = schedule(total, 7.0)
     store = Resident(transformer.part(weights, "dit."))
     image = engine.asarray(np.ascontiguousarray(clean[:, :, :1]))
     level = float(plan.sigmas[skipped])
     x = engine.asarray(noise if not skipped else clean * np.float32(1 - level) + noise * np.float32(level))
-    for i in range(skipped, total):
-        x = engine.concat([image, x[:, :, 1:]], 2)
-        timestep = engine.asarray(np.full(1, plan.timesteps[i], np.float32))
-        guidance = engine.asarray(np.full(1, 6016, np.float32))
-        velocity = model.dit(store, x, timestep=timestep, text=text, rope=rope, guidance=guidance)
-        x = euler_step(engine, x, velocity, float(plan.sigmas[i]), float(plan.sigmas[i + 1]))
-    return engine.numpy(engine.concat([image, x[:, :, 1:]], 2))
+    condition = Condition(text, image)
+    velocity = wrapping.denoise(functools.partial(model.dit, store), condition)
+    for step in sample(engine, velocity, x, plan, first_frame=wrapping.first_frame(condition), start=skipped):
+        x = step.latents
+    return engine.numpy(x)

@@ -29,7 +29,6 @@ from framewake.engine.contract import Engine
 from framewake.models.dit import TextStates
 from framewake.models.manner import Manner
 from framewake.models.tiling import tiled_decode
-from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast import Placement, Setup, parse_memory
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.cost import Scene, step_operations
@@ -37,8 +36,9 @@ from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
+from framewake.pipeline.velocity import clip_rope
 from framewake.request import Request, resolve
-from framewake.shapes import PixelShape, latent_shape, token_grid
+from framewake.shapes import PixelShape, latent_shape
 from framewake.text.crop import TextLength
 from framewake.weights.checkpoint.settings import Settings
 from framewake.weights.stores.store import Resident
@@ -143,12 +143,11 @@ class Bench:
         draw = np.random.default_rng(1)
         states = draw.standard_normal((1, text, dit.text_width), np.float32)
         pooled = draw.standard_normal((1, dit.pooled_width), np.float32)
-        cos, sin = rope_table(token_grid(shape, dit.patch_size), dit.rope_dims, dit.rope_theta, self.case.shape.frames)
         return {
             "latents": engine.asarray(draw.standard_normal((1, *shape), np.float32)),
             "timestep": engine.full((1,), 900.0),
             "text": TextStates(engine.asarray(states), (text,), engine.asarray(pooled)),
-            "rope": (engine.asarray(cos), engine.asarray(sin)),
+            "rope": clip_rope(engine, dit, shape, self.case.shape.frames),
             "guidance": engine.full((1,), 6000.0),
         }
 

@@ -34,9 +34,9 @@ from framewake.engine.contract import Engine, Weights
 from framewake.errors import EngineError, InputError
 from framewake.models.dit import DiT, TextStates
 from framewake.models.manner import Manner
-from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.cost import Scene, step_operations
-from framewake.shapes import LatentShape, PixelShape, latent_shape, token_count, token_grid
+from framewake.pipeline.velocity import clip_rope
+from framewake.shapes import LatentShape, PixelShape, latent_shape, token_count
 from framewake.weights.stores.store import Resident
 
 NAME = "gpu-step"
@@ -103,14 +103,13 @@ class Bench:
         """Everything a step needs; the same numbers each time."""
         engine, config, latent = self.engine, self.config, self.latent(size)
         draw = np.random.default_rng(1)
-        cos, sin = rope_table(token_grid(latent, config.patch_size), config.rope_dims, config.rope_theta, self.frames)
         states = engine.asarray(draw.standard_normal((1, TEXT, config.text_width), np.float32))
         pooled = engine.asarray(draw.standard_normal((1, config.pooled_width), np.float32))
         return {
             "latents": engine.asarray(draw.standard_normal((1, *latent), np.float32)),
             "timestep": engine.full((1,), 900.0),
             "text": TextStates(states, (TEXT,), pooled),
-            "rope": (engine.asarray(cos), engine.asarray(sin)),
+            "rope": clip_rope(engine, config, latent, self.frames),
             "guidance": engine.full((1,), 6016.0),
             "manner": Manner(is_compiled=compiles),
         }

@@ -196,6 +196,9 @@ class Request:
         False,
         Setting("switch", "Apply what fits of a LoRA file instead of refusing it.", "--lora-partial"),
     )
+    solver: str = _setting(
+        "euler", Setting("choice", "How latents follow the velocity from step to step.", "--solver", choices=("euler",))
+    )
     cache: str = _setting(
         OFF,
         Setting(
@@ -237,7 +240,8 @@ class Request:
         """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
         values = dataclasses.asdict(self) | {"loras": list(self.loras)}
         # Left out where they say nothing: the file of a clip from a plain picture is the same as before there were any.
-        silent = [name for name in ("background", "takes_first_frame") if values[name] == getattr(Request, name)]
+        quiet = ("background", "takes_first_frame", "solver")
+        silent = [name for name in quiet if values[name] == getattr(Request, name)]
         return {name: value for name, value in values.items() if name not in silent}
 
 
@@ -267,7 +271,11 @@ PUBLISHED_DEFAULTS = Defaults(frames=129, steps=50, fps=24.0, resolutions=PUBLIS
 
 
 def settings() -> dict[str, Setting]:
-    """Every field of ``Request`` with its description, in order."""
+    """Every field of ``Request`` that can be chosen with its description, in order; of one choice there is none."""
+    return {name: setting for name, setting in _declared().items() if len(setting.choices or "any") > 1}
+
+
+def _declared() -> dict[str, Setting]:
     return {entry.name: entry.metadata["setting"] for entry in dataclasses.fields(Request)}
 
 
@@ -286,7 +294,7 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
 
     Raises: InputError that names the setting, what it was and what it may be.
     """
-    for name, setting in settings().items():
+    for name, setting in _declared().items():
         value = getattr(request, name)
         if value is None and setting.is_optional:
             continue

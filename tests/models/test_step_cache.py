@@ -11,6 +11,7 @@ from dit_toy import Toy, largest
 from framewake.cache import parse_cache
 from framewake.errors import InputError
 from framewake.models.manner import Manner
+from framewake.pipeline.velocity import Condition, Wrapping
 from framewake.sampling import guide
 from framewake.sampling.cache.rules import Easy, FirstBlock, Tea, relative
 from framewake.sampling.cache.state import State, load_state
@@ -49,15 +50,10 @@ def sampled(toy, run_blocks, *, start=0, latents=None, stop=COUNT, **kinds):
     """Latents after the steps from ``start`` up to ``stop``."""
     engine, inputs = toy.engine, toy.inputs(**kinds)
     steps = schedule(COUNT, 7.0)
-    denoise = guide.denoiser(
-        engine,
-        functools.partial(toy.dit, manner=toy.manner),
-        toy.weights,
-        text=inputs["text"],
-        rope=inputs["rope"],
-        guidance=6016.0,
-        run_blocks=run_blocks,
-    )
+    size = tuple(int(count) for count in inputs["latents"].shape[1:])
+    wrapping = Wrapping(engine, toy.config, size, 9, guidance=6.0, dtype="bfloat16")
+    transformer = functools.partial(toy.dit, toy.weights, manner=toy.manner, run_blocks=run_blocks)
+    denoise = wrapping.denoise(transformer, Condition(inputs["text"], inputs["latents"][:, :, :1]))
     latents = inputs["latents"] if latents is None else latents
     for step in guide.sample(engine, denoise, latents, steps, start=start):
         if step.index + 1 == stop:

@@ -39,7 +39,7 @@ def test_every_tile_is_told_and_the_frames_are_the_same(decoding):
     vae = pipeline.parts.get("vae", "float32")
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
     expected = finish.to_frames(tiled_decode(vae.model, vae.weights.part(""), scaled, checkpoint.settings.tiling))
-    assert np.array_equal(frames, expected[finish.dropped_frames(checkpoint.dit) :])
+    assert np.array_equal(frames, expected[checkpoint.dit.dropped_frames :])
 
 
 def test_closing_stops_behind_the_tile(decoding):

@@ -10,7 +10,8 @@ from engines_here import needs_torch
 from framewake import engine as engines
 from framewake.errors import InputError
 from framewake.golden import rule
-from framewake.sampling.flow import euler_step, rounded_guidance, schedule
+from framewake.sampling.flow import rounded_guidance, schedule
+from framewake.sampling.solvers import euler_step
 
 FOLDER = Path(__file__).parent.parent / "golden"
 CASES = {case["id"]: case for case in json.loads((FOLDER / "cases.json").read_text())["cases"]}

@@ -1,11 +1,15 @@
 """The loop over steps and the wrappers around the transformer."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from framewake.request import Request
 from framewake.sampling.flow import schedule
-from framewake.sampling.guide import sample, with_first_frame, with_image_channels, with_negative
+from framewake.sampling.guide import put_first_frame, sample, with_first_frame, with_image_channels, with_negative
 from framewake.sampling.noise import draw
+from framewake.sampling.solvers import SOLVERS, Euler
 
 
 @pytest.fixture
@@ -25,6 +29,24 @@ def test_a_straight_flow_ends_in_the_data(engine, noise):
     assert np.abs(engine.numpy(steps[-1].latents) - engine.numpy(data)).max() < 1e-6
 
 
+def test_a_request_chooses_among_the_solvers():
+    (setting,) = (field.metadata["setting"] for field in dataclasses.fields(Request) if field.name == "solver")
+    assert setting.choices == tuple(SOLVERS)
+
+
+def test_another_solver_takes_the_place_of_eulers(engine, noise):
+    """One that goes half as far as Euler's: the loop leaves it to the solver where a step ends."""
+
+    class Half(Euler):
+        def __call__(self, index, latents, velocity):
+            return super().__call__(index, latents, velocity * 0.5)
+
+    (whole,) = sample(engine, lambda x, t: x, noise, schedule(1, 7.0))
+    (half,) = sample(engine, lambda x, t: x, noise, schedule(1, 7.0), make_solver=Half)
+    moved, expected = (engine.numpy(noise - step.latents) for step in (half, whole))
+    assert np.abs(2 * moved - expected).max() < 1e-6 < np.abs(moved).max()
+
+
 def test_the_model_sees_each_timestep_once(engine, noise):
     seen, made = [], schedule(4, 7.0)
 
@@ -36,21 +58,22 @@ def test_the_model_sees_each_timestep_once(engine, noise):
     assert seen == made.timesteps.tolist()
 
 
-def test_the_first_frame_is_replaced_before_and_after(engine, noise, image):
+def test_the_first_frame_is_given_and_never_stepped(engine, noise, image):
     inputs = []
 
     def denoise(latents, timestep):
         inputs.append(engine.numpy(latents[:, :, :1]))
         return latents * 0.5 + 1.0
 
-    for step in sample(engine, denoise, noise, schedule(3, 7.0), first_frame=image):
+    shown = with_first_frame(engine, denoise, image)
+    for step in sample(engine, shown, noise, schedule(3, 7.0), first_frame=image):
         assert np.array_equal(engine.numpy(step.latents[:, :, :1]), engine.numpy(image))
     assert len(inputs) == 3
     assert all(np.array_equal(frame, engine.numpy(image)) for frame in inputs)
 
 
 def test_one_frame_is_the_image_itself(engine, image):
-    assert np.array_equal(engine.numpy(with_first_frame(engine, image * 0.0, image)), engine.numpy(image))
+    assert np.array_equal(engine.numpy(put_first_frame(engine, image * 0.0, image)), engine.numpy(image))
 
 
 def test_half_precision_noise_is_float32_after_the_first_step(engine, noise, image):

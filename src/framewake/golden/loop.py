@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +17,12 @@ from framewake.media.image import bucket_pixels, normalise
 from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import tiled_decode
 from framewake.models.vae import CausalVAE
-from framewake.nn.rope import rope_table
-from framewake.pipeline.finish import dropped_frames, to_frames
-from framewake.sampling.flow import rounded_guidance, schedule
-from framewake.sampling.guide import Denoise, denoiser, sample, with_image_channels, with_negative
+from framewake.pipeline.finish import to_frames
+from framewake.pipeline.velocity import Condition, Wrapping
+from framewake.sampling.flow import schedule
+from framewake.sampling.guide import Denoise, sample
 from framewake.sampling.noise import stabilised
-from framewake.shapes import LatentShape, choose_bucket, token_grid
+from framewake.shapes import choose_bucket
 
 EXACT = ("timesteps", "sigmas", "guidance", "pixels")
 
@@ -41,17 +43,19 @@ def end_to_end(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
         image = mean * vae.config.scaling_factor
         seen("image_latents", image)
     noise = tensor(engine, case.input("noise"))
-    denoise = _denoise(case, engine, image, LatentShape(*noise.shape[1:]), seen)
-    first_frame = image if config.condition == "token_replace" else None
+    guidance, frames = case.config["embedded_guidance_scale"], case.config["video_length"]
+    wrapping = Wrapping(engine, config, noise.shape[1:], frames, guidance=guidance, dtype="bfloat16")
+    condition = Condition(_text(case, engine), image)
+    denoise = _denoise(case, DiT(engine, config), wrapping, condition, seen)
     start = stabilised(engine, noise, image) if image is not None and case.config["i2v_stability"] else noise
-    for step in sample(engine, denoise, start, made, first_frame=first_frame):
+    for step in sample(engine, denoise, start, made, first_frame=wrapping.first_frame(condition)):
         seen(f"latents_{step.index}", step.latents)
     scaled = step.latents / vae.config.scaling_factor
     seen("decode_input", scaled)
     is_tiled = case.config["vae_tiling"]
     decoded = tiled_decode(vae, w, scaled, tiling_config(case.config["tiling"])) if is_tiled else vae.decode(w, scaled)
     seen("decoded", decoded)
-    seen.arrays["frames"] = to_frames(seen.arrays["decoded"])[dropped_frames(config) :]
+    seen.arrays["frames"] = to_frames(seen.arrays["decoded"])[config.dropped_frames :]
     for pair in seen.pairs(arrays):
         level: Level = "exact" if pair.array in EXACT else "level" if pair.array == "frames" else "loop"
         yield pair._replace(level=level)
@@ -67,50 +71,30 @@ def _pixels(case: Case, seen: Seen) -> np.ndarray:
     return seen.arrays["pixels"]
 
 
-def _denoise(case: Case, engine: Engine, image: Tensor | None, shape: LatentShape, seen: Seen) -> Denoise:
-    """The transformer behind the wrappers that the case asks for; what goes in and out of it is kept."""
-    config = dit_config(case.need("config", "dit"))
-    dit = DiT(engine, config)
-    is_guided = case.config["cfg_scale"] > 1
-    cos, sin = rope_table(
-        token_grid(shape, config.patch_size), config.rope_dims, config.rope_theta, case.config["video_length"]
-    )
-    seen.arrays |= {"rope_cos": cos, "rope_sin": sin}
-    guidance = None
-    if case.config["embedded_guidance_scale"] is not None:
-        guidance = rounded_guidance(case.config["embedded_guidance_scale"], "bfloat16")
-        seen.arrays["guidance"] = np.full(2 if is_guided else 1, guidance, dtype=np.float32)
-    inner = denoiser(
-        engine,
-        dit,
-        case.weights("dit", engine, dit.shapes()),
-        text=_text(case, engine, is_guided),
-        rope=(tensor(engine, cos), tensor(engine, sin)),
-        guidance=guidance,
-    )
-    outputs = itertools.count()
+def _denoise(case: Case, dit: DiT, wrapping: Wrapping, condition: Condition, seen: Seen) -> Denoise:
+    """The transformer wrapped as the case asks for; what goes in and out of it is kept."""
+    engine, scale, outputs = dit.engine, case.config["cfg_scale"], itertools.count()
+    transformer = functools.partial(dit, case.weights("dit", engine, dit.shapes()))
+    seen("rope_cos", wrapping.rope[0])
+    seen("rope_sin", wrapping.rope[1])
+    if wrapping.guidance is not None:
+        seen.arrays["guidance"] = np.full(2 if scale > 1 else 1, wrapping.guidance, dtype=np.float32)
 
-    def watched(latents: Tensor, timestep: float) -> Tensor:
+    def watched(latents: Tensor, *, timestep: Tensor, text: TextStates, guidance: Tensor | None, rope: Any) -> Tensor:
         index = next(outputs)
-        velocity = inner(latents, timestep)
+        velocity = transformer(latents, timestep=timestep, text=text, guidance=guidance, rope=rope)
         if index == 0:
             seen("model_input_0", latents)
         seen(f"model_output_{index}", velocity)
         return velocity
 
-    if config.condition == "latent_concat":
-        if is_guided:
-            image = engine.concat([image, image], 0)
-        denoise = with_image_channels(engine, watched, image)
-    else:
-        denoise = watched
-    return with_negative(engine, denoise, case.config["cfg_scale"]) if is_guided else denoise
+    return wrapping.denoise(watched, condition, scale=scale)
 
 
-def _text(case: Case, engine: Engine, is_guided: bool) -> TextStates:
+def _text(case: Case, engine: Engine) -> TextStates:
     """The text states, behind those of the negative prompt where there is one."""
     prompts = [("prompt_embeds", "text_mask", "pooled")]
-    if is_guided:
+    if case.config["cfg_scale"] > 1:
         prompts.insert(0, ("negative_prompt_embeds", "negative_text_mask", "negative_pooled"))
     return text_states(
         engine,

@@ -17,7 +17,8 @@ from framewake.media.image import bucket_pixels, clip_crop, clip_pixels, normali
 from framewake.models.dit import SCALAR_LAYERS
 from framewake.nn.embedding import FREQUENCIES, scalar_embedding, sinusoid
 from framewake.nn.rope import rope_table
-from framewake.sampling.flow import euler_step, rounded_guidance, schedule
+from framewake.sampling.flow import rounded_guidance, schedule
+from framewake.sampling.solvers import euler_step
 from framewake.shapes import (
     PUBLISHED_RESOLUTIONS,
     PixelShape,

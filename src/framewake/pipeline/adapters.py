@@ -17,7 +17,7 @@ from framewake.lora import ENDINGS, LoraUse
 from framewake.models.dit import DiT
 from framewake.pipeline.family import Make
 from framewake.request import Settled
-from framewake.sampling.guide import Denoise
+from framewake.sampling.guide import Denoise, Timestep
 from framewake.weights.checkpoint.identity import identity
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.lora.file import Lora, open_lora
@@ -199,7 +199,7 @@ def by_step(denoise: Denoise, adapted: Adapted, *, start: int = 0) -> Denoise:
         return denoise
     step = start - 1
 
-    def stepped(latents: Tensor, timestep: float) -> Tensor:
+    def stepped(latents: Tensor, timestep: Timestep) -> Tensor:
         nonlocal step
         step += 1
         adapted.weights.use([use.weight(step) for use in adapted.uses])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError, NumericsError
-from framewake.models.dit import TextStates
-from framewake.nn.rope import rope_table
-from framewake.pipeline.adapters import by_step
+from framewake.pipeline.adapters import Adapted, by_step
 from framewake.pipeline.caching import Caching
 from framewake.pipeline.events import Cached, Note, Step
 from framewake.pipeline.jobs import Plan
@@ -21,19 +19,13 @@ from framewake.pipeline.latents import Keeper, SavedLatents
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.preview import Preview
+from framewake.pipeline.velocity import Condition, Wrapping
 from framewake.request import Settled
 from framewake.sampling import guide
 from framewake.sampling.cache.step_cache import StepCache
-from framewake.sampling.flow import rounded_guidance, schedule
+from framewake.sampling.flow import schedule
 from framewake.sampling.noise import draw, stabilised
-from framewake.shapes import token_grid
-
-
-class Condition(NamedTuple):
-    """What steers a clip. Shapes: image (1, C, 1, H, W), None for text-to-video."""
-
-    text: TextStates
-    image: Tensor | None
+from framewake.sampling.solvers import SOLVERS
 
 
 class Denoised(NamedTuple):
@@ -86,28 +78,19 @@ def denoise(
     Source: specification, section 6.3.
     """
     engine, request = parts.engine, plan.request
-    steps = schedule(request.steps, request.flow_shift)
     first, latents = begin(engine, plan, condition, precision, start)
     adapted = parts.adapted(plan.loras, precision.transformer)
     yield from map(Note, adapted.notes)
     caching = Caching(engine, plan, adapted.uses, start=start)
-    velocity = velocity_function(
-        parts, plan, condition, precision, weights=adapted.weights, run_blocks=caching.run_blocks
-    )
-    loop = guide.sample(
-        engine,
-        by_step(velocity, adapted, start=first),
-        latents,
-        steps,
-        first_frame=condition.image if parts.checkpoint.dit.condition == "token_replace" else None,
-        start=first,
+    loop = solving(
+        parts, plan, condition, precision, adapted=adapted, run_blocks=caching.run_blocks, begun=(first, latents)
     )
     done, is_whole, begun = first, False, time.perf_counter()
     before = begun
     try:
         for step in loop:
             index = step.index + 1
-            clean = expected_frame(engine, step, float(steps.sigmas[index]))
+            clean = expected_frame(engine, step)
             is_kept = keeper is not None and keeper.is_due(index) and index < request.steps
             looked_at = engine.numpy(step.latents) if index == first + 1 or is_kept else clean
             check_numbers(looked_at, index, request.steps, precision)
@@ -140,43 +123,40 @@ def begin(
     return start.step, engine.asarray(start.latents, "float32")
 
 
-def expected_frame(engine: Engine, step: guide.EulerStep, sigma: float) -> np.ndarray:
-    """The middle frame without its noise, as far as the model knows by now. Shapes: (1, C, 1, H, W)."""
-    middle = step.latents.shape[2] // 2
-    velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
-    return engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * sigma)
-
-
-def velocity_function(
+def solving(
     parts: Parts,
     plan: Plan,
     condition: Condition,
     precision: Precision,
     *,
-    weights: Any,
-    run_blocks: StepCache | None = None,
-) -> guide.Denoise:
-    """The transformer with guidance and conditioning wrapped around it."""
+    adapted: Adapted,
+    run_blocks: StepCache | None,
+    begun: tuple[int, Tensor],
+) -> Iterator[guide.SolverStep]:
+    """The steps of a plan, on from those that are done and the latents after them."""
     engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
-    grid = token_grid(plan.latent, config.patch_size)
-    cos, sin = rope_table(grid, config.rope_dims, config.rope_theta, plan.shape.frames)
-    guidance = rounded_guidance(request.embedded_guidance, precision.transformer) if config.has_guidance else None
-    function = guide.denoiser(
-        engine,
-        functools.partial(parts.models["dit"], manner=parts.manner("dit")),
-        weights,
-        text=condition.text,
-        rope=(engine.asarray(cos), engine.asarray(sin)),
-        guidance=guidance,
-        run_blocks=run_blocks,
+    guidance, dtype = request.embedded_guidance, precision.transformer
+    wrapping = Wrapping(engine, config, plan.latent, plan.shape.frames, guidance=guidance, dtype=dtype)
+    transformer = functools.partial(
+        parts.models["dit"], adapted.weights, run_blocks=run_blocks, manner=parts.manner("dit")
     )
-    is_doubled = request.guidance_scale > 1
-    if config.condition == "latent_concat":
-        image = condition.image
-        function = guide.with_image_channels(
-            engine, function, engine.concat([image, image], 0) if is_doubled else image
-        )
-    return guide.with_negative(engine, function, request.guidance_scale) if is_doubled else function
+    velocity = wrapping.denoise(transformer, condition, scale=request.guidance_scale)
+    return guide.sample(
+        engine,
+        by_step(velocity, adapted, start=begun[0]),
+        begun[1],
+        schedule(request.steps, request.flow_shift),
+        make_solver=SOLVERS[request.solver],
+        first_frame=wrapping.first_frame(condition),
+        start=begun[0],
+    )
+
+
+def expected_frame(engine: Engine, step: guide.SolverStep) -> np.ndarray:
+    """The middle frame without its noise, as far as the model knows by now. Shapes: (1, C, 1, H, W)."""
+    middle = step.latents.shape[2] // 2
+    velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
+    return engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * step.sigma)
 
 
 def check_numbers(values: np.ndarray, index: int, count: int, precision: Precision) -> None:

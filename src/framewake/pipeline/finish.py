@@ -21,8 +21,6 @@ from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
 from framewake.request import Settled
 
-DROPPED_FRAMES = 4  # of a latent_concat clip: its first latent frame is the picture once more
-
 
 def decode(
     parts: Parts, latents: np.ndarray, request: Settled, precision: Precision
@@ -43,7 +41,7 @@ def decode(
         pixels = yield from _told(work)
     else:
         pixels = engine.numpy(decode_tile(vae.model, vae.weights.part(""), engine.asarray(scaled), manner=vae.manner))
-    frames = to_frames(pixels)[dropped_frames(checkpoint.dit) :]
+    frames = to_frames(pixels)[checkpoint.dit.dropped_frames :]
     engine.memory()
     return frames
 
@@ -59,14 +57,9 @@ def _told(tiles: Generator[tuple[int, int], None, np.ndarray]) -> Generator[Even
         yield Tile(done, total, (time.perf_counter() - begin) / done * (total - done))
 
 
-def dropped_frames(config: DiTConfig) -> int:
-    """How many frames at the start of a decoded clip do not belong to it."""
-    return DROPPED_FRAMES if config.condition == "latent_concat" else 0
-
-
 def clip_frames(frames: int, config: DiTConfig) -> int:
     """How many frames the clip has that was asked for with so many."""
-    return frames - dropped_frames(config)
+    return frames - config.dropped_frames
 
 
 def to_frames(pixels: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from framewake.models.dit import TextStates
 from framewake.pipeline import finish
 from framewake.pipeline.checkpoint import check_parts, find_checkpoint
 from framewake.pipeline.condition import image_latent
-from framewake.pipeline.denoise import Condition, denoise
+from framewake.pipeline.denoise import denoise
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
@@ -44,6 +44,7 @@ from framewake.pipeline.origin import (
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.preview import Preview, chart, fit
+from framewake.pipeline.velocity import Condition
 from framewake.request import Request, Settled
 from framewake.shapes import LatentShape, PixelShape
 from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint

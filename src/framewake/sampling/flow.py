@@ -1,4 +1,4 @@
-"""The flow-matching schedule and its Euler step."""
+"""The flow-matching schedule, and the rounding of the embedded guidance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from framewake.engine.contract import Dtype, Engine, Tensor
+from framewake.engine.contract import Dtype
 from framewake.errors import InputError
 
 
@@ -44,16 +44,6 @@ def _from_one_to_zero(steps: int) -> np.ndarray:
     index = np.arange(steps + 1, dtype=np.float64)
     stride = np.float64(np.float32(-1) / np.float32(steps))
     return np.where(index < (steps + 1) // 2, 1 + stride * index, stride * (index - steps)).astype(np.float32)
-
-
-def euler_step(engine: Engine, x: Tensor, velocity: Tensor, sigma: float, next_sigma: float) -> Tensor:
-    """x moved along the velocity from one noise level to the next.
-
-    Precision: float32, whatever comes in.
-    Source: specification, section 5.3.
-    """
-    stride = float(np.float32(next_sigma) - np.float32(sigma))
-    return engine.cast(x, "float32") + engine.cast(velocity, "float32") * stride
 
 
 def rounded_guidance(scale: float, precision: Dtype) -> float:

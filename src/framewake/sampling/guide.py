@@ -7,50 +7,28 @@ and to the loop outside.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
 
 from framewake.engine.contract import Engine, Tensor
-from framewake.sampling.flow import Schedule, euler_step
+from framewake.sampling.flow import Schedule
+from framewake.sampling.solvers import Euler, Solver
 
-Denoise = Callable[[Tensor, float], Tensor]
+Timestep = float | np.ndarray  # one for all samples, or one for each
+Denoise = Callable[[Tensor, Timestep], Tensor]
 
 
-class EulerStep(NamedTuple):
-    """One finished step. Shapes: latents and velocity (B, C, F, H, W); ``index`` counts from 0."""
+class SolverStep(NamedTuple):
+    """One finished step; ``index`` counts from 0, ``sigma`` is the noise that is left.
+
+    Shapes: latents and velocity (B, C, F, H, W).
+    """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     latents: Tensor
     velocity: Tensor
-
-
-def denoiser(
-    engine: Engine,
-    transformer: Callable[..., Tensor],
-    weights: Any,
-    *,
-    text: Any,
-    rope: tuple[Tensor, Tensor],
-    guidance: float | None = None,
-    run_blocks: Callable[..., Tensor] | None = None,
-) -> Denoise:
-    """The transformer with everything that stays the same between steps already handed in.
-
-    Units: ``guidance`` as ``flow.rounded_guidance`` gives it.
-    """
-
-    def denoise(latents: Tensor, timestep: float) -> Tensor:
-        batch = (latents.shape[0],)
-        return transformer(
-            weights,
-            latents,
-            timestep=engine.full(batch, timestep),
-            text=text,
-            guidance=None if guidance is None else engine.full(batch, guidance),
-            rope=rope,
-            run_blocks=run_blocks,
-        )
-
-    return denoise
+    sigma: float
 
 
 def with_negative(engine: Engine, denoise: Denoise, scale: float) -> Denoise:
@@ -60,7 +38,7 @@ def with_negative(engine: Engine, denoise: Denoise, scale: float) -> Denoise:
     Source: specification, section 3.6.
     """
 
-    def guided(latents: Tensor, timestep: float) -> Tensor:
+    def guided(latents: Tensor, timestep: Timestep) -> Tensor:
         count = latents.shape[0]
         both = denoise(engine.concat([latents, latents], 0), timestep)
         negative, positive = both[:count], both[count:]
@@ -80,14 +58,23 @@ def with_image_channels(engine: Engine, denoise: Denoise, image: Tensor) -> Deno
     mask = engine.full((batch, 1, 1, height, width), 1.0, engine.dtype(image))
     first_frame = engine.concat([image, mask], 1)
 
-    def conditioned(latents: Tensor, timestep: float) -> Tensor:
+    def conditioned(latents: Tensor, timestep: Timestep) -> Tensor:
         channels = engine.pad(first_frame, ((0, latents.shape[2] - 1), (0, 0), (0, 0)))
         return denoise(engine.concat([latents, engine.cast(channels, engine.dtype(latents))], 1), timestep)
 
     return conditioned
 
 
-def with_first_frame(engine: Engine, latents: Tensor, image: Tensor) -> Tensor:
+def with_first_frame(engine: Engine, denoise: Denoise, image: Tensor) -> Denoise:
+    """Latents whose first frame is the image latent, whatever comes in. Shapes: image (B, C, 1, H, W)."""
+
+    def given(latents: Tensor, timestep: Timestep) -> Tensor:
+        return denoise(put_first_frame(engine, latents, image), timestep)
+
+    return given
+
+
+def put_first_frame(engine: Engine, latents: Tensor, image: Tensor) -> Tensor:
     """Latents whose first frame is the image latent. Shapes: (B, C, F, H, W), (B, C, 1, H, W)."""
     image = engine.cast(image, engine.dtype(latents))
     return image if latents.shape[2] == 1 else engine.concat([image, latents[:, :, 1:]], 2)
@@ -99,21 +86,21 @@ def sample(
     latents: Tensor,
     schedule: Schedule,
     *,
+    make_solver: Callable[[Engine, Schedule], Solver] = Euler,
     first_frame: Tensor | None = None,
     start: int = 0,
-) -> Iterator[EulerStep]:
-    """Euler steps along the schedule, one per item; closing the iterator cancels the run.
+) -> Iterator[SolverStep]:
+    """Steps along the schedule, one per item; closing the iterator cancels the run.
 
-    ``first_frame`` (B, C, 1, H, W) replaces the first latent frame before the model sees it and after
-    each step, so that this frame is never stepped. With ``start`` steps done before, ``latents`` are theirs.
+    ``first_frame`` (B, C, 1, H, W) replaces the first latent frame after each step, so that this frame is never
+    stepped; ``with_first_frame`` shows it to the model. With ``start`` steps done before, ``latents`` are theirs.
     Shapes: latents (B, C, F, H, W). Precision: latents are float32 from the first step on.
     Source: specification, section 6.3.
     """
+    solve = make_solver(engine, schedule)
     for index in range(start, len(schedule.timesteps)):
-        if first_frame is not None:
-            latents = with_first_frame(engine, latents, first_frame)
         velocity = denoise(latents, float(schedule.timesteps[index]))
-        latents = euler_step(engine, latents, velocity, schedule.sigmas[index], schedule.sigmas[index + 1])
+        latents = solve(index, latents, velocity)
         if first_frame is not None:
-            latents = with_first_frame(engine, latents, first_frame)
-        yield EulerStep(index, latents, velocity)
+            latents = put_first_frame(engine, latents, first_frame)
+        yield SolverStep(index, latents, velocity, float(schedule.sigmas[index + 1]))

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.exc import IntegrityError
 
+from framewake.config import DROPPED_FRAMES
 from framewake.errors import FramewakeError, InputError
 from framewake.media.video import read_metadata, read_video
-from framewake.pipeline.finish import DROPPED_FRAMES
 from framewake.pipeline.jobs import request_from
 from framewake.pipeline.latents import load_latents
 from framewake.request import from_dict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,7 @@ import numpy as np
 
 from framewake.engine.contract import Dtype, Engine, Tensor, Weights
 from framewake.models.dit import DiT
-from framewake.nn.rope import rope_table
-from framewake.sampling import guide
-from framewake.sampling.flow import rounded_guidance
+from framewake.pipeline.velocity import Condition, Wrapping
 from framewake.train.batch import Batch
 from framewake.train.factors import Factors, Shapes
 from framewake.weights.lora.view import LoraView
@@ -31,8 +30,8 @@ class FlowLoss:
         self.engine: Engine = model.engine
         self.modules = modules
         self.rank, self.alpha = rank, alpha
-        self.guidance = rounded_guidance(guidance, dtype) if model.config.has_guidance else None
-        self._rope: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self.guidance, self.dtype = guidance, dtype
+        self._wrappings: dict[tuple[int, ...], Wrapping] = {}
 
     def with_gradients(self) -> LossAndGradients:
         """(factors, store, batch) -> the loss and its gradient for every factor; the store gets none."""
@@ -48,7 +47,7 @@ class FlowLoss:
         noisy = batch.clean * (1.0 - sigma) + batch.noise * sigma
         velocity = engine.cast(self.velocity(self.view(factors, store), noisy, batch), "float32")
         error = velocity - (batch.noise - batch.clean)
-        if self.model.config.condition == "token_replace":
+        if self.model.config.replaces_first_frame:
             error = error[:, :, 1:]
         return engine.mean(error * error, (0, 1, 2, 3, 4))
 
@@ -59,31 +58,15 @@ class FlowLoss:
 
     def velocity(self, weights: Any, noisy: Tensor, batch: Batch) -> Tensor:
         """What the transformer says about noisy latents. Shapes: (B, C, F, H, W) -> the same."""
-        engine, config = self.engine, self.model.config
-        times = engine.asarray(batch.sigma * np.float32(1000))
+        transformer = functools.partial(self.model, weights)
+        denoise = self._wrapping(noisy).denoise(transformer, Condition(batch.text, batch.image))
+        return denoise(noisy, batch.sigma * np.float32(1000))
 
-        def denoise(latents: Tensor, _timestep: float) -> Tensor:
-            count = (int(latents.shape[0]),)
-            return self.model(
-                weights,
-                latents,
-                timestep=times,
-                text=batch.text,
-                guidance=None if self.guidance is None else engine.full(count, self.guidance),
-                rope=self._rope_of(latents),
+    def _wrapping(self, latents: Tensor) -> Wrapping:
+        sizes = tuple(int(size) for size in latents.shape[1:])
+        if sizes not in self._wrappings:
+            frames = 4 * (sizes[1] - 1) + 1
+            self._wrappings[sizes] = Wrapping(
+                self.engine, self.model.config, sizes, frames, guidance=self.guidance, dtype=self.dtype
             )
-
-        if config.condition == "latent_concat":
-            return guide.with_image_channels(engine, denoise, batch.image)(noisy, 0.0)
-        if config.condition == "token_replace":
-            noisy = guide.with_first_frame(engine, noisy, batch.image)
-        return denoise(noisy, 0.0)
-
-    def _rope_of(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.model.config
-        sizes = tuple(int(size) for size in latents.shape[2:])
-        if sizes not in self._rope:
-            frames, height, width = (size // step for size, step in zip(sizes, config.patch_size, strict=True))
-            tables = rope_table((frames, height, width), config.rope_dims, config.rope_theta, 4 * sizes[0] - 3)
-            self._rope[sizes] = tuple(self.engine.asarray(table) for table in tables)  # type: ignore[assignment]
-        return self._rope[sizes]
+        return self._wrappings[sizes]

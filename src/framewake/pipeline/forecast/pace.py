@@ -20,8 +20,8 @@ from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import decode_tile
 from framewake.models.vae import CausalVAE
-from framewake.nn.rope import rope_table
 from framewake.pipeline.forecast.autoencoder import decode_operations, encode_operations
+from framewake.pipeline.velocity import clip_rope
 from framewake.weights.stores.store import Resident
 
 Clock = Callable[[], float]
@@ -143,14 +143,12 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tup
 
 
 def _inputs(engine: Engine, config: DiTConfig, grid: tuple[int, int, int]) -> dict[str, Any]:
-    patched = tuple(size // step for size, step in zip(grid, config.patch_size, strict=True))
-    cos, sin = rope_table((patched[0], patched[1], patched[2]), config.rope_dims, config.rope_theta)
     states, pooled = engine.full((1, TEXT, config.text_width), 0.1), engine.full((1, config.pooled_width), 0.1)
     return {
         "latents": engine.full((1, config.in_channels, *grid), 0.1),
         "timestep": engine.full((1,), 500.0),
         "text": TextStates(states, (TEXT,), pooled),
-        "rope": (engine.asarray(cos), engine.asarray(sin)),
+        "rope": clip_rope(engine, config, (config.in_channels, *grid), frames=1),
         "guidance": engine.full((1,), 6000.0) if config.has_guidance else None,
     }
 
