@@ -21,7 +21,7 @@ from framewake.engine.contract import Dtype, Engine
 from framewake.engine.forks import check_process
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import read_record, write_record
-from framewake.pipeline.forecast.pace import Clock, Line, Measure, Pace, fresh_bytes, measured_pace
+from framewake.pipeline.forecast.pace import Clock, Line, Measure, Pace, fresh_bytes, measured_pace, random_tensor
 
 SIDE = 768  # of the matrices: large enough to reach the rate of the model's own, small enough for a CPU
 SECONDS = 0.15  # of measuring, for each figure
@@ -29,7 +29,7 @@ READ_BYTES = 64 << 20
 FRESH_BYTES = 16 << 20  # of memory that is used for the first time, a few times over
 LEAST = 1e-9  # seconds: a coarse clock may see none at all
 MEASURABLE = 0.2  # seconds: the system counts processor time in hundredths
-FORMAT = 5
+FORMAT = 6
 DAYS = 30  # after which a device is measured again: drivers, clocks and neighbours change
 BUSY_DAYS = 1 / 24  # the same for figures from a busy machine
 BUSY = 0.15  # share of the processors that other programs may take while something is measured on a CPU
@@ -234,14 +234,14 @@ def _usual_seconds(engine: Engine, work: Callable[[], object], clock: Clock) -> 
 
 def _product_rate(engine: Engine, dtype: Dtype, clock: Clock) -> float:
     side = SIDE if engine.traits.is_host else 8 * SIDE
-    x = engine.full((side, side), 0.5, dtype)
+    x = random_tensor(engine, (side, side), dtype)
     return 2.0 * side**3 / _usual_seconds(engine, lambda: engine.linear(x, x), clock)
 
 
 def _attention_rate(engine: Engine, dtype: Dtype, clock: Clock, width: int | None) -> float:
     tokens, heads, usual = (512, 2, 64) if engine.traits.is_host else (8192, 24, 128)
     width = width or usual
-    x = engine.full((1, tokens, heads, width), 0.5, dtype)
+    x = random_tensor(engine, (1, tokens, heads, width), dtype)
     work = _usual_seconds(engine, lambda: engine.attention(x, x, x, scale=0.1), clock)
     return 4.0 * tokens**2 * heads * width / work
 
