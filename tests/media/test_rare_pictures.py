@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import PIL
 import pytest
 from made_files import sample
 from PIL import Image
@@ -106,6 +107,7 @@ def test_the_picture_in_place_of_a_moving_one_is_not_its_first_frame(tmp_path):
     assert (read(tmp_path / "a.png")[0] == (90, 0, 0)).all()
 
 
+@pytest.mark.skipif(PIL.__version__.startswith(("10.3.", "10.4.")), reason="this Pillow reads no such file at all")
 @pytest.mark.parametrize("method", [2, 3])
 def test_a_profile_in_a_jpeg_2000(tmp_path, method):
     icc = profiles.matrix_profile("Display P3", profiles.DISPLAY_P3).icc
