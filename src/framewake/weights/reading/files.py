@@ -17,14 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.reading.containers import expect, foreign, unfinished_downloads
-from framewake.weights.reading.direct import CAN_READ, DirectFile
 from framewake.weights.reading.gguf_file import GgufFile
+from framewake.weights.reading.lazy_file import LazyFile
 from framewake.weights.reading.mindspore_file import MindsporeFile
-from framewake.weights.reading.narrow import STORED, fill
-from framewake.weights.reading.storage import STORAGE, Tensors, is_addressable, widen
+from framewake.weights.reading.storage import STORAGE, Tensors, is_addressable
 from framewake.weights.reading.torch_file import TorchFile
 from framewake.weights.reading.views import View
 
@@ -34,7 +32,7 @@ NOT_READ = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ",
 HEADER_BYTES = 100_000_000  # far above any real header; a larger length is damage, not data
 
 
-class Entry(NamedTuple):
+class StoredTensor(NamedTuple):
     """Where a tensor lies: offsets count from the end of the header. Units: bytes."""
 
     dtype: str
@@ -43,16 +41,13 @@ class Entry(NamedTuple):
     stop: int
 
 
-class TensorFile:
+class TensorFile(LazyFile[StoredTensor]):
     """One safetensors file, mapped into memory; nothing but its header is read until asked for."""
 
+    kind = "safetensors file"
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r")
-            self._direct = DirectFile(self.path)
-        except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
-            raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
+        super().__init__(path)
         header = self._header()
         self.metadata: dict[str, str] = header.pop("__metadata__", {})
         if not isinstance(self.metadata, dict):
@@ -60,50 +55,17 @@ class TensorFile:
         self._entries = {name: self._entry(name, value) for name, value in header.items()}
         self._check_layout()
 
-    def names(self) -> tuple[str, ...]:
-        """Every tensor name, in the file's order."""
-        return tuple(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, from the header."""
-        return self._entries[name].shape
-
-    def dtype(self, name: str) -> str:
-        """A tensor's type as the file names it, such as "BF16"."""
-        return self._entries[name].dtype
-
-    stored = dtype
-
     def raw(self, name: str) -> np.ndarray:
         """The stored bits: bfloat16 as uint16, float8 as uint8; not copied."""
         entry = self._entries[name]
-        data = self._bytes[self._data_start + entry.start : self._data_start + entry.stop]
-        return np.ndarray(entry.shape, STORAGE[entry.dtype], buffer=data) if data.size else self._nothing(entry)
+        ((start, stop),) = self._runs(name)
+        if start == stop:
+            return np.empty(entry.shape, STORAGE[entry.dtype])
+        return np.ndarray(entry.shape, STORAGE[entry.dtype], buffer=self._bytes[start:stop])
 
-    def read(self, name: str) -> np.ndarray:
-        """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
-        return widen(self.raw(name), self.dtype(name))
-
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type; what is stored in it is read without mapping."""
+    def _runs(self, name: str) -> tuple[tuple[int, int], ...]:
         entry = self._entries[name]
-        if CAN_READ and STORED.get(entry.dtype) == dtype:
-            self._direct.fill(out, self.start(name))
-        else:
-            fill(out, self.raw(name), entry.dtype, dtype)
-
-    def start(self, name: str) -> int:
-        """The byte of the file at which a tensor's bits begin."""
-        return self._data_start + self._entries[name].start
-
-    def _nothing(self, entry: Entry) -> np.ndarray:
-        return np.empty(entry.shape, STORAGE[entry.dtype])
-
-    def _damaged(self, why: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path} is not a usable safetensors file: {why}. Its size is {self._bytes.size} bytes; "
-            "download or copy it again."
-        )
+        return ((self._data_start + entry.start, self._data_start + entry.stop),)
 
     def _header(self) -> dict[str, Any]:
         if self._bytes.size < 8:
@@ -127,7 +89,7 @@ class TensorFile:
             raise self._damaged(f"the name {twice!r} occurs twice")
         return result
 
-    def _entry(self, name: str, value: Any) -> Entry:
+    def _entry(self, name: str, value: Any) -> StoredTensor:
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
             raise self._damaged(f"{name!r} does not have exactly dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -148,7 +110,7 @@ class TensorFile:
             raise self._damaged(f"{name!r} needs {needed} bytes for {dtype} {shape} but has {stop - start}")
         if stop > self._bytes.size - self._data_start:
             raise self._damaged(f"{name!r} ends {stop} bytes into data of {self._bytes.size - self._data_start} bytes")
-        return Entry(dtype, tuple(shape), start, stop)
+        return StoredTensor(dtype, tuple(shape), start, stop)
 
     def _check_layout(self) -> None:
         """Tensors lie one after another and fill the file: no overlap hides data, no gap hides a payload."""

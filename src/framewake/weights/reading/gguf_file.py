@@ -10,17 +10,16 @@ import math
 import os
 import re
 import struct
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.reading.direct import CAN_READ, DirectFile
 from framewake.weights.reading.gguf_blocks import KINDS, NOT_READ, READ, BlockKind
-from framewake.weights.reading.narrow import CHUNK, STORED, fill, narrowed
-from framewake.weights.reading.storage import STORAGE, is_addressable, widen
+from framewake.weights.reading.lazy_file import LazyFile
+from framewake.weights.reading.narrow import CHUNK, narrowed
+from framewake.weights.reading.storage import STORAGE, is_addressable
 
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _TEXT, _LIST = 8, 9
@@ -41,6 +40,11 @@ class GgufEntry(NamedTuple):
     size: int
     heads: int
 
+    @property
+    def dtype(self) -> str:
+        """The type of the values; what lies in blocks is float32 once it is read."""
+        return self.kind.name if self.kind.widen is None else "F32"
+
 
 # llama.cpp turns pairs of neighbouring channels where all others turn the halves of a head.
 _TURNED = {
@@ -49,19 +53,16 @@ _TURNED = {
 }
 
 
-class GgufFile:
+class GgufFile(LazyFile[GgufEntry]):
     """One GGUF file, mapped into memory.
 
     ``metadata`` has its texts and numbers by key, and short lists of numbers; ``architecture`` is what it says it is.
     """
 
+    kind = "GGUF file"
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r")
-            self._direct = DirectFile(self.path)
-        except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
-            raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
+        super().__init__(path)
         self._at = 4
         version = self._number("<I")
         if version not in (2, 3):
@@ -80,19 +81,6 @@ class GgufFile:
             )
         self._entries = self._read_entries(self._count(tensors, 24))
 
-    def names(self) -> tuple[str, ...]:
-        """Every tensor name, in the file's order."""
-        return tuple(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, in the order of all other files."""
-        return self._entries[name].shape
-
-    def dtype(self, name: str) -> str:
-        """The type of a tensor's values; what lies in blocks is float32 once it is read."""
-        kind = self._entries[name].kind
-        return kind.name if kind.widen is None else "F32"
-
     def stored(self, name: str) -> str:
         """A tensor's type as the file has it, such as "Q4_K"."""
         return self._entries[name].kind.name
@@ -109,7 +97,7 @@ class GgufFile:
         """A copy of the values; bfloat16 and blocks widened to float32."""
         entry = self._entries[name]
         if entry.kind.widen is None:
-            return widen(self.raw(name), entry.kind.name)
+            return super().read(name)
         out = np.empty(entry.shape, np.float32)
         self.fill(name, out, "float32")
         return out
@@ -118,10 +106,7 @@ class GgufFile:
         """The values into an array of a computing type, blocks a few at a time."""
         entry = self._entries[name]
         if entry.kind.widen is None:
-            if CAN_READ and not entry.heads and STORED.get(entry.kind.name) == dtype:
-                self._direct.fill(out, entry.start)
-            else:
-                fill(out, self.raw(name), entry.kind.name, dtype)
+            super().fill(name, out, dtype)
             return
         blocks, flat = self._part(entry).reshape(-1, entry.kind.size), out.reshape(-1)
         if entry.heads:
@@ -143,14 +128,12 @@ class GgufFile:
         """The byte of the file at which a tensor's bits begin."""
         return self._entries[name].start
 
+    def _runs(self, name: str) -> tuple[tuple[int, int], ...]:
+        entry = self._entries[name]
+        return () if entry.heads else ((entry.start, entry.start + entry.size),)
+
     def _part(self, entry: GgufEntry) -> np.ndarray:
         return np.asarray(self._bytes[entry.start : entry.start + entry.size])
-
-    def _damaged(self, why: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path} is not a usable GGUF file: {why}. Its size is {self._bytes.size} bytes; "
-            "download or copy it again."
-        )
 
     def _take(self, count: int) -> bytes:
         if count > self._bytes.size - self._at:

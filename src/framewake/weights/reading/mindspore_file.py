@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.weights.reading.direct import CAN_READ, DirectFile
-from framewake.weights.reading.narrow import STORED, fill
-from framewake.weights.reading.storage import STORAGE, is_addressable, widen
+from framewake.weights.reading.lazy_file import LazyFile, check_sum
+from framewake.weights.reading.storage import STORAGE, is_addressable
 
 TYPES = {
     "Float64": "F64", "Float32": "F32", "Float16": "F16", "BFloat16": "BF16", "Int64": "I64", "Int32": "I32",
@@ -27,77 +23,42 @@ TYPES = {
 _TEXT = "str"  # a text among the tensors, such as a note of the trainer
 _CHECKED = b"crc_num"  # before the check sum at the end, where one was asked for
 _CHECK_BYTES = len(_CHECKED) + 10
-CHUNK_BYTES = 16 * 2**20
 
 
 class CkptEntry(NamedTuple):
     """Where a tensor lies: pieces from a byte to before another."""
 
-    kind: str
+    dtype: str
     shape: tuple[int, ...]
     pieces: tuple[tuple[int, int], ...]
 
 
-class MindsporeFile:
+class MindsporeFile(LazyFile[CkptEntry]):
     """One file that ``mindspore.save_checkpoint`` wrote, mapped into memory."""
 
+    kind = "MindSpore checkpoint"
+    advice = " Encrypted ones are not read: save it without enc_key."
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r")
-            self._direct = DirectFile(self.path)
-        except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
-            raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
+        super().__init__(path)
         self._end = self._bytes.size
         self._has_sum = self._bytes[-_CHECK_BYTES:][: len(_CHECKED)].tobytes() == _CHECKED
         if self._has_sum:
             self._end -= _CHECK_BYTES
-        self._entries: dict[str, CkptEntry] = {}
         for name, entry in self._tensors():
             self._entries[name] = self._joined(name, entry)
         for name, entry in self._entries.items():
             self._check(name, entry)
-
-    def names(self) -> tuple[str, ...]:
-        """Every tensor name, in the file's order."""
-        return tuple(self._entries)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-        return self._entries[name].shape
-
-    def dtype(self, name: str) -> str:
-        """A tensor's type as safetensors files name it, such as "BF16"."""
-        return self._entries[name].kind
-
-    stored = dtype
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bits; copied only where they lie in pieces."""
         entry = self._entries[name]
         parts = [self._bytes[start:stop] for start, stop in entry.pieces]
         data = np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
-        return data.view(STORAGE[entry.kind]).reshape(entry.shape)
+        return data.view(STORAGE[entry.dtype]).reshape(entry.shape)
 
-    def read(self, name: str) -> np.ndarray:
-        """A copy of the values; bfloat16 widened to float32, which is exact."""
-        return widen(self.raw(name), self.dtype(name))
-
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type."""
-        entry = self._entries[name]
-        if not CAN_READ or STORED.get(entry.kind) != dtype:
-            fill(out, self.raw(name), entry.kind, dtype)
-            return
-        flat, at, width = out.reshape(-1), 0, out.itemsize
-        for start, stop in entry.pieces:
-            count = (stop - start) // width
-            self._direct.fill(flat[at : at + count], start)
-            at += count
-
-    def start(self, name: str) -> int:
-        """The byte of the file at which a tensor's bits begin."""
-        return self._entries[name].pieces[0][0]
+    def _runs(self, name: str) -> tuple[tuple[int, int], ...]:
+        return self._entries[name].pieces
 
     def check_sums(self) -> None:
         """Compare the whole file with its check sum, where it was written with one.
@@ -106,17 +67,8 @@ class MindsporeFile:
         """
         if not self._has_sum:
             return
-        crc = 0
-        for start in range(0, self._end, CHUNK_BYTES):
-            crc = zlib.crc32(self._bytes[start : min(start + CHUNK_BYTES, self._end)].data, crc)
-        if crc != int.from_bytes(self._bytes[-10:].tobytes(), "big"):
+        if check_sum(self._bytes[: self._end]) != int.from_bytes(self._bytes[-10:].tobytes(), "big"):
             raise self._damaged("its check sum is wrong")
-
-    def _damaged(self, why: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path} is not a usable MindSpore checkpoint: {why}. Its size is {self._bytes.size} bytes; "
-            "download or copy it again. Encrypted ones are not read: save it without enc_key."
-        )
 
     def _tensors(self) -> Iterator[tuple[str, CkptEntry]]:
         """Every piece of a tensor with its name."""
@@ -133,7 +85,7 @@ class MindsporeFile:
                     raise self._damaged(f"{name!r} is a map of parameters, which no model here has")
             if found is None:
                 raise self._damaged(f"{name!r} has no tensor")
-            if found.kind != _TEXT:
+            if found.dtype != _TEXT:
                 yield name, found
 
     def _tensor(self, start: int, stop: int) -> CkptEntry:
@@ -158,13 +110,13 @@ class MindsporeFile:
         return before._replace(pieces=before.pieces + piece.pieces)
 
     def _check(self, name: str, entry: CkptEntry) -> None:
-        if entry.kind not in TYPES:
-            raise CheckpointError(f"{self.path}: {name!r} is of the type {entry.kind!r}; {', '.join(TYPES)} are read.")
-        kind, held = TYPES[entry.kind], sum(stop - start for start, stop in entry.pieces)
+        if entry.dtype not in TYPES:
+            raise CheckpointError(f"{self.path}: {name!r} is of the type {entry.dtype!r}; {', '.join(TYPES)} are read.")
+        kind, held = TYPES[entry.dtype], sum(stop - start for start, stop in entry.pieces)
         # A number without axes is written as [0].
         shape = () if entry.shape == (0,) and held else entry.shape
         if min(shape, default=0) < 0 or not is_addressable(shape) or math.prod(shape) * STORAGE[kind].itemsize != held:
-            raise self._damaged(f"{name!r} of shape {list(shape)} and type {entry.kind} has {held} bytes")
+            raise self._damaged(f"{name!r} of shape {list(shape)} and type {entry.dtype} has {held} bytes")
         self._entries[name] = CkptEntry(kind, shape, entry.pieces)
 
     def _text(self, place: tuple[int, int]) -> str:

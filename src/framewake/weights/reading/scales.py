@@ -21,6 +21,7 @@ from framewake.formats import Format
 from framewake.weights.reading.files import MAP
 from framewake.weights.reading.narrow import CHUNK, narrowed
 from framewake.weights.reading.storage import Tensors, widen
+from framewake.weights.reading.views import View
 from framewake.weights.reading.wrappers import unwrapped
 
 
@@ -89,41 +90,29 @@ class Scale(NamedTuple):
     name: str = ""
 
 
-class Scaled:
+class Scaled(View):
     """Weights with their scales applied when they are read.
 
     Raises: CheckpointError when scales do not fit their weight.
     """
 
     def __init__(self, file: Tensors, scales: Mapping[str, Scale], names: tuple[str, ...]) -> None:
-        self.path = file.path
-        self._file, self._scales, self._names = file, scales, names
+        super().__init__(file.path, {name: (file, name) for name in names})
+        self._file, self._scales = file, scales
         self._grids = {name: _grid(file, name, scale) for name, scale in scales.items()}
-
-    def names(self) -> tuple[str, ...]:
-        """Every tensor name, without the scales."""
-        return self._names
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-        return self._file.shape(name)
 
     def dtype(self, name: str) -> str:
         """A tensor's type; what has a scale is float32 once it is applied."""
-        return "F32" if name in self._scales else self._file.dtype(name)
-
-    def stored(self, name: str) -> str:
-        """A tensor's type as it lies on the disk."""
-        return self._file.stored(name)
+        return "F32" if name in self._scales else super().dtype(name)
 
     def raw(self, name: str) -> np.ndarray:
         """The bits of the type that ``dtype`` names."""
-        return self.read(name) if name in self._scales else self._file.raw(name)
+        return self.read(name) if name in self._scales else super().raw(name)
 
     def read(self, name: str) -> np.ndarray:
         """The values, scaled in float32."""
         if name not in self._scales:
-            return self._file.read(name)
+            return super().read(name)
         out = np.empty(self.shape(name), np.float32)
         self.fill(name, out, "float32")
         return out
@@ -131,7 +120,7 @@ class Scaled:
     def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
         """The values into an array of a computing type, scaled in float32, some rows at a time."""
         if name not in self._scales:
-            self._file.fill(name, out, dtype)
+            super().fill(name, out, dtype)
             return
         raw, stored = self._file.raw(name), self._file.dtype(name)
         if not raw.size:
@@ -146,10 +135,6 @@ class Scaled:
             factor = factors if len(factors) == 1 else factors[np.arange(first, last) // high]
             factor = factor if factors.shape[1] == 1 else np.repeat(factor, wide, axis=1)
             rows[first:last] = narrowed(widen(flat[first:last], stored).astype(np.float32, copy=False) * factor, dtype)
-
-    def start(self, name: str) -> int:
-        """The byte of its file at which a tensor's bits begin."""
-        return self._file.start(name)
 
 
 def with_scales(file: Tensors, outside: Mapping[str, np.ndarray], place: Path | None) -> Tensors:

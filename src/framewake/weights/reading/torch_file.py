@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.reading import pickle_values
-from framewake.weights.reading.direct import CAN_READ, DirectFile
-from framewake.weights.reading.narrow import STORED, fill
+from framewake.weights.reading.lazy_file import LazyFile, check_sum
 from framewake.weights.reading.pickle_values import TensorPlace
-from framewake.weights.reading.storage import STORAGE, is_addressable, widen
+from framewake.weights.reading.storage import STORAGE, is_addressable
 from framewake.weights.reading.zip_file import ZipFile
 
 # Where trainers put the model's weights inside their file, in this order (specification, section 8.2).
@@ -24,10 +20,9 @@ KEYS = ("module", "ema", "state_dict")
 # Values that trainers put beside tensors, and that mean nothing here.
 _PLAIN = (str, bool, type(None))
 _ALONE = "Load it with torch and save the model's state_dict() alone."
-CHUNK_BYTES = 16 * 2**20
 
 
-class TorchFile:
+class TorchFile(LazyFile[TensorPlace]):
     """One file that ``torch.save`` wrote, mapped into memory.
 
     ``key`` says which of the dicts in it is meant; without one it is the first of ``KEYS`` that is there, the whole
@@ -37,17 +32,12 @@ class TorchFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], key: str | None = None) -> None:
-        self.path = Path(path)
-        try:
-            data = np.memmap(self.path, dtype=np.uint8, mode="r")
-            self._direct = DirectFile(self.path)
-        except (OSError, ValueError) as error:  # an empty file cannot be mapped: ValueError
-            raise CheckpointError(f"{self.path} cannot be read: {error}.") from error
-        if data[:4].tobytes() != b"PK\x03\x04":
+        super().__init__(path)
+        if self._bytes[:4].tobytes() != b"PK\x03\x04":
             raise CheckpointError(
                 f"{self.path} is not a .pt file: it does not begin as a zip archive does. Download or copy it again."
             )
-        self._zip = ZipFile(self.path, data)
+        self._zip = ZipFile(self.path, self._bytes)
         self._folder = self._archive_folder()
         self._check_byte_order()
         try:
@@ -58,7 +48,6 @@ class TorchFile:
                 "and save its state_dict() alone."
             ) from error
         chosen = self._chosen(content, key)
-        self._places: dict[str, TensorPlace] = {}
         self.numbers: dict[str, float] = {}
         for name, value in chosen.items():
             if isinstance(name, str) and type(value) in (float, int):
@@ -71,25 +60,11 @@ class TorchFile:
                     f"{self.path}: {str(name)[:80]!r} is no tensor but a {type(value).__name__}. {_ALONE}"
                 )
             self._check(name, value)
-            self._places[name] = value
-
-    def names(self) -> tuple[str, ...]:
-        """Every tensor name, in the file's order."""
-        return tuple(self._places)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape."""
-        return self._places[name].shape
-
-    def dtype(self, name: str) -> str:
-        """A tensor's type as safetensors files name it, such as "BF16"."""
-        return self._places[name].dtype
-
-    stored = dtype
+            self._entries[name] = value
 
     def raw(self, name: str) -> np.ndarray:
         """The stored bits; not copied, so not always in one piece."""
-        place = self._places[name]
+        place = self._entries[name]
         kind = STORAGE[place.dtype]
         if not math.prod(place.shape):
             return np.empty(place.shape, kind)
@@ -99,24 +74,16 @@ class TorchFile:
         strides = tuple(stride * kind.itemsize if size > 1 else kind.itemsize for size, stride in steps)
         return np.ndarray(place.shape, kind, buffer=data, offset=place.offset * kind.itemsize, strides=strides)
 
-    def read(self, name: str) -> np.ndarray:
-        """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
-        return widen(self.raw(name), self.dtype(name))
-
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type."""
-        raw = self.raw(name)
-        if CAN_READ and raw.flags.c_contiguous and STORED.get(self.dtype(name)) == dtype:
-            self._direct.fill(out, self.start(name))
-        else:
-            fill(out, raw, self.dtype(name), dtype)
-
     def start(self, name: str) -> int:
         """The byte of the file at which a tensor's bits begin."""
-        place = self._places[name]
+        place = self._entries[name]
         if not math.prod(place.shape):
             return 0
         return self._zip.members[self._member(place)].start + place.offset * STORAGE[place.dtype].itemsize
+
+    def _runs(self, name: str) -> tuple[tuple[int, int], ...]:
+        raw, start = self.raw(name), self.start(name)
+        return ((start, start + raw.nbytes),) if raw.flags.c_contiguous else ()
 
     def check_sums(self) -> None:
         """Compare every member with the check sum that was written with it; this reads the whole file.
@@ -124,10 +91,7 @@ class TorchFile:
         Raises: CheckpointError for the first that differs.
         """
         for name, member in self._zip.members.items():
-            data, crc = self._zip.bytes_of(name), 0
-            for start in range(0, data.size, CHUNK_BYTES):
-                crc = zlib.crc32(data[start : start + CHUNK_BYTES].data, crc)
-            if crc != member.crc:
+            if check_sum(self._zip.bytes_of(name)) != member.crc:
                 raise self._zip.damaged(f"the check sum of {name[:80]!r} is wrong")
 
     def _archive_folder(self) -> str:
