@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from framewake.formats import Format, Handling
-
 HEAD_BYTES = 4096
 
 Reader = Literal["pillow", "heif", "tiff", "clip", "none"]
@@ -21,11 +19,6 @@ class Kind(NamedTuple):
     advice: str
     fits: Callable[[bytes], bool]
     demuxer: str = ""
-
-    @property
-    def handling(self) -> Handling:
-        """Its word on the page of formats."""
-        return "refused" if self.reader == "none" else "converted" if self.reader == "clip" else "read"
 
 
 def _at(place: int, *beginnings: bytes) -> Callable[[bytes], bool]:
@@ -75,8 +68,8 @@ def _is_text(head: bytes) -> bool:
 
 
 _FRAME = "The last frame is taken, or the first with --first-frame; training reads its frames."
-_RAW = "Develop it in the camera's program or a photo editor and save it as JPEG or PNG."
-RAW = f"a camera's raw picture. {_RAW}"
+DEVELOP = "Develop it in the camera's program or a photo editor and save it as JPEG or PNG."
+RAW = f"a camera's raw picture. {DEVELOP}"
 _EDITOR = "Save a copy as PNG, in which all layers are one."
 _AS_PNG = "Open it in a viewer and save it as PNG."
 HEIF_ADVICE = "Read where the library for it is installed (`pip install pillow-heif`); else save it as JPEG or PNG."
@@ -95,8 +88,8 @@ KINDS: tuple[Kind, ...] = (
         _branded(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
     ),
     Kind("JPEG 2000", "pillow", "Still pictures.", _at(0, b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")),
-    Kind("CR2, a camera's raw picture", "none", _RAW, _at(8, b"CR\x02")),
-    Kind("CR3, a camera's raw picture", "none", _RAW, _branded(b"crx ")),
+    Kind("CR2, a camera's raw picture", "none", DEVELOP, _at(8, b"CR\x02")),
+    Kind("CR3, a camera's raw picture", "none", DEVELOP, _branded(b"crx ")),
     Kind("JPEG XR", "none", _AS_PNG, _at(0, b"II\xbc")),
     Kind("TIFF", "tiff", "8 and 16 bits, and whole numbers of 32; of several pages, the first that is no preview.",
          _at(0, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
@@ -112,10 +105,10 @@ KINDS: tuple[Kind, ...] = (
          _at(0, b"v/1\x01")),
     Kind("Radiance HDR", "none", "Its light has no upper end: save it as PNG with the exposure that you want.",
          _at(0, b"#?RADIANCE", b"#?RGBE")),
-    Kind("RAF, a camera's raw picture", "none", _RAW, _at(0, b"FUJIFILMCCD-RAW")),
-    Kind("ORF, a camera's raw picture", "none", _RAW, _at(0, b"IIRO", b"IIRS", b"MMOR")),
-    Kind("RW2, a camera's raw picture", "none", _RAW, _at(0, b"IIU\0")),
-    Kind("X3F, a camera's raw picture", "none", _RAW, _at(0, b"FOVb")),
+    Kind("RAF, a camera's raw picture", "none", DEVELOP, _at(0, b"FUJIFILMCCD-RAW")),
+    Kind("ORF, a camera's raw picture", "none", DEVELOP, _at(0, b"IIRO", b"IIRS", b"MMOR")),
+    Kind("RW2, a camera's raw picture", "none", DEVELOP, _at(0, b"IIU\0")),
+    Kind("X3F, a camera's raw picture", "none", DEVELOP, _at(0, b"FOVb")),
     Kind("DICOM", "none", "Export the picture as PNG from the program that shows it.", _at(128, b"DICM")),
     Kind("FITS", "none", _AS_PNG, _at(0, b"SIMPLE  =")),
     Kind("QOI", "none", _AS_PNG, _at(0, b"qoif")),
@@ -151,12 +144,3 @@ KINDS: tuple[Kind, ...] = (
 def kind_of(head: bytes) -> Kind | None:
     """The kind of a file that begins so; None where the bytes tell nothing, as those of a TGA."""
     return next((kind for kind in KINDS if kind.fits(head)), None)
-
-
-def rows() -> tuple[Format, ...]:
-    """The rows on the page of formats."""
-    extra = (
-        Format("TGA", "read", "It has no mark of its own: tried when nothing else fits."),
-        Format("DNG, NEF, ARW, PEF and other raw pictures in a TIFF", "refused", _RAW),
-    )
-    return tuple(Format(kind.name, kind.handling, kind.advice) for kind in KINDS) + extra

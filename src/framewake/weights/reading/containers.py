@@ -7,11 +7,12 @@ import re
 import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from framewake.errors import CheckpointError
-from framewake.formats import Format, Handling
 from framewake.weights.reading.gguf_blocks import READ
+
+Handling = Literal["read", "converted", "refused"]
 
 HEAD_BYTES = 1024
 TAIL_BYTES = 1 << 20
@@ -26,10 +27,6 @@ class Container(NamedTuple):
     handling: Handling
     advice: str
     fits: Callable[[bytes], bool]
-
-    def row(self) -> Format:
-        """Its row on the page of formats."""
-        return Format(self.name, self.handling, self.advice)
 
 
 def _at(place: int, *beginnings: bytes) -> Callable[[bytes], bool]:
@@ -80,86 +77,39 @@ _OLD_MEMBERS = (b"sys_info\0", b"pickle\0", b"storages\0", b"tensors\0")  # of t
 
 # The first that fits counts. What is read stands first.
 CONTAINERS: tuple[Container, ...] = (
-    Container(
-        "safetensors",
-        "safetensors",
-        "read",
-        "The usual form of weights; sharded ones by their index.",
-        _is_safetensors,
-    ),
-    Container(
-        "torch",
-        ".pt, .pth, .bin, .ckpt of torch 1.6 or newer",
-        "read",
-        "Without torch, and nothing in it is run.",
-        lambda head: head.startswith(b"PK\x03\x04") and _first_member(head).endswith("data.pkl"),
-    ),
+    Container("safetensors", "safetensors", "read", "The usual form of weights; sharded ones by their index.",
+              _is_safetensors),
+    Container("torch", ".pt, .pth, .bin, .ckpt of torch 1.6 or newer", "read",
+              "Without torch, and nothing in it is run.",
+              lambda head: head.startswith(b"PK\x03\x04") and _first_member(head).endswith("data.pkl")),
     # Told by its members, which its first bytes do not name.
     Container("torchscript", "a TorchScript or exported program", "refused", _EXPORTED, lambda head: False),
-    Container(
-        "gguf",
-        "GGUF",
-        "converted",
-        "Transformers as ComfyUI-GGUF writes them, text encoders and vision towers as llama.cpp does, in "
-        f"{', '.join(READ)}; blocks become numbers a few rows at a time, in memory and streamed.",
-        _at(0, b"GGUF"),
-    ),
-    Container(
-        "mindspore",
-        "MindSpore's .ckpt",
-        "read",
-        "As data, without MindSpore; names of its own layers (gamma, embedding_table) are known. Not encrypted ones.",
-        _is_mindspore,
-    ),
-    Container(
-        "old torch",
-        "a .pt file from before torch 1.6",
-        "refused",
-        "Load it with torch.load(..., weights_only=True) and save it again with torch.save.",
-        lambda head: head.startswith(_OLD_MAGIC) or (head[257:262] == b"ustar" and head.startswith(_OLD_MEMBERS)),
-    ),
-    Container(
-        "old ggml",
-        "a GGML file from before GGUF",
-        "refused",
-        "Take the .safetensors file, or a GGUF file, of the same model.",
-        _at(0, b"lmgg", b"fmgg", b"tjgg", b"algg"),
-    ),
-    Container(
-        "pointer",
-        "a Git LFS pointer, which stands for a file that was not fetched",
-        "refused",
-        "Run `git lfs install` and `git lfs pull` in its folder, or download the file itself.",
-        _like(rb"\s*version https://(git-lfs|hawser)\.github\.com"),
-    ),
-    Container(
-        "annex",
-        "a git-annex pointer, which stands for a file that was not fetched",
-        "refused",
-        "Run `git annex get` on it.",
-        _like(rb"/annex/objects/"),
-    ),
-    Container(
-        "html",
-        "a web page (HTML), such as an error or a login in place of a download",
-        "refused",
-        AGAIN,
-        _like(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head|<body|<!--|<script)"),
-    ),
-    Container(
-        "xml",
-        "XML, such as the error page of a storage service or a model's description",
-        "refused",
-        AGAIN,
-        _like(rb"(\xef\xbb\xbf)?\s*<(\?xml|error>|net )"),
-    ),
-    Container(
-        "json",
-        "JSON without tensors: a server's error, or a model's description",
-        "refused",
-        "An index has to end in .index.json; else name the weight file, and where there is none, download it again.",
-        _like(rb"(\xef\xbb\xbf)?\s*[{\[]\s*[\"\]}{\[0-9]"),
-    ),
+    Container("gguf", "GGUF", "converted",
+              "Transformers as ComfyUI-GGUF writes them, text encoders and vision towers as llama.cpp does, in "
+              f"{', '.join(READ)}; blocks become numbers a few rows at a time, in memory and streamed.",
+              _at(0, b"GGUF")),
+    Container("mindspore", "MindSpore's .ckpt", "read",
+              "As data, without MindSpore; names of its own layers (gamma, embedding_table) are known. Not encrypted "
+              "ones.", _is_mindspore),
+    Container("old torch", "a .pt file from before torch 1.6", "refused",
+              "Load it with torch.load(..., weights_only=True) and save it again with torch.save.",
+              lambda head: head.startswith(_OLD_MAGIC)
+              or (head[257:262] == b"ustar" and head.startswith(_OLD_MEMBERS))),
+    Container("old ggml", "a GGML file from before GGUF", "refused",
+              "Take the .safetensors file, or a GGUF file, of the same model.",
+              _at(0, b"lmgg", b"fmgg", b"tjgg", b"algg")),
+    Container("pointer", "a Git LFS pointer, which stands for a file that was not fetched", "refused",
+              "Run `git lfs install` and `git lfs pull` in its folder, or download the file itself.",
+              _like(rb"\s*version https://(git-lfs|hawser)\.github\.com")),
+    Container("annex", "a git-annex pointer, which stands for a file that was not fetched", "refused",
+              "Run `git annex get` on it.", _like(rb"/annex/objects/")),
+    Container("html", "a web page (HTML), such as an error or a login in place of a download", "refused", AGAIN,
+              _like(rb"(\xef\xbb\xbf)?\s*(<!doctype html|<html|<head|<body|<!--|<script)")),
+    Container("xml", "XML, such as the error page of a storage service or a model's description", "refused", AGAIN,
+              _like(rb"(\xef\xbb\xbf)?\s*<(\?xml|error>|net )")),
+    Container("json", "JSON without tensors: a server's error, or a model's description", "refused",
+              "An index has to end in .index.json; else name the weight file, and where there is none, download it "
+              "again.", _like(rb"(\xef\xbb\xbf)?\s*[{\[]\s*[\"\]}{\[0-9]")),
     Container("hdf5", "HDF5 (Keras' .h5)", "refused", "Take the .safetensors or .pt file of the same model.",
               _at(0, b"\x89HDF\r\n\x1a\n")),
     Container("numpy", "a numpy array (.npy)", "refused", "Take the .safetensors file of the same model.",
@@ -200,16 +150,26 @@ _UNFINISHED = (".part", ".partial", ".incomplete", ".crdownload", ".download", "
 _BY_NAME = {".safetensors": "safetensors", ".sft": "safetensors"} | dict.fromkeys(
     (".pt", ".pth", ".bin", ".ckpt"), "torch"
 )
-UNFINISHED = Format(
+UNFINISHED = Container(
+    "unfinished",
     f"an unfinished download ({', '.join(_UNFINISHED[:4])}, or with aria2's .aria2 beside it)",
     "refused",
     "Let the program that began it finish: its own command again goes on where it stopped (aria2c needs -c).",
+    lambda head: False,
 )
-EMPTY = Format("an empty file", "refused", "Download or copy it again; the disk may have been full.")
-UNKNOWN = Format(
+EMPTY = Container(
+    "empty",
+    "an empty file",
+    "refused",
+    "Download or copy it again; the disk may have been full.",
+    lambda head: not head,
+)
+UNKNOWN = Container(
+    "unknown",
     "anything else",
     "refused",
     "Read are safetensors, .pt files of torch 1.6 or newer, GGUF, and MindSpore's .ckpt.",
+    lambda head: False,
 )
 _KINDS = {container.key: container for container in CONTAINERS}
 
@@ -223,7 +183,7 @@ def container_of(path: Path) -> Container:
     _check_finished(path)
     head, size = _head(path)
     if not size:
-        raise CheckpointError(f"{path} is {EMPTY.name}. {EMPTY.why}")
+        raise CheckpointError(f"{path} is {EMPTY.name}. {EMPTY.advice}")
     if head.startswith(b"PK\x03\x04"):
         members = _directory(path, size)
         if b"/constants.pkl" in members or b"/archive_format" in members:
@@ -236,7 +196,7 @@ def container_of(path: Path) -> Container:
     if found is None and key is not None:
         return _KINDS[key]
     if found is None:
-        raise CheckpointError(f"{path} is of no known kind (it begins with {head[:8].hex(' ')}). {UNKNOWN.why}")
+        raise CheckpointError(f"{path} is of no known kind (it begins with {head[:8].hex(' ')}). {UNKNOWN.advice}")
     return found
 
 
@@ -265,15 +225,10 @@ def unfinished_downloads(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in _UNFINISHED)
 
 
-def rows() -> tuple[Format, ...]:
-    """The rows of docs/formats.md."""
-    return (*(container.row() for container in CONTAINERS), UNFINISHED, EMPTY, UNKNOWN)
-
-
 def _check_finished(path: Path) -> None:
     control = path.with_name(path.name + ".aria2")
     if path.suffix.lower() in _UNFINISHED or control.exists():
-        raise CheckpointError(f"{path} is {UNFINISHED.name}. {UNFINISHED.why}")
+        raise CheckpointError(f"{path} is {UNFINISHED.name}. {UNFINISHED.advice}")
 
 
 def _head(path: Path) -> tuple[bytes, int]:

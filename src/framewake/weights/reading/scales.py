@@ -17,7 +17,6 @@ import numpy as np
 
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
-from framewake.formats import Format
 from framewake.weights.reading.files import MAP
 from framewake.weights.reading.narrow import CHUNK, narrowed
 from framewake.weights.reading.storage import Tensors, widen
@@ -34,7 +33,7 @@ class _Kind(NamedTuple):
 
 
 # In this order: ".scale" alone is also a norm's name, and counts only beside a weight in eight bits.
-_KINDS = (
+KINDS = (
     _Kind(".scale_weight", 1.0, "ComfyUI's older files, Kijai, musubi-tuner"),
     _Kind(".weight_scale", 1.0, "ComfyUI's newer files, framewake's own fp8 and int8, compressed-tensors"),
     _Kind(".weight_scale_inv", 1.0, "block by block"),
@@ -49,12 +48,12 @@ _IGNORED = (".scale_input", ".input_scale", ".output_scale", ".comfy_quant", ".w
 _MARKER = "scaled_fp8"
 _COMFY = ("float8_e4m3fn", "float8_e5m2", "int8_tensorwise")
 # Weights that several numbers share a byte of, by a name that only they have.
-_PACKED = {
+PACKED = {
     r"\.quant_state\.bitsandbytes__|\.weight\.(absmax|quant_map)$": "bitsandbytes' 4 bits (nf4, fp4)",
     r"\.(qweight|qzeros|g_idx)$": "GPTQ, AWQ or SVDQuant",
     r"\.weight_scale_2$|\.weight_packed$": "NVFP4 or another packed type",
 }
-_PACKED_ADVICE = "Take the bfloat16 or fp8 file of the same model, or a GGUF file, which is as small."
+PACKED_ADVICE = "Take the bfloat16 or fp8 file of the same model, or a GGUF file, which is as small."
 _EIGHT = ("F8_E4M3", "F8_E5M2")
 _WHOLE = ("I8", "U8", "I16", "I32")
 # Weights of these models are hundredths on average; what fills the range of its type is tens.
@@ -62,22 +61,6 @@ MOST_MEAN = 1.0
 LOOKS = 16
 _CHECKED_NUMBERS = 1 << 16
 _TENCENT = re.compile(r"_model_states_fp8$")
-
-
-def rows() -> tuple[Format, ...]:
-    """The rows of docs/formats.md."""
-    inside = ", ".join(f"`{kind.ending}`" + (f" ({kind.writer})" if kind.writer else "") for kind in _KINDS)
-    return (
-        Format("weights in fp8 (e4m3, e5m2) or int8 with scales in the same file", "converted",
-               f"Multiplied when they are read; one for a weight, a row or a block. Their names end in {inside}."),
-        Format("weights in fp8 with their scales in a map (Tencent's `..._fp8.pt` and `..._fp8_map.pt`)", "converted",
-               "The map is found beside the weights, or named with --part dit-scales=FILE."),
-        Format("weights in fp8 without scales, a plain cast", "read", "As Kijai publishes them."),
-        Format("weights in fp8 that lost their scales", "refused",
-               f"Told by Tencent's name, by a marker, or by numbers that are {MOST_MEAN:g} and more on average."),
-        Format("whole numbers without scales in place of weights", "refused", "Take a file that has its scales."),
-        *(Format(name, "refused", _PACKED_ADVICE) for name in _PACKED.values()),
-    )  # fmt: skip
 
 
 class Scale(NamedTuple):
@@ -182,7 +165,7 @@ def read_map(tensors: Mapping[str, np.ndarray], prefix: str, names: tuple[str, .
     held, found = set(names), {}
     for key, values in tensors.items():
         layer = unwrapped(key)
-        for ending in (".weight", *(kind.ending for kind in _KINDS)):
+        for ending in (".weight", *(kind.ending for kind in KINDS)):
             layer = layer.removesuffix(ending)
         if f"{layer}.weight" not in held and prefix:
             layer = layer.removeprefix(unwrapped(prefix))
@@ -197,7 +180,7 @@ def _is_mark(name: str) -> bool:
 def _inside(file: Tensors, held: set[str]) -> Iterator[tuple[str, Scale]]:
     """The scales that stand beside their weights."""
     for name in file.names():
-        kind = next((kind for kind in _KINDS if name.endswith(kind.ending)), None)
+        kind = next((kind for kind in KINDS if name.endswith(kind.ending)), None)
         if kind is None:
             continue
         weight = name.removesuffix(kind.ending) + ".weight"
@@ -241,14 +224,14 @@ def _check_numbers(file: Tensors, scale: Scale) -> None:
 
 def _check_packed(file: Tensors) -> None:
     for name in file.names():
-        for pattern, what in _PACKED.items():
+        for pattern, what in PACKED.items():
             if re.search(pattern, name):
-                raise CheckpointError(f"{file.path} is in {what}, by {name!r}, which is not read. {_PACKED_ADVICE}")
+                raise CheckpointError(f"{file.path} is in {what}, by {name!r}, which is not read. {PACKED_ADVICE}")
         if name.endswith(".comfy_quant"):
             said = _quantisation(file, name)
             if said not in _COMFY:
                 raise CheckpointError(
-                    f"{file.path}: {name!r} says {said!r}; {' and '.join(_COMFY)} are read. {_PACKED_ADVICE}"
+                    f"{file.path}: {name!r} says {said!r}; {' and '.join(_COMFY)} are read. {PACKED_ADVICE}"
                 )
 
 
