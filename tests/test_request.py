@@ -26,6 +26,7 @@ from framewake.request import (
     settings,
     validate,
 )
+from framewake.train.settings import training_from
 
 DEMO = Defaults(frames=33, steps=20, fps=12.0, resolutions=RESOLUTION_BASES)
 
@@ -112,6 +113,21 @@ def test_presets():
         preset("dynamik")
 
 
+@pytest.mark.parametrize(("short", "name"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")])
+def test_short_names_of_types_are_accepted_and_written_out(tmp_path, short, name):
+    assert Request("a", precision=short) == Request("a", precision=name)
+    assert validate(Request("a", precision=short)).to_dict()["precision"] == name
+    (tmp_path / "batch.jsonl").write_text(json.dumps({"prompt": "a", "precision": short}))
+    (made,) = read_batch(tmp_path / "batch.jsonl")
+    assert made.precision == name
+    if name != "float16":  # in which no training is
+        assert training_from({"precision": short, "stored": short}) == training_from(
+            {"precision": name, "stored": name}
+        )
+    with pytest.raises(InputError, match="choose one of auto, float32, bfloat16, float16"):
+        validate(Request("a", precision=short.upper()))
+
+
 def test_paths_and_whole_numbers_are_accepted():
     assert Request("a", image=Path("b") / "c.png").image == str(Path("b") / "c.png")
     assert Request("a", flow_shift=7) == Request("a", flow_shift=7.0)
@@ -155,7 +171,7 @@ def test_a_request_cannot_be_changed():
         ({"embedded_guidance": None}, "embedded_guidance is None"),
         ({"guidance_scale": -1}, r"guidance_scale is -1\.0"),
         ({"fps": 0}, r"fps is 0\.0: expected a number from 1 to 120"),
-        ({"precision": "bf16"}, r"choose one of auto, float32, bfloat16, float16\. Did you mean 'bfloat16'"),
+        ({"precision": "bfloat"}, r"choose one of auto, float32, bfloat16, float16\. Did you mean 'bfloat16'"),
         ({"vae_tiling": 1}, "vae_tiling is 1: expected true or false"),
         ({"is_stable": None}, "is_stable is None: expected true or false"),
         ({"rng": "tourch"}, "Did you mean 'torch'"),

@@ -17,7 +17,7 @@ from typing import Any
 from framewake.cache import OFF, CacheChoice, parse_cache
 from framewake.errors import InputError, about, nearest
 from framewake.lora import LoraUse, parse_lora
-from framewake.setting import Setting, check_setting, shown
+from framewake.setting import SPELLINGS, Setting, check_setting, shown
 from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
 
 MAX_SEED = 2**64 - 1
@@ -161,6 +161,7 @@ class Request:
             "Number type of the transformer; auto chooses what suits the device.",
             "--precision",
             choices=("auto", "float32", "bfloat16", "float16"),
+            spellings=SPELLINGS,
         ),
     )
     vae_tiling: bool = _setting(
@@ -216,6 +217,8 @@ class Request:
             object.__setattr__(self, "loras", tuple(self.loras))
         for name, setting in settings().items():
             value = getattr(self, name)
+            if setting.spellings:
+                object.__setattr__(self, name, setting.standard(value))
             # 7 and 7.0 must be the same request, also in JSON. Beyond 2**53 the check of the range speaks.
             if setting.kind == "number" and type(value) is int and abs(value) < 2**53:
                 object.__setattr__(self, name, float(value))

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from framewake.errors import InputError, nearest
 
+# Short names of number types, as other programs write them.
+SPELLINGS = (("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16"))
+
 Kind = Literal["text", "path", "choice", "integer", "number", "switch", "texts"]
 
 
@@ -15,7 +18,8 @@ Kind = Literal["text", "path", "choice", "integer", "number", "switch", "texts"]
 class Setting:
     """What a command line, a page or a document needs to know about one field of ``Request``.
 
-    ``is_optional``: None is allowed, and ``unset`` says in words what is done then.
+    ``is_optional``: None is allowed, and ``unset`` says in words what is done then. ``spellings``: other names of
+    choices, each with the one that it stands for.
     """
 
     kind: Kind
@@ -26,6 +30,11 @@ class Setting:
     choices: tuple[str, ...] | None = None
     is_optional: bool = False
     unset: str = ""
+    spellings: tuple[tuple[str, str], ...] = ()
+
+    def standard(self, value: Any) -> Any:
+        """The value under its own name."""
+        return next((name for spelling, name in self.spellings if value == spelling), value)
 
 
 def check_setting(name: str, value: Any, setting: Setting) -> None:

@@ -205,6 +205,20 @@ def test_every_convolution_of_a_decode_has_its_channels_last(monkeypatch):
     assert layouts and all(layouts)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_groups_are_normalised_where_they_lie(here, dtype):
+    random = np.random.default_rng(4)
+    array = (random.standard_normal((2, 8, 5, 6, 7)) * 0.3 + 2).astype(np.float32)
+    weight, bias = random.standard_normal((2, 8)).astype(np.float32)
+    x = here.asarray(array, dtype).contiguous(memory_format=torch.channels_last_3d)
+    out = here.group_norm(x, 2, here.asarray(weight), here.asarray(bias))
+    assert out.is_contiguous(memory_format=torch.channels_last_3d) and here.dtype(out) == dtype
+    expected = layers.group_norm(here.numpy(x).astype(np.float64), 2, weight, bias)
+    assert (
+        np.abs(here.numpy(out) - expected).max() <= {"float32": 3e-6, "float16": 1e-3}[dtype] * np.abs(expected).max()
+    )
+
+
 def test_a_way_around_the_library_is_noticed(monkeypatch):
     assert driver.is_slow_in_convolutions(CPU)  # a CPU's library takes no small clips
     asked = []
@@ -355,14 +369,18 @@ def test_more_sizes_than_torch_has_programs_for_are_all_compiled(here):
     assert not torch._dynamo.utils.counters["graph_break"]
 
 
-def test_one_function_for_too_many_sizes_says_that_it_is_not_compiled(here, caplog):
+def test_one_function_for_too_many_sizes_says_that_it_is_not_compiled():
     if not hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
         pytest.skip("before torch 2.6 only its own log tells it")
-    torch._dynamo.reset()
-    compiled = here.compile(lambda x: x * 2.0)
-    for size in range(1, 12):
-        assert here.numpy(compiled(here.full((size,), 1.0))).tolist() == [2.0] * size
-    assert "recompile_limit" in here.plain_reason and len(caplog.records) >= 1
+    code = """
+import sys; sys.path.insert(0, "tests")
+from cuda_here import CudaHere
+here = CudaHere()
+compiled = here.compile(lambda x: x * 2.0)
+assert all(here.numpy(compiled(here.full((size,), 1.0))).tolist() == [2.0] * size for size in range(1, 12))
+print("recompile_limit" in here.plain_reason)
+"""
+    assert python(code).strip() == "True"  # in a process of its own: torch goes on watching every call after that
 
 
 def test_memory_grows_in_segments_unless_asked_otherwise():

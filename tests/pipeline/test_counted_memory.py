@@ -63,24 +63,29 @@ def shapeless():
     return Shapeless("meta")
 
 
-def test_a_step_at_720p_in_chunks(shapeless):
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("chunk", [None, 16384, 4096])
+@pytest.mark.parametrize("is_eight_bit", [False, True])
+def test_a_step_at_720p(shapeless, batch, chunk, is_eight_bit):
+    shapeless = type(shapeless)("meta", is_eight_bit=is_eight_bit)
     model = DiT(shapeless, dataclasses.replace(HUNYUAN_DIT, double_blocks=2, single_blocks=2))
     kept = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in model.shapes().items()}
     tokens, text = 33 * 45 * 80, 400
 
     def step():
-        states = shapeless.zeros((1, text, HUNYUAN_DIT.text_width))
-        given = TextStates(states, (text,), shapeless.zeros((1, HUNYUAN_DIT.pooled_width)))
+        states = shapeless.zeros((batch, text, HUNYUAN_DIT.text_width))
+        given = TextStates(states, (text,) * batch, shapeless.zeros((batch, HUNYUAN_DIT.pooled_width)))
         rope = (shapeless.zeros((tokens, HUNYUAN_DIT.head_dim)), shapeless.zeros((tokens, HUNYUAN_DIT.head_dim)))
-        latents, time = shapeless.zeros((1, 16, 33, 90, 160)), shapeless.zeros((1,))
-        manner = Manner(chunk_tokens=16384)
+        latents, time = shapeless.zeros((batch, 16, 33, 90, 160)), shapeless.zeros((batch,))
+        manner = Manner(chunk_tokens=chunk)
         model(Resident(kept), latents, timestep=time, text=given, rope=rope, guidance=time, manner=manner)
 
     found = counted(step, kept.values())
-    expected = cost.step_bytes(HUNYUAN_DIT, cost.Scene(1, tokens, text, "bfloat16", False), chunk=16384)
+    expected = cost.step_bytes(HUNYUAN_DIT, cost.Scene(batch, tokens, text, "bfloat16", False), chunk=chunk)
     held = cost.weights(DiT(shapeless, HUNYUAN_DIT).shapes(), ("double_blocks", "single_blocks"), "bfloat16")
-    assert abs(expected / found - 1) <= 0.1, (expected, found)
-    assert found + held.streamed <= LIMIT
+    # A whole step is compiled, which this does not see.
+    assert 0.99 <= expected / found <= (1.35 if chunk is None else 1.1), (expected, found)
+    assert found + held.streamed <= LIMIT or chunk is None or batch > 1
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -22,7 +22,6 @@ from framewake.setting import check_setting
 from framewake.weights.checkpoint.layouts import Files, transformer_file
 
 CRF = 23  # the original leaves it to x264, and this is x264's default
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DEFAULTS = {flag.key: flag.default for flag in FLAGS}
 NAME_BYTES = 255
 
@@ -64,7 +63,7 @@ def translate(given: Mapping[str, Any]) -> Translation:
             flow_shift=flags["flow_shift"],
             embedded_guidance=flags["embedded_cfg_scale"] or 6.0,
             guidance_scale=flags["cfg_scale"],
-            precision=PRECISIONS[given["precision"]] if "precision" in given else "auto",
+            precision=given.get("precision", "auto"),
             loras=(f"{flags['lora_path']}:{flags['lora_scale']}",) if flags["use_lora"] else (),
         )
     )

@@ -43,13 +43,10 @@ def normed_and_modulated(
 
 
 def _modulated(engine: Engine, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    gain = scale + 1.0
-    if x.shape[0] == 1:  # one sample: shift and scale are the norm's own bias and weight, in one pass
-        return engine.layer_norm(x, gain[0], shift[0])
-    kind = engine.dtype(x)
-    normed = engine.layer_norm(engine.cast(x, "float32"))
-    wide = normed * engine.cast(gain, "float32")[:, None, :] + engine.cast(shift, "float32")[:, None, :]
-    return engine.cast(wide, kind)
+    # Of one sample, shift and scale are the norm's own bias and weight: one pass, and nothing in float32 beside it.
+    gain, samples = scale + 1.0, range(x.shape[0])
+    normed = [engine.layer_norm(x[i : i + 1], gain[i], shift[i]) for i in samples]
+    return normed[0] if len(normed) == 1 else engine.concat(normed, 0)
 
 
 def gated_sum(engine: Engine, x: Tensor, change: Tensor, counts: Sequence[int], gates: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from framewake.errors import InputError, nearest
-from framewake.setting import Setting, check_setting
+from framewake.setting import SPELLINGS, Setting, check_setting
 from framewake.shapes import PUBLISHED_RESOLUTIONS, check_frames
 from framewake.weights.lora.keys import FORMATS
 
@@ -141,13 +141,22 @@ class Training:
             "--precision",
             choices=("auto", "float32", "bfloat16"),  # small gradients would vanish in float16
             unset="auto",
+            spellings=SPELLINGS,
         ),
     )
     format: str = _setting(
         "official", Setting("choice", "Format of the file.", "--format", choices=FORMATS, unset="official")
     )
     stored: str = _setting(
-        "float16", Setting("choice", "Type of the numbers in the file.", "--dtype", choices=STORED, unset="float16")
+        "float16",
+        Setting(
+            "choice",
+            "Type of the numbers in the file.",
+            "--dtype",
+            choices=STORED,
+            unset="float16",
+            spellings=SPELLINGS,
+        ),
     )
     save_every: int = _setting(
         100,
@@ -184,7 +193,7 @@ def training_from(values: Mapping[str, Any]) -> Training:
     for name in values:
         if name not in known:
             raise InputError(f"training setting {name!r} is unknown.{nearest(str(name), known)}")
-    given: dict[str, Any] = {name: _fixed(value) for name, value in values.items()}
+    given: dict[str, Any] = {name: known[name].standard(_fixed(value)) for name, value in values.items()}
     made = Training(**given)
     for name, setting in known.items():
         value = getattr(made, name)
@@ -209,7 +218,7 @@ def continued(stored: Training, given: Mapping[str, Any]) -> Training:
     known = training_settings()
     for name, value in given.items():
         was = getattr(stored, name)
-        if name not in FREE and _fixed(value) != was:
+        if name not in FREE and known[name].standard(_fixed(value)) != was:
             raise InputError(
                 f"{known[name].flag} is {value!r}, but the run began with {was!r}: leave it out, or train a new file."
             )

@@ -51,7 +51,6 @@ class TorchCuda(TorchEngine):
             product_share=0.7,
             start_bytes=30 << 20,
             margin_bytes=max(LEAST_MARGIN, int(MARGIN * self.memory()["total"])),
-            rounded_rows=eight_bits.ROWS if self._is_eight_bit else 0,
         )
 
     @functools.cached_property
@@ -99,6 +98,18 @@ class TorchCuda(TorchEngine):
     def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
         x, weight = (each.contiguous(memory_format=self._layout) for each in (x, weight))
         return super().conv3d(x, weight, bias, stride)
+
+    def group_norm(self, x, groups, weight, bias, eps=1e-6):
+        if x.ndim != 5 or x.is_contiguous():
+            return super().group_norm(x, groups, weight, bias, eps)
+        # Torch's own turns a clip around first, and leaves it so.
+        mean, variance = (each.double().unflatten(1, (groups, -1)) for each in self.moments(x))
+        middle = mean.mean(2, keepdim=True)
+        spread = (variance + (mean - middle) ** 2).mean(2, keepdim=True)
+        gain = torch.rsqrt(spread + eps).expand_as(mean).flatten(1) * weight
+        shift = bias - middle.expand_as(mean).flatten(1) * gain
+        gain, shift = (each.float()[:, :, None, None, None] for each in (gain, shift))
+        return torch.addcmul(shift, x.float(), gain).to(x.dtype)
 
     def linear(self, x, weight, bias=None, activation=None):
         if self._is_eight_bit and eight_bits.takes_eight_bits(x, weight):
