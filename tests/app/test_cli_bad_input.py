@@ -245,7 +245,7 @@ def test_bad_checkpoints(call, picture, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(call("animate", picture, PROMPT, "--checkpoint", "empty"), 3, "model_index.json")
     (tmp_path / "ckpts" / "hunyuan-video-i2v-720p").mkdir(parents=True)
-    refused(call("animate", picture, PROMPT, "--checkpoint", "ckpts"), 3, "text_encoder_i2v", "download")
+    refused(call("animate", picture, PROMPT, "--checkpoint", "ckpts"), 3, "i2v-720p/transformers", "download")
 
 
 def test_a_damaged_checkpoint(call, picture, toy, tmp_path):

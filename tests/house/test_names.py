@@ -7,11 +7,6 @@ from collections import defaultdict
 
 from package_source import modules
 
-# Name of a class -> why several may have it.
-EXCEPTIONS = {
-    "Layout": "of a checkpoint's folders and of a batch's tokens",
-}
-
 
 def test_classes_are_called_apart():
     found: dict[str, list[str]] = defaultdict(list)
@@ -22,4 +17,4 @@ def test_classes_are_called_apart():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].append(module.name)
     assert len(found) > 200
-    assert not {name: where for name, where in found.items() if len(where) > 1 and name not in EXCEPTIONS}
+    assert not {name: where for name, where in found.items() if len(where) > 1}

@@ -221,8 +221,11 @@ def read_picture(path: str, loaded: Loaded, shape: PixelShape, checkpoint: Check
     """
     image, processor = loaded.image, checkpoint.image_processor
     black = Image.new("RGB", image.size)
+    digest = hashlib.sha256()
     try:
-        digest = hashlib.sha256(picture_path(path).read_bytes()).hexdigest()
+        with picture_path(path).open("rb") as file:
+            while piece := file.read(1 << 20):  # a clip may be larger than memory
+                digest.update(piece)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({said(error)}).") from error
     return Picture(
@@ -230,7 +233,7 @@ def read_picture(path: str, loaded: Loaded, shape: PixelShape, checkpoint: Check
         clip_pixels(image, processor.size_px, mean=processor.mean, std=processor.std)[None],
         clip_pixels(black, processor.size_px, mean=processor.mean, std=processor.std)[None],
         Loaded(image.resize((SMALL_PX, SMALL_PX)), loaded.notes),
-        digest,
+        digest.hexdigest(),
     )
 
 
