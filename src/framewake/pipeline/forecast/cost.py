@@ -22,7 +22,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WHOLE = 24
 CHUNKED = 6
 BESIDE_CHUNK = 5
-IN_CHUNK = 10  # of (chunk, width)
+WHERE_JOINED, IN_CHUNK = 2, 10  # of (chunk, width)
 # Tensors of (one tile at full size, widest channels there) in the last stage of the decoder: all at once, and a few
 # frames at a time, where the input is used up while the output is made; and of those few frames, in float32.
 TILE = 5
@@ -89,11 +89,13 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
     if chunk is None:
         wide = WHOLE * scene.joined * row * size
     else:
-        inside = BESIDE_CHUNK * scene.joined + IN_CHUNK * min(chunk, scene.joined)
-        wide = max(CHUNKED * scene.joined, inside) * row * size
+        some = min(chunk, scene.joined)
+        inside = BESIDE_CHUNK * scene.joined + IN_CHUNK * some
+        wide = max(CHUNKED * scene.joined + WHERE_JOINED * some, inside) * row * size
     tables = (2 if chunk is None else 4) * scene.joined * config.head_dim * 4
     scores = scores_bytes(scene.batch * config.heads, scene.joined, scene.dtype) if scene.is_composed else 0
-    return wide + tables + scores + scene.kept * scene.tokens * row * size
+    latents = scene.batch * scene.tokens * config.in_channels * math.prod(config.patch_size) * BYTES["float32"]
+    return wide + tables + scores + latents + scene.kept * scene.tokens * row * size
 
 
 def scores_bytes(heads: int, tokens: int, dtype: str) -> int:
