@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from framewake.config import TilingConfig
-from framewake.engine.contract import Engine
+from framewake.engine.contract import Engine, Tensor
 from framewake.errors import CheckpointError
 from framewake.golden import rule
 from framewake.golden.cases import Case, dit_config, tensor, tiling_config, vae_config
@@ -18,6 +18,7 @@ from framewake.models.tiling import tiled_decode, tiled_encode
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
 from framewake.sampling.flow import rounded_guidance, schedule
+from framewake.sampling.guide import Denoise, Timestep, with_image_channels
 from framewake.weights.lora.file import fit
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
@@ -52,37 +53,33 @@ def text_states(engine: Engine, states: np.ndarray, mask: Any, pooled: np.ndarra
     return TextStates(tensor(engine, states), lengths, tensor(engine, pooled))
 
 
-def with_image(latents: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Latents, the image latent in frame 0, and the mask of frame 0, along the channels."""
-    placed, is_given = np.zeros_like(latents), np.zeros_like(latents[:, :1])
-    placed[:, :, :1] = image
-    is_given[:, :, 0] = 1
-    return np.concatenate([latents, placed, is_given], axis=1)
-
-
 def dit_forward(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     """One call of the transformer with its inner activations."""
     config = dit_config(case.config)
     dit = DiT(engine, config)
     weights = case.weights("dit", engine, dit.shapes())
-    latents = case.input("latents")
-    if "image_latents" in case.inputs:
-        latents = with_image(latents, case.input("image_latents"))
     timestep, guidance = _numbers(case, "t"), _numbers(case, "guidance")
     text = text_states(engine, case.input("text_states"), case.need("inputs", "text_mask"), case.input("text_states_2"))
     rope = case.need("inputs", "rope")
     grid = tuple(rope["sizes"])
     table = rope_table(grid, tuple(rope["dims"]), float(rope["theta"]))
     seen = Seen(engine)
-    dit(
-        weights,
-        tensor(engine, latents),
-        timestep=tensor(engine, timestep),
-        text=text,
-        guidance=None if guidance is None else tensor(engine, guidance),
-        rope=(tensor(engine, table[0]), tensor(engine, table[1])),
-        observe=seen,
-    )
+
+    def told(latents: Tensor, timestep: Timestep) -> Tensor:
+        return dit(
+            weights,
+            latents,
+            timestep=tensor(engine, timestep),
+            text=text,
+            guidance=None if guidance is None else tensor(engine, guidance),
+            rope=(tensor(engine, table[0]), tensor(engine, table[1])),
+            observe=seen,
+        )
+
+    denoise: Denoise = told
+    if "image_latents" in case.inputs:
+        denoise = with_image_channels(engine, told, tensor(engine, case.input("image_latents")))
+    denoise(tensor(engine, case.input("latents")), np.asarray(timestep))
     image_tokens = int(np.prod(grid))
     tokens = image_tokens + text.states.shape[1]
     starts = np.arange(len(text.lengths)) * tokens

@@ -1,24 +1,20 @@
 """How latents follow the velocity from one noise level to the next.
 
-A solver is a class here with its row in the table, and its name among the choices of ``Request.solver``.
+A solver is made for one run and may remember earlier steps. It is a class here with its row in the table, and its
+name among the choices of ``Request.solver``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 import numpy as np
 
 from framewake.engine.contract import Engine, Tensor
 from framewake.sampling.flow import Schedule
 
-
-class Solver(Protocol):
-    """Made for one run; may remember earlier steps."""
-
-    def __call__(self, index: int, latents: Tensor, velocity: Tensor) -> Tensor:
-        """The latents after step ``index``, in float32, from those before it and the velocity there."""
+# Step, latents before it and the velocity there -> the latents after it, in float32.
+Solver = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class Euler:
