@@ -221,7 +221,7 @@ class Broken(Pipeline):
 def test_a_clip_that_fails_costs_the_others_nothing(folder, toy):
     requests = [Request("a", image="a.png", resolution="360p", steps=1, seed=seed) for seed in (1, 13, 2, 13, 3)]
     pipeline = Broken.load(toy, engine=FIRST)
-    given = {name: place[1] for name, place in PLACES.items()}
+    given = {name: place.default for name, place in PLACES.items()}
     given |= {"output": "clips", "batch": "many.jsonl", "resume": True}
     lines = list(zip(requests, plans_of(requests, pipeline.checkpoint), strict=True))
     batch, failed = BatchRun(given, lines, pipeline.checkpoint, crf=18), []

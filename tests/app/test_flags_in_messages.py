@@ -59,9 +59,9 @@ def test_flags_that_messages_name_exist():
 
 
 def test_help_names_every_file_that_part_takes():
-    from framewake.app.options import PART_HELP
+    from framewake.app.options import PART
     from framewake.weights.checkpoint.hunyuan import COMPONENTS
 
     flags = {flag for row in COMPONENTS.values() for flag in row.flags}
-    words = set(re.findall(r"[a-z-]+", PART_HELP))
+    words = set(re.findall(r"[a-z-]+", PART.annotation.__metadata__[0].help))
     assert flags <= words

@@ -90,7 +90,7 @@ def test_a_proxy_of_no_use_is_told_in_one_line(monkeypatch, proxy, words, code):
 
     kind = {2: InputError, 4: EngineError}[code]
     with pytest.raises(kind) as told:
-        show_jobs({"server": "http://videos.invalid", "api_key": None}, limit=1, as_json=False)
+        show_jobs({"server": "http://videos.invalid", "api_key": None, "limit": 1, "json": False})
     assert words in str(told.value) and "secret" not in str(told.value)
 
 
@@ -157,5 +157,5 @@ def test_another_server_is_no_framewake_server(server, says, status, capsys):
 
     server.says, server.status = says, status
     with pytest.raises((EngineError, InputError), match=r"does not answer as|answers with status"):
-        show_jobs({"server": server.url, "api_key": None}, limit=1, as_json=False)
+        show_jobs({"server": server.url, "api_key": None, "limit": 1, "json": False})
     assert capsys.readouterr().out == ""

@@ -12,12 +12,9 @@ POSITIONAL = 2  # from the next one on, a parameter with a default is keyword-on
 
 LONG: dict[str, str] = {}
 MANY_PARAMETERS: dict[str, str] = {
-    "app.service_commands.serve": "typer makes an option of every parameter",
-    "app.service_commands.worker": "typer makes an option of every parameter",
     "models.dit.DiT.__call__": "the model's own inputs; all but the first two are given by name",
 }
 OPTIONS_BY_POSITION: dict[str, str] = {
-    "app.commands.doctor": "typer makes an option of every parameter",
     "service.routes._add_reading.list_videos": "FastAPI makes a query parameter of every parameter",
     "service.routes._add_files.video_content": "FastAPI makes a query parameter of every parameter",
     "service.worker.Worker.__init__": "what it works with, in one order everywhere",

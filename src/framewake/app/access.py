@@ -22,7 +22,7 @@ def asked_keys(given: Mapping[str, Any]) -> list[str]:
 
     Raises: InputError when other machines can reach the server and there are none.
     """
-    keys = read_keys(given["api_key"], given["api_key_file"])
+    keys = read_keys(given["api_key"] or (), given["api_key_file"])
     if not keys and KEY in os.environ:  # whoever sets it does not mean to let everybody in
         raise InputError(f"{KEY} is empty: give it a key, or unset it to let everybody on this machine in.")
     if not keys and not is_loopback(given["host"]):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from framewake.app.options import PART_HELP, filled
+from framewake.app.options import JSON, PART, Given, argument, filled, hung, named, switch
 
 if TYPE_CHECKING:
     from framewake.weights.checkpoint.load import Checkpoint
@@ -20,30 +20,17 @@ checkpoints = typer.Typer(
     help="Inspect, convert and download checkpoints.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-_PLACE = "A checkpoint's folder, demo, or one part: its file or folder."
-Place = Annotated[str, typer.Argument(parser=filled("PATH"), metavar="PATH", help=_PLACE)]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")]
+PLACE = argument("path", "PATH", "A checkpoint's folder, demo, or one part: its file or folder.", parser=filled("PATH"))
 
 
-_SINGLE_FILES = typer.Option(
-    "--part",
-    metavar="NAME=FILE",
-    show_default=False,
-    help=PART_HELP,
+@hung(
+    checkpoints,
+    "verify",
+    PLACE,
+    switch("--full", text="Read everything: checksums, hashes, NaN and infinity."),
+    *(JSON, PART),
 )
-SingleFiles = Annotated[list[str] | None, _SINGLE_FILES]
-
-
-@checkpoints.command()
-def verify(
-    path: Place,
-    *,
-    is_full: Annotated[
-        bool, typer.Option("--full", help="Read everything: checksums, hashes, NaN and infinity.")
-    ] = False,
-    as_json: AsJson = False,
-    single: SingleFiles = None,
-) -> None:
+def verify(given: Given) -> None:
     """Check all tensors' names and shapes, from headers.
 
     \b
@@ -54,11 +41,12 @@ def verify(
     """
     from framewake.weights.checkpoint.verify import verify as look
 
-    checkpoint, shapes = _looked_at(path, single)
+    path, as_json = given["path"], given["json"]
+    checkpoint, shapes = _looked_at(path, given["part"])
     findings = []
     if not as_json:
         typer.echo(_named(checkpoint, path))
-    for finding in look(checkpoint, shapes, is_full=is_full):
+    for finding in look(checkpoint, shapes, is_full=given["full"]):
         findings.append(finding)
         if not as_json:
             _tell(finding, checkpoint.layout.components[finding.component].word)
@@ -73,21 +61,20 @@ def verify(
         raise typer.Exit(3)
 
 
-@checkpoints.command()
-def convert(
-    source: Annotated[
-        str, typer.Argument(parser=filled("SRC"), metavar="SRC", help="A checkpoint's folder, or demo.")
-    ],
-    target: Annotated[str, typer.Argument(parser=filled("DST"), metavar="DST", help="A new folder.")],
-    *,
-    dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", metavar="[bf16|fp16|fp32|fp8|int8]", show_default=False,
-                     help="Number type; fp8 and int8 apply to the large matrices only. Default: as stored."),
-    ] = None,
-    layout: Annotated[str, typer.Option("--layout", metavar="[diffusers|tencent|framewake]")] = "diffusers",
-    single: SingleFiles = None,
-) -> None:  # fmt: skip
+@hung(
+    checkpoints,
+    "convert",
+    argument("source", "SRC", "A checkpoint's folder, or demo.", parser=filled("SRC")),
+    argument("target", "DST", "A new folder.", parser=filled("DST")),
+    named(
+        "--dtype",
+        "[bf16|fp16|fp32|fp8|int8]",
+        "Number type; fp8 and int8 apply to the large matrices only. Default: as stored.",
+    ),
+    named("--layout", "[diffusers|tencent|framewake]", "", default="diffusers"),
+    PART,
+)
+def convert(given: Given) -> None:
     """Write a checkpoint in another layout or type, with little memory.
 
     \b
@@ -98,40 +85,24 @@ def convert(
     """
     from framewake.weights.writing.convert import convert as write
 
-    checkpoint = _opened(source, single)
-    for file in write(checkpoint, Path(target), shapes=_shapes(checkpoint), dtype=dtype, layout=layout):
+    checkpoint, target = _opened(given["source"], given["part"]), given["target"]
+    shapes, dtype, layout = _shapes(checkpoint), given["dtype"], given["layout"]
+    for file in write(checkpoint, Path(target), shapes=shapes, dtype=dtype, layout=layout):
         error = "" if file.error is None else f", off by {file.error:.2%} of the bfloat16 weights (root of squares)"
         typer.echo(f"{file.path}: {file.tensors} tensors, {size(file.size)}{error}")
     typer.echo(f"Use it with --checkpoint {target}")
 
 
-@checkpoints.command()
-def download(
-    folder: Annotated[str, typer.Argument(parser=filled("DIR"), metavar="DIR", help="Where the checkpoint goes.")],
-    *,
-    name: Annotated[str, typer.Option("--name", metavar="[diffusers|tencent]", help="Which one.")] = "diffusers",
-    mirror: Annotated[
-        str | None,
-        typer.Option(
-            "--mirror",
-            parser=filled("--mirror", "a URL"),
-            metavar="URL",
-            help="A hub other than huggingface.co.",
-            show_default=False,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision",
-            parser=filled("--revision", "a branch, tag or commit"),
-            metavar="R",
-            help="A branch, tag or commit.",
-            show_default=False,
-        ),
-    ] = None,
-    is_by_hand: Annotated[bool, typer.Option("--by-hand", help="Download nothing: list what to fetch.")] = False,
-) -> None:
+@hung(
+    checkpoints,
+    "download",
+    argument("folder", "DIR", "Where the checkpoint goes.", parser=filled("DIR")),
+    named("--name", "[diffusers|tencent]", "Which one.", default="diffusers"),
+    named("--mirror", "URL", "A hub other than huggingface.co.", parser=filled("--mirror", "a URL")),
+    named("--revision", "R", "A branch, tag or commit.", parser=filled("--revision", "a branch, tag or commit")),
+    switch("--by-hand", text="Download nothing: list what to fetch."),
+)
+def download(given: Given) -> None:
     """Download published weights. A stopped download continues where it was.
 
     \b
@@ -143,29 +114,29 @@ def download(
     from framewake.errors import FramewakeError
     from framewake.weights.checkpoint import download as hub
 
-    published = hub.find_published(name)
-    hub.check_places(Path(folder), mirror)
+    folder, mirror, revision = Path(given["folder"]), given["mirror"], given["revision"]
+    published = hub.find_published(given["name"])
+    hub.check_places(folder, mirror)
     typer.echo(hub.LICENCE, err=True)
-    lines = hub.by_hand(published, Path(folder), mirror=mirror or hub.HUB, revision=revision or "main")
-    if is_by_hand:
+    lines = hub.by_hand(published, folder, mirror=mirror or hub.HUB, revision=revision or "main")
+    if given["by_hand"]:
         typer.echo("\n".join(lines))
         return
     try:
-        for line in hub.download(published, Path(folder), mirror=mirror, revision=revision):
+        for line in hub.download(published, folder, mirror=mirror, revision=revision):
             typer.echo(line)
     except FramewakeError:
         typer.echo("\n".join(lines), err=True)
         raise
-    typer.echo(f"Check it with: framewake checkpoints verify {folder}")
+    typer.echo(f"Check it with: framewake checkpoints verify {given['folder']}")
 
 
-@checkpoints.command("list")
-def list_all(
-    folder: Annotated[
-        str | None,
-        typer.Argument(parser=filled("DIR"), metavar="[DIR]", help="Look for checkpoints here.", show_default=False),
-    ] = None,
-) -> None:
+@hung(
+    checkpoints,
+    "list",
+    argument("folder", "[DIR]", "Look for checkpoints here.", kind=str | None, default=None, parser=filled("DIR")),
+)
+def list_all(given: Given) -> None:
     """List checkpoints found here, and those that can be downloaded.
 
     \b
@@ -177,6 +148,7 @@ def list_all(
     from framewake.weights.checkpoint.download import PUBLISHED
     from framewake.weights.checkpoint.load import open_checkpoint
 
+    folder = given["folder"]
     if folder is not None and not Path(folder).is_dir():
         raise InputError(f"{folder} is no folder: name one that holds checkpoints, or none.")
     places = [] if folder is None else [Path(folder), *sorted(Path(folder).glob("*/"))]

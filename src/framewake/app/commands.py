@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from framewake import __version__
 from framewake.app import lora
 from framewake.app.checkpoints import checkpoints
-from framewake.app.options import local, with_parameters
+from framewake.app.options import JSON, Given, argument, hung, local, named, parameters, path
 from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
 
@@ -45,7 +44,8 @@ def root(
         typer.echo(context.get_help())
 
 
-def animate(given: Mapping[str, Any]) -> None:
+@hung(app, "animate", *parameters())
+def animate(given: Given) -> None:
     """Make a clip from a picture and a prompt.
 
     \b
@@ -67,16 +67,14 @@ def animate(given: Mapping[str, Any]) -> None:
     run(given)
 
 
-def say_hello(given: Mapping[str, Any]) -> None:
+def say_hello(given: Given) -> None:
     """A line before seconds of silence, unless only results were asked for."""
     if not given["json"] and not given["quiet"]:
         tell_start(f"framewake {__version__} is starting")
 
 
-app.command("animate")(with_parameters(animate))
-
-
-def plan(given: Mapping[str, Any]) -> None:
+@hung(app, "plan", *parameters())
+def plan(given: Given) -> None:
     """Show what a clip will take, without making it.
 
     That is memory, time, and where the weights will be kept.
@@ -92,25 +90,18 @@ def plan(given: Mapping[str, Any]) -> None:
     run(given)
 
 
-app.command("plan")(with_parameters(plan))
 app.add_typer(checkpoints, name="checkpoints")
 app.add_typer(lora.app, name="lora")
 
 
-@app.command()
-def doctor(
-    engine: Annotated[str | None, typer.Option("--engine", metavar="NAME", help="Check this engine only.")] = None,
-    golden: Annotated[
-        str | None,
-        typer.Option(
-            "--golden",
-            parser=local("--golden"),
-            metavar="DIR",
-            help="Compare with reference arrays: every case of a folder.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
-) -> None:
+@hung(
+    app,
+    "doctor",
+    named("--engine", "NAME", "Check this engine only."),
+    path("--golden", "DIR", "Compare with reference arrays: every case of a folder."),
+    JSON,
+)
+def doctor(given: Given) -> None:
     """Show what this machine can do, or check the models.
 
     \b
@@ -120,20 +111,18 @@ def doctor(
     """
     from framewake.app import doctor as commands
 
-    if golden is None:
+    engine, as_json = given["engine"], given["json"]
+    if given["golden"] is None:
         commands.describe(engine, as_json=as_json)
-    elif not commands.compare(golden, engine or "auto", as_json=as_json):
+    elif not commands.compare(given["golden"], engine or "auto", as_json=as_json):
         raise typer.Exit(1)
 
 
-@app.command()
-def info(
-    file: Annotated[
-        str,
-        typer.Argument(parser=local("FILE"), metavar="FILE", help="A clip: .mp4, .gif, .webp or a folder of frames."),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
-) -> None:
+CLIP = "A clip: .mp4, .gif, .webp or a folder of frames."
+
+
+@hung(app, "info", argument("file", "FILE", CLIP, parser=local("FILE")), JSON)
+def info(given: Given) -> None:
     """Print the settings that made a clip.
 
     \b
@@ -143,18 +132,17 @@ def info(
     """
     from framewake.app.info import print_info
 
-    print_info(file, as_json=as_json)
+    print_info(given["file"], as_json=given["json"])
 
 
-@app.command()
-def quality(
-    clip: Annotated[str, typer.Argument(parser=local("CLIP"), metavar="CLIP", help="The clip to judge.")],
-    reference: Annotated[
-        str, typer.Argument(parser=local("REFERENCE"), metavar="REFERENCE", help="What it should look like.")
-    ],
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
-) -> None:
+@hung(
+    app,
+    "quality",
+    argument("clip", "CLIP", "The clip to judge.", parser=local("CLIP")),
+    argument("reference", "REFERENCE", "What it should look like.", parser=local("REFERENCE")),
+    JSON,
+)
+def quality(given: Given) -> None:
     """Measure how far a clip is from another.
 
     Both must have the same size. Prints PSNR, SSIM and a perceptual difference.
@@ -165,7 +153,7 @@ def quality(
     """
     from framewake.app.quality import print_quality
 
-    print_quality(clip, reference, as_json=as_json)
+    print_quality(given["clip"], given["reference"], as_json=given["json"])
 
 
 add_commands(app)

@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ def _told() -> Iterator[None]:
 
 
 @_told()
-def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
+def show_jobs(given: Mapping[str, Any]) -> None:
     """Print the newest jobs."""
-    found = _desk(place).page(limit)
-    if as_json:
+    found = _desk(given).page(given["limit"])
+    if given["json"]:
         _print(json.dumps(found, ensure_ascii=False, indent=2))
         return
     for entry in found:
@@ -50,10 +50,10 @@ def show_jobs(place: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
 
 
 @_told()
-def show_job(place: Mapping[str, Any], job: str, *, as_json: bool) -> None:
+def show_job(given: Mapping[str, Any]) -> None:
     """Print everything about one job."""
-    entry = _desk(place).get(job)
-    if as_json:
+    entry = _desk(given).get(given["job"])
+    if given["json"]:
         _print(json.dumps(entry, ensure_ascii=False, indent=2))
         return
     for name, value in entry.items():
@@ -62,19 +62,19 @@ def show_job(place: Mapping[str, Any], job: str, *, as_json: bool) -> None:
 
 
 @_told()
-def change_job(place: Mapping[str, Any], job: str, what: str) -> None:
+def change_job(given: Mapping[str, Any], what: str) -> None:
     """Cancel, retry or remove a job, and print what became of it."""
-    _print_line(f"{job}: {_desk(place).change(job, what)}")
+    _print_line(f"{given['job']}: {_desk(given).change(given['job'], what)}")
 
 
 @_told()
-def show_strays(place: Mapping[str, Any], *, as_json: bool) -> None:
+def show_strays(given: Mapping[str, Any]) -> None:
     """Print the folders that the database does not know."""
-    storage, store = open_folder(place["data"], place["database"])
+    storage, store = open_folder(given["data"], given["database"])
     from framewake.service.strays import strays
 
     found = strays(storage, store)
-    if as_json:
+    if given["json"]:
         _print(json.dumps([stray.to_dict() for stray in found], ensure_ascii=False, indent=2))
         return
     for stray in found:
@@ -86,19 +86,20 @@ def show_strays(place: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 @_told()
-def adopt_jobs(place: Mapping[str, Any], ids: Sequence[str], *, takes_all: bool) -> None:
+def adopt_jobs(given: Mapping[str, Any]) -> None:
     """Take strays in again; what cannot be taken in is told, and stays where it is.
 
     Raises: InputError when nothing is named, or some could not be taken in.
     """
-    storage, store = open_folder(place["data"], place["database"])
+    storage, store = open_folder(given["data"], given["database"])
     from framewake.service.guard import NOBODY, owner_of
     from framewake.service.strays import adopt, strays
 
-    if bool(ids) == takes_all:
+    ids = given["ids"] or []
+    if bool(ids) == given["all"]:
         raise InputError("name the strays to take in, or --all. `framewake jobs strays` lists them.")
-    owner = NOBODY if place["api_key"] is None else owner_of(place["api_key"])
-    wanted, failed = list(ids) or [stray.id for stray in strays(storage, store)], 0
+    owner = NOBODY if given["api_key"] is None else owner_of(given["api_key"])
+    wanted, failed = ids or [stray.id for stray in strays(storage, store)], 0
     for job in wanted:
         try:
             _print(f"{job}: {adopt(storage, store, job, owner=owner)}")
@@ -137,14 +138,14 @@ def bind_folder(data: str, database: str | None) -> None:
 
 
 @_told()
-def back_up(place: Mapping[str, Any], target: str) -> None:
+def back_up(given: Mapping[str, Any]) -> None:
     """Copy a data folder and its database."""
-    storage, store = open_folder(place["data"], place["database"])
+    storage, store = open_folder(given["data"], given["database"])
     from framewake.service.backup import back_up as copy
     from framewake.service.binding import DataPlace
 
-    count = copy(DataPlace(storage, store.database), Path(target))
-    _print(f"{target}: {count} videos")
+    count = copy(DataPlace(storage, store.database), Path(given["target"]))
+    _print(f"{given['target']}: {count} videos")
 
 
 @_told()
@@ -217,10 +218,10 @@ def need_service() -> None:
     need("framewake jobs", "sqlalchemy", "pydantic")
 
 
-def _desk(place: Mapping[str, Any]) -> Any:
-    if place["server"] is not None:
-        return _Server(place["server"], place["api_key"])
-    return _Folder(place["data"], place["database"])
+def _desk(given: Mapping[str, Any]) -> Any:
+    if given["server"] is not None:
+        return _Server(given["server"], given["api_key"])
+    return _Folder(given["data"], given["database"])
 
 
 @contextlib.contextmanager

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
-from framewake.app.options import filled, with_parameters
+from framewake.app.options import (
+    JSON,
+    REQUIRED,
+    Given,
+    argument,
+    checkpoint_option,
+    engine_option,
+    filled,
+    hung,
+    named,
+    switch,
+)
 from framewake.app.train_options import train_parameters
 
 if TYPE_CHECKING:
@@ -25,31 +36,20 @@ app = typer.Typer(
     help="Inspect, convert, merge and train LoRAs.",
 )
 
-_CHECKPOINT = typer.Option(
-    "--checkpoint",
-    parser=filled("--checkpoint"),
-    metavar="PATH",
-    envvar="FRAMEWAKE_CHECKPOINT",
-    show_default=False,
-    help="The checkpoint it is for, or demo for the embedded one. Default: the published model's sizes.",
+CHECKPOINT = checkpoint_option(
+    "The checkpoint it is for, or demo for the embedded one. Default: the published model's sizes."
 )
-_ADAPTER = typer.Option(
-    "--adapter", metavar="NAME", show_default=False, help="Which adapter, when a file holds several of PEFT's."
-)
-_PARTIAL = typer.Option("--lora-partial", help="Use what fits of a file instead of refusing it.")
+ADAPTER = named("--adapter", "NAME", "Which adapter, when a file holds several of PEFT's.")
+PARTIAL = switch("--lora-partial", text="Use what fits of a file instead of refusing it.")
 
 
-@app.command()
-def info(
-    file: Annotated[
-        str, typer.Argument(parser=filled("FILE"), metavar="FILE", help="A LoRA of any format, or PEFT's folder.")
-    ],
-    checkpoint: Annotated[str | None, _CHECKPOINT] = None,
-    *,
-    allows_partial: Annotated[bool, _PARTIAL] = False,
-    adapter: Annotated[str | None, _ADAPTER] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, for programs.")] = False,
-) -> None:
+@hung(
+    app,
+    "info",
+    argument("file", "FILE", "A LoRA of any format, or PEFT's folder.", parser=filled("FILE")),
+    *(CHECKPOINT, PARTIAL, ADAPTER, JSON),
+)
+def info(given: Given) -> None:
     """Show what a LoRA is and what it matches.
 
     That is its format, ranks and alpha and, with a checkpoint, how much it changes.
@@ -62,8 +62,8 @@ def info(
     from framewake.weights.lora.report import report
     from framewake.weights.lora.sizes import check_sizes
 
-    opened, targets, _ = _opened(checkpoint, file)
-    lora = _lora(file, targets, allows_partial=allows_partial, adapter=adapter, is_guess=opened is None)
+    opened, targets, _ = _opened(given["checkpoint"], given["file"])
+    lora = _lora(given["file"], targets, given, is_guess=opened is None)
     check_sizes(lora)
     norm_of = None
     if opened is not None:
@@ -74,22 +74,19 @@ def info(
             return math.sqrt(float(values @ values))
 
     facts = report(lora, norm_of)
-    text = json.dumps(facts.record(), indent=2, ensure_ascii=False) if as_json else facts.sentence()
+    text = json.dumps(facts.record(), indent=2, ensure_ascii=False) if given["json"] else facts.sentence()
     sys.stdout.write(text + "\n")
 
 
-@app.command()
-def convert(
-    source: Annotated[str, typer.Argument(parser=filled("IN"), metavar="IN", help="A LoRA of any format.")],
-    target: Annotated[str, typer.Argument(parser=filled("OUT"), metavar="OUT", help="The file to write.")],
-    style: Annotated[
-        str, typer.Option("--format", metavar="[official|kohya|diffusers|comfyui]", help="The format to write.")
-    ],
-    *,
-    checkpoint: Annotated[str | None, _CHECKPOINT] = None,
-    allows_partial: Annotated[bool, _PARTIAL] = False,
-    adapter: Annotated[str | None, _ADAPTER] = None,
-) -> None:
+@hung(
+    app,
+    "convert",
+    argument("source", "IN", "A LoRA of any format.", parser=filled("IN")),
+    argument("target", "OUT", "The file to write.", parser=filled("OUT")),
+    named("--format", "[official|kohya|diffusers|comfyui]", "The format to write.", default=REQUIRED),
+    *(CHECKPOINT, PARTIAL, ADAPTER),
+)
+def convert(given: Given) -> None:
     """Write a LoRA in another format; the numbers stay as they are.
 
     \b
@@ -102,38 +99,34 @@ def convert(
     from framewake.weights.lora.keys import FORMATS
     from framewake.weights.reading.names import diffusers_dit
 
+    source, target, style = given["source"], given["target"], given["format"]
     known = next((name for name in FORMATS if name == style), None)
     if known is None:
         raise InputError(f"--format {style!r} is unknown: choose {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
-    opened, targets, config = _opened(checkpoint, source)
-    lora = _lora(source, targets, allows_partial=allows_partial, adapter=adapter, is_guess=opened is None)
+    opened, targets, config = _opened(given["checkpoint"], source)
+    lora = _lora(source, targets, given, is_guess=opened is None)
     lost = unheld(lora, known, targets.tensors)
-    count = write(lora, target, known, diffusers_dit(config), targets, allows_partial=allows_partial)
+    count = write(lora, target, known, diffusers_dit(config), targets, allows_partial=given["lora_partial"])
     without = f", without {len(lost)} change{'s' if len(lost) > 1 else ''} that it cannot hold" if lost else ""
     sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format{without}.\n")
 
 
-@app.command()
-def merge(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(parser=filled("CHECKPOINT"), metavar="CHECKPOINT", help="The checkpoint folder, or demo."),
-    ],
-    places: Annotated[
-        list[str],
-        typer.Argument(
-            parser=filled("LORA or OUT"),
-            metavar="LORA[:WEIGHT]... OUT",
-            help="One LoRA or more, and the folder to write.",
-        ),
-    ],
-    *,
-    engine: Annotated[str, typer.Option("--engine", metavar="NAME", envvar="FRAMEWAKE_ENGINE")] = "auto",
-    ignores_alpha: Annotated[
-        bool, typer.Option("--lora-ignore-alpha", help="Without alpha / rank, as the original does.")
-    ] = False,
-    allows_partial: Annotated[bool, _PARTIAL] = False,
-) -> None:
+@hung(
+    app,
+    "merge",
+    argument("checkpoint", "CHECKPOINT", "The checkpoint folder, or demo.", parser=filled("CHECKPOINT")),
+    argument(
+        "places",
+        "LORA[:WEIGHT]... OUT",
+        "One LoRA or more, and the folder to write.",
+        kind=list[str],
+        parser=filled("LORA or OUT"),
+    ),
+    engine_option(),
+    switch("--lora-ignore-alpha", text="Without alpha / rank, as the original does."),
+    PARTIAL,
+)
+def merge(given: Given) -> None:
     """Write a checkpoint with LoRAs merged in for good.
 
     The checkpoint has to be in the diffusers layout; types stay as they are.
@@ -150,17 +143,19 @@ def merge(
     from framewake.weights.lora.fuse import fuse
     from framewake.weights.lora.sizes import check_sizes
 
-    paths, scales, folder = _places(places)
-    opened = open_checkpoint(find_checkpoint(checkpoint))
+    paths, scales, folder = _places(given["places"])
+    opened = open_checkpoint(find_checkpoint(given["checkpoint"]))
     targets = targets_of(opened)
+    allows_partial, ignores_alpha = given["lora_partial"], given["lora_ignore_alpha"]
     loras = [open_lora(p, targets, allows_partial=allows_partial, ignores_alpha=ignores_alpha) for p in paths]
     for lora in loras:
         check_sizes(lora)
-    changed = fuse(opened, loras, scales, folder=folder, engine=engines.get(engine))
+    changed = fuse(opened, loras, scales, folder=folder, engine=engines.get(given["engine"]))
     sys.stdout.write(f"{folder}: a checkpoint with {changed} changed weights.\n")
 
 
-def train(given: Mapping[str, Any]) -> None:
+@hung(app, "train", *train_parameters())
+def train(given: Given) -> None:
     """Train a LoRA on a folder of clips with captions.
 
     Clips and captions are encoded once and kept, so that a second run starts at once. The run is saved every
@@ -177,9 +172,6 @@ def train(given: Mapping[str, Any]) -> None:
     from framewake.app.train import train as run
 
     run(given)
-
-
-app.command("train")(with_parameters(train, train_parameters()))
 
 
 def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
@@ -200,7 +192,7 @@ def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
     return [use.path for use in uses], [use.weight(0) for use in uses], folder
 
 
-def _lora(path: str, targets: Targets, *, allows_partial: bool, adapter: str | None, is_guess: bool) -> Lora:
+def _lora(path: str, targets: Targets, given: Given, *, is_guess: bool) -> Lora:
     """A LoRA against a transformer; ``is_guess``: nobody named one, so it is the published one.
 
     Raises: CheckpointError.
@@ -209,7 +201,7 @@ def _lora(path: str, targets: Targets, *, allows_partial: bool, adapter: str | N
     from framewake.weights.lora.file import open_lora
 
     try:
-        return open_lora(path, targets, allows_partial=allows_partial, adapter=adapter)
+        return open_lora(path, targets, allows_partial=given["lora_partial"], adapter=given["adapter"])
     except CheckpointError as error:
         if is_guess and "this transformer" in str(error):  # which nobody has named
             error.args = (f"{error} This transformer is the published model's: name another with --checkpoint.",)

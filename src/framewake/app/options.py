@@ -20,8 +20,10 @@ _TYPES |= {"texts": list[str]}
 # The shown values of plain types; choices show themselves.
 _METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X", "texts": "FILE[:WEIGHT]"}
 _METAVARS |= {"--target": "PATTERN"}
-# Not made from the table of components, which brings numpy: the command line starts without it.
-PART_HELP = "Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated."
+REQUIRED = inspect.Parameter.empty
+Parser = Callable[[str], Any]
+Given = Mapping[str, Any]  # what a command was given, by the names of its parameters
+Run = Callable[[Given], None]
 
 
 def whole(text: str) -> Any:
@@ -81,151 +83,126 @@ def local(name: str) -> Callable[[str], str]:
     return parse
 
 
-PLACES: dict[str, tuple[Any, Any, Any]] = {
-    "output": (
-        str | None,
-        None,
-        typer.Option(
-            "-o",
-            "--output",
-            parser=local("--output"),
-            metavar="PATH",
-            show_default=False,
-            help="Where the clip goes: .mp4, .gif, .webp, or no ending for a folder of PNG files. Replaced if "
-            "it exists. Default: named after prompt and seed, never replacing anything. A folder with --batch.",
-        ),
-    ),
-    "preset": (
-        str | None,
-        None,
-        typer.Option(
-            "--preset",
-            metavar="[stable|dynamic]",
-            show_default=False,
-            help="Stability and flow shift at once: stable or dynamic.",
-        ),
-    ),
-    "checkpoint": (
-        str | None,
-        None,
-        typer.Option(
-            "--checkpoint",
-            parser=filled("--checkpoint"),
-            metavar="PATH",
-            envvar="FRAMEWAKE_CHECKPOINT",
-            show_envvar=True,
-            show_default=False,
-            help="Checkpoint folder, or demo for the embedded one (default).",
-        ),
-    ),
-    "engine": (
-        str,
-        "auto",
-        typer.Option(
-            "--engine",
-            metavar="NAME",
-            envvar="FRAMEWAKE_ENGINE",
-            help="torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto.",
-        ),
-    ),
-    "memory": (
-        str | None,
-        None,
-        typer.Option(
-            "--memory",
-            metavar="SIZE",
-            show_default=False,
-            help="The most this may use on the device, such as 8GB; weights are streamed from disk and tokens taken a "
-            "few thousand at a time where that is needed. Default: what is free.",
-        ),
-    ),
-    "part": (
-        list[str] | None,
-        None,
-        typer.Option(
-            "--part",
-            metavar="NAME=FILE",
-            show_default=False,
-            help=PART_HELP,
-        ),
-    ),
-    "like": (
-        str | None,
-        None,
-        typer.Option(
-            "--like",
-            parser=local("--like"),
-            metavar="FILE",
-            show_default=False,
-            help="Take all settings, seed included, from an earlier clip; options given here win.",
-        ),
-    ),
-    "batch": (
-        str | None,
-        None,
-        typer.Option(
-            "--batch",
-            parser=local("--batch"),
-            metavar="FILE",
-            show_default=False,
-            help='Make many clips: one JSON object per line, such as {"image": "a.png", "prompt": "..."}; '
-            "options given here apply to all lines that do not say otherwise.",
-        ),
-    ),
-    "from_latents": (
-        str | None,
-        None,
-        typer.Option(
-            "--from-latents",
-            parser=local("--from-latents"),
-            metavar="FILE",
-            show_default=False,
-            help="Make the clip from the .latents.safetensors that a failed or stopped run left behind.",
-        ),
-    ),
-    "resume": (
-        bool,
-        False,
-        typer.Option(
-            "--resume",
-            help="Continue a stopped clip: the one named by -o, or the only one in this folder. The result is "
-            "the same as without the stop. With --batch: make the clips that are missing.",
-        ),
-    ),
-    "crf": (
-        int | None,
-        None,
-        typer.Option(
-            "--crf",
-            parser=whole,
-            metavar="N",
-            show_default=False,
-            help="Quality of an mp4, 0 (best) to 51. Default: 18.",
-        ),
-    ),
-    "no_metadata": (bool, False, typer.Option("--no-metadata", help="Write no settings into the file.")),
-    "json": (bool, False, typer.Option("--json", help="One JSON event per line on stdout, for programs.")),
-    "quiet": (bool, False, typer.Option("-q", "--quiet", help="Print only the clip's path.")),
-}
-
-
-def parameters() -> list[inspect.Parameter]:
-    """The parameters of the command: picture and prompt by position, everything else by name."""
-    made = []
-    for name, text in (("image", "The picture that the clip starts from."), ("prompt", "What happens in the clip.")):
-        argument = typer.Argument(metavar=name.upper(), help=text, show_default=False)
-        made.append(parameter(name, str | None, None, argument, is_positional=True))
-    for name, setting in settings().items():
-        key = f"{name}_option" if name in ("image", "prompt") else name
-        made.append(option(key, setting))
-    made += [parameter(name, *place) for name, place in PLACES.items()]
-    return made
-
-
 def parameter(name: str, kind: Any, default: Any, described: Any, *, is_positional: bool = False) -> inspect.Parameter:
     """One parameter of a command, an option unless it is given by position."""
     where = inspect.Parameter.POSITIONAL_OR_KEYWORD if is_positional else inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, where, default=default, annotation=Annotated[kind, described])
+
+
+def argument(
+    name: str, metavar: str, text: str, *, kind: Any = str, default: Any = REQUIRED, parser: Parser | None = None
+) -> inspect.Parameter:
+    """A parameter that is given by position."""
+    described = typer.Argument(parser=parser, metavar=metavar, help=text, show_default=False)
+    return parameter(name, kind, default, described, is_positional=True)
+
+
+def named(
+    flag: str,
+    metavar: str,
+    text: str,
+    *,
+    kind: Any = str | None,
+    default: Any = None,
+    parser: Parser | None = None,
+    variable: str | None = None,
+) -> inspect.Parameter:
+    """An option with a value; ``variable`` of the environment gives it too."""
+    has_default = default is not None
+    described = typer.Option(flag, parser=parser, metavar=metavar, envvar=variable, show_default=has_default, help=text)
+    return parameter(_key(flag), kind, default, described)
+
+
+def path(flag: str, metavar: str, text: str, *, default: Any = None) -> inspect.Parameter:
+    """An option that names a place on this machine."""
+    return named(flag, metavar, text, default=default, parser=local(flag))
+
+
+def switch(*flags: str, text: str) -> inspect.Parameter:
+    """An option without a value."""
+    return parameter(_key(flags[-1]), bool, False, typer.Option(*flags, help=text))
+
+
+def checkpoint_option(text: str) -> inspect.Parameter:
+    """The option that names a checkpoint."""
+    check = filled("--checkpoint")
+    return named("--checkpoint", "PATH", text, parser=check, variable="FRAMEWAKE_CHECKPOINT")
+
+
+def engine_option(text: str = "") -> inspect.Parameter:
+    """The option that names an engine."""
+    return named("--engine", "NAME", text, default="auto", variable="FRAMEWAKE_ENGINE")
+
+
+def _key(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+JSON = switch("--json", text="JSON on stdout, for programs.")
+EVENTS = switch("--json", text="One JSON event per line on stdout, for programs.")
+# Not made from the table of components, which brings numpy: the command line starts without it.
+PART = named(
+    "--part",
+    "NAME=FILE",
+    "Take dit, vae, llava, llava-vision or clip from a single file, as ComfyUI does; may be repeated.",
+    kind=list[str] | None,
+)
+_OUTPUT = typer.Option(
+    "-o",
+    "--output",
+    parser=local("--output"),
+    metavar="PATH",
+    show_default=False,
+    help="Where the clip goes: .mp4, .gif, .webp, or no ending for a folder of PNG files. Replaced if "
+    "it exists. Default: named after prompt and seed, never replacing anything. A folder with --batch.",
+)
+_PLACES = (
+    parameter("output", str | None, None, _OUTPUT),
+    named("--preset", "[stable|dynamic]", "Stability and flow shift at once: stable or dynamic."),
+    checkpoint_option("Checkpoint folder, or demo for the embedded one (default)."),
+    engine_option("torch:cpu, torch:cuda[:n], mindspore:cpu, mindspore:ascend[:n] or auto."),
+    named(
+        "--memory",
+        "SIZE",
+        "The most this may use on the device, such as 8GB; weights are streamed from disk and tokens taken a "
+        "few thousand at a time where that is needed. Default: what is free.",
+    ),
+    PART,
+    path("--like", "FILE", "Take all settings, seed included, from an earlier clip; options given here win."),
+    path(
+        "--batch",
+        "FILE",
+        'Make many clips: one JSON object per line, such as {"image": "a.png", "prompt": "..."}; '
+        "options given here apply to all lines that do not say otherwise.",
+    ),
+    path(
+        "--from-latents",
+        "FILE",
+        "Make the clip from the .latents.safetensors that a failed or stopped run left behind.",
+    ),
+    switch(
+        "--resume",
+        text="Continue a stopped clip: the one named by -o, or the only one in this folder. The result is "
+        "the same as without the stop. With --batch: make the clips that are missing.",
+    ),
+    named("--crf", "N", "Quality of an mp4, 0 (best) to 51. Default: 18.", kind=int | None, parser=whole),
+    switch("--no-metadata", text="Write no settings into the file."),
+    EVENTS,
+    switch("-q", "--quiet", text="Print only the clip's path."),
+)
+PLACES = {place.name: place for place in _PLACES}
+
+
+def parameters() -> list[inspect.Parameter]:
+    """The parameters of the command: picture and prompt by position, everything else by name."""
+    made = [
+        argument("image", "IMAGE", "The picture that the clip starts from.", kind=str | None, default=None),
+        argument("prompt", "PROMPT", "What happens in the clip.", kind=str | None, default=None),
+    ]
+    for name, setting in settings().items():
+        key = f"{name}_option" if name in ("image", "prompt") else name
+        made.append(option(key, setting))
+    return [*made, *_PLACES]
 
 
 def option(key: str, setting: Setting) -> inspect.Parameter:
@@ -242,23 +219,30 @@ def option(key: str, setting: Setting) -> inspect.Parameter:
     return parameter(key, _TYPES[setting.kind] | None, None, described)
 
 
-def with_parameters(
-    function: Callable[[Mapping[str, Any]], None], found: list[inspect.Parameter] | None = None
-) -> Callable[..., None]:
-    """A command with these parameters, ``parameters()`` by default, that hands them to a function as one mapping."""
+def with_parameters(function: Run, found: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """A command with these parameters that hands them to a function as one mapping."""
 
     # The only ** of the program: a signature that is made from data has no other way in.
     def command(**given: Any) -> None:
         function(given)
 
-    found = parameters() if found is None else found
     command.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in found}
     command.__doc__, command.__name__ = function.__doc__, function.__name__
     return command
 
 
-def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def hung(app: typer.Typer, name: str, *found: inspect.Parameter) -> Callable[[Run], Run]:
+    """Hang a function under a program as a command with these parameters."""
+
+    def hang(function: Run) -> Run:
+        app.command(name)(with_parameters(function, found))
+        return function
+
+    return hang
+
+
+def given_settings(given: Given) -> dict[str, Any]:
     """The request's settings that stand on the command line; positions and their options mean the same.
 
     Raises: InputError for an unknown preset, and for a setting that is given in both ways.
@@ -274,7 +258,7 @@ def given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def command_line(given: Mapping[str, Any], *, more: Sequence[str] = ()) -> str:
+def command_line(given: Given, *, more: Sequence[str] = ()) -> str:
     """The ``framewake animate`` that was called, ready for a shell, with ``more`` at its end."""
     words = ["framewake", "animate"]
     for name, setting in settings().items():
@@ -288,13 +272,13 @@ def command_line(given: Mapping[str, Any], *, more: Sequence[str] = ()) -> str:
     return shlex.join([*words, *(word for word in more if word not in words)])
 
 
-def place_words(given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+def place_words(given: Given, names: Iterable[str]) -> list[str]:
     """These of the options beside a clip's settings, as they were given."""
     words: list[str] = []
     for name in names:
-        _, default, described = PLACES[name]
-        value, flag = given[name], described.default  # where typer puts the first of an option's names
-        if value != default:
+        place, value = PLACES[name], given[name]
+        flag = place.annotation.__metadata__[0].default  # where typer puts the first of an option's names
+        if value != place.default:
             words += [flag] if value is True else _named(flag, value)
     return words
 
