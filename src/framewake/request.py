@@ -17,7 +17,7 @@ from typing import Any
 from framewake.cache import OFF, CacheChoice, parse_cache
 from framewake.errors import InputError, about, nearest
 from framewake.lora import LoraUse, parse_lora
-from framewake.setting import SPELLINGS, Setting, check_setting, shown
+from framewake.setting import SPELLINGS, Setting, check_setting, choice, number, plain, shown, whole
 from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
 
 MAX_SEED = 2**64 - 1
@@ -32,10 +32,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def _setting(default: Any, setting: Setting) -> Any:
-    return field(default=default, metadata={"setting": setting})
-
-
 @dataclass(frozen=True)
 class Request:
     """One video to make; ``validate`` checks it and ``resolve`` fills in what is None.
@@ -46,168 +42,101 @@ class Request:
     prompt: str = field(
         metadata={"setting": Setting("text", "What happens in the video, in a sentence or two.", "--prompt")}
     )
-    image: str | None = _setting(
+    image: str | None = plain(None, "path", "--image", "The picture that the video starts from.", unset="no picture")
+    background: str = plain("white", "text", "--background", "Colour behind a transparent picture: white, #ff8800, ...")
+    takes_first_frame: bool = plain(
+        False, "switch", "--first-frame/--last-frame", "Which frame to use when a clip is given as the picture."
+    )
+    negative_prompt: str | None = plain(
         None,
-        Setting("path", "The picture that the video starts from.", "--image", is_optional=True, unset="no picture"),
+        "text",
+        "--negative-prompt",
+        "What to avoid; only used with a guidance scale above 1.",
+        unset="the model's own list of flaws",
     )
-    background: str = _setting(
-        "white",
-        Setting("text", "Colour behind a transparent picture: white, #ff8800, ...", "--background"),
-    )
-    takes_first_frame: bool = _setting(
-        False,
-        Setting("switch", "Which frame to use when a clip is given as the picture.", "--first-frame/--last-frame"),
-    )
-    negative_prompt: str | None = _setting(
-        None,
-        Setting(
-            "text",
-            "What to avoid; only used with a guidance scale above 1.",
-            "--negative-prompt",
-            is_optional=True,
-            unset="the model's own list of flaws",
-        ),
-    )
-    resolution: str = _setting(
+    resolution: str = choice(
         "720p",
-        Setting(
-            "choice",
-            "Resolution class; the picture's shape decides the exact size.",
-            "--resolution",
-            choices=tuple(PUBLISHED_RESOLUTIONS),
-        ),
+        "--resolution",
+        "Resolution class; the picture's shape decides the exact size.",
+        tuple(PUBLISHED_RESOLUTIONS),
     )
-    frames: int | None = _setting(
+    frames: int | None = whole(
+        None, "--frames", "Frames of the video, a multiple of 4 plus 1.", (1, 1025), unset="the checkpoint's own length"
+    )
+    steps: int | None = whole(
         None,
-        Setting(
-            "integer",
-            "Frames of the video, a multiple of 4 plus 1.",
-            "--frames",
-            minimum=1,
-            maximum=1025,
-            is_optional=True,
-            unset="the checkpoint's own length",
-        ),
+        "--steps",
+        "Denoising steps: more take longer and show finer detail.",
+        (1, 1000),
+        unset="the checkpoint's own number",
     )
-    steps: int | None = _setting(
+    seed: int | None = whole(
         None,
-        Setting(
-            "integer",
-            "Denoising steps: more take longer and show finer detail.",
-            "--steps",
-            minimum=1,
-            maximum=1000,
-            is_optional=True,
-            unset="the checkpoint's own number",
-        ),
+        "--seed",
+        "Number that fixes the noise: the same seed gives the same video.",
+        (0, MAX_SEED),
+        unset="random, and reported",
     )
-    seed: int | None = _setting(
+    is_stable: bool = plain(True, "switch", "--stable/--dynamic", "Keep the video calm and close to the picture.")
+    flow_shift: float | None = number(
         None,
-        Setting(
-            "integer",
-            "Number that fixes the noise: the same seed gives the same video.",
-            "--seed",
-            minimum=0,
-            maximum=MAX_SEED,
-            is_optional=True,
-            unset="random, and reported",
-        ),
+        "--flow-shift",
+        "Schedule shift: higher values spend more steps on the motion.",
+        (0.01, 1000.0),
+        unset=f"{STABLE_SHIFT:g} when stable, {DYNAMIC_SHIFT:g} when dynamic",
     )
-    is_stable: bool = _setting(
-        True, Setting("switch", "Keep the video calm and close to the picture.", "--stable/--dynamic")
-    )
-    flow_shift: float | None = _setting(
-        None,
-        Setting(
-            "number",
-            "Schedule shift: higher values spend more steps on the motion.",
-            "--flow-shift",
-            minimum=0.01,
-            maximum=1000.0,
-            is_optional=True,
-            unset=f"{STABLE_SHIFT:g} when stable, {DYNAMIC_SHIFT:g} when dynamic",
-        ),
-    )
-    embedded_guidance: float = _setting(
-        6.0,
-        Setting("number", "Guidance that the model was distilled with.", "--guidance", minimum=0.0, maximum=100.0),
-    )
-    guidance_scale: float = _setting(
+    embedded_guidance: float = number(6.0, "--guidance", "Guidance that the model was distilled with.", (0.0, 100.0))
+    guidance_scale: float = number(
         1.0,
-        Setting(
-            "number",
-            "Classic guidance against the negative prompt; above 1 every step takes twice as long.",
-            "--guidance-scale",
-            minimum=0.0,
-            maximum=100.0,
-        ),
+        "--guidance-scale",
+        "Classic guidance against the negative prompt; above 1 every step takes twice as long.",
+        (0.0, 100.0),
     )
-    fps: float | None = _setting(
+    fps: float | None = number(
         None,
-        Setting(
-            "number",
-            "Frames per second of the file, possibly fractional.",
-            "--fps",
-            minimum=1.0,
-            maximum=120.0,
-            is_optional=True,
-            unset="the checkpoint's own rate",
-        ),
+        "--fps",
+        "Frames per second of the file, possibly fractional.",
+        (1.0, 120.0),
+        unset="the checkpoint's own rate",
     )
-    precision: str = _setting(
+    precision: str = choice(
         "auto",
-        Setting(
-            "choice",
-            "Number type of the transformer; auto chooses what suits the device.",
-            "--precision",
-            choices=("auto", "float32", "bfloat16", "float16"),
-            spellings=SPELLINGS,
-        ),
+        "--precision",
+        "Number type of the transformer; auto chooses what suits the device.",
+        ("auto", "float32", "bfloat16", "float16"),
+        spellings=SPELLINGS,
     )
-    vae_tiling: bool = _setting(
+    vae_tiling: bool = plain(
         True,
-        Setting(
-            "switch",
-            "Decode in overlapping tiles: less memory, and what the original does.",
-            "--vae-tiling/--no-vae-tiling",
-        ),
+        "switch",
+        "--vae-tiling/--no-vae-tiling",
+        "Decode in overlapping tiles: less memory, and what the original does.",
     )
-    rng: str = _setting(
+    rng: str = choice(
         "philox",
-        Setting(
-            "choice",
-            "Source of the noise: philox gives the same video everywhere, torch repeats PyTorch's generator.",
-            "--rng",
-            choices=("philox", "torch"),
-        ),
+        "--rng",
+        "Source of the noise: philox gives the same video everywhere, torch repeats PyTorch's generator.",
+        ("philox", "torch"),
     )
-    loras: tuple[str, ...] = _setting(
+    loras: tuple[str, ...] = plain(
         (),
-        Setting(
-            "texts",
-            "LoRA file with its weight, FILE:0.8, or weights by step, FILE:0-20=1.0,20-50=0.4; may be repeated.",
-            "--lora",
-        ),
+        "texts",
+        "--lora",
+        "LoRA file with its weight, FILE:0.8, or weights by step, FILE:0-20=1.0,20-50=0.4; may be repeated.",
     )
-    ignores_lora_alpha: bool = _setting(
-        False,
-        Setting("switch", "Apply LoRA factors without alpha / rank, as the original does.", "--lora-ignore-alpha"),
+    ignores_lora_alpha: bool = plain(
+        False, "switch", "--lora-ignore-alpha", "Apply LoRA factors without alpha / rank, as the original does."
     )
-    allows_partial_loras: bool = _setting(
-        False,
-        Setting("switch", "Apply what fits of a LoRA file instead of refusing it.", "--lora-partial"),
+    allows_partial_loras: bool = plain(
+        False, "switch", "--lora-partial", "Apply what fits of a LoRA file instead of refusing it."
     )
-    solver: str = _setting(
-        "euler", Setting("choice", "How latents follow the velocity from step to step.", "--solver", choices=("euler",))
-    )
-    cache: str = _setting(
+    solver: str = choice("euler", "--solver", "How latents follow the velocity from step to step.", ("euler",))
+    cache: str = plain(
         OFF,
-        Setting(
-            "text",
-            "Skip steps that change little: fast, faster, or a rule with its number such as easy:0.05, tea:0.1, "
-            "first-block:0.1, taylor1:2 or fixed:2. Off gives the exact clip.",
-            "--cache",
-        ),
+        "text",
+        "--cache",
+        "Skip steps that change little: fast, faster, or a rule with its number such as easy:0.05, tea:0.1, "
+        "first-block:0.1, taylor1:2 or fixed:2. Off gives the exact clip.",
     )
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +36,33 @@ class Setting:
     def standard(self, value: Any) -> Any:
         """The value under its own name."""
         return next((name for spelling, name in self.spellings if value == spelling), value)
+
+
+def whole(default: int | None, flag: str, text: str, span: tuple[int, int], *, unset: str = "") -> Any:
+    """A field of a dataclass for a whole number; like all of them, it is optional where its default is None."""
+    return _field(default, Setting("integer", text, flag, *span, unset=unset))
+
+
+def number(default: float | None, flag: str, text: str, span: tuple[float, float], *, unset: str = "") -> Any:
+    """A field for a number."""
+    return _field(default, Setting("number", text, flag, *span, unset=unset))
+
+
+def choice(
+    default: str, flag: str, text: str, choices: tuple[str, ...], *, spellings: tuple[tuple[str, str], ...] = ()
+) -> Any:
+    """A field for one of several words."""
+    return _field(default, Setting("choice", text, flag, choices=choices, spellings=spellings))
+
+
+def plain(default: Any, kind: Kind, flag: str, text: str, *, unset: str = "") -> Any:
+    """A field of a kind that has no range."""
+    return _field(default, Setting(kind, text, flag, unset=unset))
+
+
+def _field(default: Any, setting: Setting) -> Any:
+    described = dataclasses.replace(setting, is_optional=default is None)
+    return dataclasses.field(default=default, metadata={"setting": described})
 
 
 def check_setting(name: str, value: Any, setting: Setting) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from framewake.errors import InputError, nearest
-from framewake.setting import SPELLINGS, Setting, check_setting
+from framewake.setting import SPELLINGS, Setting, check_setting, choice, number, plain, whole
 from framewake.shapes import PUBLISHED_RESOLUTIONS, check_frames
 from framewake.weights.lora.keys import FORMATS
 
 STORED = ("float16", "bfloat16", "float32")
 MAX_SEED = 2**64 - 1
 LEAST_FRAMES = 5  # the first latent frame is given, so that there must be a second one to learn from
-
-
-def _setting(default: Any, setting: Setting) -> Any:
-    return field(default=default, metadata={"setting": setting})
 
 
 @dataclass(frozen=True)
@@ -28,151 +24,66 @@ class Training:
     Source: specification, section 10.6; departures are in docs/decisions.md.
     """
 
-    steps: int = _setting(
-        1000, Setting("integer", "Updates of the weights.", "--steps", minimum=1, maximum=10_000_000, unset="1000")
-    )
-    rank: int = _setting(
-        64,
-        Setting("integer", "Rank of the factors; 8 to 32 suffice for most.", "--rank", 1, 1024, unset="64"),
-    )
-    alpha: float | None = _setting(
-        None,
-        Setting("number", "Alpha of the LoRA.", "--alpha", 1e-3, 1e4, is_optional=True, unset="the rank"),
-    )
-    targets: tuple[str, ...] = _setting(
+    steps: int = whole(1000, "--steps", "Updates of the weights.", (1, 10_000_000))
+    rank: int = whole(64, "--rank", "Rank of the factors; 8 to 32 suffice for most.", (1, 1024))
+    alpha: float | None = number(None, "--alpha", "Alpha of the LoRA.", (1e-3, 1e4), unset="the rank")
+    targets: tuple[str, ...] = plain(
         (),
-        Setting(
-            "texts",
-            'Train these modules only; a pattern such as "single_blocks.*" or "*attn_qkv", may be repeated.',
-            "--target",
-            unset="every module of the published LoRAs",
-        ),
+        "texts",
+        "--target",
+        'Train these modules only; a pattern such as "single_blocks.*" or "*attn_qkv", may be repeated.',
+        unset="every module of the published LoRAs",
     )
-    learning_rate: float = _setting(
-        1e-4, Setting("number", "Learning rate of AdamW.", "--lr", minimum=1e-9, maximum=1.0, unset="1e-4")
-    )
-    warmup: int = _setting(
-        0,
-        Setting(
-            "integer",
-            "Updates over which the rate grows from a hundredth of itself.",
-            "--warmup",
-            minimum=0,
-            maximum=10_000_000,
-            unset="0",
-        ),
-    )
-    decays: bool = _setting(
-        False, Setting("switch", "Let the rate fall to a tenth by the last update (cosine).", "--decay")
-    )
-    weight_decay: float = _setting(
-        0.0, Setting("number", "Weight decay of AdamW.", "--weight-decay", minimum=0.0, maximum=10.0, unset="0")
-    )
-    batch: int = _setting(
-        1,
-        Setting(
-            "integer", "Clips of one size that are computed together.", "--batch", minimum=1, maximum=1024, unset="1"
-        ),
-    )
-    accumulation: int = _setting(
-        1,
-        Setting("integer", "Batches behind each update.", "--accumulate", minimum=1, maximum=4096, unset="1"),
-    )
-    frames: int | None = _setting(
+    learning_rate: float = number(1e-4, "--lr", "Learning rate of AdamW.", (1e-9, 1.0), unset="1e-4")
+    warmup: int = whole(0, "--warmup", "Updates over which the rate grows from a hundredth of itself.", (0, 10_000_000))
+    decays: bool = plain(False, "switch", "--decay", "Let the rate fall to a tenth by the last update (cosine).")
+    weight_decay: float = number(0.0, "--weight-decay", "Weight decay of AdamW.", (0.0, 10.0))
+    batch: int = whole(1, "--batch", "Clips of one size that are computed together.", (1, 1024))
+    accumulation: int = whole(1, "--accumulate", "Batches behind each update.", (1, 4096))
+    frames: int | None = whole(
         None,
-        Setting(
-            "integer",
-            "Frames taken from the start of each clip, a multiple of 4 plus 1.",
-            "--frames",
-            minimum=1,
-            maximum=1025,
-            is_optional=True,
-            unset="the checkpoint's own length",
-        ),
+        "--frames",
+        "Frames taken from the start of each clip, a multiple of 4 plus 1.",
+        (1, 1025),
+        unset="the checkpoint's own length",
     )
-    resolution: str = _setting(
+    resolution: str = choice(
         "360p",
-        Setting(
-            "choice",
-            "Resolution class; each clip's shape decides the exact size.",
-            "--resolution",
-            choices=tuple(PUBLISHED_RESOLUTIONS),
-            unset="360p",
-        ),
+        "--resolution",
+        "Resolution class; each clip's shape decides the exact size.",
+        tuple(PUBLISHED_RESOLUTIONS),
     )
-    flow_shift: float = _setting(
-        7.0,
-        Setting("number", "Shift of the noise levels; larger looks at noisier clips.", "--flow-shift", 1e-3, 1000.0,
-                unset="7"),
-    )  # fmt: skip
-    timesteps: str = _setting(
-        "lognormal",
-        Setting("choice", "How noise levels are drawn before the shift.", "--timesteps",
-                choices=("lognormal", "uniform"), unset="lognormal"),
-    )  # fmt: skip
-    guidance: float | None = _setting(
+    flow_shift: float = number(
+        7.0, "--flow-shift", "Shift of the noise levels; larger looks at noisier clips.", (1e-3, 1000.0)
+    )
+    timesteps: str = choice(
+        "lognormal", "--timesteps", "How noise levels are drawn before the shift.", ("lognormal", "uniform")
+    )
+    guidance: float | None = number(
         None,
-        Setting(
-            "number",
-            "Embedded guidance scale that the transformer is told.",
-            "--embedded-guidance",
-            minimum=0.0,
-            maximum=100.0,
-            is_optional=True,
-            unset="the checkpoint's own",
-        ),
+        "--embedded-guidance",
+        "Embedded guidance scale that the transformer is told.",
+        (0.0, 100.0),
+        unset="the checkpoint's own",
     )
-    caption_drop: float = _setting(
-        0.1,
-        Setting("number", "Share of clips whose caption is left out.", "--drop-caption", 0.0, 1.0, unset="0.1"),
-    )
-    picture_drop: float = _setting(
-        0.1,
-        Setting("number", "Share of clips whose picture LLaVA sees black.", "--drop-picture", 0.0, 1.0, unset="0.1"),
-    )
-    seed: int = _setting(
-        42, Setting("integer", "Number that fixes every random draw.", "--seed", 0, MAX_SEED, unset="42")
-    )
-    precision: str = _setting(
+    caption_drop: float = number(0.1, "--drop-caption", "Share of clips whose caption is left out.", (0.0, 1.0))
+    picture_drop: float = number(0.1, "--drop-picture", "Share of clips whose picture LLaVA sees black.", (0.0, 1.0))
+    seed: int = whole(42, "--seed", "Number that fixes every random draw.", (0, MAX_SEED))
+    precision: str = choice(
         "auto",
-        Setting(
-            "choice",
-            "Type of the frozen weights and of the computation; factors stay float32.",
-            "--precision",
-            choices=("auto", "float32", "bfloat16"),  # small gradients would vanish in float16
-            unset="auto",
-            spellings=SPELLINGS,
-        ),
+        "--precision",
+        "Type of the frozen weights and of the computation; factors stay float32.",
+        ("auto", "float32", "bfloat16"),  # small gradients would vanish in float16
+        spellings=SPELLINGS,
     )
-    format: str = _setting(
-        "official", Setting("choice", "Format of the file.", "--format", choices=FORMATS, unset="official")
+    format: str = choice("official", "--format", "Format of the file.", FORMATS)
+    stored: str = choice("float16", "--dtype", "Type of the numbers in the file.", STORED, spellings=SPELLINGS)
+    save_every: int = whole(100, "--save-every", "Updates between saved states.", (1, 10_000_000))
+    sample_every: int = whole(0, "--sample-every", "Updates between sample clips; 0 makes none.", (0, 10_000_000))
+    sample_image: str | None = plain(
+        None, "path", "--sample-image", "The picture of the sample clips.", unset="no picture"
     )
-    stored: str = _setting(
-        "float16",
-        Setting(
-            "choice",
-            "Type of the numbers in the file.",
-            "--dtype",
-            choices=STORED,
-            unset="float16",
-            spellings=SPELLINGS,
-        ),
-    )
-    save_every: int = _setting(
-        100,
-        Setting("integer", "Updates between saved states.", "--save-every", minimum=1, maximum=10_000_000, unset="100"),
-    )
-    sample_every: int = _setting(
-        0,
-        Setting("integer", "Updates between sample clips; 0 makes none.", "--sample-every", 0, 10_000_000, unset="0"),
-    )
-    sample_image: str | None = _setting(
-        None,
-        Setting("path", "The picture of the sample clips.", "--sample-image", is_optional=True, unset="no picture"),
-    )
-    sample_prompt: str | None = _setting(
-        None, Setting("text", "The prompt of the sample clips.", "--sample-prompt", is_optional=True, unset="none")
-    )
+    sample_prompt: str | None = plain(None, "text", "--sample-prompt", "The prompt of the sample clips.", unset="none")
 
 
 # With these, a run may go on otherwise than it began: they do not change what its next update does.
@@ -180,8 +91,14 @@ FREE = ("steps", "save_every", "sample_every", "sample_image", "sample_prompt", 
 
 
 def training_settings() -> dict[str, Setting]:
-    """Every field of ``Training`` with its description, in order."""
-    return {entry.name: entry.metadata["setting"] for entry in dataclasses.fields(Training)}
+    """Every field of ``Training`` with its description, in order; a default of its own is told where it has one."""
+    return {entry.name: _told(entry.metadata["setting"], entry.default) for entry in dataclasses.fields(Training)}
+
+
+def _told(setting: Setting, default: Any) -> Setting:
+    if setting.unset or setting.kind in ("switch", "texts"):
+        return setting
+    return dataclasses.replace(setting, unset=f"{default:g}" if isinstance(default, float) else str(default))
 
 
 def training_from(values: Mapping[str, Any]) -> Training:
