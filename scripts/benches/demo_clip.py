@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 from measuring import record
-from measuring.record import ROOT
 
 NAME = "demo-clip"
 
@@ -41,7 +40,7 @@ def main() -> int:
 def timed(engine: str) -> dict[str, float]:
     """One run: whole seconds, and those of each stage."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("framewake")), "animate", str(ROOT / "examples/red-circle.png")]
+        command = [str(Path(sys.executable).with_name("framewake")), "animate", "demo/red-circle"]
         command += ["the red circle moves right", "--checkpoint", "demo", "--seed", "1", "--engine", engine, "--json"]
         command += ["-o", f"{folder}/clip.mp4"]
         started = time.perf_counter()

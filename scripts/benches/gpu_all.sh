@@ -49,7 +49,7 @@ part() {  # name, seconds at most, command
 framewake() { "$PY" -m framewake "$@"; }
 export -f framewake
 demo() {  # the demonstration's clip on an engine, as it goes to a folder or a file
-  framewake animate examples/red-circle.png "the red circle moves right" --seed 1 --engine "$1" -o "$2" "${@:3}"
+  framewake animate demo/red-circle "the red circle moves right" --seed 1 --engine "$1" -o "$2" "${@:3}"
 }
 export -f demo
 

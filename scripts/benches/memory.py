@@ -25,12 +25,14 @@ from measuring import clocks, record
 from measuring.clip_floor import PROMPT, clip_work
 from measuring.record import ROOT
 
+from framewake.demo import PICTURES
+
 if TYPE_CHECKING:
     from measuring.floors import Ceilings
 
 NAME = "memory"
 CLIPS = {"demo": (33, 20), "middle": (17, 4), "small": (5, 2)}  # frames and steps
-PICTURE = ROOT / "examples" / "red-circle.png"
+PICTURE = PICTURES / "red-circle.png"
 MEMORY, TIME = 0.1, 0.25  # what a forecast may be off
 
 # Runs in its own process: nothing but this clip may add to its peak.
@@ -39,6 +41,7 @@ import json, sys, time
 from framewake import engine
 from framewake.pipeline import Job, Pipeline, Result, StageFinished
 from framewake.request import Request
+from framewake.demo import PICTURES
 name, frames, steps, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]) or None
 pipeline = Pipeline.load("demo", engine=engine.get(name), memory=memory)
 request = Request(sys.argv[7], sys.argv[5], frames=frames, steps=steps, seed=1)

@@ -26,7 +26,8 @@ import httpx
 from measuring import record
 from measuring.load_checks import Memory, check_files, check_states, percentile
 from measuring.load_server import Hooks, Server
-from measuring.record import ROOT
+
+from framewake.demo import PICTURES
 
 NAME = "service-load"
 FINAL = {"completed", "failed", "cancelled"}
@@ -40,7 +41,7 @@ class Load:
     def __init__(self, url: str, hook: str, arguments: argparse.Namespace) -> None:
         self.url, self.hook, self.arguments = url, hook, arguments
         self.dice = random.Random(arguments.seed)
-        self.picture = (ROOT / "examples" / "red-circle.png").read_bytes()
+        self.picture = (PICTURES / "red-circle.png").read_bytes()
         self.seeds: dict[str, int] = {}
         self.states: dict[str, str] = {}
         self.status_ms: list[tuple[float, float]] = []  # when it was asked, how long it took

@@ -28,8 +28,9 @@ import httpx
 from measuring import record
 from measuring.load_checks import check_files, check_states, percentile
 from measuring.load_server import Hooks, Server, resident_mib
-from measuring.record import ROOT
 from measuring.troubles import MOST_LOG, TROUBLES, Place, built_clock
+
+from framewake.demo import PICTURES
 
 NAME = "service-soak"
 FINAL = {"completed", "failed", "cancelled"}
@@ -46,7 +47,7 @@ class Soak:
     def __init__(self, server: Server, hook: str, arguments: argparse.Namespace) -> None:
         self.server, self.hook, self.arguments = server, hook, arguments
         self.dice = random.Random(arguments.seed)
-        self.picture = (ROOT / "examples" / "red-circle.png").read_bytes()
+        self.picture = (PICTURES / "red-circle.png").read_bytes()
         self.states: dict[str, str] = {}
         self.seeds: dict[str, int] = {}
         self.status_ms: list[float] = []

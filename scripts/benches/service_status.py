@@ -26,7 +26,8 @@ from measuring import record
 from measuring.clocks import IDLE
 from measuring.load_checks import percentile
 from measuring.load_server import Server
-from measuring.record import ROOT
+
+from framewake.demo import PICTURES
 
 NAME = "service-status"
 MOST_MS = 100.0  # p99, on a machine that is otherwise idle
@@ -99,7 +100,7 @@ BESIDE = {"nobody": nobody, "hostile bodies": bodies, "400 silent connections": 
 
 async def hand_in(client: httpx.AsyncClient) -> str:
     """One long clip."""
-    picture = (ROOT / "examples" / "red-circle.png").read_bytes()
+    picture = (PICTURES / "red-circle.png").read_bytes()
     data = {"prompt": "the red circle moves right", "resolution": "360p", "num_inference_steps": "1000"}
     answer = await client.post("/v1/videos", data=data, files={"input_reference": ("c.png", picture)})
     return str(answer.raise_for_status().json()["id"])

@@ -16,6 +16,7 @@ from typing import Any
 
 from measuring import clocks, record
 
+from framewake.demo import PICTURES
 from framewake.pipeline.jobs import find_checkpoint
 from framewake.service.binding import open_place
 from framewake.service.database import Database
@@ -26,7 +27,7 @@ from framewake.service.store import JobStore
 from framewake.weights.checkpoint.load import open_checkpoint
 
 NAME = "service-sync"
-PICTURE = (record.ROOT / "examples" / "red-circle.png").read_bytes()
+PICTURE = (PICTURES / "red-circle.png").read_bytes()
 
 
 def main() -> int:

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from measuring import clocks, record
-from measuring.record import ROOT
 
 NAME = "startup"
 COMMAND = str(Path(sys.executable).with_name("framewake"))
@@ -58,7 +57,7 @@ def run(command: list[str]) -> float:
 def first_step(engine: str) -> float:
     """Seconds from the start of ``framewake animate`` until it tells of its first step; then it is stopped."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [COMMAND, "animate", str(ROOT / "examples/red-circle.png"), "the red circle moves right", "--json"]
+        command = [COMMAND, "animate", "demo/red-circle", "the red circle moves right", "--json"]
         command += ["--engine", engine, "--seed", "1", "-o", f"{folder}/clip.mp4"]
         begin = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:

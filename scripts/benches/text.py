@@ -17,11 +17,11 @@ from measuring import clocks, record
 from measuring.diffusers_clip import template_for
 from measuring.floors import ceilings, fewest_operations
 from measuring.pairs import largest_difference
-from measuring.record import ROOT
 from PIL import Image
 
 from framewake import Pipeline
 from framewake import engine as engines
+from framewake.demo import PICTURES
 from framewake.media.image import clip_pixels
 from framewake.models.llava import Llava
 from framewake.text.encode import derive_layout
@@ -32,7 +32,7 @@ from framewake.weights.stores.store import Resident
 
 NAME = "text"
 PROMPT = "the red circle moves right"
-PICTURE = ROOT / "examples" / "red-circle.png"
+PICTURE = PICTURES / "red-circle.png"
 LLAMA = {
     "hidden_size": 768,
     "intermediate_size": 2688,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from PIL import Image
 
 from demonstration.render import render_frame
 from demonstration.world import COLOURS, Scene, Shape
+from framewake.demo import PICTURES
 
-TARGET = Path(__file__).parents[2] / "examples" / "red-circle.png"
+TARGET = PICTURES / "red-circle.png"
 SIDE_PX = 512
 
 SCENE = Scene(

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from framewake.demo import PICTURES
+
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "examples" / "red-circle.png"
+SOURCE = PICTURES / "red-circle.png"
 TARGET = ROOT / "docs" / "images" / "demo.png"
 PROMPTS = ("the red circle moves right", "the red circle rises", "the red circle grows", "the red circle fades out")
 SHOWN = (0, 8, 16, 24, 32)  # frames of the clip

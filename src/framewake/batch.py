@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from framewake.demo import LORAS, PICTURES, shipped
 from framewake.errors import InputError
 from framewake.lora import parse_lora
 from framewake.request import Request, from_dict
@@ -57,13 +58,16 @@ def _request(line: str, folder: Path, common: Mapping[str, Any]) -> Request:
 
 
 def _picture(folder: Path, text: str) -> str:
-    """A picture as seen from elsewhere than the file's folder; "~/..." is the same anywhere, an address is no path."""
-    return text if text.startswith("~") or "://" in text else str(folder / text)
+    """A picture as seen from elsewhere than the file's folder; "~/..." and one that ships are the same anywhere."""
+    is_shipped = not (folder / text).exists() and shipped(text, PICTURES) is not None
+    return text if text.startswith("~") or "://" in text or is_shipped else str(folder / text)
 
 
 def _placed(folder: Path, text: str) -> str:
     """A LoRA as seen from elsewhere than the file's folder; "~/..." and the one that ships are the same anywhere."""
-    if not text or (text.startswith(("~", "demo/")) and not (folder / parse_lora(text).path).exists()):
+    path = parse_lora(text).path if text else ""
+    is_elsewhere = path.startswith("~") or shipped(path, LORAS) is not None
+    if not text or (is_elsewhere and not (folder / path).exists()):
         return text
     return str(folder / text)
 

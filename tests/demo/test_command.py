@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +14,14 @@ from demonstration.__main__ import main
 from demonstration.state import load_state, read_scale, save_state
 from demonstration.world import MOTIONS, SHAPES
 from framewake import engine as engines
+from framewake.demo import PICTURES
 from framewake.pipeline import Pipeline
 from framewake.pipeline.events import Result
 from framewake.request import Request
 
 pytest.importorskip("torch")  # the recipe's engine
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "red-circle.png"
+EXAMPLE = PICTURES / "red-circle.png"
 
 
 def code_of(*arguments):

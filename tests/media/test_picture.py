@@ -14,6 +14,7 @@ from made_files import png_chunk, sample, tiff_pages
 from PIL import Image
 
 from framewake.batch import read_batch
+from framewake.demo import PICTURES
 from framewake.errors import InputError
 from framewake.media import picture as pictures
 from framewake.media.kinds import KINDS
@@ -26,6 +27,23 @@ def png_header(width, height):
 
 
 # --- good files
+
+
+def test_the_picture_that_ships_is_a_picture_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = load_picture("demo/red-circle").image
+    assert image.size == (512, 512) and (PICTURES / "red-circle.png").stat().st_size < 10_000
+    (tmp_path / "many.jsonl").write_text('{"prompt": "x", "image": "demo/red-circle"}\n')
+    (only,) = read_batch(tmp_path / "many.jsonl")
+    assert only.image == "demo/red-circle"
+    with pytest.raises(InputError, match=r"no such picture ships\. Did you mean 'demo/red-circle'"):
+        load_picture("demo/red-cirle")
+    with pytest.raises(InputError, match=r"demo/mine\.png: there is no such file"):
+        load_picture("demo/mine.png")
+    (tmp_path / "demo").mkdir()
+    sample().save(tmp_path / "demo" / "red-circle", format="PNG")  # one's own wins
+    assert load_picture("demo/red-circle").image.size == (40, 30)
+    assert read_batch(tmp_path / "many.jsonl")[0].image == str(tmp_path / "demo" / "red-circle")
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm", "webp", "gif", "jpg"])

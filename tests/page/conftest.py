@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from pathlib import Path
 
 import pytest
 from browser import MISSING, find, options
@@ -12,7 +11,9 @@ from page_server import PageServer
 from PIL import Image
 from steps import STEP_SECONDS, wait_until_open
 
-PICTURE = Path(__file__).parents[2] / "examples" / "red-circle.png"
+from framewake.demo import PICTURES
+
+PICTURE = PICTURES / "red-circle.png"
 
 
 @pytest.fixture(scope="session")

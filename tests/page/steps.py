@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+
+from framewake.demo import PICTURES
 
 PROMPT = "the red circle moves right"
-PICTURE = Path(__file__).parents[2] / "examples" / "red-circle.png"
+PICTURE = PICTURES / "red-circle.png"
 STEP_SECONDS = 90  # for one condition, on a machine that may be busy
 SETTINGS = {"resolution": "360p", "num_frames": "9", "num_inference_steps": "4"}
 

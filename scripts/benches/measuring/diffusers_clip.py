@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from framewake.demo import PICTURES
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     side = checkpoint.settings.resolutions["720p"]
     template = template_for(derive_layout, Tokenizer, VIDEO_I2V, checkpoint)
-    picture = Image.open(ROOT / "examples" / "red-circle.png").convert("RGB").resize((side, side))
+    picture = Image.open(PICTURES / "red-circle.png").convert("RGB").resize((side, side))
     told = {}
 
     def after_step(*_arguments):

@@ -17,7 +17,7 @@ def main() -> None:
     from framewake.pipeline import Step
 
     pipeline = Pipeline.load("demo", engine=engine)
-    picture = str(ROOT / "examples" / "red-circle.png")
+    picture = "demo/red-circle"
     request = Request("the red circle moves right", image=picture, steps=int(steps), frames=int(frames), seed=1)
     told = {}
     for name in ("cold", "warm") if kind == "warm" else ("cold",):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,11 @@ from framewake.app.asked import asked_crf, job_of, settings_of
 from framewake.app.batches import BatchRun, making, numbered
 from framewake.app.launch import refuse_copies
 from framewake.app.options import command_line
+from framewake.app.render import Reporter, duration
 from framewake.app.resume import go_on
 from framewake.app.screen import how_to_go_on, reporter, show
 from framewake.batch import read_batch
+from framewake.console.escape import inline
 from framewake.engine.contract import Engine
 from framewake.errors import FramewakeError
 from framewake.lasting import clear_abandoned
@@ -38,8 +41,6 @@ def animate(given: Mapping[str, Any]) -> None:
     like = {} if given["like"] is None else read_metadata(given["like"])
     job = None if given["batch"] is not None else job_of("animate", given, like)
     notes = []
-    if given["checkpoint"] is None:
-        notes.append("no checkpoint was named, so the small embedded demonstration checkpoint is used (--checkpoint).")
     checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
     made_with = like.get("checkpoint", checkpoint.settings.name)
     if made_with != checkpoint.settings.name:
@@ -51,8 +52,11 @@ def animate(given: Mapping[str, Any]) -> None:
     if plan.output is not None:
         clear_abandoned(plan.output.path.parent)
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
-    notes += [*memory_note(memory, pipeline.engine), plan_note(pipeline.forecast(plan))]
-    show(reporter(given, 1), notes, pipeline.run_all([plan]), how_to_go_on([plan]))
+    notes += memory_note(memory, pipeline.engine)
+    screen, found = reporter(given, 1), pipeline.forecast(plan)
+    tell_model(screen, checkpoint)
+    screen.tell(plan_note(found) if given["verbose"] or given["json"] else plan_brief(plan, pipeline.engine, found))
+    show(screen, notes, pipeline.run_all([plan]), how_to_go_on([plan]))
 
 
 def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint: Checkpoint, notes: list[str]) -> None:
@@ -77,7 +81,13 @@ def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint:
         return f"{batch.made + done} of {count} clips are made: {again}."
 
     screen = reporter(given, len(batch.plans))
+    tell_model(screen, checkpoint)
+    if given["verbose"]:
+        for plan in batch.plans:
+            screen.tell(plan_note(pipeline.forecast(plan)))
+    begin = time.monotonic()
     show(screen, [*notes, *batch.notes], making(pipeline, batch, failed), advice, has_more=True)
+    screen.tell(batch_summary(batch, len(failed), time.monotonic() - begin))
     if failed:
         text = str(failed[0]).rstrip(".")
         failed[0].args = (f"{text}. {len(failed)} of {count} clips failed, the others are made: {again}.",)
@@ -96,12 +106,37 @@ def plans_of(requests: Sequence[Request], checkpoint: Checkpoint) -> list[Plan]:
     return plans
 
 
+def batch_summary(batch: BatchRun, failed: int, seconds: float) -> str:
+    """What became of a batch, in a line."""
+    made = f"{len(batch.plans) - failed} of {len(batch.plans)} clips made in {duration(seconds)}"
+    before = f", {batch.made} made before" if batch.made else ""
+    return f"{made}{before}{f', {failed} failed' if failed else ''}; all are in {inline(batch.folder)}/"
+
+
+def tell_model(screen: Reporter, checkpoint: Checkpoint) -> None:
+    """The one thing that surprises about the demonstration: its sizes have the names of the published ones."""
+    settings = checkpoint.settings
+    if settings.is_demo:
+        name, side = next(iter(settings.resolutions.items()))
+        screen.tell(f"Demonstration checkpoint: plain shapes, {name} is {side} px (--checkpoint: others)")
+
+
 def memory_note(memory: int | None, engine: Engine) -> list[str]:
     """What to say of a limit that is none."""
     total = engine.memory()["total"]
     if memory is None or memory <= total:
         return []
     return [f"--memory {gib(memory)} is more than {engine.name} has in all ({gib(total)}), so it changes nothing."]
+
+
+def plan_brief(plan: Plan, engine: Engine, found: Forecast) -> str:
+    """A forecast as a line."""
+    shape = plan.shape
+    told = f"{shape.frames} frames of {shape.width}x{shape.height} on {engine.name}"
+    if found.seconds is not None:
+        takes = f"{found.seconds:.0f} s" if found.seconds < 60 else duration(found.seconds)
+        told += f", over {takes}: the machine is busy" if found.is_busy else f", about {takes}"
+    return f"{told} (-v: more)"
 
 
 def plan_note(found: Forecast) -> str:

@@ -79,9 +79,12 @@ def convert(given: Given) -> None:
 
     \b
     Examples:
-      framewake checkpoints convert ckpts/ /models/HunyuanVideo-I2V --layout diffusers --dtype bf16
-      framewake checkpoints convert small/ whole/ --part dit=fp8_scaled.safetensors --dtype bf16
-      framewake checkpoints convert whole/ half-the-size/ --layout framewake --dtype fp8
+      framewake checkpoints convert ckpts/ /models/HunyuanVideo-I2V \\
+          --layout diffusers --dtype bf16
+      framewake checkpoints convert small/ whole/ \\
+          --part dit=fp8_scaled.safetensors --dtype bf16
+      framewake checkpoints convert whole/ half-the-size/ --layout framewake \\
+          --dtype fp8
     """
     from framewake.weights.writing.convert import convert as write
 
@@ -108,8 +111,9 @@ def download(given: Given) -> None:
     \b
     Examples:
       framewake checkpoints download /models/HunyuanVideo-I2V
-      framewake checkpoints download ckpts/ --name tencent --mirror https://hf-mirror.com
-      framewake checkpoints download ckpts/ --by-hand        (for a machine without a network)
+      framewake checkpoints download ckpts/ --name tencent \\
+          --mirror https://hf-mirror.com
+      framewake checkpoints download ckpts/ --by-hand    (no network here)
     """
     from framewake.errors import FramewakeError
     from framewake.weights.checkpoint import download as hub

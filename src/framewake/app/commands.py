@@ -9,14 +9,15 @@ import typer
 from framewake import __version__
 from framewake.app import lora
 from framewake.app.checkpoints import checkpoints
-from framewake.app.options import JSON, Given, argument, hung, local, named, parameters, path
+from framewake.app.options import JSON, PLACES, Given, argument, hung, local, named, parameters, path
 from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
+
+DEMO_PROMPT = "the red circle moves right"
 
 app = typer.Typer(
     # Rich would make --help three times slower.
     rich_markup_mode=None,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -31,8 +32,10 @@ def root(
 
     \b
     Examples:
-      framewake animate circle.png "the red circle moves right"
-      framewake animate photo.jpg "she turns her head" --checkpoint /models/HunyuanVideo-I2V -o clip.mp4
+      framewake demo
+      framewake animate demo/red-circle "the red circle grows"
+      framewake animate photo.jpg "she turns her head" \\
+          --checkpoint /models/HunyuanVideo-I2V -o clip.mp4
       framewake info clip.mp4
       framewake doctor
 
@@ -44,23 +47,49 @@ def root(
         typer.echo(context.get_help())
 
 
+@hung(
+    app,
+    "demo",
+    argument("prompt", "PROMPT", f'Default: "{DEMO_PROMPT}".', kind=str | None, default=None),
+    *(PLACES[name] for name in ("output", "engine", "json", "verbose", "quiet")),
+)
+def demo(given: Given) -> None:
+    """Make a first clip from a picture that comes along.
+
+    No download, no account and no graphics card is needed. The same as
+    `framewake animate demo/red-circle PROMPT --checkpoint demo`.
+
+    \b
+    Examples:
+      framewake demo
+      framewake demo "the red circle grows" -o grows.gif
+    """
+    defaults = {each.name: each.default for each in parameters()}
+    prompt = given["prompt"] or DEMO_PROMPT
+    animate_with({**defaults, **given, "image": "demo/red-circle", "prompt": prompt, "checkpoint": "demo"})
+
+
 @hung(app, "animate", *parameters())
 def animate(given: Given) -> None:
     """Make a clip from a picture and a prompt.
 
     \b
     Examples:
-      framewake animate circle.png "the red circle moves right"
-      framewake animate circle.png "the red circle spins" --preset dynamic --seed 7 -o spin.gif
-      framewake animate --like spin.gif --seed 8 -o spin-8.gif
+      framewake animate demo/red-circle "the red circle moves right"
+      framewake animate demo/red-circle "the red circle grows" -o grows.gif
+      framewake animate --like grows.gif --seed 8 -o grows-8.gif
       framewake animate --batch many.jsonl -o clips/ --frames 33
       framewake animate --batch many.jsonl -o clips/ --frames 33 --resume
       framewake animate a.png "..." --json | jq .event
 
-    \b
     Exit codes: 0 done, 1 something unforeseen, 2 a mistake in what was asked for, 3 checkpoint or LoRA,
     4 framework, device or package, 5 memory or disk, 6 broken numbers, 130 stopped with Ctrl-C.
     """
+    animate_with(given)
+
+
+def animate_with(given: Given) -> None:
+    """Make the clips that these options ask for."""
     say_hello(given)
     from framewake.app.animate import animate as run
 
@@ -81,8 +110,9 @@ def plan(given: Given) -> None:
 
     \b
     Examples:
-      framewake plan photo.jpg "she turns her head" --checkpoint /models/HunyuanVideo-I2V
-      framewake plan circle.png "the red circle spins" --memory 8GB --json
+      framewake plan demo/red-circle "the red circle grows" --memory 8GB --json
+      framewake plan photo.jpg "she turns her head" \\
+          --checkpoint /models/HunyuanVideo-I2V
     """
     say_hello(given)
     from framewake.app.plan import plan as run

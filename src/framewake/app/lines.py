@@ -99,6 +99,10 @@ class Lines:
                 sys.stdout.write(made(event, self._done, self._clips, seconds=seconds))
                 sys.stdout.flush()
 
+    def tell(self, text: str) -> None:
+        """Print lines."""
+        say(text)
+
     def close(self) -> None:
         """End the thread."""
         self._pacer.close()

@@ -91,7 +91,8 @@ def convert(given: Given) -> None:
 
     \b
     Examples:
-      framewake lora convert style.safetensors style-diffusers.safetensors --format diffusers
+      framewake lora convert style.safetensors style-diffusers.safetensors \\
+          --format diffusers
     """
     from framewake.errors import InputError, nearest
     from framewake.weights.lora.convert import convert as write
@@ -133,7 +134,8 @@ def merge(given: Given) -> None:
 
     \b
     Examples:
-      framewake lora merge /models/HunyuanVideo-I2V style.safetensors:0.8 /models/with-style
+      framewake lora merge /models/HunyuanVideo-I2V style.safetensors:0.8 \\
+          /models/with-style
     """
     from framewake import engine as engines
     from framewake.pipeline.adapters import targets_of
@@ -163,11 +165,15 @@ def train(given: Given) -> None:
 
     \b
     Examples:
-      framewake lora train clips/ style.safetensors --checkpoint /models/HunyuanVideo-I2V --steps 2000 --warmup 100
+      framewake lora train clips/ style.safetensors \\
+          --checkpoint /models/HunyuanVideo-I2V --steps 2000 --warmup 100
       framewake lora train clips/ style.safetensors --resume
-      framewake lora train clips/ small.safetensors --rank 16 --target "single_blocks.*" --lr 3e-4 --batch 4
-      framewake lora train clips/ style.safetensors --sample-every 200 --sample-image a.png --sample-prompt "she smiles"
-      framewake lora train clips/ style.safetensors --format diffusers --dtype bfloat16
+      framewake lora train clips/ small.safetensors --rank 16 \\
+          --target "single_blocks.*" --lr 3e-4 --batch 4
+      framewake lora train clips/ style.safetensors --sample-every 200 \\
+          --sample-image a.png --sample-prompt "she smiles"
+      framewake lora train clips/ style.safetensors --format diffusers \\
+          --dtype bfloat16
     """
     from framewake.app.train import train as run
 
@@ -214,12 +220,12 @@ def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targe
     A LoRA that ships is for the embedded checkpoint.
     """
     from framewake.config import HUNYUAN_DIT
+    from framewake.demo import LORAS, shipped
     from framewake.pipeline.adapters import targets_for, targets_of
     from framewake.pipeline.checkpoint import find_checkpoint
     from framewake.weights.checkpoint.load import open_checkpoint
-    from framewake.weights.lora.opening import is_shipped
 
-    checkpoint = checkpoint or ("demo" if is_shipped(file) else None)
+    checkpoint = checkpoint or ("demo" if shipped(file, LORAS) else None)
     if checkpoint is None:
         return None, targets_for(HUNYUAN_DIT), HUNYUAN_DIT
     opened = open_checkpoint(find_checkpoint(checkpoint))

@@ -188,6 +188,7 @@ _PLACES = (
     named("--crf", "N", "Quality of an mp4, 0 (best) to 51. Default: 18.", kind=int | None, parser=whole),
     switch("--no-metadata", text="Write no settings into the file."),
     EVENTS,
+    switch("-v", "--verbose", text="Print the whole plan before the clip is made."),
     switch("-q", "--quiet", text="Print only the clip's path."),
 )
 PLACES = {place.name: place for place in _PLACES}

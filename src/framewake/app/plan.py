@@ -11,6 +11,7 @@ from framewake import engine as engines
 from framewake.app.animate import memory_note, plan_note, plans_of
 from framewake.app.asked import asked_crf, job_of, settings_of
 from framewake.batch import read_batch
+from framewake.console.wrapping import fitted
 from framewake.errors import InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
@@ -40,7 +41,7 @@ def plan(given: Mapping[str, Any]) -> None:
     plans = plans_of(requests, checkpoint) if job is None else [plan_job(job, checkpoint)]
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
     for note in memory_note(memory, pipeline.engine):
-        sys.stderr.write(f"Note: {note}\n")
+        sys.stderr.write(fitted(f"Note: {note}", sys.stderr) + "\n")
     for each in plans:
         found = pipeline.forecast(each)
         if given["json"]:
@@ -54,4 +55,4 @@ def plan(given: Mapping[str, Any]) -> None:
             }
             sys.stdout.write(json.dumps(record) + "\n")
         else:
-            sys.stdout.write(plan_note(found) + "\n")
+            sys.stdout.write(fitted(plan_note(found), sys.stdout, indent="  ") + "\n")

@@ -9,6 +9,7 @@ import time
 from typing import Any, Protocol
 
 from framewake.console.escape import escaped, inline
+from framewake.console.wrapping import fitted
 from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
 
 LABELS = {
@@ -21,11 +22,17 @@ LABELS = {
 }
 
 
+BESIDE_BAR = 66  # letters of a line that are no bar
+
+
 class Reporter(Protocol):
     """Shows events as they come."""
 
     def show(self, event: Event) -> None:
         """Show one event."""
+
+    def tell(self, text: str) -> None:
+        """Say what will happen or has happened, of which nobody needs to be warned."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -70,6 +77,9 @@ class Quiet:
             sys.stdout.write(f"{inline(event.path)}\n")
             sys.stdout.flush()
 
+    def tell(self, text: str) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing to leave."""
 
@@ -81,6 +91,10 @@ class JsonLines:
         """Print an event."""
         sys.stdout.write(json.dumps(record(event), ensure_ascii=False) + "\n")
         sys.stdout.flush()
+
+    def tell(self, text: str) -> None:
+        """Print it as a note: a program chooses for itself."""
+        self.show(Note(text))
 
     def close(self) -> None:
         """Nothing to leave."""
@@ -118,23 +132,22 @@ class Terminal:
                 self._progress.update(self._task, total=1, completed=1, detail="")
                 self._progress.stop_task(self._task)
             case Note(text):
-                self._console.print(f"Note: {escaped(text)}", style="yellow", soft_wrap=True, markup=False)
+                self._print(f"Note: {text}", style="yellow")
             case Result():
                 self._result(event)
 
+    def tell(self, text: str) -> None:
+        """Print lines."""
+        self._print(text)
+
+    def _print(self, text: str, *, style: str | None = None) -> None:
+        lines = fitted(escaped(text), sys.stderr, indent="  ")
+        self._console.print(lines, style=style, soft_wrap=True, markup=False)
+
     def _open(self) -> Any:
         """The bars of this clip."""
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
         if self._progress is None:
-            self._progress = Progress(
-                spinner(self._console),
-                TextColumn("{task.description:<20}"),
-                BarColumn(bar_width=16),
-                TextColumn("{task.fields[detail]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-            )
+            self._progress = bars(self._console)
         return self._progress
 
     def _result(self, event: Result) -> None:
@@ -169,13 +182,15 @@ def made(event: Result, number: int, count: int, *, seconds: float) -> str:
     return f"{inline(event.path)}{which}: {what}\n"
 
 
-def spinner(console: Any) -> Any:
-    """What turns while work goes on, in signs that the terminal has."""
-    from rich.progress import SpinnerColumn
+def bars(console: Any) -> Any:
+    """Bars as long as the terminal has room for, in signs that it has."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    if console.options.ascii_only:
-        return SpinnerColumn("line", finished_text="[green]+")
-    return SpinnerColumn(finished_text="[green]✓")
+    is_plain = console.options.ascii_only
+    spinner = SpinnerColumn("line" if is_plain else "dots", finished_text="[green]+" if is_plain else "[green]✓")
+    bar = BarColumn(bar_width=min(max(console.width - BESIDE_BAR, 16), 60))
+    texts = TextColumn("{task.description:<20}"), bar, TextColumn("{task.fields[detail]}")
+    return Progress(spinner, *texts, TimeElapsedColumn(), console=console)
 
 
 def caching(cached: Cached) -> str:

@@ -112,8 +112,10 @@ def serve(given: Given) -> None:
     \b
     Examples:
       framewake serve
-      framewake serve --host 0.0.0.0 --api-key-file keys.txt --data /srv/framewake
-      framewake serve --no-worker --database postgresql://framewake@db/framewake --data /shared
+      framewake serve --host 0.0.0.0 --api-key-file keys.txt \\
+          --data /srv/framewake
+      framewake serve --no-worker \\
+          --database postgresql://framewake@db/framewake --data /shared
     """
     from framewake.app.serve import serve as run
 
@@ -125,7 +127,8 @@ def worker(given: Given) -> None:
 
     \b
     Examples:
-      framewake worker --database postgresql://framewake@db/framewake --storage /shared --engine torch:cuda
+      framewake worker --database postgresql://framewake@db/framewake \\
+          --storage /shared --engine torch:cuda
     """
     from framewake.app.serve import work
 

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from framewake import engine as engines
 from framewake.app.launch import refuse_copies
 from framewake.app.lines import LINE_SECONDS, Pacer, say
-from framewake.app.render import duration, has_terminal, spinner
+from framewake.app.render import bars, duration, has_terminal
 from framewake.app.stopping import stopped_by_signals
 from framewake.console.escape import escaped, inline
+from framewake.console.wrapping import fitted
 from framewake.errors import Cancelled
 from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.events import Note
@@ -176,16 +177,13 @@ class TrainingTerminal(Text):
 
     def say(self, text: str, *, style: str | None = None) -> None:
         """Print a line above the bar."""
-        self._console.print(escaped(text), style=style, soft_wrap=True, markup=False)
+        lines = fitted(escaped(text), sys.stderr, indent="  ")
+        self._console.print(lines, style=style, soft_wrap=True, markup=False)
 
     def move(self, label: str, done: int, count: int, detail: str) -> None:
         """Move the bar."""
         if self._progress is None:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (spinner(self._console), TextColumn("{task.description:<20}"), BarColumn(bar_width=16))
-            more = (TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
-            self._progress = Progress(*columns, *more, console=self._console)
+            self._progress = bars(self._console)
             self._task = self._progress.add_task(label, total=count, detail="")
             self._progress.start()
         self._progress.update(self._task, description=label, completed=done, total=count, detail=detail)

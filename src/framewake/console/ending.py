@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from framewake.console.escape import escaped, one_line
 from framewake.console.foreign import keep_traceback, translated
 from framewake.console.streams import are_prepared, lost_answer, prepare
+from framewake.console.wrapping import fitted
 from framewake.errors import Cancelled, DiskFullError, FramewakeError, exit_code
 
 
@@ -71,7 +72,7 @@ def fail(name: str, error: FramewakeError, *, has_json: bool = False) -> int:
         record = {"event": "error", "kind": type(error).__name__, "message": line, "exit_code": code}
         sys.stdout.write(escaped(json.dumps(record, ensure_ascii=False)) + "\n")
         sys.stdout.flush()
-    sys.stderr.write(f"{name}: {line}\n")
+    sys.stderr.write(fitted(f"{name}: {line}", sys.stderr, indent="  ") + "\n")
     sys.stderr.flush()
     return code
 

@@ -12,6 +12,7 @@ from typing import IO, NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
+from framewake.demo import PICTURES, shipped, shipped_names
 from framewake.errors import InputError, nearest, said
 from framewake.media import footage
 from framewake.media.colours import add_jp2_profile, stated_colours, to_srgb
@@ -164,6 +165,8 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     try:
         if not file.exists():
             hint = nearest(file.name, os.listdir(file.parent)) if file.parent.is_dir() else ""
+            if file.parent == PICTURES:
+                raise InputError(f"{text}: no such picture ships.{nearest(text, shipped_names(PICTURES))}")
             raise InputError(f"{file}: there is no such file.{hint} Check the path of the picture.")
         if file.is_dir():
             raise InputError(f"{file} is a folder, not a picture. Name one file in it.")
@@ -179,8 +182,8 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
 
 
 def picture_path(text: str) -> Path:
-    """A path as it was typed, ~ being the user's home."""
-    return Path(os.path.expanduser(text))
+    """A path as it was typed: ~ is the user's home, and "demo/red-circle" a picture that ships."""
+    return shipped(text, PICTURES) or Path(os.path.expanduser(text))
 
 
 def _known(stream: IO[bytes], name: str) -> tuple[Kind | None, bytes]:

@@ -13,7 +13,7 @@ from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.place import Placement, fitting, gib, said, shortage
-from framewake.pipeline.forecast.probe import Rates, busy_note
+from framewake.pipeline.forecast.probe import BUSY, Rates, busy_note
 from framewake.pipeline.forecast.setup import Setup, is_composed, scene_of
 from framewake.pipeline.jobs import Plan
 from framewake.text.crop import TextLength
@@ -29,6 +29,7 @@ CACHED_BYTES = 32 << 20
 class Forecast:
     """What a run will take.
 
+    ``is_busy``: other programs take so much of the machine that the times are too short.
     Units: bytes and seconds, ``stages`` too. On a CPU, device and host are one memory and the peak is the process's.
     """
 
@@ -40,6 +41,7 @@ class Forecast:
     step_seconds: float | None = None
     seconds: float | None = None
     stages: Mapping[Stage, float] = dataclasses.field(default_factory=dict)
+    is_busy: bool = False
 
     @property
     def notes(self) -> list[str]:
@@ -87,7 +89,8 @@ def forecast(  # a setup and a plan, and what is known beside them
     made = Forecast(found, device_peak, host, room, ())
     if takes is not None:
         made = dataclasses.replace(made, step_seconds=takes.step, seconds=takes.total, stages=takes.stages)
-    return dataclasses.replace(made, lines=tuple(described(setup, plan, scene, made, rates)))
+    is_busy = rates is not None and rates.busy_now > BUSY
+    return dataclasses.replace(made, lines=tuple(described(setup, plan, scene, made, rates)), is_busy=is_busy)
 
 
 def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[str, Placement]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framewake.demo import LORAS
+from framewake.demo import LORAS, shipped, shipped_names
 from framewake.errors import CheckpointError, nearest
 from framewake.lora import ENDINGS
 from framewake.weights.reading.files import TensorFile, open_file
@@ -62,24 +62,15 @@ def find_lora(path: str | os.PathLike[str]) -> Path:
     """
     if "://" in str(path):
         raise CheckpointError(f"{str(path)!r}: addresses are not fetched. Download the LoRA, and name the file.")
-    path = Path(path).expanduser()
-    if is_shipped(path):
-        path = LORAS / f"{path.name}.safetensors"
+    path = shipped(path, LORAS) or Path(path).expanduser()
     if path.is_dir():
         path = _in_folder(path)
     if not path.exists():
-        shipped = [f"demo/{file.stem}" for file in LORAS.glob("*.safetensors")]
         raise CheckpointError(
             f"{path}: there is no such LoRA file. Check the path, and a weight, which is a number as in FILE:0.8."
-            f"{nearest(f'demo/{path.stem}', shipped) if path.parent == LORAS else ''}"
+            f"{nearest(f'demo/{path.stem}', shipped_names(LORAS)) if path.parent == LORAS else ''}"
         )
     return path
-
-
-def is_shipped(path: str | os.PathLike[str]) -> bool:
-    """Whether a path means a LoRA that ships, which is for the embedded checkpoint."""
-    path = Path(path)
-    return path.parent == Path("demo") and not path.exists()
 
 
 def _is_one(file: Path) -> bool:
