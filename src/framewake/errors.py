@@ -5,6 +5,7 @@
     |   `-- UnwritableError  a place that nothing can be written to; in a server not the client's fault
     |-- CheckpointError   a weight file is missing, damaged, hostile or of another model
     |-- EngineError       a framework or a device is missing or cannot do what was asked
+    |   `-- PeerError     another process of a group is gone: what that one says is the cause
     |-- ResourceError     not enough memory or disk: the bytes needed and free are in it
     |   `-- DiskFullError  not enough disk: what waits for room can go on
     |-- NumericsError     NaN or infinity appeared: the run stops instead of making a black clip
@@ -45,6 +46,10 @@ class CheckpointError(FramewakeError):
 
 class EngineError(FramewakeError):
     """A framework or device is missing, or cannot do what was asked of it."""
+
+
+class PeerError(EngineError):
+    """Another process of a group has ended or is silent: an echo, to be told only when nobody tells a cause."""
 
 
 class ResourceError(FramewakeError):

@@ -261,7 +261,7 @@ ELSEWHERE = {
     *("asarray", "numpy", "zeros", "full", "arange", "cast", "dtype", "to_device", "draw_normal"),  # below
     *("attention", "attention_kernels", "compile", "grad"),  # test_engine_attention, _cuda, _compile
     *("synchronize", "memory", "copy_stream", "mark", "rank", "size"),  # test_engine_control
-    *("all_gather", "all_to_all", "all_reduce", "broadcast"),  # test_engine_collectives
+    "exchange",  # test_engine_exchange
 }
 
 

@@ -17,7 +17,7 @@ from framewake.engine import mindspore
 from framewake.golden import rule
 from framewake.models.vae import CausalVAE
 
-host, ascend = mindspore.make("cpu", ""), mindspore.make("cpu", "", "ascend")
+host, ascend = mindspore.make("cpu", ""), mindspore.make("cpu", "", branch="ascend")
 config = replace(HUNYUAN_VAE, latent_channels=4, block_out_channels=(4, 8), layers_per_block=1, norm_groups=2,
                  spatial_compression=2, temporal_compression=2)
 vae = CausalVAE(ascend, config)

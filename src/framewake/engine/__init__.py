@@ -19,10 +19,11 @@ from types import ModuleType
 
 from framewake.console.escape import one_line
 from framewake.engine.contract import Engine
+from framewake.engine.group import Group, group_of
 from framewake.errors import EngineError, InputError, nearest
 from framewake.setting import shown
 
-__all__ = ["Engine", "get", "installed"]
+__all__ = ["Engine", "get", "installed", "join", "leave"]
 
 _INSTALL = {
     "torch": "pip install torch",
@@ -45,16 +46,59 @@ def get(name: str = "auto") -> Engine:
         if name not in _engines:
             _engines[name] = _choose()
         return _engines[name]
-    matched = re.fullmatch(r"(torch):(cpu|cuda(?::\d+)?(?:\+fp8)?)|(mindspore):(cpu|ascend(?::\d+)?)", name)
-    if matched is None:
-        known = [*_NAMES, "auto"]
-        raise InputError(f"engine {shown(name)} is unknown: choose one of {', '.join(known)}.{nearest(name, known)}")
-    device, plus, bits = name.partition("+")
-    full = (device if device.endswith("cpu") or device[-1].isdigit() else f"{device}:0") + plus + bits
+    if name in _engines:
+        return _engines[name]
+    kind, device = _parsed(name)
+    device = re.sub(r"^(cuda|ascend)(?!:)", r"\1:0", device)
+    full = f"{kind}:{device}"
     if full not in _engines:
-        kind, _, device = full.partition(":")
         _engines[full] = _make(_framework(kind, name), device, "asked for")
     return _engines[full]
+
+
+def _parsed(name: str) -> tuple[str, str]:
+    """Framework and device of a name.
+
+    Raises: InputError.
+    """
+    if re.fullmatch(r"torch:(cpu|cuda(:\d+)?(\+fp8)?)|mindspore:(cpu|ascend(:\d+)?)", name) is None:
+        known = [*_NAMES, "auto"]
+        raise InputError(f"engine {shown(name)} is unknown: choose one of {', '.join(known)}.{nearest(name, known)}")
+    kind, _, device = name.partition(":")
+    return kind, device
+
+
+def join(name: str = "auto") -> Engine:
+    """The engine of this process among those that a launcher has started: ``get`` in a process alone.
+
+    A device without a number is the one of this process's number on its host. From now on ``get`` gives this engine
+    for this name. A scheduler of MindSpore's stays in here until the others have ended.
+    Raises: InputError, EngineError as ``get``; EngineError when the processes do not find each other.
+    """
+    group = group_of()
+    if group is not None and name not in _engines:
+        kind, device, reason = _own_device(name, group)
+        reason = f"{reason}; process {group.rank} of {group.size}"
+        _engines[name] = _engines[f"{kind}:{device}"] = _make(_framework(kind, name), device, reason, group)
+    return get(name)
+
+
+def leave() -> None:
+    """End what ``join`` began, behind the last exchange."""
+    for kind in {engine.kind for engine in _engines.values()}:
+        importlib.import_module(f"framewake.engine.{kind}").leave()
+
+
+def _own_device(name: str, group: Group) -> tuple[str, str, str]:
+    """Framework and device of a name for one process of a group, and why."""
+    reason = "asked for"
+    if name == "auto":
+        usable = [name for name in installed() if group.launcher != "msrun" or name.startswith("mindspore")]
+        if not usable:
+            raise EngineError(f"no framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
+        name, reason = usable[0], f"auto: the first that is there for {group.launcher}"
+    kind, device = _parsed(name)
+    return kind, re.sub(r"^(cuda|ascend)(?!:)", rf"\1:{group.local_rank}", device), reason
 
 
 def installed() -> list[str]:
@@ -123,7 +167,7 @@ def _imported(name: str) -> ModuleType:
     return module
 
 
-def _make(module: ModuleType, device: str, reason: str) -> Engine:
+def _make(module: ModuleType, device: str, reason: str, group: Group | None = None) -> Engine:
     found = module.devices()
     if device.partition("+")[0] not in found:
         kind = module.__name__.rpartition(".")[2]
@@ -131,4 +175,4 @@ def _make(module: ModuleType, device: str, reason: str) -> Engine:
         raise EngineError(
             f"there is no device {device!r} for {kind} here: choose one of {there}. {module.why_absent(device)}"
         )
-    return module.make(device, reason)
+    return module.make(device, reason, group)

@@ -290,14 +290,11 @@ class Engine(Protocol):
     def size(self) -> int:
         """How many processes work together; 1 alone."""
 
-    def all_gather(self, x: Tensor, axis: int) -> Tensor:
-        """Every rank's x, joined along an axis in rank order."""
+    def exchange(self, pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]]) -> Callable[[], list[Tensor]]:
+        """Send piece i to rank i; the function that comes back waits, and gives what each rank has sent here.
 
-    def all_to_all(self, x: Tensor, split_axis: int, concat_axis: int) -> Tensor:
-        """Cut x along one axis, send piece i to rank i, join what arrives along another axis."""
-
-    def all_reduce(self, x: Tensor) -> Tensor:
-        """The sum over all ranks."""
-
-    def broadcast(self, x: Tensor, source: int = 0) -> Tensor:
-        """Rank ``source``'s x on every rank."""
+        All ranks call it in the same order. ``shapes[i]`` is what rank i sends here: every rank knows it by arithmetic,
+        nothing is asked. Pieces share a type; one without numbers is not sent, and one's own is handed back. Before
+        the wait the device may compute.
+        Raises: PeerError when another rank has ended or does not answer.
+        """

@@ -14,6 +14,7 @@ import numpy as np
 
 from framewake.console.escape import one_line
 from framewake.engine.forks import check_process
+from framewake.engine.group import Group
 from framewake.errors import EngineError
 
 if int(np.__version__.split(".")[0]) >= 2:
@@ -27,7 +28,10 @@ os.environ.setdefault("GLOG_v", "3")  # errors only; read once, at import
 import mindspore as ms
 
 from framewake.engine.mindspore.ascend import MindsporeEngine
+from framewake.engine.mindspore.collectives import join, leave
 from framewake.engine.mindspore.cpu import MindsporeCpu
+
+__all__ = ["devices", "leave", "make", "why_absent"]
 
 _ISA = "ONEDNN_MAX_CPU_ISA"  # read once, at oneDNN's first operation
 
@@ -56,9 +60,10 @@ def why_absent(device: str) -> str:
     )
 
 
-def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
+def make(device: str, reason: str, group: Group | None = None, branch: str = "") -> MindsporeEngine:
     """A MindSpore engine; ``device`` is "cpu" or "ascend:n" (existence is checked by the caller).
 
+    With a ``group``, as one of its processes; its scheduler stays in this call for as long as the others live.
     ``branch`` "ascend" on the device "cpu" gives an engine that can compile but not run: for graph checks.
     """
     check_process()  # its threads start here
@@ -68,9 +73,11 @@ def make(device: str, reason: str, branch: str = "") -> MindsporeEngine:
             ms.set_device("CPU")
             # Without it errors surface at a later call, and waiting threads take the cores away from the work.
             ms.runtime.launch_blocking()
+            join(group, "mccl")
             _start_onednn()
         else:
             ms.set_device("Ascend", int(number))
+            join(group, "hccl")
             # By default convolutions in float32 round to ten bits; it may be said once, before the first operation.
             ms.device_context.ascend.op_precision.conv_allow_hf32(False)
             ms.mint.zeros((1,)).asnumpy()  # a device tells its memory only after the first operation

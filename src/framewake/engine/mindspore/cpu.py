@@ -11,6 +11,7 @@ from mindspore import mint, ops
 from framewake.engine.host import host_memory
 from framewake.engine.mindspore import rows
 from framewake.engine.mindspore.ascend import DTYPES, MindsporeEngine, flat_widths
+from framewake.engine.mindspore.collectives import exchange_by_gathering
 from framewake.engine.traits import Traits
 
 F = mint.nn.functional
@@ -172,12 +173,5 @@ class MindsporeCpu(MindsporeEngine):
     def copy_stream(self):
         return contextlib.nullcontext()
 
-    def all_to_all(self, x, split_axis, concat_axis):
-        if self.size() == 1:
-            return x
-        # No all_to_all between CPUs: everything is gathered and one's own piece kept.
-        pieces = [self.zeros(x.shape, self.dtype(x)) for _ in range(self.size())]
-        mint.distributed.all_gather(pieces, x.contiguous())
-        rank = self.rank()
-        mine = [mint.chunk(piece, self.size(), dim=split_axis)[rank] for piece in pieces]
-        return mint.cat(mine, dim=concat_axis)
+    def exchange(self, pieces, shapes):
+        return exchange_by_gathering(self, pieces, shapes)

@@ -18,13 +18,15 @@ if sys.platform == "linux" and "PYTORCH_ALLOC_CONF" not in os.environ:
 
 import torch
 
+from framewake.engine.group import Group
 from framewake.engine.host import keep_freed_memory
 from framewake.engine.torch import cuda
 from framewake.engine.torch.cpu import TorchCpu
 from framewake.engine.torch.driver import why_absent
 from framewake.engine.torch.engine import TorchEngine
+from framewake.engine.torch.exchange import join, leave
 
-__all__ = ["devices", "make", "why_absent"]
+__all__ = ["devices", "leave", "make", "why_absent"]
 
 
 def devices() -> list[str]:
@@ -32,11 +34,14 @@ def devices() -> list[str]:
     return ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
 
 
-def make(device: str, reason: str) -> TorchEngine:
+def make(device: str, reason: str, group: Group | None = None) -> TorchEngine:
     """A torch engine; ``device`` is "cpu", "cuda:n" or "cuda:n+fp8" (existence is checked by the caller).
 
-    Raises: EngineError where the device cannot do what is asked.
+    With a ``group``, as one of its processes.
+    Raises: EngineError where the device cannot do what is asked, or the group does not come together.
     """
+    if group is not None:
+        join(group, device.partition("+")[0])
     if device == "cpu":
         keep_freed_memory()
         return TorchCpu(torch.device(device), reason)

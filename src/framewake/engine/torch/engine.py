@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from framewake.console.escape import one_line
+from framewake.engine.torch.exchange import TorchExchange
 from framewake.errors import EngineError
 
 DTYPES = {
@@ -253,32 +254,10 @@ class TorchEngine:
     def size(self):
         return dist.get_world_size() if dist.is_initialized() else 1
 
-    def all_gather(self, x, axis):
+    def exchange(self, pieces, shapes):
         if self.size() == 1:
-            return x
-        pieces = [torch.empty_like(x) for _ in range(self.size())]
-        dist.all_gather(pieces, x.contiguous())
-        return torch.cat(pieces, dim=axis)
-
-    def all_to_all(self, x, split_axis, concat_axis):
-        if self.size() == 1:
-            return x
-        sent = [piece.contiguous() for piece in x.chunk(self.size(), dim=split_axis)]
-        received = [torch.empty_like(piece) for piece in sent]
-        dist.all_to_all(received, sent)
-        return torch.cat(received, dim=concat_axis)
-
-    def all_reduce(self, x):
-        if self.size() > 1:
-            x = x.clone()
-            dist.all_reduce(x)
-        return x
-
-    def broadcast(self, x, source=0):
-        if self.size() > 1:
-            x = x.clone()
-            dist.broadcast(x, source)
-        return x
+            return lambda: list(pieces)
+        return TorchExchange(pieces, shapes, self.rank())
 
 
 def not_compiled(error, needs):

@@ -1,0 +1,80 @@
+"""Pieces of any size from every rank to every rank over torch.distributed."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import math
+
+import torch
+import torch.distributed as dist
+
+from framewake.console.escape import one_line
+from framewake.errors import EngineError, PeerError
+
+JOINING = datetime.timedelta(minutes=30)  # bounds every later wait too: a rank may load weights meanwhile
+
+
+def join(group, device):
+    """Become one of a group's processes; the address is read from the environment.
+
+    Raises: EngineError when the others are not found.
+    """
+    if dist.is_initialized():
+        return
+    is_cuda = device.startswith("cuda")
+    if is_cuda:
+        torch.cuda.set_device(torch.device(device))
+    try:
+        backend = "nccl" if is_cuda else "gloo"
+        dist.init_process_group(backend, timeout=JOINING, rank=group.rank, world_size=group.size)
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"process {group.rank} of {group.size} finds no other ({one_line(str(error))[:300]}): start all of them "
+            "with one launcher, and let MASTER_ADDR and MASTER_PORT lead to the first."
+        ) from error
+
+
+def leave():
+    """End the group's connections, after the last exchange."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class TorchExchange:
+    """One exchange on its way; what is sent is held until it has arrived."""
+
+    @torch.compiler.disable
+    def __init__(self, pieces, shapes, rank):
+        self._own, self._rank, self._shapes = pieces[rank], rank, shapes
+        others = [0 if i == rank else 1 for i in range(len(pieces))]
+        leaving = [other * piece.numel() for other, piece in zip(others, pieces, strict=True)]
+        self._coming = [other * math.prod(shape) for other, shape in zip(others, shapes, strict=True)]
+        self._sent = self._own.new_empty(sum(leaving))
+        for place, piece in zip(self._sent.split(leaving), pieces, strict=True):
+            if place.numel():
+                place.view(piece.shape).copy_(piece)
+        self._arrived = self._own.new_empty(sum(self._coming))
+        with _told():
+            self._work = dist.all_to_all_single(self._arrived, self._sent, self._coming, leaving, async_op=True)
+
+    @torch.compiler.disable
+    def __call__(self):
+        with _told():
+            self._work.wait()
+        del self._sent
+        parts = self._arrived.split(self._coming)
+        return [
+            self._own if i == self._rank else part.view(tuple(shape))
+            for i, (part, shape) in enumerate(zip(parts, self._shapes, strict=True))
+        ]
+
+
+@contextlib.contextmanager
+def _told():
+    """Whatever the transport says means that another rank is gone or silent; the cause is what that one says."""
+    try:
+        yield
+    except RuntimeError as error:
+        count, said = dist.get_world_size(), one_line(str(error))[:200]
+        raise PeerError(f"another of the {count} processes has ended or does not answer ({said}).") from error
