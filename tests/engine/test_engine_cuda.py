@@ -219,8 +219,10 @@ def test_groups_are_normalised_where_they_lie(here, dtype):
     )
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_a_way_around_the_library_is_noticed(monkeypatch):
-    assert driver.is_slow_in_convolutions(CPU)  # a CPU's library takes no small clips
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert driver.is_slow_in_convolutions(CPU)
     asked = []
 
     def select(*given):
@@ -325,62 +327,6 @@ def test_a_card_that_is_counted_but_cannot_be_used(monkeypatch):
     monkeypatch.setattr(engines, "installed", lambda: ["torch:cuda", "torch:cpu"])
     chosen = engines._choose()
     assert chosen.name == "torch:cpu" and "cuda:0 is there but cannot be used" in chosen.reason
-
-
-def test_any_failure_to_compile_is_told_and_costs_speed_only(here, monkeypatch, caplog):
-    def broken(function, **_):
-        def fails(*_):
-            raise KeyError("ptxas fatal")
-
-        return fails
-
-    monkeypatch.setattr(torch, "compile", broken)
-    assert here.plain_reason == ""
-    compiled = here.compile(lambda x: x + 1.0)
-    assert [float(compiled(here.full((), 1.0))) for _ in range(2)] == [2.0, 2.0]
-    assert len(caplog.records) == 1 and "ptxas fatal" in caplog.text and "gcc" in caplog.text
-    assert "ptxas fatal" in here.plain_reason
-
-
-def test_too_little_memory_is_no_failure_to_compile(here, monkeypatch):
-    def full(*_):
-        raise torch.cuda.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(torch, "compile", lambda function, **_: full)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        here.compile(lambda x: x)(here.zeros((1,)))
-    assert here.plain_reason == ""
-
-
-def test_more_sizes_than_torch_has_programs_for_are_all_compiled(here):
-    """Closures of one line share a code object, of which torch compiles eight programs."""
-
-    def made(size):
-        def function(x):
-            return x * float(size) + here.sum(x, (0,))
-
-        return here.compile(function)
-
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    for size in range(1, 12):
-        assert here.numpy(made(size)(here.full((size,), 1.0))).tolist() == [2.0 * size] * size
-    assert torch._dynamo.utils.counters["frames"]["ok"] == 11 and here.plain_reason == ""
-    assert not torch._dynamo.utils.counters["graph_break"]
-
-
-def test_one_function_for_too_many_sizes_says_that_it_is_not_compiled():
-    if not hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
-        pytest.skip("before torch 2.6 only its own log tells it")
-    code = """
-import sys; sys.path.insert(0, "tests")
-from cuda_here import CudaHere
-here = CudaHere()
-compiled = here.compile(lambda x: x * 2.0)
-assert all(here.numpy(compiled(here.full((size,), 1.0))).tolist() == [2.0] * size for size in range(1, 12))
-print("recompile_limit" in here.plain_reason)
-"""
-    assert python(code).strip() == "True"  # in a process of its own: torch goes on watching every call after that
 
 
 def test_memory_grows_in_segments_unless_asked_otherwise():

@@ -62,6 +62,30 @@ def test_compiled_blocks_give_the_same(engine):
 
 
 @needs_torch
+def test_prompts_of_many_lengths_share_their_programs(monkeypatch):
+    """On CUDA: one program a block for text up to 64 tokens, one up to 128."""
+    import torch
+    from cuda_here import CudaHere, build_nothing
+
+    build_nothing(monkeypatch)
+    engine = CudaHere()
+    plain, compiled = Toy(engine), Toy(engine)
+    compiled.manner = Manner(is_compiled=True)
+    for lengths in [(n,) for n in (5, 9, 12, 17, 23, 31, 40, 52, 64, 70, 90)] + [(33, 21), (64, 3), (50, 50)]:
+        given = {"batch": len(lengths), "lengths": lengths, "tokens": max(lengths)}
+        assert largest(compiled(**compiled.inputs(**given)), plain(**plain.inputs(**given))) < 5e-6
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 6 and not counters["graph_break"] and engine.plain_reason == ""
+
+
+def test_sizes_without_end_are_not_kept_for_ever():
+    toy = Toy(engines.get(FIRST))
+    for count in range(1, 20):
+        toy(**toy.inputs(lengths=(count,), tokens=count))
+    assert len(toy.dit._functions) == 16
+
+
+@needs_torch
 def test_bfloat16_stays_near_float32():
     engine = engines.get("torch:cpu")  # MindSpore has no bfloat16 on a CPU
     wide, half = Toy(engine), Toy(engine, "bfloat16")

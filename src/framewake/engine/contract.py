@@ -219,14 +219,20 @@ class Engine(Protocol):
         *,
         scale: float,
         mask: Tensor | None = None,
-        lengths: Sequence[int] | None = None,
+        lengths: Any = None,
     ) -> Tensor:
         """Softmax(q k^T * scale) v.
 
         Shapes: q (B, N, A, E), k and v (B, M, A, E) -> (B, N, A, E). ``mask`` is bool and broadcasts to
         (B, A, N, M), True where a query may look; only for short sequences. ``lengths`` are host
-        integers: keys of sample i from lengths[i] on do not exist, and no mask is built for them
-        (rows of queries beyond the length come out finite and mean nothing).
+        integers, or what ``key_lengths`` made of them: keys of sample i from lengths[i] on do not exist,
+        and no mask is built for them (rows of queries beyond the length come out finite and mean nothing).
+        """
+
+    def key_lengths(self, lengths: Sequence[int]) -> Any:
+        """The ``lengths`` of ``attention`` as an argument of a compiled function.
+
+        With ``traits.text_bucket`` other numbers do not make another program.
         """
 
     def attention_kernels(self, order: Sequence[str] = ()) -> tuple[str, ...]:

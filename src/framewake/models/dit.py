@@ -24,6 +24,7 @@ from framewake.nn.modulation import modulation_vectors, normed_and_modulated
 
 Observe = Callable[[str, Tensor], None]
 
+MOST_FUNCTIONS = 16  # pairs of blocks for sizes and manners that are kept
 SCALAR_LAYERS = ("mlp.0", "mlp.2")  # of the embedders of timestep and guidance
 
 
@@ -124,8 +125,10 @@ class DiT:
         tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
         see("txt_in", tokens)
 
-        blocks = self._blocks(counts, manner)
-        stack = BlockStack(engine, config, weights, blocks, Surroundings(tokens, conditions, rope, counts), see)
+        around = Surroundings(tokens, conditions, rope, counts)
+        if manner.is_compiled and engine.traits.text_bucket is not None:
+            around = bucketed(engine, around, engine.traits.text_bucket)
+        stack = BlockStack(engine, config, weights, self._blocks(around.counts, manner), around, see)
         x = stack(image) if run_blocks is None else run_blocks(stack, image)
         x = self._final(weights.part("final_layer"), x, conditions[-1])
         see("final_tokens", x)
@@ -188,22 +191,25 @@ class DiT:
         return (first, condition)
 
     def _blocks(self, counts: TokenCounts, manner: Manner) -> tuple[Callable, Callable]:
-        if (counts, manner) not in self._functions:
+        made = self._functions.pop((counts, manner), None)  # and back as the last one that was used
+        if made is None:
             double_block = DoubleBlock(self.engine, self.config, counts, manner.chunk_tokens)
             single_block = SingleBlock(self.engine, self.config, counts, manner.chunk_tokens)
 
             # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
-            def double(w, image, text, conditions, rope):
-                return double_block(w, image, text, conditions, rope)
+            def double(w, image, text, conditions, rope, lengths):
+                return double_block(w, image, text, conditions, rope, lengths=lengths)
 
-            def single(w, x, conditions, rope):
-                return single_block(w, x, conditions, rope)
+            def single(w, x, conditions, rope, lengths):
+                return single_block(w, x, conditions, rope, lengths=lengths)
 
             made = (double, single)
             if manner.is_compiled:
                 made = (self.engine.compile(double), self.engine.compile(single))
-            self._functions[counts, manner] = made
-        return self._functions[counts, manner]
+            if len(self._functions) == MOST_FUNCTIONS:
+                self._functions.pop(next(iter(self._functions)))  # a service meets sizes without end
+        self._functions[counts, manner] = made
+        return made
 
     def _final(self, w: Weights, x: Tensor, condition: Tensor) -> Tensor:
         """Modulated norm and the last linear layer. Shapes: (B, N, D) -> (B, N, C*f*h*w)."""
@@ -226,6 +232,18 @@ def trimmed(text: TextStates) -> tuple[TextStates, tuple[int, ...] | None]:
     longest = max(text.lengths)
     text = text._replace(states=text.states[:, :longest] if longest < tokens else text.states)
     return text, None if min(text.lengths) == longest else text.lengths
+
+
+def bucketed(engine: Engine, around: Surroundings, size: int) -> Surroundings:
+    """Text padded to a multiple of a size, with its lengths as an argument: texts of many lengths share a program.
+
+    Attention never sees the padding, and nothing else mixes tokens.
+    """
+    counts, spare = around.counts, -around.counts.text % size
+    lengths = counts.lengths or (sum(counts.image) + counts.text,) * around.text.shape[0]
+    text = engine.pad(around.text, ((0, spare), (0, 0))) if spare else around.text
+    counts = counts._replace(text=counts.text + spare, lengths=None)
+    return around._replace(text=text, counts=counts, lengths=engine.key_lengths(lengths))
 
 
 def joined_texts(engine: Engine, texts: Sequence[TextStates]) -> TextStates:

@@ -103,10 +103,11 @@ class _Block:
             for place in range(len(thirds))
         ]
 
-    def attention(self, made: list[Tensor]) -> Tensor:
+    def attention(self, made: list[Tensor], lengths) -> Tensor:
         """Attention over all tokens. Shapes: queries, keys and values (B, N, A, E) -> (B, N, D)."""
         q, k, v = made
-        out = self.engine.attention(q, k, v, scale=self.config.head_dim**-0.5, lengths=self.counts.lengths)
+        lengths = self.counts.lengths if lengths is None else lengths
+        out = self.engine.attention(q, k, v, scale=self.config.head_dim**-0.5, lengths=lengths)
         return self.engine.reshape(out, (q.shape[0], q.shape[1], self.config.hidden_size))
 
     def joined(self, pieces: list[Tensor]) -> Tensor:
@@ -122,23 +123,28 @@ class DoubleBlock(_Block):
         self.image_chunks = cut(counts.image, chunk_tokens)
         self.text_chunks = cut((counts.text,), chunk_tokens)
 
-    def __call__(self, w: Weights, image: Tensor, text: Tensor, conditions, rope) -> tuple[Tensor, Tensor]:
-        """Shapes: image (B, N, D), text (B, T, D), conditions (B, D) per image group, rope two (N, E)."""
+    def __call__(
+        self, w: Weights, image: Tensor, text: Tensor, conditions, rope, *, lengths=None
+    ) -> tuple[Tensor, Tensor]:
+        """``lengths`` in place of those that are built in.
+
+        Shapes: image (B, N, D), text (B, T, D), conditions (B, D) per image group, rope two (N, E).
+        """
         engine, tokens = self.engine, image.shape[1]
         # Text has one group, and it is the last condition's: the real timestep.
         image_parts = list(zip(*modulation_vectors(engine, w, "img_mod.linear", conditions, 6)))  # noqa: B905
         text_parts = list(zip(*modulation_vectors(engine, w, "txt_mod.linear", [conditions[-1]], 6)))  # noqa: B905
-        out = self.attended(w, (image, text), (image_parts, text_parts), rope)
+        out = self.attention(self.all_heads(w, (image, text), (image_parts, text_parts), rope), lengths)
         image = self.added(w, "img", (image, out[:, :tokens]), self.image_chunks, image_parts)
         text = self.added(w, "txt", (text, out[:, tokens:]), self.text_chunks, text_parts)
         return image, text
 
-    def attended(self, w: Weights, tokens: tuple[Tensor, Tensor], parts, rope) -> Tensor:
-        """What all tokens attended to. Shapes: -> (B, N + T, D)."""
+    def all_heads(self, w: Weights, tokens: tuple[Tensor, Tensor], parts, rope) -> list[Tensor]:
+        """Queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""
         made: list[Tensor] = []
         for thirds in self.thirds:
             made = [*made, *self.projected(w, thirds, tokens, parts, rope)]
-        return self.attention(made)
+        return made
 
     def projected(self, w: Weights, thirds: tuple[int, ...], tokens: tuple[Tensor, Tensor], parts, rope):
         """Some of queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""
@@ -174,12 +180,15 @@ class SingleBlock(_Block):
         super().__init__(engine, config, counts, chunk_tokens)
         self.chunks = cut((*counts.image[:-1], counts.image[-1] + counts.text), chunk_tokens)
 
-    def __call__(self, w: Weights, x: Tensor, conditions, rope) -> Tensor:
-        """Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E)."""
+    def __call__(self, w: Weights, x: Tensor, conditions, rope, *, lengths=None) -> Tensor:
+        """``lengths`` in place of those that are built in.
+
+        Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E).
+        """
         engine, rows = self.engine, 3 * x.shape[2]
         parts = list(zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3)))  # noqa: B905
         kept = self.normed(x, self.chunks[0], parts) if self.is_whole else None
-        out = self.attended(w, (x, kept), parts, rope)
+        out = self.attention(self.all_heads(w, (x, kept), parts, rope), lengths)
         weight, bias = w["linear1.weight"][rows:], w["linear1.bias"][rows:]
         pieces: list[Tensor] = []
         for chunk in self.chunks:
@@ -189,12 +198,12 @@ class SingleBlock(_Block):
             pieces = [*pieces, gated_sum(engine, _within(x, chunk), change, chunk.counts, parts[2])]
         return self.joined(pieces)
 
-    def attended(self, w: Weights, pair: tuple[Tensor, Tensor | None], parts, rope) -> Tensor:
-        """What all tokens attended to; the pair is the tokens and, where they are kept, the normed ones."""
+    def all_heads(self, w: Weights, pair: tuple[Tensor, Tensor | None], parts, rope) -> list[Tensor]:
+        """Queries, keys and values of all tokens; the pair is the tokens and, where they are kept, the normed ones."""
         made: list[Tensor] = []
         for thirds in self.thirds:
             made = [*made, *self.projected(w, thirds, pair, parts, rope)]
-        return self.attention(made)
+        return made
 
     def projected(self, w: Weights, thirds: tuple[int, ...], pair: tuple[Tensor, Tensor | None], parts, rope):
         """Some of queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""

@@ -7,7 +7,7 @@ skipped streams nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
@@ -18,7 +18,7 @@ from framewake.nn.rope import with_plain_tokens
 
 
 class Surroundings(NamedTuple):
-    """What the blocks get beside the image tokens.
+    """What the blocks get beside the image tokens; ``lengths`` where they are not built into the blocks.
 
     Shapes: text (B, T, D), conditions (B, D) per image group, rope two (N, E).
     """
@@ -27,6 +27,7 @@ class Surroundings(NamedTuple):
     conditions: tuple[Tensor, ...]
     rope: tuple[Tensor, Tensor]
     counts: TokenCounts
+    lengths: Any = None
 
 
 class BlockStack:
@@ -81,12 +82,13 @@ class BlockStack:
         del image, text
         rope = with_plain_tokens(engine, around.rope[0], around.rope[1], around.counts.text)
         for number, w in enumerate(self._weights.blocks("single_blocks", self.config.single_blocks)):
-            x = self._single(w, x, around.conditions, rope)
+            x = self._single(w, x, around.conditions, rope, around.lengths)
             self._see(f"single_{number}", x)
         return x[:, : sum(around.counts.image)]
 
     def _through(self, number: int, w: Weights, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        image, text = self._double(w, image, text, self.around.conditions, self.around.rope)
+        around = self.around
+        image, text = self._double(w, image, text, around.conditions, around.rope, around.lengths)
         self._see(f"double_{number}_img", image)
         self._see(f"double_{number}_txt", text)
         return image, text

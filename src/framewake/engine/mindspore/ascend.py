@@ -250,6 +250,9 @@ class MindsporeEngine(Collectives):
             parts = [*parts, self._attend(q[i : i + 1], keys, values, scale, None)]
         return parts[0] if len(parts) == 1 else mint.cat(parts, dim=0)
 
+    def key_lengths(self, lengths):
+        return tuple(lengths)
+
     def attention_kernels(self, order=()):
         return ()
 

@@ -163,6 +163,30 @@ def composed(
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
+# The schema is said: torch 2.4 cannot read it from annotations that are text.
+SCHEMA = "(Tensor q, Tensor k, Tensor v, Tensor lengths, float scale, bool is_composed) -> Tensor"
+
+
+@torch.library.custom_op("framewake::attend", mutates_args=(), schema=SCHEMA)
+def attend(q, k, v, lengths, scale, is_composed):
+    """Attention to so many keys of each sample; opaque to the compiler, which would build their number in.
+
+    Shapes: q (B, N, A, E), k and v (B, M, A, E), lengths (B,) on the host -> (B, N, A, E).
+    """
+    parts = []
+    for i, count in enumerate(lengths.tolist()):
+        one = (q[i : i + 1], k[i : i + 1, :count], v[i : i + 1, :count])
+        a, b, c = (x.transpose(1, 2) for x in one)
+        out = composed(a, b, c, scale, None) if is_composed else F.scaled_dot_product_attention(a, b, c, scale=scale)
+        parts.append(out.transpose(1, 2))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+
+
+@attend.register_fake
+def _(q, k, v, lengths, scale, is_composed):
+    return q.new_empty(q.shape)
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

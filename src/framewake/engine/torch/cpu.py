@@ -52,6 +52,9 @@ class TorchCpu(TorchEngine):
             return onednn.window(x, gain, shift, before, activation)
         return super().window(x, gain, shift, before, activation)
 
+    def key_lengths(self, lengths):
+        return tuple(lengths)
+
     def attention_kernels(self, order=()):
         return ()
 

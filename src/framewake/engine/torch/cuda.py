@@ -11,7 +11,7 @@ import types
 import torch
 
 from framewake.engine.torch import eight_bits
-from framewake.engine.torch.attention import choose_attention, composed, use_attention
+from framewake.engine.torch.attention import attend, choose_attention, composed, use_attention
 from framewake.engine.torch.driver import check_device, is_slow_in_convolutions
 from framewake.engine.torch.engine import ACTIVATIONS, DTYPES, NAMES, TorchEngine, not_compiled
 from framewake.engine.traits import Traits
@@ -50,6 +50,7 @@ class TorchCuda(TorchEngine):
             compiles_blocks=precision in fused,
             product_share=0.7,
             start_bytes=30 << 20,
+            text_bucket=64,
             margin_bytes=max(LEAST_MARGIN, int(MARGIN * self.memory()["total"])),
         )
 
@@ -61,6 +62,14 @@ class TorchCuda(TorchEngine):
     @property
     def attention_reason(self):
         return self._attention.reason if "_attention" in vars(self) else ""
+
+    def key_lengths(self, lengths):
+        return torch.tensor(tuple(lengths))  # on the host: of a tensor, a program knows no numbers
+
+    def attention(self, q, k, v, *, scale, mask=None, lengths=None):
+        if not isinstance(lengths, torch.Tensor):
+            return super().attention(q, k, v, scale=scale, mask=mask, lengths=lengths)
+        return attend(q, k, v, lengths, scale, q.dtype not in self._attention.types)
 
     def attention_kernels(self, order=()):
         order = tuple(order)

@@ -32,6 +32,7 @@ def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
     cached = 0 if plan.cache is None else plan.cache.kept_tensors
     dtype, (read, kept) = setup.precision.transformer, setup.text
+    kept += -kept % (setup.engine.traits.text_bucket or 1)  # compiled blocks pad it
     return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read)
 
 
