@@ -296,7 +296,7 @@ def test_files_of_keys_that_went_through_an_editor(tmp_path):
 
 
 def test_an_empty_key_in_the_environment_is_no_open_door(monkeypatch):
-    given = {"api_key": [], "api_key_file": None, "host": "127.0.0.1"}
+    given = {"api_key": [], "api_key_file": None, "host": "127.0.0.1", "public": False}
     monkeypatch.delenv("FRAMEWAKE_API_KEY", raising=False)
     assert asked_keys(given) == []
     monkeypatch.setenv("FRAMEWAKE_API_KEY", " ")

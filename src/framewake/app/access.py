@@ -20,9 +20,13 @@ LEAST_LETTERS = 16
 def asked_keys(given: Mapping[str, Any]) -> list[str]:
     """The API keys that were given.
 
-    Raises: InputError when other machines can reach the server and there are none.
+    Raises: InputError when other machines can reach the server and there are none, or nobody is to need one.
     """
     keys = read_keys(given["api_key"] or (), given["api_key_file"])
+    if given["public"]:
+        if keys or KEY in os.environ:
+            raise InputError(f"--public lets everybody in without a key: leave it out, or the keys ({KEY} is one too).")
+        return []
     if not keys and KEY in os.environ:  # whoever sets it does not mean to let everybody in
         raise InputError(f"{KEY} is empty: give it a key, or unset it to let everybody on this machine in.")
     if not keys and not is_loopback(given["host"]):
@@ -73,6 +77,7 @@ def asked_site(given: Mapping[str, Any], *, has_keys: bool) -> Site:
         root=given["root_path"],
         proxies=given["trust_proxy"] or (),
         has_keys=has_keys,
+        is_public=given["public"],
     )
 
 

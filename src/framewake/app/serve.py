@@ -42,14 +42,12 @@ def serve(given: Mapping[str, Any]) -> None:
     forget_proxies()  # Gradio would look for them while it is imported, and fail over those it cannot use
     tell_start(f"{address} answers in some seconds")
     from framewake.pipeline.checkpoint import open_whole
-    from framewake.service.api import Access, Background, create_app
+    from framewake.service.api import Access, create_app
     from framewake.service.binding import open_place
-    from framewake.service.database import default_url
     from framewake.service.desk import Desk
     from framewake.service.fetch import Guarded
     from framewake.service.guard import Limits
     from framewake.service.store import JobStore
-    from framewake.service.supervisor import Supervisor
     from framewake.service.webhooks import Sender, read_secret
 
     checkpoint = open_whole(given["checkpoint"] or "demo")
@@ -66,12 +64,7 @@ def serve(given: Mapping[str, Any]) -> None:
     callbacks = Guarded(allows=lambda _: True) if given["allow_private_callbacks"] else Guarded()
     access = Access(keys, site, Guarded() if given["allow_image_urls"] else None, callbacks)
     sender = Sender(database, read_secret(storage.folder), callbacks)
-    beside = Background([desk.sweep, sender.start], [sender.stop, database.close])
-    if not given["no_worker"]:
-        url = given["database"] or default_url(storage.folder)
-        arguments = worker_arguments(given, storage.folder, loras)
-        supervisor = Supervisor(arguments, {DATABASE: url}, stall_seconds=given["stall_seconds"])
-        beside = Background([*beside.start, supervisor.start], [supervisor.stop, *beside.stop])
+    beside = _beside(given, desk, sender)
     start_logging()
     desk.lora_names()  # what cannot be offered is told now
     app = create_app(desk, access, background=beside, has_page=not given["no_page"])
@@ -81,12 +74,34 @@ def serve(given: Mapping[str, Any]) -> None:
         "%s serves %s (%s, ready after %.1f s); data in %s",
         address, desk.model, what, seconds, storage.folder,
     )  # fmt: skip
-    if site.hosts and not keys:
+    if given["public"]:
+        log.warning("everybody who reaches this server may use it, and sees, stops and removes everybody's videos")
+    elif site.hosts and not keys:
         log.warning("there are no keys: whoever reaches the proxy uses this server, unless the proxy asks who it is")
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # A closed terminal is a polite end too; uvicorn knows of two others only.
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     run_server(app, sockets, proxies=site.proxies)
+
+
+def _beside(given: Mapping[str, Any], desk: Any, sender: Any) -> Any:
+    """What runs beside the API of ``desk``: webhooks, and where they are asked for a worker and a bound on videos."""
+    from framewake.service.api import Background
+    from framewake.service.database import default_url
+    from framewake.service.supervisor import Supervisor
+    from framewake.service.trimming import Trimmer
+
+    start, stop = [desk.sweep, sender.start], [sender.stop, desk.store.database.close]
+    folder = desk.storage.folder
+    if given["keep"]:
+        trimmer = Trimmer(desk, given["keep"])
+        start, stop = [*start, trimmer.start], [trimmer.stop, *stop]
+    if not given["no_worker"]:
+        url = given["database"] or default_url(folder)
+        arguments = worker_arguments(given, folder, desk.loras)
+        supervisor = Supervisor(arguments, {DATABASE: url}, stall_seconds=given["stall_seconds"])
+        start, stop = [*start, supervisor.start], [supervisor.stop, *stop]
+    return Background(start, stop)
 
 
 def run_server(app: Any, sockets: list[socket.socket], *, proxies: Sequence[str]) -> None:

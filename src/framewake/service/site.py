@@ -23,7 +23,8 @@ _PORTS = {"http": "80", "https": "443"}
 class Site:
     """How a server is reached. ``root`` is "" or a path such as "/framewake".
 
-    ``is_open`` lets any host name in: a server that asks for keys need not fear that a name was made to point to it.
+    ``is_open`` lets any host name in: a server that asks for keys, or that everybody may use, need not fear that a name
+    was made to point to it.
     """
 
     is_open: bool = False
@@ -79,7 +80,15 @@ class Site:
         return path.rstrip("/") if is_api else path
 
 
-def site_of(hosts: Sequence[str], origins: Sequence[str], *, root: str, proxies: Sequence[str], has_keys: bool) -> Site:
+def site_of(
+    hosts: Sequence[str],
+    origins: Sequence[str],
+    *,
+    root: str,
+    proxies: Sequence[str],
+    has_keys: bool,
+    is_public: bool = False,
+) -> Site:
     """A site as the command line describes it.
 
     Raises: InputError.
@@ -103,7 +112,7 @@ def site_of(hosts: Sequence[str], origins: Sequence[str], *, root: str, proxies:
         except ValueError as error:
             raise InputError(f"--trust-proxy is {shown(proxy)}: expected an address or a network.") from error
     names = frozenset(hostname(host) for host in hosts)
-    return Site(has_keys, names, tuple(origins), root, (*Site.proxies, *proxies))
+    return Site(has_keys or is_public, names, tuple(origins), root, (*Site.proxies, *proxies))
 
 
 def hostname(host: str) -> str:

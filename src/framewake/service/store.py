@@ -172,6 +172,12 @@ class JobStore:
             rows = connection.execute(select(jobs.c.state, func.count()).group_by(jobs.c.state)).all()
         return {row[0]: row[1] for row in rows}
 
+    def ended(self, *, but: int) -> Sequence[str]:
+        """Ids of the jobs that have ended, without the newest ``but`` of them."""
+        query = select(jobs.c.id).where(jobs.c.state.in_(FINAL)).order_by(jobs.c.number.desc())
+        with self.database.reading() as connection:
+            return connection.execute(query.offset(but)).scalars().all()
+
     def cancel(self, job: str, owner: str | None = None) -> Row[Any]:
         """A waiting or running job is cancelled from now on; its worker stops within a step.
 
