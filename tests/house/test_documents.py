@@ -12,6 +12,7 @@ BENCHES = ROOT / "scripts" / "benches"
 DOCUMENTS = [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]
 
 MOST_DECISION_BYTES = 15_000
+MOST_README_BYTES = 8_000
 MOST_RELEASE_LINES = 30
 MOST_EXPECTED_ROWS = 20
 
@@ -32,6 +33,15 @@ def anchors(text: str) -> set[str]:
     """The names that GitHub gives to headings."""
     heads = [line.lstrip("#").strip().lower() for line in text.splitlines() if line.startswith("#")]
     return {re.sub(r"[^\w\- ]", "", head).replace(" ", "-") for head in heads}
+
+
+def test_the_readmes_are_short_and_say_the_same():
+    pages = [ROOT / "README.md", ROOT / "README.zh.md"]
+    assert all(page.stat().st_size <= MOST_README_BYTES for page in pages)
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    assert [len(re.findall("^## ", text, re.M)) for text in texts] == [len(re.findall("^## ", texts[0], re.M))] * 2
+    ours = [{target for target in links(text) if target.startswith("docs/")} for text in texts]
+    assert ours[0] ^ ours[1] <= {"docs/images/page.png", "docs/images/page-phone.png"}
 
 
 def test_decisions_are_short():

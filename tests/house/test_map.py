@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
+import pytest
 from map_section import first_sentence, page
-from package_source import PACKAGE, ROOT, modules
+from package_source import ROOT, modules
 from test_arrows import ARROWS
 
 STRUCTURE = ROOT / "docs" / "structure.md"
-README = ROOT / "README.md"
+READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
 
 
 def test_structure_lists_every_module_as_its_docstring_says():
@@ -27,18 +29,17 @@ def test_structure_says_of_every_part_who_may_import_it():
     assert not missing, f"not in docs/structure.md: {sorted(missing)}"
 
 
-def test_readme_maps_every_part():
-    section = README.read_text().partition("## Where things are")[2].partition("\n## ")[0]
-    text = set(re.findall(r"`([\w./-]+)`", section))
-    parts = {f"src/framewake/{p.name}/" for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
-    parts |= {f"src/framewake/{p.name}" for p in PACKAGE.glob("*.py")} | {"demonstration/"}
-    assert not parts - text, f"not in the README's map: {sorted(parts - text)}"
-    gone = {path for path in text if "/" in path and not (ROOT / path).exists()}
-    assert not gone, f"in the README's map, but not there: {sorted(gone)}"
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_readme_maps_every_folder(name):
+    table = (ROOT / name).read_text(encoding="utf-8").rpartition("|---|---|")[2].partition("\n## ")[0]
+    text = set(re.findall(r"`([\w./-]+/)`", table))
+    tracked = subprocess.run(["git", "ls-files", "*/*"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {f"{path.partition('/')[0]}/" for path in tracked.split("\n") if path[:1] not in (".", "")}
+    assert {folder.partition("/")[0] for folder in text} == {folder.partition("/")[0] for folder in folders}
 
 
 def test_files_named_in_the_documents_exist():
-    documents = [README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    documents = [*READMES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     texts = [path.read_text(encoding="utf-8") for path in documents]
     named = {name for text in texts for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.py)`", text)}
     folders = ("src", "tests", "scripts", "demonstration", "deploy")
@@ -49,7 +50,7 @@ def test_files_named_in_the_documents_exist():
 
 
 def test_scripts_named_in_the_documents_exist():
-    documents = [README, ROOT / "CONTRIBUTING.md", STRUCTURE, *(ROOT / "docs").glob("*.md")]
+    documents = [*READMES, ROOT / "CONTRIBUTING.md", STRUCTURE, *(ROOT / "docs").glob("*.md")]
     named = {name for path in documents for name in re.findall(r"\bscripts/(\w+)", path.read_text())}
     gone = {name for name in named if not (ROOT / "scripts" / name).exists()}
     assert named and not gone, f"named, but not there: {sorted(gone)}"
