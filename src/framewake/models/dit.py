@@ -13,7 +13,9 @@ from typing import NamedTuple
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
+from framewake.models.arrangement import Division
 from framewake.models.dit_blocks import DoubleBlock, SingleBlock, TokenCounts
+from framewake.models.dit_shares import share_of
 from framewake.models.dit_stack import BlockStack, Surroundings
 from framewake.models.manner import PLAIN, Manner
 from framewake.models.refiner import TokenRefiner, with_biases
@@ -43,15 +45,15 @@ class TextStates(NamedTuple):
 class DiT:
     """HunyuanVideo's transformer, stateless: the weights are an argument of every call.
 
-    The two block functions are made once for each size (of latents and text) and manner, and reused for every
-    block's weights.
+    The two block functions are made once for each size (of latents and text), manner and share of several devices,
+    and reused for every block's weights.
     """
 
     def __init__(self, engine: Engine, config: DiTConfig) -> None:
         self.engine = engine
         self.config = config
         self.refiner = TokenRefiner(engine, config)
-        self._functions: dict[tuple[TokenCounts, Manner], tuple[Callable, Callable]] = {}
+        self._functions: dict[tuple[TokenCounts, Manner, Division], tuple[Callable, Callable]] = {}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Published name and shape of every tensor the model needs (specification, section 4.2)."""
@@ -112,25 +114,28 @@ class DiT:
         """
         engine, config = self.engine, self.config
         see = observe or _unseen
-        text, text_lengths = trimmed(text)
         grid = self._grid(latents, text, guidance, rope)
-        counts = self._counts(grid, text, text_lengths)
+        share = share_of(engine, manner.arrangement, grid[0] * grid[1] * grid[2], config.heads)
+        latents, timestep, guidance = (share.sample(x) for x in (latents, timestep, guidance))
+        text, text_lengths = trimmed(TextStates(*map(share.sample, text)))
+        counts = share.counts(self._counts(grid, text, text_lengths))
 
         w = weights.part("img_in")
         kind = engine.dtype(w["proj.weight"])
         conditions = self._conditions(weights, timestep, engine.cast(text.pooled, kind), guidance, see)
-        image = patch_embedding(engine, w["proj.weight"], w["proj.bias"], engine.cast(latents, kind))
+        cut = share.division.run
+        image = patch_embedding(engine, w["proj.weight"], w["proj.bias"], engine.cast(latents, kind), run=cut)
         see("img_in", image)
         refiner_blocks = list(weights.blocks("txt_in.individual_token_refiner.blocks", config.refiner_blocks))
         tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
         see("txt_in", tokens)
 
-        around = Surroundings(tokens, conditions, rope, counts)
+        around = Surroundings(tokens, conditions, (share.rows(rope[0]), share.rows(rope[1])), counts, share)
         if manner.is_compiled and engine.traits.text_bucket is not None:
             around = bucketed(engine, around, engine.traits.text_bucket)
-        stack = BlockStack(engine, config, weights, self._blocks(around.counts, manner), around, see)
+        stack = BlockStack(engine, config, weights, self._blocks(around, manner), around, see)
         x = stack(image) if run_blocks is None else run_blocks(stack, image)
-        x = self._final(weights.part("final_layer"), x, conditions[-1])
+        x = share.gathered(self._final(weights.part("final_layer"), x, conditions[-1]))
         see("final_tokens", x)
         velocity = patches_to_grid(engine, x, grid, config.patch_size)
         see("output", velocity)
@@ -190,11 +195,13 @@ class DiT:
         see("token_replace_vec", first)
         return (first, condition)
 
-    def _blocks(self, counts: TokenCounts, manner: Manner) -> tuple[Callable, Callable]:
-        made = self._functions.pop((counts, manner), None)  # and back as the last one that was used
+    def _blocks(self, around: Surroundings, manner: Manner) -> tuple[Callable, Callable]:
+        counts, share = around.counts, around.share
+        key = (counts, manner, share.division)
+        made = self._functions.pop(key, None)  # and back as the last one that was used
         if made is None:
-            double_block = DoubleBlock(self.engine, self.config, counts, manner.chunk_tokens)
-            single_block = SingleBlock(self.engine, self.config, counts, manner.chunk_tokens)
+            double_block = DoubleBlock(share.attending(), self.config, counts, manner.chunk_tokens)
+            single_block = SingleBlock(share.attending(), self.config, counts, manner.chunk_tokens)
 
             # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
             def double(w, image, text, conditions, rope, lengths):
@@ -208,7 +215,7 @@ class DiT:
                 made = (self.engine.compile(double), self.engine.compile(single))
             if len(self._functions) == MOST_FUNCTIONS:
                 self._functions.pop(next(iter(self._functions)))  # a service meets sizes without end
-        self._functions[counts, manner] = made
+        self._functions[key] = made
         return made
 
     def _final(self, w: Weights, x: Tensor, condition: Tensor) -> Tensor:
@@ -240,7 +247,7 @@ def bucketed(engine: Engine, around: Surroundings, size: int) -> Surroundings:
     Attention never sees the padding, and nothing else mixes tokens.
     """
     counts, spare = around.counts, -around.counts.text % size
-    lengths = counts.lengths or (sum(counts.image) + counts.text,) * around.text.shape[0]
+    lengths = counts.lengths or (around.share.division.tokens + counts.text,) * around.text.shape[0]
     text = engine.pad(around.text, ((0, spare), (0, 0))) if spare else around.text
     counts = counts._replace(text=counts.text + spare, lengths=None)
     return around._replace(text=text, counts=counts, lengths=engine.key_lengths(lengths))

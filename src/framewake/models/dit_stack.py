@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.dit_blocks import TokenCounts
+from framewake.models.dit_shares import Share
 from framewake.models.source import WeightSource
 from framewake.nn.modulation import modulation_vectors, normed_and_modulated
 from framewake.nn.rope import with_plain_tokens
@@ -20,6 +21,8 @@ from framewake.nn.rope import with_plain_tokens
 class Surroundings(NamedTuple):
     """What the blocks get beside the image tokens; ``lengths`` where they are not built into the blocks.
 
+    Among several devices, all of it is of this one's ``share``.
+
     Shapes: text (B, T, D), conditions (B, D) per image group, rope two (N, E).
     """
 
@@ -27,6 +30,7 @@ class Surroundings(NamedTuple):
     conditions: tuple[Tensor, ...]
     rope: tuple[Tensor, Tensor]
     counts: TokenCounts
+    share: Share
     lengths: Any = None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from framewake.models.arrangement import ALONE, Arrangement
+
 
 @dataclass(frozen=True)
 class Manner:
@@ -11,12 +13,13 @@ class Manner:
 
     ``is_compiled``: the transformer's blocks are compiled once for each size; ``chunk_tokens``: they work through so
     many tokens at a time; ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many
-    numbers. None: all at once, or as the engine does it by itself.
+    numbers. None: all at once, or as the engine does it by itself. ``arrangement``: how devices share the transformer.
     """
 
     is_compiled: bool = False
     chunk_tokens: int | None = None
     slab_numbers: int | None = None
+    arrangement: Arrangement = ALONE
 
 
 PLAIN = Manner()

@@ -38,8 +38,10 @@ def scalar_embedding(engine: Engine, w: Weights, names: tuple[str, str], values:
     return mlp(engine, w, names, waves, "silu")
 
 
-def patch_embedding(engine: Engine, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """Non-overlapping patches as tokens.
+def patch_embedding(
+    engine: Engine, weight: Tensor, bias: Tensor, x: Tensor, *, run: tuple[int, int] | None = None
+) -> Tensor:
+    """Non-overlapping patches as tokens, all or those of a ``run`` [start, stop).
 
     A convolution whose stride is its kernel is one matrix product over the cut patches.
     Shapes: x (B, C, F, H, W), weight (D, C, f, h, w) -> (B, F/f * H/h * W/w, D).
@@ -51,7 +53,10 @@ def patch_embedding(engine: Engine, weight: Tensor, bias: Tensor, x: Tensor) -> 
     x = engine.reshape(x, (batch, channels, *cuts))
     x = engine.permute(x, (0, 2, 4, 6, 1, 3, 5, 7))
     inputs = channels * patch[0] * patch[1] * patch[2]
-    return engine.linear(engine.reshape(x, (batch, -1, inputs)), engine.reshape(weight, (width, inputs)), bias)
+    x = engine.reshape(x, (batch, -1, inputs))
+    if run is not None and run[1] - run[0] < x.shape[1]:
+        x = x[:, run[0] : run[1]]
+    return engine.linear(x, engine.reshape(weight, (width, inputs)), bias)
 
 
 def patches_to_grid(engine: Engine, x: Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int]) -> Tensor:
