@@ -117,6 +117,7 @@ def dit_blocks(dtype):
     from dit_toy import CONFIG
 
     from framewake.models.dit_blocks import DoubleBlock, SingleBlock, TokenCounts
+    from framewake.models.manner import PLAIN
     from framewake.weights.stores.store import Resident
 
     dit, width, head = _toy_dit(ASCEND, 1)
@@ -128,7 +129,7 @@ def dit_blocks(dtype):
         counts = TokenCounts((4, 8), 5, lengths)
         conditions = (tensor((batch, width), dtype), tensor((batch, width), dtype))
         image, text = tensor((batch, 12, width), dtype), tensor((batch, 5, width), dtype)
-        double, single = DoubleBlock(ASCEND, CONFIG, counts, None), SingleBlock(ASCEND, CONFIG, counts, None)
+        double, single = DoubleBlock(ASCEND, CONFIG, counts, PLAIN), SingleBlock(ASCEND, CONFIG, counts, PLAIN)
         found.append(compiles(double, next(store.blocks("double_blocks")), image, text, conditions, rope))
         x = tensor((batch, 17, width), dtype)
         found.append(compiles(single, next(store.blocks("single_blocks")), x, conditions, longer))

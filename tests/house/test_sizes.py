@@ -13,6 +13,7 @@ POSITIONAL = 2  # from the next one on, a parameter with a default is keyword-on
 LONG: dict[str, str] = {}
 MANY_PARAMETERS: dict[str, str] = {
     "models.dit.DiT.__call__": "the model's own inputs; all but the first two are given by name",
+    "models.dit.DiT.head": "the same inputs",
 }
 OPTIONS_BY_POSITION: dict[str, str] = {
     "service.routes._add_reading.list_videos": "FastAPI makes a query parameter of every parameter",
@@ -20,6 +21,7 @@ OPTIONS_BY_POSITION: dict[str, str] = {
     "service.worker.Worker.__init__": "what it works with, in one order everywhere",
     "app.original_flags.used": "a table of flags that is read as columns",
     "app.original_flags.unused": "a table of flags that is read as columns",
+    "train.adapted.AdaptedLayers.linear": "an engine's operation, in the contract's order",
     "nn.rope.rope_table": "the four numbers that make a table, in the specification's order",
 }
 

@@ -65,6 +65,9 @@ class Engine(Protocol):
     def to_device(self, x: Tensor) -> Tensor:
         """x on this engine's device, itself when it is there already."""
 
+    def to_host(self, x: Tensor) -> Tensor:
+        """x in the host's memory, to come back by ``to_device``; itself when it is there already."""
+
     def draw_normal(self, shape: Sequence[int], seed: int, dtype: Dtype) -> Tensor:
         """Standard normal numbers of torch's own generator on this device, drawn in the type itself.
 
@@ -271,6 +274,30 @@ class Engine(Protocol):
         """Turn ``function(weights, *args) -> scalar`` into ``(weights, *args) -> (scalar, gradients)``.
 
         ``weights`` is a flat dict; the gradients have its keys. Other arguments get none.
+        """
+
+    def vjp(self, function: Callable[..., Any]) -> Callable[..., Weights]:
+        """Turn ``function(leaves, *args) -> tensor or tuple`` into ``(leaves, cotangents, *args) -> gradients``.
+
+        The product of a Jacobian with vectors from the left: ``leaves`` is a flat dict, ``cotangents`` a tuple with
+        one for each output, in its shape and type. The gradients have the keys of the leaves, zeros where nothing
+        depends on one; other arguments get none. Nothing of the call outlives it.
+        """
+
+    def stop_gradient(self, x: Tensor) -> Tensor:
+        """x, as a constant."""
+
+    def recompute(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function of tensors; where a gradient is wanted, only its arguments are kept, and it runs again."""
+
+    def adapted_linear(
+        self, x: Tensor, weight: Tensor, factors: tuple[Tensor, Tensor], bias: Tensor | None = None
+    ) -> Tensor:
+        """x @ weight.T + bias, for a weight in which the product of two factors is contained already.
+
+        The gradients of x and of the factors (up, down) are those of ``linear`` with weight = base + up @ down; weight
+        and bias get none. The gradient of the weight, as large as itself, is never made.
+        Shapes: x (..., I), weight (O, I), up (O, R), down (R, I), bias (O,) -> (..., O). All of one type.
         """
 
     def synchronize(self) -> None:

@@ -27,6 +27,7 @@ from framewake.nn.modulation import modulation_vectors, normed_and_modulated
 Observe = Callable[[str, Tensor], None]
 
 MOST_FUNCTIONS = 16  # pairs of blocks for sizes and manners that are kept
+REFINER = "txt_in.individual_token_refiner.blocks"
 SCALAR_LAYERS = ("mlp.0", "mlp.2")  # of the embedders of timestep and guidance
 
 
@@ -40,6 +41,18 @@ class TextStates(NamedTuple):
     states: Tensor
     lengths: tuple[int, ...]
     pooled: Tensor
+
+
+class Begun(NamedTuple):
+    """What the blocks begin with: image tokens, what is around them, and their grid. Shapes: image (B, N, D)."""
+
+    image: Tensor
+    around: Surroundings
+    grid: tuple[int, int, int]
+
+
+def _unseen(_name: str, _tensor: Tensor) -> None:
+    pass
 
 
 class DiT:
@@ -112,32 +125,61 @@ class DiT:
         Raises: InputError when sizes do not fit together or guidance is missing.
         Source: specification, section 4.4.
         """
-        engine, config = self.engine, self.config
         see = observe or _unseen
+        begun = self.head(
+            weights, latents, timestep=timestep, text=text, rope=rope, guidance=guidance, see=see, manner=manner
+        )
+        blocks = self.block_functions(begun.around, manner)
+        stack = BlockStack(self.engine, self.config, weights, blocks, begun.around, see)
+        x = stack(begun.image) if run_blocks is None else run_blocks(stack, begun.image)
+        return self.tail(weights.part("final_layer"), x, begun, see=see)
+
+    def head(  # noqa: PLR0913  # the model's own inputs, by name
+        self,
+        weights: WeightSource,
+        latents: Tensor,
+        *,
+        timestep: Tensor,
+        text: TextStates,
+        rope: tuple[Tensor, Tensor],
+        guidance: Tensor | None = None,
+        see: Observe = _unseen,
+        manner: Manner = PLAIN,
+    ) -> Begun:
+        """Everything in front of the blocks; arguments and errors are those of a call."""
+        engine, config = self.engine, self.config
         grid = self._grid(latents, text, guidance, rope)
         share = share_of(engine, manner.arrangement, grid[0] * grid[1] * grid[2], config.heads)
         latents, timestep, guidance = (share.sample(x) for x in (latents, timestep, guidance))
         text, text_lengths = trimmed(TextStates(*map(share.sample, text)))
         counts = share.counts(self._counts(grid, text, text_lengths))
-
         w = weights.part("img_in")
         kind = engine.dtype(w["proj.weight"])
         conditions = self._conditions(weights, timestep, engine.cast(text.pooled, kind), guidance, see)
         cut = share.division.run
         image = patch_embedding(engine, w["proj.weight"], w["proj.bias"], engine.cast(latents, kind), run=cut)
         see("img_in", image)
-        refiner_blocks = list(weights.blocks("txt_in.individual_token_refiner.blocks", config.refiner_blocks))
-        tokens = self.refiner(weights.part("txt_in"), refiner_blocks, text.states, text_lengths, timestep)
+        tokens = self.refined(weights, text, timestep)
         see("txt_in", tokens)
-
         around = Surroundings(tokens, conditions, (share.rows(rope[0]), share.rows(rope[1])), counts, share)
         if manner.is_compiled and engine.traits.text_bucket is not None:
             around = bucketed(engine, around, engine.traits.text_bucket)
-        stack = BlockStack(engine, config, weights, self._blocks(around, manner), around, see)
-        x = stack(image) if run_blocks is None else run_blocks(stack, image)
-        x = share.gathered(self._final(weights.part("final_layer"), x, conditions[-1]))
+        return Begun(image, around, grid)
+
+    def refined(self, weights: WeightSource, text: TextStates, timestep: Tensor) -> Tensor:
+        """The text tokens that the blocks begin with. Shapes: -> (B, T, D)."""
+        text, lengths = trimmed(text)
+        blocks = list(weights.blocks(REFINER, self.config.refiner_blocks))
+        return self.refiner(weights.part("txt_in"), blocks, text.states, lengths, timestep)
+
+    def tail(self, w: Weights, x: Tensor, begun: Begun, *, see: Observe = _unseen) -> Tensor:
+        """Image tokens behind the last block become the velocity, through the final layer.
+
+        Shapes: (B, N, D) -> (B, C, F, H, W).
+        """
+        x = begun.around.share.gathered(self._final(w, x, begun.around.conditions[-1]))
         see("final_tokens", x)
-        velocity = patches_to_grid(engine, x, grid, config.patch_size)
+        velocity = patches_to_grid(self.engine, x, begun.grid, self.config.patch_size)
         see("output", velocity)
         return velocity
 
@@ -195,13 +237,14 @@ class DiT:
         see("token_replace_vec", first)
         return (first, condition)
 
-    def _blocks(self, around: Surroundings, manner: Manner) -> tuple[Callable, Callable]:
+    def block_functions(self, around: Surroundings, manner: Manner) -> tuple[Callable, Callable]:
+        """The functions of a double and a single block; their arguments are those of the blocks' own classes."""
         counts, share = around.counts, around.share
         key = (counts, manner, share.division)
         made = self._functions.pop(key, None)  # and back as the last one that was used
         if made is None:
-            double_block = DoubleBlock(share.attending(), self.config, counts, manner.chunk_tokens)
-            single_block = SingleBlock(share.attending(), self.config, counts, manner.chunk_tokens)
+            double_block = DoubleBlock(share.attending(), self.config, counts, manner)
+            single_block = SingleBlock(share.attending(), self.config, counts, manner)
 
             # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
             def double(w, image, text, conditions, rope, lengths):
@@ -259,7 +302,3 @@ def joined_texts(engine: Engine, texts: Sequence[TextStates]) -> TextStates:
     states = [engine.pad(text.states, ((0, longest - text.states.shape[1]), (0, 0))) for text in texts]
     lengths = tuple(length for text in texts for length in text.lengths)
     return TextStates(engine.concat(states, 0), lengths, engine.concat([text.pooled for text in texts], 0))
-
-
-def _unseen(_name: str, _tensor: Tensor) -> None:
-    pass

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.models.manner import Manner
 from framewake.nn.attention import split_heads
 from framewake.nn.linear import linear
 from framewake.nn.mlp import mlp
@@ -63,15 +64,20 @@ def cut(counts: Sequence[int], size: int | None) -> tuple[Chunk, ...]:
 
 
 class _Block:
-    """What both kinds share; where ``chunk_tokens`` is None, all tokens are one chunk."""
+    """What both kinds share; where ``manner.chunk_tokens`` is None, all tokens are one chunk."""
 
-    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, chunk_tokens: int | None) -> None:
+    bodies: tuple[str, ...]  # methods that work on one chunk
+
+    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, manner: Manner) -> None:
         self.engine = engine
         self.config = config
         self.counts = counts
-        self.is_whole = chunk_tokens is None
+        self.is_whole = manner.chunk_tokens is None
         # Queries (0), keys (1) and values (2) that are made at once: a view of all three would keep all three.
-        self.thirds = ((0, 1, 2),) if chunk_tokens is None else ((0,), (1,), (2,))
+        self.thirds = ((0, 1, 2),) if manner.chunk_tokens is None else ((0,), (1,), (2,))
+        if manner.recomputes:
+            for name in self.bodies:
+                setattr(self, name, engine.recompute(getattr(self, name)))
 
     def normed(self, x: Tensor, chunk: Chunk, parts) -> Tensor:
         """The tokens of a chunk, normed and modulated. Shapes: x (B, N, D) -> (B, n, D)."""
@@ -103,6 +109,11 @@ class _Block:
             for place in range(len(thirds))
         ]
 
+    def placed(self, w: Weights, names, thirds: tuple[int, ...], x: Tensor, chunk: Chunk, parts, rope) -> list[Tensor]:
+        """Some of queries, keys and values of a chunk of tokens; text among images has no places."""
+        made = self.heads(w, names, thirds, self.normed(x, chunk, parts))
+        return made if rope is None else self.turned(made, thirds, chunk, rope)
+
     def attention(self, made: list[Tensor], lengths) -> Tensor:
         """Attention over all tokens. Shapes: queries, keys and values (B, N, A, E) -> (B, N, D)."""
         q, k, v = made
@@ -118,10 +129,12 @@ class _Block:
 class DoubleBlock(_Block):
     """Image and text with their own weights, joined in attention (specification, section 4.4)."""
 
-    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, chunk_tokens: int | None) -> None:
-        super().__init__(engine, config, counts, chunk_tokens)
-        self.image_chunks = cut(counts.image, chunk_tokens)
-        self.text_chunks = cut((counts.text,), chunk_tokens)
+    bodies = ("placed", "changed")
+
+    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, manner: Manner) -> None:
+        super().__init__(engine, config, counts, manner)
+        self.image_chunks = cut(counts.image, manner.chunk_tokens)
+        self.text_chunks = cut((counts.text,), manner.chunk_tokens)
 
     def __call__(
         self, w: Weights, image: Tensor, text: Tensor, conditions, rope, *, lengths=None
@@ -150,23 +163,26 @@ class DoubleBlock(_Block):
         """Some of queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""
         pieces = []
         for chunk in self.image_chunks:
-            made = self.heads(w, IMAGE, thirds, self.normed(tokens[0], chunk, parts[0]))
-            pieces = [*pieces, self.turned(made, thirds, chunk, rope)]
+            pieces = [*pieces, self.placed(w, IMAGE, thirds, tokens[0], chunk, parts[0], rope)]
         for chunk in self.text_chunks:
-            pieces = [*pieces, self.heads(w, TEXT, thirds, self.normed(tokens[1], chunk, parts[1]))]
+            pieces = [*pieces, self.placed(w, TEXT, thirds, tokens[1], chunk, parts[1], None)]
         return [self.joined([piece[place] for piece in pieces]) for place in range(len(thirds))]
 
     def added(self, w: Weights, kind: str, pair: tuple[Tensor, Tensor], chunks: tuple[Chunk, ...], parts) -> Tensor:
         """Tokens plus the projection of what they attended to, plus the MLP, each through its gate."""
-        engine = self.engine
         pieces: list[Tensor] = []
         for chunk in chunks:
-            x, attended = _within(pair[0], chunk), _within(pair[1], chunk)
-            x = gated_sum(engine, x, linear(engine, w, kind + "_attn_proj", attended), chunk.counts, parts[2])
-            change = normed_and_modulated(engine, x, chunk.counts, parts[3], parts[4])
-            change = mlp(engine, w, (kind + "_mlp.fc1", kind + "_mlp.fc2"), change, "gelu_tanh")
-            pieces = [*pieces, gated_sum(engine, x, change, chunk.counts, parts[5])]
+            pieces = [*pieces, self.changed(w, kind, pair, chunk, parts)]
         return self.joined(pieces)
+
+    def changed(self, w: Weights, kind: str, pair: tuple[Tensor, Tensor], chunk: Chunk, parts) -> Tensor:
+        """The same for one chunk."""
+        engine = self.engine
+        x, attended = _within(pair[0], chunk), _within(pair[1], chunk)
+        x = gated_sum(engine, x, linear(engine, w, kind + "_attn_proj", attended), chunk.counts, parts[2])
+        change = normed_and_modulated(engine, x, chunk.counts, parts[3], parts[4])
+        change = mlp(engine, w, (kind + "_mlp.fc1", kind + "_mlp.fc2"), change, "gelu_tanh")
+        return gated_sum(engine, x, change, chunk.counts, parts[5])
 
 
 class SingleBlock(_Block):
@@ -176,27 +192,34 @@ class SingleBlock(_Block):
     the product.
     """
 
-    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, chunk_tokens: int | None) -> None:
-        super().__init__(engine, config, counts, chunk_tokens)
-        self.chunks = cut((*counts.image[:-1], counts.image[-1] + counts.text), chunk_tokens)
+    bodies = ("placed", "changed")
+
+    def __init__(self, engine: Engine, config: DiTConfig, counts: TokenCounts, manner: Manner) -> None:
+        super().__init__(engine, config, counts, manner)
+        self.chunks = cut((*counts.image[:-1], counts.image[-1] + counts.text), manner.chunk_tokens)
 
     def __call__(self, w: Weights, x: Tensor, conditions, rope, *, lengths=None) -> Tensor:
         """``lengths`` in place of those that are built in.
 
         Shapes: x (B, N + T, D), conditions (B, D) per image group, rope two (N + T, E).
         """
-        engine, rows = self.engine, 3 * x.shape[2]
-        parts = list(zip(*modulation_vectors(engine, w, "modulation.linear", conditions, 3)))  # noqa: B905
+        parts = list(zip(*modulation_vectors(self.engine, w, "modulation.linear", conditions, 3)))  # noqa: B905
         kept = self.normed(x, self.chunks[0], parts) if self.is_whole else None
         out = self.attention(self.all_heads(w, (x, kept), parts, rope), lengths)
-        weight, bias = w["linear1.weight"][rows:], w["linear1.bias"][rows:]
         pieces: list[Tensor] = []
         for chunk in self.chunks:
-            normed = self.normed(x, chunk, parts) if kept is None else kept
-            change = [_within(out, chunk), engine.linear(normed, weight, bias, "gelu_tanh")]
-            change = linear(engine, w, "linear2", engine.concat(change, 2))
-            pieces = [*pieces, gated_sum(engine, _within(x, chunk), change, chunk.counts, parts[2])]
+            pieces = [*pieces, self.changed(w, (x, kept), out, chunk, parts)]
         return self.joined(pieces)
+
+    def changed(self, w: Weights, pair: tuple[Tensor, Tensor | None], out: Tensor, chunk: Chunk, parts) -> Tensor:
+        """A chunk of tokens plus the second layer of what they attended to and of their MLP, through its gate."""
+        engine, x = self.engine, pair[0]
+        rows = 3 * x.shape[2]
+        weight, bias = w["linear1.weight"][rows:], w["linear1.bias"][rows:]
+        normed = self.normed(x, chunk, parts) if pair[1] is None else pair[1]
+        change = engine.concat([_within(out, chunk), engine.linear(normed, weight, bias, "gelu_tanh")], 2)
+        change = linear(engine, w, "linear2", change)
+        return gated_sum(engine, _within(x, chunk), change, chunk.counts, parts[2])
 
     def all_heads(self, w: Weights, pair: tuple[Tensor, Tensor | None], parts, rope) -> list[Tensor]:
         """Queries, keys and values of all tokens; the pair is the tokens and, where they are kept, the normed ones."""
@@ -209,8 +232,10 @@ class SingleBlock(_Block):
         """Some of queries, keys and values of all tokens. Shapes: -> (B, N + T, A, E) each."""
         pieces = []
         for chunk in self.chunks:
-            normed = self.normed(pair[0], chunk, parts) if pair[1] is None else pair[1]
-            pieces = [*pieces, self.turned(self.heads(w, JOINED, thirds, normed), thirds, chunk, rope)]
+            if pair[1] is None:
+                pieces = [*pieces, self.placed(w, JOINED, thirds, pair[0], chunk, parts, rope)]
+            else:
+                pieces = [*pieces, self.turned(self.heads(w, JOINED, thirds, pair[1]), thirds, chunk, rope)]
         return [self.joined([piece[place] for piece in pieces]) for place in range(len(thirds))]
 
 

@@ -13,12 +13,14 @@ class Manner:
 
     ``is_compiled``: the transformer's blocks are compiled once for each size; ``chunk_tokens``: they work through so
     many tokens at a time; ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many
-    numbers. None: all at once, or as the engine does it by itself. ``arrangement``: how devices share the transformer.
+    numbers; ``recomputes``: each run of tokens is computed again for a gradient. None: all at once, or as the engine
+    does it by itself. ``arrangement``: how devices share the transformer.
     """
 
     is_compiled: bool = False
     chunk_tokens: int | None = None
     slab_numbers: int | None = None
+    recomputes: bool = False
     arrangement: Arrangement = ALONE
 
 

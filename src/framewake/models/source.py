@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from framewake.engine.contract import Weights
+
+Key = tuple[str, int]  # name of a block list, number of the block
 
 
 class WeightSource(Protocol):
@@ -16,3 +18,10 @@ class WeightSource(Protocol):
 
     def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
         """The parts ``name.0``, ``name.1``, ... in order, all or the first ``count``."""
+
+
+class Walkable(WeightSource, Protocol):
+    """The same for whoever needs blocks in an order of his own."""
+
+    def walk(self, order: Sequence[Key]) -> Iterator[Weights]:
+        """The blocks of an order, one after another; the next walk is expected to be the same."""

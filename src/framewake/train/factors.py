@@ -32,12 +32,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Factors:
-    """A LoRA whose factors are tensors: gradients of a loss flow back into them.
+    """A LoRA whose factors are tensors or arrays.
 
-    ``weights/lora/view.py`` adds it to what ``weights.blocks`` yields, block by block, merged when the block is
-    asked for. So training computes with the very weights that inference with the finished file has, the frozen
-    base may lie in memory or stream from disk, and a block may be computed again instead of kept: recomputation
-    belongs around the two block functions of ``DiT``, which get a merged dict each.
+    ``weights/lora/view.py`` adds it to base weights. So training computes with the very weights that inference with
+    the finished file has.
     """
 
     def __init__(self, modules: Shapes, rank: int, alpha: float, values: Weights) -> None:
@@ -63,15 +61,15 @@ def chosen(shapes: Shapes, patterns: Iterable[str] = ()) -> dict[str, tuple[int,
     Raises: InputError for a pattern that fits none.
     Source: specification, section 9.
     """
-    found = {n: s for n, s in shapes.items() if n.endswith(".weight") and _module(n).rpartition(".")[2] in SUFFIXES}
+    found = {n: s for n, s in shapes.items() if n.endswith(".weight") and module_of(n).rpartition(".")[2] in SUFFIXES}
     patterns = tuple(patterns)
     for pattern in patterns:
-        if not any(fnmatchcase(_module(name), pattern) for name in found):
-            example = _module(next(iter(found)))
+        if not any(fnmatchcase(module_of(name), pattern) for name in found):
+            example = module_of(next(iter(found)))
             raise InputError(f"--target {pattern!r} fits no module; they are named like {example!r} (* fits anything).")
     if not patterns:
         return found
-    return {n: s for n, s in found.items() if any(fnmatchcase(_module(n), pattern) for pattern in patterns)}
+    return {n: s for n, s in found.items() if any(fnmatchcase(module_of(n), pattern) for pattern in patterns)}
 
 
 def start(modules: Shapes, rank: int, seed: int) -> dict[str, np.ndarray]:
@@ -82,16 +80,17 @@ def start(modules: Shapes, rank: int, seed: int) -> dict[str, np.ndarray]:
     values = {}
     for number, (name, (rows, columns)) in enumerate(modules.items()):
         drawn = generator(seed, START, number).standard_normal((rank, columns), dtype=np.float32)
-        values[_module(name) + DOWN] = drawn / np.float32(rank)
-        values[_module(name) + UP] = np.zeros((rows, rank), np.float32)
+        values[module_of(name) + DOWN] = drawn / np.float32(rank)
+        values[module_of(name) + UP] = np.zeros((rows, rank), np.float32)
     return values
 
 
-def _module(name: str) -> str:
+def module_of(name: str) -> str:
+    """The module of a weight."""
     return name.removesuffix(".weight")
 
 
 def _update(name: str, shape: tuple[int, ...], rank: int, alpha: float) -> WeightUpdate:
-    module = _module(name)
+    module = module_of(name)
     keys = {"down": module + DOWN, "up": module + UP}
     return WeightUpdate(Module(module, False, True, keys), Place(name, 0, shape[0]), "product", keys, rank, alpha)

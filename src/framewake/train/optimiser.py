@@ -1,11 +1,13 @@
-"""AdamW on flat dicts of float32 tensors, and the learning rate of each update."""
+"""AdamW on flat dicts of float32 arrays, and the learning rate of each update."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
-from framewake.engine.contract import Engine, Weights
+import numpy as np
+
+from framewake.engine.contract import Engine, Tensor
 from framewake.train.settings import Training
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
@@ -13,13 +15,19 @@ MOST_NORM = 1.0  # of a gradient; a longer one is cut to it
 FIRST_SHARE, LAST_SHARE = 0.01, 0.1  # of the rate, where it warms up and where it decays to
 
 
+Arrays = dict[str, np.ndarray]
+
+
 class OptimiserState(NamedTuple):
-    """Everything that an update changes: a value, so that a stop between two updates finds one of them whole."""
+    """Everything that an update changes: a value, so that a stop at any moment finds one of them whole.
+
+    It lies on the host, where it is four times the factors at the most: on the device is one of them at a time.
+    """
 
     step: int
-    factors: Weights
-    first: Weights
-    second: Weights
+    factors: Arrays
+    first: Arrays
+    second: Arrays
 
 
 def learning_rate(settings: Training, step: int) -> float:
@@ -37,25 +45,27 @@ def learning_rate(settings: Training, step: int) -> float:
     return rate * (LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
 
 
-def clipped(engine: Engine, gradients: Weights) -> tuple[Weights, float]:
-    """Gradients of a common norm of at most 1, and the norm before."""
-    squares = [engine.sum(g * g, tuple(range(len(g.shape)))) for g in gradients.values()]
-    norm = math.sqrt(float(engine.numpy(engine.sum(engine.stack(squares, 0), (0,)))))
-    if norm <= MOST_NORM:
-        return gradients, norm
-    return {name: g * (MOST_NORM / norm) for name, g in gradients.items()}, norm
+def norm_of(engine: Engine, gradients: Arrays) -> float:
+    """The common norm of gradients. Precision: squares of one tensor are summed in float32, the sums in float64."""
+
+    def squares(g: Tensor) -> float:
+        return float(engine.numpy(engine.sum(g * g, tuple(range(len(g.shape))))))
+
+    return math.sqrt(math.fsum(squares(engine.asarray(g)) for g in gradients.values()))
 
 
 def updated(
-    engine: Engine, state: OptimiserState, gradients: Weights, *, rate: float, weight_decay: float
+    engine: Engine, state: OptimiserState, gradients: Arrays, *, norm: float, rate: float, weight_decay: float
 ) -> OptimiserState:
-    """The state after one update of AdamW. Precision: float32."""
-    step = state.step + 1
+    """The state after one update of AdamW with gradients cut to a common norm of at most 1. Precision: float32."""
+    step, share = state.step + 1, MOST_NORM / max(norm, MOST_NORM)
     factors, first, second = {}, {}, {}
-    for name, gradient in gradients.items():
-        first[name] = state.first[name] * BETA1 + gradient * (1 - BETA1)
-        second[name] = state.second[name] * BETA2 + gradient * gradient * (1 - BETA2)
-        size = engine.sqrt(second[name] * (1 / (1 - BETA2**step))) + EPS
-        kept = state.factors[name] * (1 - rate * weight_decay)
-        factors[name] = kept - first[name] / size * (rate / (1 - BETA1**step))
+    for name, found in gradients.items():
+        gradient = engine.asarray(found) * share
+        moment, square, factor = (engine.asarray(part[name]) for part in (state.first, state.second, state.factors))
+        moment = moment * BETA1 + gradient * (1 - BETA1)
+        square = square * BETA2 + gradient * gradient * (1 - BETA2)
+        size = engine.sqrt(square * (1 / (1 - BETA2**step))) + EPS
+        factor = factor * (1 - rate * weight_decay) - moment / size * (rate / (1 - BETA1**step))
+        factors[name], first[name], second[name] = (engine.numpy(x) for x in (factor, moment, square))
     return OptimiserState(step, factors, first, second)

@@ -13,7 +13,9 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from framewake.engine.contract import Engine, Weights
+import numpy as np
+
+from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError, NumericsError
 from framewake.lasting import clear_abandoned
 from framewake.models.dit import DiT
@@ -25,6 +27,7 @@ from framewake.pipeline.origin import part_sources
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request
+from framewake.train.adapted import AdaptedLayers, Dressing
 from framewake.train.batch import load_batch
 from framewake.train.cache import Cache
 from framewake.train.data import read_examples
@@ -33,9 +36,10 @@ from framewake.train.encode import ExampleEncoder, Prepared
 from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update
 from framewake.train.factors import chosen, start
 from framewake.train.loss import FlowLoss
-from framewake.train.optimiser import OptimiserState, clipped, learning_rate, updated
+from framewake.train.optimiser import OptimiserState, learning_rate, norm_of, updated
 from framewake.train.settings import Training, continued, training_from
 from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
+from framewake.train.walk import Gradients, Walk
 from framewake.train.writer import alpha_of, write_lora
 from framewake.weights.checkpoint.load import Checkpoint
 
@@ -99,21 +103,21 @@ class Trainer:
         clips = [encoder.prepared(cache, key) for key in keys]
         # The encoders' weights are gone by now: nothing refers to them any more.
         pipeline = Pipeline(self.checkpoint, engine)
-        loss = FlowLoss(
-            DiT(engine, self.checkpoint.dit),
-            self.modules,
-            rank=settings.rank,
-            alpha=alpha_of(settings),
-            guidance=self.checkpoint.settings.guidance if settings.guidance is None else settings.guidance,
-            dtype=precision.transformer,
-        )
-        yield from _Loop(self, pipeline, loss, cache, clips).run(state)
+        yield from _Loop(self, pipeline, self._walk(engine, precision), cache, clips).run(state)
+
+    def _walk(self, engine: Engine, precision: Precision) -> Walk:
+        settings, config = self.settings, self.checkpoint.dit
+        guidance = self.checkpoint.settings.guidance if settings.guidance is None else settings.guidance
+        loss = FlowLoss(engine, config, guidance=guidance, dtype=precision.transformer)
+        model: Any = AdaptedLayers(engine)
+        dressing = Dressing(engine, self.modules, settings.rank, alpha_of(settings))
+        return Walk(DiT(model, config), loss, dressing)
 
     def save(self, engine: Engine, state: OptimiserState) -> None:
         """The LoRA and the state of an update."""
         target = self.places.target
-        write_lora(engine, target, state, self.settings, base=self.checkpoint.dit, name=self.checkpoint.settings.name)
-        save_run(engine, target, Run(state, self.settings, self.digest(), self.base(), engine.name))
+        write_lora(target, state, self.settings, base=self.checkpoint.dit, name=self.checkpoint.settings.name)
+        save_run(target, Run(state, self.settings, self.digest(), self.base(), engine.name))
 
     @functools.cache  # noqa: B019 - as long as the trainer lives
     def base(self) -> str:
@@ -174,10 +178,9 @@ class Trainer:
         """The state to begin with, and what a person should know of it."""
         values = start(self.modules, self.settings.rank, self.settings.seed)
         if not self.resumes:
-            factors = {name: engine.asarray(value) for name, value in values.items()}
-            first, second = ({name: engine.zeros(x.shape) for name, x in factors.items()} for _ in range(2))
-            return OptimiserState(0, factors, first, second), []
-        run = load_run(engine, self.places.target)
+            first, second = ({name: np.zeros_like(x) for name, x in values.items()} for _ in range(2))
+            return OptimiserState(0, values, first, second), []
+        run = load_run(self.places.target)
         if run.data != self.digest():
             raise InputError(
                 f"the clips or captions in {self.places.data} are not those that the run began with: put them back, "
@@ -209,13 +212,11 @@ def training_precision(name: str, engine: Engine) -> Precision:
 class _Loop:
     """Update after update."""
 
-    def __init__(
-        self, trainer: Trainer, pipeline: Pipeline, loss: FlowLoss, cache: Cache, clips: list[Prepared]
-    ) -> None:
+    def __init__(self, trainer: Trainer, pipeline: Pipeline, walk: Walk, cache: Cache, clips: list[Prepared]) -> None:
         self.trainer, self.pipeline, self.cache, self.clips = trainer, pipeline, cache, clips
         self.settings: Training = trainer.settings
         self.engine = pipeline.engine
-        self.step = loss.with_gradients()
+        self.walk = walk
         self.dtype = choose_precision(self.settings.precision, self.engine).transformer
 
     def run(self, state: OptimiserState) -> Events:
@@ -254,18 +255,18 @@ class _Loop:
         engine, settings = self.engine, self.settings
         # Asked for anew each time: a sample clip may have let it go.
         store = self.pipeline.parts.get("dit", self.dtype).weights
-        total: Weights = {}
+        total: Gradients = {}
         losses = []
         for part in range(settings.accumulation):
             number = state.step * settings.accumulation + part
             sizes = [clip.latent for clip in self.clips]
             indices = batch_of(sizes, settings.batch, seed=settings.seed, number=number)
             batch = load_batch(engine, self.cache, [self.clips[i] for i in indices], settings, number=number)
-            loss, gradients = self.step(state.factors, store, batch)
-            losses.append(float(engine.numpy(loss)))
-            share = 1 / settings.accumulation
+            loss, gradients = self.walk(state.factors, store, batch)
+            losses.append(loss)
+            share = np.float32(1 / settings.accumulation)
             total = {n: g * share + total[n] if total else g * share for n, g in gradients.items()}
-        gradients, norm = clipped(engine, total)
+        norm = norm_of(engine, total)
         mean = sum(losses) / len(losses)
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise NumericsError(
@@ -273,7 +274,8 @@ class _Loop:
                 "or --precision float32. The update before is saved."
             )
         rate = learning_rate(settings, state.step + 1)
-        return updated(engine, state, gradients, rate=rate, weight_decay=settings.weight_decay), mean, norm
+        after = updated(engine, state, total, norm=norm, rate=rate, weight_decay=settings.weight_decay)
+        return after, mean, norm
 
 
 __all__ = ["Encoded", "Places", "Trainer"]

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
 from framewake.train.optimiser import OptimiserState
 from framewake.train.settings import Training, training_from
@@ -40,21 +39,20 @@ def state_path(target: Path) -> Path:
     return target.with_name(target.name.removesuffix(".safetensors") + ENDING)
 
 
-def save_run(engine: Engine, target: Path, run: Run) -> None:
+def save_run(target: Path, run: Run) -> None:
     """Write the state, whole or not at all. Nothing of the random draws is in it: they follow from step and seed.
 
     Raises: UnwritableError, DiskFullError.
     """
-    tensors: dict[str, np.ndarray] = {}
-    for part in _PARTS:
-        values = getattr(run.state, part)
-        tensors |= {f"{part}.{name}": np.ascontiguousarray(engine.numpy(x)) for name, x in values.items()}
+    tensors = {
+        f"{part}.{name}": np.ascontiguousarray(x) for part in _PARTS for name, x in getattr(run.state, part).items()
+    }
     about = {"step": run.state.step, "data": run.data, "base": run.base, "engine": run.engine}
     about["settings"] = dataclasses.asdict(run.settings)
     write_sealed(state_path(target), tensors, metadata={KEY: json.dumps(about, sort_keys=True)})
 
 
-def load_run(engine: Engine, target: Path) -> Run:
+def load_run(target: Path) -> Run:
     """The saved run of a LoRA.
 
     Raises: InputError when there is none, CheckpointError when it is damaged.
@@ -67,8 +65,7 @@ def load_run(engine: Engine, target: Path) -> Run:
         shapes.setdefault(part, {})[rest] = file.shape(name)
     if shapes != dict.fromkeys(_PARTS, shapes["factors"]):
         raise unfit(target)
-    read = {part: {name: file.read(f"{part}.{name}") for name in shapes[part]} for part in _PARTS}
-    parts = {part: {name: engine.asarray(x, "float32") for name, x in found.items()} for part, found in read.items()}
+    parts = {part: {name: file.read(f"{part}.{name}") for name in shapes[part]} for part in _PARTS}
     state, settings = OptimiserState(about["step"], **parts), training_from(about["settings"])
     return Run(state, settings, about["data"], about["base"], about["engine"])
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from framewake.config import DiTConfig
-from framewake.engine.contract import Engine
 from framewake.lasting import guarded, publish, removed_at_end, temporary_path
 from framewake.train.factors import DOWN, UP
 from framewake.train.optimiser import OptimiserState
@@ -23,9 +22,7 @@ from framewake.weights.writing.files import write_tensors
 KINDS: dict[str, str] = {dtype: kind for kind, dtype in STORED.items()}
 
 
-def write_lora(
-    engine: Engine, target: Path, state: OptimiserState, settings: Training, *, base: DiTConfig, name: str
-) -> None:
+def write_lora(target: Path, state: OptimiserState, settings: Training, *, base: DiTConfig, name: str) -> None:
     """Write a run's factors in the format and type of its settings; the file changes at once or not at all.
 
     ``base`` is the shape of the transformer that they are for, ``name`` its checkpoint's.
@@ -42,7 +39,7 @@ def write_lora(
     tensors: dict[str, np.ndarray] = {}
     for key, x in state.factors.items():
         ending = DOWN if key.endswith(DOWN) else UP
-        values = narrowed(np.ascontiguousarray(engine.numpy(x)), settings.stored)  # type: ignore[arg-type]
+        values = narrowed(np.ascontiguousarray(x), settings.stored)  # type: ignore[arg-type]
         tensors[OFFICIAL + key.removesuffix(ending).replace(".", "_") + ending] = values
     kinds = dict.fromkeys(tensors, KINDS[settings.stored])
     for key in [key.removesuffix(DOWN) for key in tensors if key.endswith(DOWN)]:

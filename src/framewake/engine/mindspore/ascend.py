@@ -10,6 +10,7 @@ from mindspore import mint, ops
 from mindspore.common.np_dtype import bfloat16 as numpy_bfloat16
 
 from framewake.engine.mindspore.collectives import Collectives
+from framewake.engine.mindspore.gradients import MindsporeGradients
 from framewake.engine.mindspore.graph import graph, take_apart
 from framewake.engine.traits import Traits
 from framewake.errors import EngineError
@@ -33,7 +34,7 @@ _TIMES_TURNED = ops.BatchMatMul(transpose_b=True)
 SCORES = 1 << 26
 
 
-class MindsporeEngine(Collectives):
+class MindsporeEngine(Collectives, MindsporeGradients):
     """The contract over MindSpore for Ascend. Documentation of every method: ``engine/contract.py``."""
 
     kind = "mindspore"
@@ -96,6 +97,9 @@ class MindsporeEngine(Collectives):
 
     def to_device(self, x):
         return x.to(device=self._place, non_blocking=True)
+
+    def to_host(self, x):
+        return x.to(device="CPU")
 
     def draw_normal(self, shape, seed, dtype):
         raise EngineError(f"{self.name} has no random numbers of torch: take a torch engine.")
@@ -324,20 +328,6 @@ class MindsporeEngine(Collectives):
             return graphs[key](*leaves)
 
         return call
-
-    def grad(self, function):
-        def value_and_grad(weights, *arguments):
-            names = list(weights)
-
-            def of_leaves(*leaves):
-                return function(dict(zip(names, leaves, strict=True)), *arguments)
-
-            leaves = tuple(weights.values())
-            value, grads = ms.value_and_grad(of_leaves, grad_position=tuple(range(len(leaves))))(*leaves)
-            grads = grads if isinstance(grads, tuple) else (grads,)  # of a single weight it comes bare
-            return value, dict(zip(names, grads, strict=True))
-
-        return value_and_grad
 
     def synchronize(self):
         ms.runtime.synchronize()

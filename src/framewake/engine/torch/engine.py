@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from framewake.console.escape import one_line
 from framewake.engine.torch.exchange import TorchExchange
+from framewake.engine.torch.gradients import TorchGradients
 from framewake.errors import EngineError
 
 DTYPES = {
@@ -30,7 +31,7 @@ def writeable(array: np.ndarray) -> np.ndarray:
     return np.asarray(array, order="C") if array.flags.writeable else np.array(array, order="C")
 
 
-class TorchEngine:
+class TorchEngine(TorchGradients):
     """The contract over torch. Documentation of every method: ``engine/contract.py``."""
 
     kind = "torch"
@@ -81,6 +82,9 @@ class TorchEngine:
 
     def to_device(self, x):
         return x.to(self._device, non_blocking=True)
+
+    def to_host(self, x):
+        return x.cpu()
 
     def draw_normal(self, shape, seed, dtype):
         generator = torch.Generator(self._device).manual_seed(seed)
@@ -232,19 +236,6 @@ class TorchEngine:
             place = x[:, index * channels :][:, :channels, :, row : row + height, column : column + width]
             out[:, :, time :: factors[0], row :: factors[1], column :: factors[2]] = place
         return out[:, :, start:]
-
-    # --- control
-
-    def grad(self, function):
-        def value_and_grad(weights, *args):
-            leaves = {name: w.detach().requires_grad_(True) for name, w in weights.items()}
-            with torch.enable_grad():
-                value = function(leaves, *args)
-            grads = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-            found = {n: torch.zeros_like(leaves[n]) if g is None else g for n, g in zip(leaves, grads, strict=True)}
-            return value.detach(), found
-
-        return value_and_grad
 
     # --- collectives
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from framewake import pulse
 from framewake.engine.contract import Tensor, Weights
@@ -38,6 +38,11 @@ class Resident:
         if count is not None and len(found) < count:
             raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(found)}.")
         return beating(found if count is None else found[:count])
+
+    def walk(self, order: Sequence[tuple[str, int]]) -> Iterator[Weights]:
+        """The blocks of an order: names of lists and numbers."""
+        blocks = {name: list(self.blocks(name)) for name in dict.fromkeys(name for name, _ in order)}
+        return beating(blocks[name][number] for name, number in order)
 
     def close(self) -> None:
         """Nothing to stop: a streamed store has something."""

@@ -59,7 +59,7 @@ class Streamed:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="framewake-reader")
         self._ahead: dict[Key, Future[Weights]] = {}
         # The device may still compute with a block when the model has let it go: it is held until the next is there.
-        self._held: Weights = {}
+        self._held: tuple[Key, Weights] | None = None
         self._closing = weakref.finalize(self, _stop, self._reader, self._ahead, self._room)
 
     def part(self, prefix: str) -> Weights:
@@ -85,24 +85,40 @@ class Streamed:
             return self._resident.blocks(name, count)
         if count is not None and len(keys) < count:
             raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}.")
-        return beating(self._take(key) for key in keys[:count])
+        return beating(self._take(key, self._following(self._order, self._order.index(key))) for key in keys[:count])
+
+    def walk(self, order: Sequence[Key]) -> Iterator[Weights]:
+        """The blocks of an order, read ahead along it, and from its end on along its start.
+
+        One that comes twice running stays where it is, also the last one where the next walk begins with it.
+        Raises: CheckpointError when a file cannot be read.
+        """
+        return beating(self._take(key, self._following(order, place)) for place, key in enumerate(order))
 
     def close(self) -> None:
         """Stop reading ahead and let go of what was read; using the store afterwards is an error."""
         self._closing()
-        self._held = {}
+        self._held = None
 
-    def _take(self, key: Key) -> Weights:
+    @staticmethod
+    def _following(order: Sequence[Key], place: int) -> Key:
+        """The next block of an order that is another one; behind its end comes its start."""
+        around = (order[(place + step) % len(order)] for step in range(1, len(order)))
+        return next((key for key in around if key != order[place]), order[place])
+
+    def _take(self, key: Key, following: Key) -> Weights:
         if not self._closing.alive:
             raise CheckpointError(f"{key[0]}.{key[1]} is asked for, but these weights were closed.")
-        future = self._ahead.pop(key, None)
-        if future is None:
+        if self._held is None or self._held[0] != key:
+            future = self._ahead.pop(key, None)
+            if future is None:
+                self._drop_ahead()
+                future = self._submit(key)
+            self._held = (key, future.result())
+        block = self._held[1]
+        if following != key and following not in self._ahead:
             self._drop_ahead()
-            future = self._submit(key)
-        block = future.result()
-        following = self._order[(self._order.index(key) + 1) % len(self._order)]
-        self._ahead[following] = self._submit(following)
-        self._held = block
+            self._ahead[following] = self._submit(following)
         return block
 
     def _submit(self, key: Key) -> Future[Weights]:

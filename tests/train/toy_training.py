@@ -1,0 +1,96 @@
+"""A deep toy transformer with factors in the middle of training, and the gradients of its whole graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+from toy_checkpoint import DIT
+
+from framewake.golden import rule
+from framewake.models.dit import DiT, TextStates
+from framewake.models.manner import PLAIN
+from framewake.train.adapted import AdaptedLayers, Dressed, Dressing
+from framewake.train.batch import Batch
+from framewake.train.factors import chosen, start
+from framewake.train.loss import FlowLoss
+from framewake.train.walk import Walk
+from framewake.weights.stores.store import Resident
+
+RANK, ALPHA = 3, 2.0
+LENGTHS = (6, 4)
+
+
+def deep(condition="token_replace"):
+    """Two blocks of each kind. Where a picture is joined, there are channels for it."""
+    channels = 2 * DIT.out_channels + 1 if condition == "latent_concat" else DIT.out_channels
+    return dataclasses.replace(DIT, double_blocks=2, single_blocks=2, condition=condition, in_channels=channels)
+
+
+def batch_of(engine, count, frames=3):
+    """Clips of 4 x 4 latent cells with texts of several lengths."""
+    shape = (count, 4, frames, 4, 4)
+    clean, noise = (engine.asarray(rule.input(name, shape, 9)) for name in ("clean", "noise"))
+    image = engine.asarray(rule.input("image", (count, 4, 1, 4, 4), 9))
+    states, pooled = (engine.asarray(rule.input(n, (count, *s, 16), 9)) for n, s in (("states", (6,)), ("pooled", ())))
+    text = TextStates(states, LENGTHS[:count], pooled)
+    return Batch(clean, image, text, noise, np.asarray([0.3, 0.9], np.float32)[:count])
+
+
+class Task:
+    """Everything that a gradient is computed from; ``targets`` as a person writes them."""
+
+    def __init__(self, engine, *, condition="token_replace", targets=(), dtype="float32", dressing=Dressing):
+        self.engine, self.config, self.dtype = engine, deep(condition), dtype
+        self.shapes = DiT(None, self.config).shapes()
+        self.modules = chosen(self.shapes, targets)
+        self.dressing = dressing(engine, self.modules, RANK, ALPHA)
+        self.loss = FlowLoss(engine, self.config, guidance=6.0, dtype=dtype)
+        # Neither factor is zero.
+        moved = {n: x + 0.1 * rule.input(n, x.shape, 3) for n, x in start(self.modules, RANK, 1).items()}
+        self.factors = {name: x.astype(np.float32) for name, x in moved.items()}
+
+    def resident(self):
+        """The base in memory."""
+        return Resident({name: self.engine.asarray(x, self.dtype) for name, x in rule.weights(self.shapes, 7).items()})
+
+    def walk(self, manner=PLAIN, *, keeps_on_host=False):
+        """The walk over its blocks."""
+        model = DiT(AdaptedLayers(self.engine), self.config)
+        return Walk(model, self.loss, self.dressing, manner=manner, keeps_on_host=keeps_on_host)
+
+    def whole(self, store, batch, manner=PLAIN):
+        """Loss and gradients of the whole graph, of which every activation is kept."""
+        engine, model = self.engine, DiT(self.engine, self.config)
+
+        def loss(leaves):
+            view = Dressed(Dressing(engine, self.modules, RANK, ALPHA), store, leaves)
+            return self.loss(functools.partial(model, view, manner=manner), batch)
+
+        value, found = engine.grad(loss)({name: engine.asarray(x) for name, x in self.factors.items()})
+        return float(engine.numpy(value)), {name: np.array(engine.numpy(x)) for name, x in found.items()}
+
+
+class _Merged(dict):
+    """A block's merged weights, and the base that they were made of."""
+
+    base: dict
+
+
+class MergedInside(Dressing):
+    """Factors merged inside of each product, so that the gradient of a whole weight flows back into them."""
+
+    def merged(self, place, base, factors):
+        found = _Merged(super().merged(place, base, factors))
+        found.base = base
+        return found
+
+    def adapted(self, place, merged, leaves):
+        return super().merged(place, merged.base, leaves)
+
+
+def apart(found, expected):
+    """The largest difference of any gradient, relative to the largest number of its own."""
+    assert set(found) == set(expected)
+    return max(float(np.abs(found[name] - x).max() / max(np.abs(x).max(), 1e-30)) for name, x in expected.items())
