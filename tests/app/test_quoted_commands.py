@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from engines_here import FIRST
 
 typer = pytest.importorskip("typer")
 
@@ -102,3 +103,14 @@ def names(command, before=""):
         flags = {flag for each in inner.params for flag in (*each.opts, *each.secondary_opts)}
         found |= below | {f"{before}{name}": flags.union(*below.values())}
     return found
+
+
+def test_the_python_that_documents_show_makes_a_clip(tmp_path, monkeypatch):
+    shown = re.compile(r"^```python\n(from framewake import .*?)^```", re.M | re.S)
+    texts = {path: shown.findall(path.read_text(encoding="utf-8")) for path in DOCUMENTS}
+    programs = {program for found in texts.values() for program in found}
+    assert len(programs) == 1 and sum(map(len, texts.values())) == 3
+    monkeypatch.chdir(tmp_path)
+    quick = programs.pop().replace('red-circle")', 'red-circle", steps=2, resolution="360p", frames=5)')
+    exec(compile(quick.replace("torch:cpu", FIRST), "README.md", "exec"), {})
+    assert (tmp_path / "clip.mp4").stat().st_size > 0

