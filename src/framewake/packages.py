@@ -19,6 +19,7 @@ EXTRA = {
     "prometheus_client": "web",
     "gradio": "web",
     "psycopg": "web",
+    "mcp": "mcp",
     "huggingface_hub": "download",
     "flip_evaluator": "quality",
     "torch": "torch",

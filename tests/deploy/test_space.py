@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from framewake.demo import PICTURES
+
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "deploy" / "space"
 NAME = "you-name.hf.space"
-CIRCLE = ROOT / "examples" / "red-circle.png"
 
 # Refuses what a read-only file system would, in every Python process of the Space, and writes down what was tried.
 READ_ONLY = """
@@ -94,7 +95,7 @@ def test_a_stranger_makes_a_clip(space):
     page = ask("/", lambda answer: answer.status_code == 200)
     assert "https://huggingface.co" in page.headers["content-security-policy"] and "framewake" in page.text
     fields = {"prompt": "the red circle moves right", "resolution": "360p", "num_frames": "5", "seed": "1"}
-    with CIRCLE.open("rb") as picture:
+    with (PICTURES / "red-circle.png").open("rb") as picture:
         made = httpx.post(
             f"{ask.url}/v1/videos",
             data=fields | {"num_inference_steps": "2"},

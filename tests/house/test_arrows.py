@@ -32,8 +32,9 @@ ARROWS: dict[str, set[str]] = {
     "train": CORE,
     "service": CORE,
     "demonstration": CORE | {"train"},
+    "agents": {"media", "service.fields"},
     "__main__": {"app"},
-    "app": CORE | {"batch", "golden", "service", "train"},
+    "app": CORE | {"agents", "batch", "golden", "service", "train"},
 }
 
 # Wing of weights/ -> the wings that it may import.
@@ -57,7 +58,7 @@ PACKAGES: dict[str, set[str]] = {
     "typer": {"app"},
     "rich": {"app"},
     "huggingface_hub": {"weights.checkpoint.download"},
-    "httpx": {"weights.checkpoint.download", "service", "app.jobs"},
+    "httpx": {"weights.checkpoint.download", "service", "agents.calls", "app.jobs"},
     "fastapi": {"service"},
     "starlette": {"service"},
     "pydantic": {"service"},
@@ -66,6 +67,9 @@ PACKAGES: dict[str, set[str]] = {
     "sqlalchemy": {"service"},
     "prometheus_client": {"service"},
     "gradio": {"service.page"},
+    "mcp": {"agents"},
+    "mcp_types": {"agents"},
+    "anyio": {"app.agents"},
     "uvicorn": {"app.serve", "service.connections"},
     "h11": {"service.connections"},
     "torch": {"engine.torch"},

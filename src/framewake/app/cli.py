@@ -11,7 +11,7 @@ from framewake.console.ending import run_program
 from framewake.errors import InputError
 
 # Commands that make or change something: they have done it, whether or not anybody reads what they print.
-_MAKERS = {("animate",), ("serve",), ("worker",)} | {
+_MAKERS = {("animate",), ("serve",), ("worker",), ("mcp",)} | {
     (group, command)
     for group, commands in {
         "checkpoints": ("convert", "download"),

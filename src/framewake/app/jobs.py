@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,8 @@ class _Server:
     def _ask(self, method: str, path: str) -> dict[str, Any]:
         import httpx
 
+        from framewake.agents.calls import answered
+
         proxy = proxy_for(self.url)
         try:
             # The context reads SSL_CERT_FILE; proxies have been looked for already.
@@ -296,20 +298,12 @@ class _Server:
                 verify=httpx.create_ssl_context(), proxy=proxy, trust_env=False, headers=self.headers, timeout=30
             ) as client:
                 response = client.request(method, f"{self.url}/v1/videos{path}")
-            body = response.json()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             reason = str(error) or type(error).__name__
             raise EngineError(
                 f"{self.url} does not answer as a framewake server does{through(proxy)} ({reason})."
             ) from error
-        if not isinstance(body, dict) or (response.is_redirect and "error" not in body):
-            raise EngineError(f"{self.url} does not answer as a framewake server does (status {response.status_code}).")
-        if response.status_code >= 400:
-            kind: Callable[[str], FramewakeError] = InputError if response.status_code < 500 else EngineError
-            told = body.get("error")
-            message = told.get("message") if isinstance(told, dict) else None
-            raise kind(str(message or f"{self.url} answers with status {response.status_code}."))
-        return body
+        return answered(response, self.url)
 
     def page(self, limit: int) -> list[dict[str, Any]]:
         found = self._ask("GET", f"?limit={min(limit, 100)}").get("data")

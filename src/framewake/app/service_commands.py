@@ -102,6 +102,11 @@ def add_commands(app: typer.Typer) -> None:
         *(DATABASE, CHECKPOINT, ENGINE, LORAS, SAVE_EVERY, STALL_SECONDS),
         parameter("attached", bool, False, typer.Option("--attached", hidden=True)),
     )(worker)
+    hung(
+        app,
+        "mcp",
+        *(*QUEUE, CHECKPOINT, ENGINE, LORAS, SAVE_EVERY, STALL_SECONDS),
+    )(mcp)
     hung(app, "backup", argument("target", "DIR", "A new folder for the copy."), DATA, DATABASE)(backup)
     source = argument("source", "DIR", "A folder that framewake backup made.")
     hung(app, "restore", source, DATA, DATABASE)(restore)
@@ -135,6 +140,19 @@ def worker(given: Given) -> None:
     from framewake.app.serve import work
 
     work(given)
+
+
+def mcp(given: Given) -> None:
+    """Let an agent make and see clips: tools of the Model Context Protocol on stdin and stdout.
+
+    \b
+    Examples:
+      framewake mcp --data /srv/framewake
+      framewake mcp --server https://video.example.com
+    """
+    from framewake.app.agents import serve_agents
+
+    serve_agents(given)
 
 
 @hung(

@@ -124,16 +124,22 @@ class Desk:
 
         Raises: NotFound.
         """
-        row = self.store.get(job, owner)
-        if row.state not in FINAL:
-            is_waiting = row.state == "queued"
-            row = self.store.cancel(job, owner)
-            if is_waiting:  # otherwise its worker clears what it is just writing
-                with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
-                    self.storage.clear(job)
-            return row
+        if self.store.get(job, owner).state not in FINAL:
+            return self.cancel(job, owner)
         remove(self.store, self.storage, job, owner=owner)
         return None
+
+    def cancel(self, job: str, owner: str | None) -> Row[Any]:
+        """Cancel a video that has not ended, and return it.
+
+        Raises: NotFound, Conflict when it has ended.
+        """
+        is_waiting = self.store.get(job, owner).state == "queued"
+        row = self.store.cancel(job, owner)
+        if is_waiting:  # otherwise its worker clears what it is just writing
+            with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
+                self.storage.clear(job)
+        return row
 
     def sweep(self) -> None:
         """What a crash has left is tidied up."""

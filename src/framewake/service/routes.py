@@ -124,6 +124,11 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
         row = desk.delete(video_id, _owner(request))
         return Deleted(id=video_id, deleted=row is None, status="deleted" if row is None else row.state)
 
+    @router.post("/v1/videos/{video_id}/cancel", responses=_errors(404, 409, 422), tags=["videos"])
+    def cancel_video(request: Request, video_id: VideoId) -> Video:
+        """Stop a video that has not ended, within a step. One that has ended is left as it is."""
+        return video(desk.cancel(video_id, _owner(request)), None)
+
     @router.post("/v1/videos/{video_id}/retry", responses=_errors(404, 409, 422), tags=["videos"])
     def retry_video(request: Request, video_id: VideoId) -> Video:
         """Put a failed or cancelled video back into the queue."""
