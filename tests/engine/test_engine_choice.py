@@ -36,6 +36,15 @@ def test_importing_a_framework_makes_no_work_for_the_search_for_garbage(engine):
     assert done.stdout.split() == ["True", "True", "True"], done.stderr
 
 
+def test_a_guest_in_a_program_with_the_framework_freezes_nothing(engine):
+    kind = engine.name.partition(":")[0]
+    done = python(
+        f"import gc, {kind}\nfrom framewake import engine\nbefore = gc.get_freeze_count()\n"
+        f"engine.get({engine.name!r})\nprint(gc.isenabled(), gc.get_freeze_count() == before)"
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
 def test_auto_says_why():
     chosen = engines.get("auto")
     assert chosen.name in [name if name.endswith("cpu") else f"{name}:0" for name in engines.installed()]

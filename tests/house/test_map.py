@@ -42,7 +42,7 @@ def test_files_named_in_the_documents_exist():
     documents = [*READMES, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     texts = [path.read_text(encoding="utf-8") for path in documents]
     named = {name for text in texts for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.py)`", text)}
-    folders = ("src", "tests", "scripts", "demonstration", "deploy")
+    folders = ("src", "tests", "scripts", "demonstration", "deploy", "comfyui")
     here = [f"/{path.relative_to(ROOT)}" for folder in folders for path in (ROOT / folder).rglob("*.py")]
     here += [f"/{path.name}" for path in ROOT.glob("*.py")]
     gone = {name for name in named - {"scripts/benches/NAME.py"} if not any(path.endswith(f"/{name}") for path in here)}

@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -154,13 +155,16 @@ def _imported(name: str) -> ModuleType:
     """A module, imported without looking for garbage: a framework makes half a million objects that all stay.
 
     Looking through them took a seventh of the time to a first step. They are then left out of every later search too;
-    reference counts still free them.
+    reference counts still free them. In a program that has the framework already, there is more than ours, and what
+    lies there in circles must be found later.
     """
+    is_first = name.rpartition(".")[2] not in sys.modules
     is_enabled = gc.isenabled()
     gc.disable()
     try:
         module = importlib.import_module(name)
-        gc.freeze()
+        if is_first:
+            gc.freeze()
     finally:
         if is_enabled:
             gc.enable()

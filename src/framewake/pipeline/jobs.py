@@ -34,6 +34,7 @@ class Output:
 
     Beside it, the latents are saved after every ``save_every`` steps and when the run is stopped; 0 saves none
     before the last step. ``options`` are words of the command line that a command which goes on repeats.
+    ``picture_name`` stands in the clip's metadata where the picture's path would, for a file that is nobody's own.
     Units: ``crf`` is x264's quality, lower is better.
     """
 
@@ -42,6 +43,7 @@ class Output:
     has_metadata: bool = True
     save_every: int = 5
     options: tuple[str, ...] = ()
+    picture_name: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))  # text is as good

@@ -341,9 +341,11 @@ class Pipeline:
 
     def _metadata(self, clip: Making, request: Settled) -> dict[str, Any]:
         """What a clip says about its own making."""
-        name, shape = self.checkpoint.settings.name, clip.plan.shape
+        name, shape, output = self.checkpoint.settings.name, clip.plan.shape, clip.plan.output
+        if output is not None and output.picture_name is not None and request.image is not None:
+            request = dataclasses.replace(request, image=output.picture_name)
         metadata = video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)
-        return metadata if clip.plan.output is None else metadata | {"crf": clip.plan.output.crf}
+        return metadata if output is None else metadata | {"crf": output.crf}
 
     def _staged(self, stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:
         """The events of a stage between its start and its end; the stage's value is passed on.
