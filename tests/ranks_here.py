@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from framewake.engine.contract import Engine
+from framewake.errors import PeerError
 
 SECONDS = 120.0
 
@@ -64,5 +65,5 @@ def together(engine: Engine, size: int, work: Callable[[Any], Any]) -> list[Any]
         ranks = [pool.submit(run, number) for number in range(size)]
     errors = [error for rank in ranks if (error := rank.exception()) is not None]
     if errors:
-        raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), errors[0])
+        raise next((e for e in errors if not isinstance(e, threading.BrokenBarrierError | PeerError)), errors[0])
     return [rank.result() for rank in ranks]

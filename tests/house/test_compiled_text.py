@@ -13,6 +13,10 @@ FUNCTIONS = {f.name: f for module in modules().values() if module.name.startswit
 UNREADABLE = (ast.With, ast.Try, ast.NamedExpr, ast.Import, ast.ImportFrom, ast.Global, ast.Nonlocal, ast.Yield)
 # Host code in these packages: it works on numpy arrays and numbers, and is never compiled.
 HOST = {
+    "models.tiles_shared.turns": "a turn of each device at a time; the autoencoder inside it is what gets compiled",
+    "models.tiles_shared.in_order": "hands on what has arrived on the host",
+    "models.tiling._computed": "one tile after another, each when it is asked for",
+    "models.tiling.put_together": "runs on the host",
     "models.tiling._drained": "runs a generator to its end",
     "models.tiling._assemble": "yields between tiles, so that a decode can be stopped there",
     "models.tiling._assemble.tile": "one tile: the autoencoder inside it is what gets compiled",

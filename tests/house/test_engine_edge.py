@@ -11,7 +11,7 @@ from package_source import imports, modules
 NAMING = ("kind", "device", "name")
 OUTSIDE = {name: module for name, module in modules().items() if name.partition(".")[0] != "engine"}
 # What others may import of engine/; an engine itself comes from ``framewake.engine.get``.
-OPEN = {"framewake.engine", "framewake.engine.contract", "framewake.engine.traits", "framewake.engine.forks"}
+OPEN = {"framewake.engine"} | {f"framewake.engine.{name}" for name in ("contract", "forks", "group", "traits")}
 
 EXCEPTIONS = {
     "train.run: run.engine != engine.name": "a name that was recorded is compared with the present one, to tell it",

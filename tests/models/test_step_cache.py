@@ -16,6 +16,7 @@ from framewake.sampling import guide
 from framewake.sampling.cache.rules import Easy, FirstBlock, Tea, relative
 from framewake.sampling.cache.state import State, load_state
 from framewake.sampling.cache.step_cache import StepCache
+from framewake.sampling.cache.tokens import HeldTokens
 from framewake.sampling.flow import schedule
 from framewake.weights.reading.files import TensorFile
 from framewake.weights.reading.mapped import MappedTensors
@@ -245,7 +246,7 @@ def test_steps_can_be_listed(engine):
 def test_every_sample_has_numbers_of_its_own(engine):
     x = engine.asarray(np.ones((2, 4, 3), np.float32))
     moved = engine.asarray(np.stack([np.full((4, 3), 1.5), np.full((4, 3), 0.9)]).astype(np.float32))
-    assert relative(engine, moved, x) == pytest.approx((0.5, 0.1), abs=1e-6)
+    assert relative(HeldTokens(engine), moved, x) == pytest.approx((0.5, 0.1), abs=1e-6)
 
 
 def third_look(toy, kind, rows, threshold=1e9):
@@ -256,7 +257,7 @@ def third_look(toy, kind, rows, threshold=1e9):
     inputs |= {name: inputs[name][rows] for name in ("timestep", "guidance")} | {"text": text}
     latents = inputs.pop("latents")
     pace = engine.asarray(np.array([0.01, 0.3], np.float32).reshape(2, 1, 1, 1, 1))
-    rule, state, looks = kind(engine, threshold), State(), []
+    rule, state, looks = kind(HeldTokens(engine), threshold), State(), []
 
     def watched(stack, image):
         nonlocal state

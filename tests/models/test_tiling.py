@@ -11,6 +11,7 @@ import pytest
 from framewake.config import HUNYUAN_TILING, HUNYUAN_VAE
 from framewake.errors import Cancelled, InputError
 from framewake.golden import rule
+from framewake.models.tiles_shared import shared_out
 from framewake.models.tiling import AxisPlan, Cut, blend, decode_tile, tile_plan, tiled_decode, tiled_encode
 from framewake.models.vae import CausalVAE
 
@@ -212,3 +213,13 @@ def test_the_callback_can_stop_the_work(engine):
     with pytest.raises(Cancelled, match="after 1 of 4"):
         tiled_decode(vae, weights_of(engine, vae), rule.input("z", (1, 4, 1, 5, 5), 1), TOY_TILING, on_tile=stop)
     assert done == [1]
+
+
+@pytest.mark.parametrize(("ranks", "percent"), [(2, 0.2), (3, 0.2), (4, 0.5), (8, 1.8), (16, 4.3)])
+def test_the_tiles_of_a_published_clip_are_shared_out_evenly(ranks, percent):
+    """How much longer the busiest rank works than an even share."""
+    costs = [np.prod([cut.stop - cut.start for cut in window]) for window in decode_plan(33, 90, 160).windows()]
+    shares = shared_out(costs, ranks)
+    assert sorted(number for share in shares for number in share) == list(range(84))
+    busiest = max(sum(costs[number] for number in share) for share in shares)
+    assert 100 * (1 - sum(costs) / (ranks * busiest)) == pytest.approx(percent, abs=0.06)

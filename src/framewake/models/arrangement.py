@@ -84,6 +84,12 @@ class Division(NamedTuple):
         return runs(self.heads, neighbours)[rank % neighbours]
 
     @property
+    def held(self) -> tuple[tuple[int, int, int], ...]:
+        """What each rank holds: sample, first token, and the one behind the last."""
+        ranks = range(self.arrangement.size)
+        return tuple((self._replace(rank=rank).sample, *self.run_of(rank)) for rank in ranks)
+
+    @property
     def together(self) -> tuple[int, ...]:
         """The ranks that attend to each other's tokens, in the order of the tokens."""
         first = self.rank // self._count * self._count

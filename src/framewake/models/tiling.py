@@ -8,7 +8,9 @@ Source: specification, section 7.6.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator
+import itertools
+import math
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.models import vae_slabs
 from framewake.models.manner import PLAIN, Manner
+from framewake.models.tiles_shared import Arrived, in_order, shared_out, turns
 from framewake.models.vae import LOGVAR_RANGE, CausalVAE
 
 OnTile = Callable[[int, int], None]
@@ -55,6 +58,10 @@ class TilePlan(NamedTuple):
     def tiles(self) -> int:
         """How many tiles are computed."""
         return len(self.frames.cuts) * len(self.rows.cuts) * len(self.columns.cuts)
+
+    def windows(self) -> tuple[tuple[Cut, Cut, Cut], ...]:
+        """The tiles in the order in which they are put together."""
+        return tuple(itertools.product(self.frames.cuts, self.rows.cuts, self.columns.cuts))
 
 
 def tile_plan(size: tuple[int, int, int], tiling: TilingConfig, config: VAEConfig, *, is_decode: bool) -> TilePlan:
@@ -118,7 +125,41 @@ def decoding(
 ) -> Generator[tuple[int, int], None, np.ndarray]:
     """``tiled_decode`` tile by tile: yields how many tiles are done and how many there are, returns the pixels."""
     plan = tile_plan(_size(latents), tiling, vae.config, is_decode=True)
-    return (yield from _assemble(lambda tile: decode_tile(vae, w, tile, manner=manner), latents, plan, vae.engine))
+    return (
+        yield from _assemble(
+            _computed(functools.partial(decode_tile, vae, w, manner=manner), latents, plan, vae.engine), plan
+        )
+    )
+
+
+def decoding_turns(
+    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, *, manner: Manner = PLAIN
+) -> Iterator[Arrived]:
+    """One device's share of a decode by several, turn by turn; the first hands what arrives to ``put_together``."""
+    engine, config = vae.engine, vae.config
+    plan = tile_plan(_size(latents), tiling, config, is_decode=True)
+    windows = plan.windows()
+    step, time_step = _Step(config.spatial_compression, True), _Step(config.temporal_compression, True)
+    counts = [[cut.stop - cut.start for cut in window] for window in windows]
+    shapes = [
+        (latents.shape[0], config.out_channels, time_step.frames(f), step.cells(h), step.cells(w)) for f, h, w in counts
+    ]
+
+    def compute(number: int) -> Tensor:
+        return decode_tile(vae, w, engine.asarray(_window(latents, windows[number])), manner=manner)
+
+    shares = shared_out([math.prod(count) for count in counts], engine.size())
+    return turns(engine, shares, compute, shapes, engine.dtype(next(iter(w.values()))))
+
+
+def put_together(
+    arriving: Iterator[Arrived], size: tuple[int, int, int], tiling: TilingConfig, config: VAEConfig
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """``decoding`` from the tiles of all devices; ``size`` is that of the latents (frames, height, width)."""
+    plan = tile_plan(size, tiling, config, is_decode=True)
+    windows = plan.windows()
+    tiles = (_kept(array, windows[number][0]) for number, array in enumerate(in_order(arriving)))
+    return (yield from _assemble(tiles, plan))
 
 
 def decode_tile(vae: CausalVAE, w: Weights, latents: Tensor, *, manner: Manner = PLAIN) -> Tensor:
@@ -137,7 +178,8 @@ def tiled_encode(
     Precision: as in ``tiled_decode``.
     """
     plan = tile_plan(_size(pixels), tiling, vae.config, is_decode=False)
-    moments = _drained(_assemble(lambda tile: vae.moments(w, tile), pixels, plan, vae.engine), on_tile)
+    tiles = _computed(functools.partial(vae.moments, w), pixels, plan, vae.engine)
+    moments = _drained(_assemble(tiles, plan), on_tile)
     mean, logvar = np.split(moments, 2, axis=1)
     return mean, np.clip(logvar, LOGVAR_RANGE[0], LOGVAR_RANGE[1])
 
@@ -215,25 +257,40 @@ def _drained(work: Generator[tuple[int, int], None, np.ndarray], on_tile: OnTile
             on_tile(done, total)
 
 
-def _assemble(
-    compute: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, engine: Engine
-) -> Generator[tuple[int, int], None, np.ndarray]:
-    """All tiles computed and put together; yields after each tile."""
+def _computed(compute: Callable[[Tensor], Tensor], x: Tensor, plan: TilePlan, engine: Engine) -> Iterator[np.ndarray]:
+    """All tiles in order, each computed when it is asked for."""
+    for window in plan.windows():
+        yield _kept(engine.numpy(compute(engine.asarray(_window(x, window)))), window[0])
+
+
+def _window(x: Tensor, window: tuple[Cut, Cut, Cut]) -> Tensor:
+    """What goes into a tile."""
+    in_time, row, column = window
+    return x[:, :, in_time.start : in_time.stop, row.start : row.stop, column.start : column.stop]
+
+
+def _kept(array: np.ndarray, in_time: Cut) -> np.ndarray:
+    """What came out of a tile without the frames that are dropped, to be blended in place."""
+    array = array[:, :, in_time.dropped :]
+    return array if array.flags.writeable else array.copy()
+
+
+def _assemble(tiles: Iterator[np.ndarray], plan: TilePlan) -> Generator[tuple[int, int], None, np.ndarray]:
+    """All tiles put together; yields after each."""
     ready = 0
 
-    def tile(in_time: Cut, row: Cut, column: Cut) -> Generator[tuple[int, int], None, np.ndarray]:
+    def tile(row: Cut, column: Cut) -> Generator[tuple[int, int], None, np.ndarray]:
         nonlocal ready
-        window = x[:, :, in_time.start : in_time.stop, row.start : row.stop, column.start : column.stop]
-        array = engine.numpy(compute(engine.asarray(window)))[:, :, in_time.dropped :]
+        array = next(tiles)
         ready += 1
         yield ready, plan.tiles
-        return array if array.flags.writeable else array.copy()
+        return array
 
     result = np.empty(0)
     done = 0
     before = None
     for cut in plan.frames.cuts:
-        clip = yield from _frame(plan, functools.partial(tile, cut))
+        clip = yield from _frame(plan, tile)
         if len(plan.frames.cuts) == 1:
             return clip
         blend(before, clip, 2, plan.frames.blend)

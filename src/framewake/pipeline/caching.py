@@ -8,18 +8,26 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.lora import LoraUse
+from framewake.models.arrangement import Division
 from framewake.pipeline.events import Cached
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.latents import SavedLatents
 from framewake.sampling.cache.state import State
 from framewake.sampling.cache.step_cache import StepCache
+from framewake.sampling.cache.tokens import HeldRun
 
 
 class Caching:
     """A step cache that is told when a step is done; ``run_blocks`` is None when the plan has none."""
 
     def __init__(
-        self, engine: Engine, plan: Plan, uses: tuple[LoraUse, ...], *, start: SavedLatents | None = None
+        self,
+        engine: Engine,
+        plan: Plan,
+        uses: tuple[LoraUse, ...],
+        *,
+        division: Division,
+        start: SavedLatents | None = None,
     ) -> None:
         self.engine = engine
         self.run_blocks: StepCache | None = None
@@ -28,7 +36,8 @@ class Caching:
         if plan.cache is None:
             return
         count = plan.request.steps
-        self.run_blocks = StepCache(engine, plan.cache, count, anew=weight_changes(uses, count))
+        held = [HeldRun(*run) for run in division.held] if division.arrangement.size > 1 else ()
+        self.run_blocks = StepCache(engine, plan.cache, count, anew=weight_changes(uses, count), held=held)
         if start is not None:
             self.run_blocks.restore(start.cache, start.step)
             self._done = self.run_blocks.state
@@ -44,8 +53,8 @@ class Caching:
         return is_skipped
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What has to be saved beside the latents of the last finished step."""
-        return {} if self.run_blocks is None else self._done.save(self.engine)
+        """What has to be saved beside the latents of the last finished step; all devices of a clip call it."""
+        return {} if self.run_blocks is None else self.run_blocks.save(self._done)
 
     def report(self) -> Cached | None:
         """Steps computed and skipped, and about how many seconds that saved in this process."""

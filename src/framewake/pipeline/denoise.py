@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,10 @@ from framewake.errors import InputError, NumericsError
 from framewake.pipeline.adapters import Adapted, by_step
 from framewake.pipeline.caching import Caching
 from framewake.pipeline.events import Cached, Note, Step
+from framewake.pipeline.group import call, division_of, led, told_clip
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.latents import Keeper, SavedLatents
+from framewake.pipeline.messages import Lead, Message
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.preview import Preview
@@ -78,15 +81,14 @@ def denoise(
     Source: specification, section 6.3.
     """
     engine, request = parts.engine, plan.request
-    first, latents = begin(engine, plan, condition, precision, start)
+    first, latents = begun = begin(engine, plan, condition, precision, start)
+    call(parts, plan, condition, precision, begun, cache={} if start is None else start.cache)
     adapted = parts.adapted(plan.loras, precision.transformer)
     yield from map(Note, adapted.notes)
-    caching = Caching(engine, plan, adapted.uses, start=start)
-    loop = solving(
-        parts, plan, condition, precision, adapted=adapted, run_blocks=caching.run_blocks, begun=(first, latents)
-    )
-    done, is_whole, begun = first, False, time.perf_counter()
-    before = begun
+    steps, caching = cached_steps(parts, plan, condition, precision, adapted=adapted, begun=begun, start=start)
+    loop = led(parts.lead, steps)
+    done, is_whole, since = first, False, time.perf_counter()
+    before = since
     try:
         for step in loop:
             index = step.index + 1
@@ -97,21 +99,64 @@ def denoise(
             done, latents = index, step.latents
             is_skipped = caching.finish_step(time.perf_counter() - before)
             if keeper is not None and is_kept:
-                failure = keeper.save(done, engine.numpy(latents), cache=caching.arrays())
+                failure = keeper.save(done, engine.numpy(latents), cache=all_arrays(parts.lead, caching))
                 if failure is not None:
                     yield Note(failure)
             now = time.perf_counter()
-            left = (now - begun) / (index - first) * (request.steps - index)
+            left = (now - since) / (index - first) * (request.steps - index)
             yield Step(index, request.steps, now - before, left, preview(clean), is_skipped)
             before = now
         is_whole = True
     finally:
-        # Stopped, closed or failed: the last good step is not lost, be it the last of all.
-        if keeper is not None and keeper.every > 0 and keeper.step < done and not is_whole:
-            keeper.save(done, engine.numpy(latents), cache=caching.arrays() if done < request.steps else None)
+        # Stopped, closed or failed: the last good step is not lost, be it the last of all. Where another process has
+        # failed in a step, its part of a step cache is: the file of an earlier step stays.
+        is_lost = parts.lead.is_lost and caching.run_blocks is not None and done < request.steps
+        if keeper is not None and keeper.every > 0 and keeper.step < done and not is_whole and not is_lost:
+            cache = all_arrays(parts.lead, caching) if done < request.steps else None
+            keeper.save(done, engine.numpy(latents), cache=cache)
+        loop.close()
     finished = engine.numpy(latents)
     check_numbers(finished, request.steps, request.steps, precision)
     return Denoised(finished, caching.report())
+
+
+def cached_steps(
+    parts: Parts,
+    plan: Plan,
+    condition: Condition,
+    precision: Precision,
+    *,
+    adapted: Adapted,
+    begun: tuple[int, Tensor],
+    start: SavedLatents | None,
+) -> tuple[Iterator[guide.SolverStep], Caching]:
+    """The steps of a plan and their step cache, which goes on from what was saved."""
+    caching = Caching(parts.engine, plan, adapted.uses, division=division_of(parts, plan), start=start)
+    run_blocks = caching.run_blocks
+    return solving(parts, plan, condition, precision, adapted=adapted, run_blocks=run_blocks, begun=begun), caching
+
+
+def followed_steps(parts: Parts, message: Message) -> tuple[Iterator[guide.SolverStep], Callable[[], object]]:
+    """The same in a process that follows, with its own weights; and what it does where a step cache is saved."""
+    told = told_clip(parts, message)
+    adapted = parts.adapted(told.plan.loras, told.precision.transformer)
+    steps, caching = cached_steps(
+        parts, told.plan, told.condition, told.precision, adapted=adapted, begun=told.begun, start=told.start
+    )
+
+    def noted() -> Iterator[guide.SolverStep]:
+        for step in steps:
+            caching.finish_step(0.0)
+            yield step
+
+    return noted(), caching.arrays
+
+
+def all_arrays(lead: Lead, caching: Caching) -> Mapping[str, np.ndarray]:
+    """What a step cache remembers, put together from all processes."""
+    if caching.run_blocks is not None:
+        lead.tell("keep")
+    return caching.arrays()
 
 
 def begin(
@@ -137,9 +182,8 @@ def solving(
     engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
     guidance, dtype = request.embedded_guidance, precision.transformer
     wrapping = Wrapping(engine, config, plan.latent, plan.shape.frames, guidance=guidance, dtype=dtype)
-    transformer = functools.partial(
-        parts.models["dit"], adapted.weights, run_blocks=run_blocks, manner=parts.manner("dit")
-    )
+    manner = dataclasses.replace(parts.manner("dit"), arrangement=division_of(parts, plan).arrangement)
+    transformer = functools.partial(parts.models["dit"], adapted.weights, run_blocks=run_blocks, manner=manner)
     velocity = wrapping.denoise(transformer, condition, scale=request.guidance_scale)
     return guide.sample(
         engine,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import numpy as np
 from framewake.config import DiTConfig
 from framewake.errors import FramewakeError
 from framewake.media.video import to_uint8, writing_video
-from framewake.models.tiling import decode_tile, decoding
+from framewake.models.tiling import decode_tile, decoding, decoding_turns, put_together, tile_plan
 from framewake.pipeline.events import Event, Tile, Written
+from framewake.pipeline.group import LATENTS, call_to_decode, led
 from framewake.pipeline.jobs import Output
-from framewake.pipeline.parts import Parts
-from framewake.pipeline.precision import Precision
+from framewake.pipeline.messages import Message
+from framewake.pipeline.parts import Part, Parts
+from framewake.pipeline.precision import Precision, choose_precision
 from framewake.request import Settled
 
 
@@ -36,14 +38,34 @@ def decode(
     scaled = latents / np.float32(checkpoint.vae.scaling_factor)
     engine.memory()  # on a CPU, asking returns what is free to the system: the decode's peak comes on top of the rest
     if request.vae_tiling:
-        tiling = checkpoint.settings.tiling
-        work = decoding(vae.model, vae.weights.part(""), scaled, tiling, manner=vae.manner)
-        pixels = yield from _told(work)
+        pixels = yield from _told(_tiles(parts, vae, scaled, precision))
     else:
         pixels = engine.numpy(decode_tile(vae.model, vae.weights.part(""), engine.asarray(scaled), manner=vae.manner))
     frames = to_frames(pixels)[checkpoint.dit.dropped_frames :]
     engine.memory()
     return frames
+
+
+def _tiles(
+    parts: Parts, vae: Part, scaled: np.ndarray, precision: Precision
+) -> Generator[tuple[int, int], None, np.ndarray]:
+    """A tiled decode, by all devices where there are several tiles."""
+    tiling, config, (_, _, *size) = parts.checkpoint.settings.tiling, vae.model.config, scaled.shape
+    frames, height, width = size
+    count = tile_plan((frames, height, width), tiling, config, is_decode=True).tiles
+    if parts.lead.is_alone or count == 1:
+        return decoding(vae.model, vae.weights.part(""), scaled, tiling, manner=vae.manner)
+    call_to_decode(parts, scaled, precision)
+    turns = decoding_turns(vae.model, vae.weights.part(""), scaled, tiling, manner=vae.manner)
+    return put_together(led(parts.lead, turns), (frames, height, width), tiling, config)
+
+
+def followed_tiles(parts: Parts, message: Message) -> tuple[Iterator[object], Callable[[], object]]:
+    """The turns of a decode in a process that follows; there is nothing to keep."""
+    precision = choose_precision(message.values["precision"], parts.engine)
+    vae, latents = parts.get("vae", precision.vae), message.arrays[LATENTS]
+    tiling = parts.checkpoint.settings.tiling
+    return decoding_turns(vae.model, vae.weights.part(""), latents, tiling, manner=vae.manner), tuple
 
 
 def _told(tiles: Generator[tuple[int, int], None, np.ndarray]) -> Generator[Event, None, np.ndarray]:

@@ -100,7 +100,8 @@ def origin_of(engine: Engine) -> dict[str, Any]:
 
     The number of threads decides in which order a CPU adds numbers up, and the processor which instructions it uses.
     """
-    found: dict[str, Any] = {"engine": engine.name, "versions": package_versions(engine.name)}
+    versions = package_versions(engine.name)
+    found: dict[str, Any] = {"engine": engine.name, "devices": engine.size(), "versions": versions}
     if engine.traits.is_host:
         return found | {"processor": _processor(), "threads": _threads()}
     memory = f"{engine.memory()['total'] / 2**30:.1f} GiB"

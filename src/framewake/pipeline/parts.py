@@ -14,6 +14,7 @@ from framewake.pipeline.adapters import Adapted, Adapters, OpenedLora
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast.cost import BYTES
 from framewake.pipeline.forecast.place import Placement, gib
+from framewake.pipeline.messages import Lead
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
@@ -41,6 +42,8 @@ class Parts:
         self.engine = engine
         self.models = family.models(checkpoint.configs, engine)
         self.memory = memory
+        # Of several processes that share a clip: how many, and the first one's connection to the others.
+        self.devices, self.lead = 1, Lead()
         self.placements: dict[str, Placement] = {}
         self._loaded: dict[str, tuple[Dtype, Resident | Streamed]] = {}
         self._adapters = Adapters(engine, self.models["dit"].shapes())
@@ -124,6 +127,8 @@ class Parts:
         if not self.keeps_all:
             for name in names:
                 self._drop(name)
+            if not self.lead.is_lost:
+                self.lead.tell("release", {"names": names})
 
     def _drop(self, name: str) -> None:
         if name == "dit":

@@ -21,13 +21,14 @@ from framewake.models.dit import TextStates
 from framewake.pipeline import finish
 from framewake.pipeline.checkpoint import check_parts, find_checkpoint
 from framewake.pipeline.condition import image_latent
-from framewake.pipeline.denoise import denoise
+from framewake.pipeline.denoise import denoise, followed_steps
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.place import said, shortage
 from framewake.pipeline.forecast.setup import scene_of
+from framewake.pipeline.group import follow, join_in
 from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.jobs import Job, Output, Plan, plan_job
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
@@ -77,7 +78,11 @@ class Finished(NamedTuple):
 
 
 class Pipeline:
-    """A checkpoint on an engine. Weights are read when the first run asks for them."""
+    """A checkpoint on an engine. Weights are read when the first run asks for them.
+
+    Of several processes that share clips (``engine.join``), each makes one of the same checkpoint. The first runs it as
+    if it were alone and closes it at the end; the others ``follow``.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, engine: Engine, *, memory: int | None = None, family: Family | None = None
@@ -87,6 +92,7 @@ class Pipeline:
         self.family = family or family_of(checkpoint)
         self.parts = Parts(checkpoint, engine, self.family, memory=memory)
         self.reader = self.family.reader(checkpoint)
+        self._link = join_in(self.parts)
         self._sources: dict[str, str] | None = None
 
     @classmethod
@@ -100,6 +106,17 @@ class Pipeline:
         """
         opened = open_checkpoint(find_checkpoint(os.fspath(checkpoint)))
         return cls(opened, engines.get(engine) if isinstance(engine, str) else engine, memory=memory)
+
+    def follow(self) -> None:
+        """In a process that is not the first: do its share of every clip, until the first one closes its pipeline.
+
+        Raises: PeerError when the first process has ended, or another one in a step; whatever the work raises.
+        """
+        follow(self.parts, self._link, {"denoise": followed_steps, "decode": finish.followed_tiles})
+
+    def close(self) -> None:
+        """Send the processes home that follow this one."""
+        self.parts.lead.close()
 
     def plan(self, job: Job | Plan) -> Plan:
         """Every choice of a job, made and checked without loading a model; a plan is that already.

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from framewake.cache import CacheChoice
-from framewake.engine.contract import Engine, Tensor
+from framewake.engine.contract import Tensor
 from framewake.sampling.cache.state import State
+from framewake.sampling.cache.tokens import HeldTokens
 
-# Rules compare at most this many tokens, evenly spread: what they remember stays small beside a clip's tokens.
-MOST_TOKENS = 4096
 # From the change of what the first block sees to the change of what the last one gives, fitted by TeaCache's authors
 # for HunyuanVideo (Liu et al., "Timestep Embedding Tells", CVPR 2025); highest power first.
 TEA = (7.33226126e02, -4.01131952e02, 6.75869174e01, -3.14987800e00, 9.61237896e-02)
@@ -73,23 +72,23 @@ class FirstBlock:
 
     remembered: tuple[str, ...] = ("change",)
 
-    def __init__(self, engine: Engine, threshold: float) -> None:
-        self.engine = engine
+    def __init__(self, tokens: HeldTokens, threshold: float) -> None:
+        self.tokens = tokens
         self.threshold = threshold
 
     def look(self, stack: Any, image: Tensor, state: State) -> Look:
         """Compares what the first block adds with what it added at the last computed step."""
         started = stack.first(image)
-        change = spread(self.engine, started[0] - image)
+        change = self.tokens.spread(started[0] - image)
         numbers = {}
         if "change" in state.tensors:
-            numbers["total"] = relative(self.engine, change, state.tensors["change"])
+            numbers["total"] = relative(self.tokens, change, state.tensors["change"])
         is_near = bool(numbers) and _below(numbers["total"], self.threshold)
         return Look(is_near, started[0], lambda: stack.after(started), {}, numbers)
 
     def learn(self, look: Look, image: Tensor, out: Tensor, state: State) -> tuple[dict, dict]:
         """What the first block added this time."""
-        return {"change": spread(self.engine, look.base - image)}, {}
+        return {"change": self.tokens.spread(look.base - image)}, {}
 
 
 class Tea:
@@ -100,24 +99,24 @@ class Tea:
 
     remembered: tuple[str, ...] = ("signal",)
 
-    def __init__(self, engine: Engine, threshold: float) -> None:
-        self.engine = engine
+    def __init__(self, tokens: HeldTokens, threshold: float) -> None:
+        self.tokens = tokens
         self.threshold = threshold
 
     def look(self, stack: Any, image: Tensor, state: State) -> Look:
         """Adds this step's movement to what was moved since the last computed step."""
-        signal = spread(self.engine, stack.signal(image))
-        total = state.numbers.get("total", (0.0,) * image.shape[0])
+        signal = self.tokens.spread(stack.signal(image))
+        total = state.numbers.get("total", (0.0,) * self.tokens.samples(image))
         is_near = "signal" in state.tensors
         if is_near:
-            moved = relative(self.engine, signal, state.tensors["signal"])
+            moved = relative(self.tokens, signal, state.tensors["signal"])
             total = tuple(t + float(np.polyval(TEA, m)) for t, m in zip(total, moved, strict=True))
             is_near = _below(total, self.threshold)
         return Look(is_near, image, lambda: stack(image), {"signal": signal}, {"total": total})
 
     def learn(self, look: Look, image: Tensor, out: Tensor, state: State) -> tuple[dict, dict]:
         """A new beginning."""
-        return dict(look.tensors), {"total": (0.0,) * image.shape[0]}
+        return dict(look.tensors), {"total": (0.0,) * self.tokens.samples(image)}
 
 
 class Easy:
@@ -130,17 +129,17 @@ class Easy:
 
     remembered: tuple[str, ...] = ("input", "computed_input", "output")
 
-    def __init__(self, engine: Engine, threshold: float) -> None:
-        self.engine = engine
+    def __init__(self, tokens: HeldTokens, threshold: float) -> None:
+        self.tokens = tokens
         self.threshold = threshold
 
     def look(self, stack: Any, image: Tensor, state: State) -> Look:
         """Adds this step's expected movement to what was expected since the last computed step."""
-        engine, here = self.engine, spread(self.engine, image)
-        total = state.numbers.get("total", (0.0,) * image.shape[0])
+        here = self.tokens.spread(image)
+        total = state.numbers.get("total", (0.0,) * self.tokens.samples(image))
         is_near = state.numbers.keys() >= {"rate", "size"}
         if is_near:
-            moved = _mean(engine, here - state.tensors["input"])
+            (moved,) = self.tokens.means(here - state.tensors["input"])
             parts = zip(total, moved, state.numbers["rate"], state.numbers["size"], strict=True)
             total = tuple(t + rate * m / max(size, TINY) for t, m, rate, size in parts)
             is_near = _below(total, self.threshold)
@@ -148,11 +147,13 @@ class Easy:
 
     def learn(self, look: Look, image: Tensor, out: Tensor, state: State) -> tuple[dict, dict]:
         """Input and output at this step, and the ratio of their movements since the last computed one."""
-        engine, here, there = self.engine, look.tensors["input"], spread(self.engine, out)
-        numbers = {"total": (0.0,) * image.shape[0], "size": _mean(engine, there)}
-        if "output" in state.tensors:
-            inwards = _mean(engine, here - state.tensors["computed_input"])
-            outwards = _mean(engine, there - state.tensors["output"])
+        here, there = look.tensors["input"], self.tokens.spread(out)
+        numbers = {"total": (0.0,) * self.tokens.samples(image)}
+        if "output" not in state.tensors:
+            (numbers["size"],) = self.tokens.means(there)
+        else:
+            moves = here - state.tensors["computed_input"], there - state.tensors["output"]
+            numbers["size"], inwards, outwards = self.tokens.means(there, *moves)
             numbers["rate"] = tuple(o / max(i, TINY) for o, i in zip(outwards, inwards, strict=True))
         return {"input": here, "computed_input": here, "output": there}, numbers
 
@@ -160,45 +161,23 @@ class Easy:
 TINY = 1e-30
 
 
-def make_rule(engine: Engine, choice: CacheChoice, count: int) -> Rule:
+def make_rule(tokens: HeldTokens, choice: CacheChoice, count: int) -> Rule:
     """The rule of a choice for a run of ``count`` steps."""
     computed = choice.schedule(count)
     if computed is not None:
         return Scheduled(computed)
     made: dict[str, Rule] = {
-        "first-block": FirstBlock(engine, choice.threshold),
-        "tea": Tea(engine, choice.threshold),
-        "easy": Easy(engine, choice.threshold),
+        "first-block": FirstBlock(tokens, choice.threshold),
+        "tea": Tea(tokens, choice.threshold),
+        "easy": Easy(tokens, choice.threshold),
     }
     return made[choice.rule]
 
 
-def spread(engine: Engine, x: Tensor) -> Tensor:
-    """Evenly spread tokens in float32, as a tensor of their own. Shapes: (B, N, D) -> (B, at most 4096, D)."""
-    # The product makes a copy: a view would hold on to all tokens.
-    return engine.cast(x[:, :: _stride(x.shape[1])], "float32") * 1.0
-
-
-def spread_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that ``spread`` gives."""
-    batch, tokens, width = shape
-    return batch, -(-tokens // _stride(tokens)), width
-
-
-def _stride(tokens: int) -> int:
-    return -(-tokens // MOST_TOKENS)
-
-
-def relative(engine: Engine, x: Tensor, before: Tensor) -> tuple[float, ...]:
+def relative(tokens: HeldTokens, x: Tensor, before: Tensor) -> tuple[float, ...]:
     """Mean distance over mean size, for each sample."""
-    moved, size = _mean(engine, x - before), _mean(engine, before)
+    moved, size = tokens.means(x - before, before)
     return tuple(m / max(s, TINY) for m, s in zip(moved, size, strict=True))
-
-
-def _mean(engine: Engine, x: Tensor) -> tuple[float, ...]:
-    """Mean magnitude of each sample."""
-    sizes = engine.numpy(engine.mean(engine.where(x < 0, -x, x), (1, 2)))
-    return tuple(float(size) for size in sizes)
 
 
 def _below(values: tuple[float, ...], threshold: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from framewake.cache import FIRST_STEPS, LAST_STEPS, CacheChoice
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError
-from framewake.sampling.cache.rules import make_rule, spread_shape
+from framewake.sampling.cache.rules import make_rule
 from framewake.sampling.cache.state import State, load_state
+from framewake.sampling.cache.tokens import HeldRun, HeldTokens, spread_shape
 
 
 class StepCache:
@@ -19,22 +20,40 @@ class StepCache:
 
     Called once a step. ``state`` is the state after the last step: keep it, and a step that was begun and not
     finished has left no trace. ``anew`` are steps at which the blocks become another model: they are computed whatever
-    the rule says, and nothing from before them takes the place of a later one.
+    the rule says, and nothing from before them takes the place of a later one. ``held``: which rank holds which
+    tokens, where several share them; all of them decide alike.
     """
 
-    def __init__(self, engine: Engine, choice: CacheChoice, count: int, *, anew: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        choice: CacheChoice,
+        count: int,
+        *,
+        anew: Collection[int] = (),
+        held: Sequence[HeldRun] = (),
+    ) -> None:
         self.engine = engine
+        self._tokens = HeldTokens(engine, held)
         self.choice = choice
         self.state = State()
-        self._rule = make_rule(engine, choice, count)
+        self._rule = make_rule(self._tokens, choice, count)
         self._anew = frozenset(anew)
         self._must = {0, *anew}
         self._is_checked = True
         if not choice.steps:
             self._must |= {*range(min(FIRST_STEPS, count)), *range(max(count - LAST_STEPS, 0), count)}
 
+    def save(self, state: State) -> dict[str, np.ndarray]:
+        """A state as arrays for ``restore``, on one device or many; all ranks call it, and the first gets them."""
+        tensors = {
+            name: self._tokens.gathered(tensor, is_spread=self._is_spread(name))
+            for name, tensor in sorted(state.tensors.items())
+        }
+        return state._replace(tensors=tensors).save(self.engine)
+
     def restore(self, arrays: Mapping[str, np.ndarray], steps_done: int) -> None:
-        """Go on from what ``State.save`` gave.
+        """Go on from what ``save`` gave.
 
         Raises: InputError when that is not the state after ``steps_done`` steps.
         """
@@ -73,17 +92,23 @@ class StepCache:
         Raises: InputError when an array is missing, strange or of another size.
         """
         state, times = self.state, self.state.numbers.get("times", ())
-        expected = {f"past{age}": tuple(image.shape) for age in range(len(times))}
-        expected |= dict.fromkeys(self._rule.remembered, spread_shape(tuple(image.shape)))
+        whole = self._tokens.whole_shape(tuple(image.shape))
+        expected = {f"past{age}": whole for age in range(len(times))}
+        expected |= dict.fromkeys(self._rule.remembered, spread_shape(whole))
         found = {name: tuple(tensor.shape) for name, tensor in state.tensors.items()}
         counts = {len(values) for name, values in state.numbers.items() if name != "times"}
-        if found != expected or not 1 <= len(times) <= self.choice.order + 1 or not counts <= {image.shape[0]}:
+        if found != expected or not 1 <= len(times) <= self.choice.order + 1 or not counts <= {whole[0]}:
             wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
             raise InputError(
                 f"the saved latents hold a step cache of another size ({', '.join(wrong) or 'its numbers'}): "
                 "delete the file and start anew."
             )
-        self._is_checked = True
+        tensors = {n: self._tokens.part(x, is_spread=self._is_spread(n)) for n, x in state.tensors.items()}
+        self.state, self._is_checked = state._replace(tensors=tensors), True
+
+    def _is_spread(self, name: str) -> bool:
+        """Whether a tensor of the state has only the spread tokens: those of the rules."""
+        return name in self._rule.remembered
 
     def _past(self, base: Tensor, out: Tensor, number: int, state: State) -> tuple[dict[str, Tensor], tuple]:
         """What later steps are made of: the change through the blocks, or the outputs of the last computed steps."""

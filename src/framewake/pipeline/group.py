@@ -1,0 +1,188 @@
+"""One clip made by several processes: the first one runs the pipeline, the others follow what it tells them.
+
+All hold the whole latents and make every step of the solver themselves; inside the transformer each has its share.
+Pictures, texts, noise, saving and writing are the first one's alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from framewake.engine.contract import Tensor
+from framewake.errors import EngineError, InputError
+from framewake.models.arrangement import Division, arrange
+from framewake.models.dit import TextStates
+from framewake.pipeline.adapters import open_loras
+from framewake.pipeline.forecast.place import Placement
+from framewake.pipeline.jobs import Plan
+from framewake.pipeline.latents import SavedLatents
+from framewake.pipeline.messages import Lead, Link, Message, meet
+from framewake.pipeline.parts import Parts
+from framewake.pipeline.precision import Precision, choose_precision
+from framewake.pipeline.velocity import Condition
+from framewake.request import from_dict, settled
+from framewake.shapes import LatentShape, PixelShape, token_grid
+
+CACHE = "cache/"  # before the names of a step cache's arrays
+STATES, POOLED, IMAGE, LATENTS = "states", "pooled", "image", "latents"
+
+
+def division_of(parts: Parts, plan: Plan) -> Division:
+    """How the devices of a pipeline share a clip's transformer.
+
+    Raises: InputError for more devices than there are tokens to share.
+    """
+    config = parts.checkpoint.dit
+    frames, height, width = token_grid(plan.latent, config.patch_size)
+    samples = 1 + (plan.request.guidance_scale > 1)
+    arrangement = arrange(parts.devices, config.heads, samples=samples)
+    rank = parts.engine.rank() if parts.devices > 1 else 0
+    return Division(arrangement, rank, frames * height * width, config.heads).check()
+
+
+def join_in(parts: Parts) -> Link | None:
+    """Let the processes of an engine meet; what comes back leads to the first one, and is None in that."""
+    meeting = meet(parts.engine)
+    parts.devices = parts.engine.size()
+    if isinstance(meeting, Link):
+        return meeting
+    parts.lead = meeting
+    return None
+
+
+# --- the first process
+
+
+def call(
+    parts: Parts, plan: Plan, condition: Condition, precision: Precision, begun: tuple[int, Tensor], *, cache: Any
+) -> None:
+    """Tell the others to denoise a clip: everything that they need for it, and where their weights go."""
+    if parts.lead.is_alone:
+        return
+    tensors = {STATES: condition.text.states, POOLED: condition.text.pooled, LATENTS: begun[1]}
+    if condition.image is not None:
+        tensors[IMAGE] = condition.image
+    values = {
+        "request": plan.request.to_dict(),
+        "shape": list(plan.shape),
+        "latent": list(plan.latent),
+        "loras": [lora.digest for lora in plan.loras],
+        "lengths": list(condition.text.lengths),
+        "precision": precision.name,
+        "placements": _placements(parts),
+        "step": begun[0],
+        "types": {name: parts.engine.dtype(tensor) for name, tensor in tensors.items()},
+    }
+    arrays = {name: parts.engine.numpy(tensor) for name, tensor in tensors.items()}
+    parts.lead.tell("denoise", values, arrays=arrays | {CACHE + name: array for name, array in cache.items()})
+
+
+def call_to_decode(parts: Parts, latents: np.ndarray, precision: Precision) -> None:
+    """Tell the others to decode tiles. Shapes: latents (1, C, F, H, W), as the autoencoder takes them."""
+    values = {"precision": precision.name, "placements": _placements(parts)}
+    parts.lead.tell("decode", values, arrays={LATENTS: latents})
+
+
+def led(lead: Lead, steps: Iterator[Any]) -> Generator[Any, None, None]:
+    """Steps that the others make too; closed between two of them, all stop behind the same one."""
+    if lead.is_alone:
+        yield from steps
+        return
+    lead.wait()
+    is_between = True
+    try:
+        while True:
+            lead.tell("step")
+            is_between = False
+            step = next(steps, None)
+            is_between = True
+            if step is None:
+                return
+            yield step
+    finally:
+        if is_between:
+            lead.tell("end")
+        else:
+            lead.lose()
+
+
+# --- the others
+
+
+class Told(NamedTuple):
+    """What is known of a clip in a process that follows."""
+
+    plan: Plan
+    condition: Condition
+    precision: Precision
+    begun: tuple[int, Tensor]
+    start: SavedLatents | None
+
+
+# What a process does when it is told: its steps, and what it does when something is to be kept between two of them.
+Works = Mapping[str, Callable[[Parts, Message], tuple[Iterator[Any], Callable[[], object]]]]
+
+
+def follow(parts: Parts, link: Link | None, works: Works) -> None:
+    """Do what the first process tells, until it sends home.
+
+    Raises: PeerError when the first process ends without a word; EngineError in the first; whatever the work raises.
+    """
+    if link is None:
+        raise EngineError("this is the first process, or the only one: it leads, and follows nobody.")
+    with contextlib.closing(link):
+        _follow(parts, link, works)
+
+
+def _follow(parts: Parts, link: Link, works: Works) -> None:
+    while (message := link.receive()).do != "leave":
+        if message.do == "release":
+            parts.release(*message.values["names"])
+            continue
+        parts.placements = {name: Placement(*place) for name, place in message.values["placements"].items()}
+        steps, keep = works[message.do](parts, message)
+        link.send(Message("ready"))
+        while (order := link.receive()).do != "end":
+            if order.do == "keep":
+                keep()
+            else:
+                next(steps, None)
+
+
+def told_clip(parts: Parts, message: Message) -> Told:
+    """What ``call`` has told.
+
+    Raises: InputError where a LoRA is another file here.
+    """
+    engine, values = parts.engine, message.values
+    sent = {name: engine.asarray(message.arrays[name], kind) for name, kind in values["types"].items()}
+    condition = Condition(TextStates(sent[STATES], tuple(values["lengths"]), sent[POOLED]), sent.get(IMAGE))
+    cache = {name.removeprefix(CACHE): x for name, x in message.arrays.items() if name.startswith(CACHE)}
+    start = SavedLatents(message.arrays[LATENTS], {}, values["step"], {}, {}, cache) if values["step"] else None
+    precision = choose_precision(values["precision"], engine)
+    return Told(_plan(parts, values), condition, precision, (values["step"], sent[LATENTS]), start)
+
+
+def _placements(parts: Parts) -> dict[str, list[Any]]:
+    return {name: list(place) for name, place in parts.placements.items()}
+
+
+def _plan(parts: Parts, values: Mapping[str, Any]) -> Plan:
+    """The first process's plan, without what only that one needs.
+
+    Raises: InputError where a LoRA is another file here.
+    """
+    asked = from_dict(values["request"])
+    frames, steps, seed, flow_shift, fps = asked.frames, asked.steps, asked.seed, asked.flow_shift, asked.fps
+    assert frames is not None and steps is not None and seed is not None and flow_shift is not None and fps is not None
+    request = settled(asked, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
+    loras = open_loras(request, request.uses, parts.checkpoint)
+    other = [lora.lora.path for lora, digest in zip(loras, values["loras"], strict=True) if lora.digest != digest]
+    if other:
+        raise InputError(f"{other[0]} is not the file that the first process has: copy it to every host.")
+    shape, latent = PixelShape(*values["shape"]), LatentShape(*values["latent"])
+    return Plan(request, None, shape, latent, request.step_cache, loras)

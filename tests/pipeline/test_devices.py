@@ -1,0 +1,191 @@
+"""A whole clip by several processes, against one: latents, frames, step caches, and going on with another number."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines_here import needs_torch
+from lora_files import keys_of, write
+from ranks_here import together
+from started import finished, torchrun
+
+from framewake import engine as engines
+from framewake.errors import EngineError
+from framewake.models.tiles_shared import shared_out
+from framewake.models.tiling import tile_plan
+from framewake.pipeline import Output, Pipeline, Result, Step, finish
+from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.precision import choose_precision
+from framewake.request import Request
+
+SCRIPT = Path(__file__).with_name("clip_check.py")
+STEPS = 6
+CLOSE = 2e-6
+
+
+def stopped(events, output, step):
+    """What is saved when the run of these events is stopped behind a step."""
+    for event in events:
+        if isinstance(event, Step) and event.index == step:
+            events.close()
+    return load_latents(latents_path(output))
+
+
+def on_ranks(toy, size, work):
+    """``work(pipeline)`` in the first of several processes, which are threads here; the others follow."""
+
+    def one(rank):
+        pipeline = Pipeline.load(toy, engine=rank)
+        if rank.rank() > 0:
+            return pipeline.follow()
+        try:
+            return work(pipeline)
+        finally:
+            pipeline.close()
+
+    return together(engines.get("torch:cpu"), size, one)[0]
+
+
+def largest(found, expected):
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def differing(found, expected):
+    assert found.step == expected.step and found.cache.keys() == expected.cache.keys()
+    for name, array in expected.cache.items():
+        assert found.cache[name].shape == array.shape
+        np.testing.assert_allclose(found.cache[name], array, rtol=2e-3, atol=2e-5)
+    for steps in ("cache_computed", "cache_skipped"):
+        assert np.array_equal(found.cache.get(steps, 0), expected.cache.get(steps, 0))
+    return largest(found.latents, expected.latents)
+
+
+SETTINGS = {
+    "plain": {},
+    "guided": {"guidance_scale": 2.0},
+    "dynamic": {"is_stable": False},
+    "first block": {"cache": "first-block:0.1"},
+    "guided and cached": {"guidance_scale": 2.0, "cache": "easy:0.05"},
+    "taylor": {"cache": "taylor1:2"},
+}
+
+
+@needs_torch
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("size", [2, 3])
+def test_threads_make_the_clip_of_one(toy, request_of, tmp_path, settings, size):
+    request = request_of(steps=STEPS, **settings)
+    one, many = tmp_path / "one.mp4", tmp_path / "many.mp4"
+    alone = Pipeline.load(toy, engine="torch:cpu")
+    expected = stopped(alone.run(request, one), one, STEPS - 1)
+    found = on_ranks(toy, size, lambda pipeline: stopped(pipeline.run(request, many), many, STEPS - 1))
+    assert differing(found, expected) <= CLOSE
+
+
+@needs_torch
+def test_a_lora_that_comes_and_goes(toy, request_of, tmp_path):
+    file = write(tmp_path / "a.safetensors", {key: x * np.float32(0.3) for key, x in keys_of("kohya").items()})
+    request = request_of(steps=STEPS, loras=[f"{file}:0-2=1,4-6=0.5"])
+    one, many = tmp_path / "one.mp4", tmp_path / "many.mp4"
+    expected = stopped(Pipeline.load(toy, engine="torch:cpu").run(request, one), one, STEPS - 1)
+    plain = stopped(Pipeline.load(toy, engine="torch:cpu").run(request_of(steps=STEPS), many), many, STEPS - 1)
+    found = on_ranks(toy, 2, lambda pipeline: stopped(pipeline.run(request, many), many, STEPS - 1))
+    assert differing(found, expected) <= CLOSE < largest(plain.latents, expected.latents)
+
+
+@needs_torch
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_tiles_of_all_ranks_give_the_same_bits(toy, request_of, size):
+    alone = Pipeline.load(toy, engine="torch:cpu")
+    latents = np.random.default_rng(1).standard_normal((1, alone.checkpoint.vae.latent_channels, 1, 40, 36))
+    precision = choose_precision("float32", alone.engine)
+
+    def decoded(pipeline):
+        events = finish.decode(pipeline.parts, latents.astype(np.float32), request_of(), precision)
+        told = []
+        while True:
+            try:
+                told.append(next(events))
+            except StopIteration as end:
+                return end.value, [(tile.index, tile.count) for tile in told]
+
+    def counted(pipeline):
+        return *decoded(pipeline), *decoded(pipeline), len(pipeline.engine.sent)
+
+    expected, told = decoded(alone)
+    first, _, second, found, exchanges = on_ranks(toy, size, counted)
+    assert np.array_equal(first, expected) and np.array_equal(second, expected) and found == told
+    plan = tile_plan((1, 40, 36), alone.checkpoint.settings.tiling, alone.checkpoint.vae, is_decode=True)
+    costs = [math.prod(cut.stop - cut.start for cut in window) for window in plan.windows()]
+    assert exchanges == 1 + 2 * max(map(len, shared_out(costs, size))), "one to meet, and one for each turn"
+
+
+@needs_torch
+@pytest.mark.parametrize("cache", ["off", "first-block:0.1", "taylor1:2"])
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
+def test_a_saved_clip_goes_on_with_another_number(toy, request_of, tmp_path, cache, before, after):
+    request = request_of(steps=STEPS, cache=cache)
+    one, many = tmp_path / "one.mp4", tmp_path / "many.mp4"
+    expected = stopped(Pipeline.load(toy, engine="torch:cpu").run(request, one), one, STEPS - 1)
+    on_ranks(toy, before, lambda pipeline: stopped(pipeline.run(request, many), many, 3))
+    saved = load_latents(latents_path(many))
+    assert saved.step == 3
+    found = on_ranks(toy, after, lambda pipeline: stopped(pipeline.resume(saved, Output(many)), many, STEPS - 1))
+    assert differing(found, expected) <= CLOSE
+
+
+def jobs_of(request, folder):
+    """A clip that is stopped, goes on to its last step, and one with guidance and a step cache that is finished."""
+    saved = str(folder / "clip.mp4.latents.safetensors")
+    asked = [dataclasses.replace(request, steps=STEPS).to_dict()]
+    asked += [dataclasses.replace(request, steps=STEPS, guidance_scale=2.0, cache="easy:0.05").to_dict()]
+    return [
+        {"request": asked[0], "output": str(folder / "clip.mp4"), "stop": 2},
+        {"resume": saved, "output": str(folder / "clip.mp4"), "stop": STEPS - 1},
+        {"request": asked[1], "output": str(folder / "guided.mp4")},
+    ]
+
+
+def made_alone(checkpoint, engine, request, folder):
+    pipeline = Pipeline.load(checkpoint, engine=engine)
+    folder.mkdir()
+    expected = stopped(pipeline.run(dataclasses.replace(request, steps=STEPS), folder / "a.mp4"), folder / "a.mp4", 5)
+    guided = dataclasses.replace(request, steps=STEPS, guidance_scale=2.0, cache="easy:0.05")
+    [result] = [event for event in pipeline.run(guided, folder / "b.mp4") if isinstance(event, Result)]
+    return expected, result.frames
+
+
+def check_made(folder, expected, frames):
+    assert differing(load_latents(folder / "clip.mp4.latents.safetensors"), expected) <= CLOSE
+    found = np.load(folder / "guided.mp4.npy")
+    assert found.shape == frames.shape and np.abs(found.astype(int) - frames).max() <= 1
+    assert (folder / "guided.mp4").stat().st_size > 0 and not (folder / "guided.mp4.latents.safetensors").exists()
+
+
+def test_processes_make_the_clip_of_one(toy, engine, request_of, tmp_path):
+    expected, frames = made_alone(toy, engine, request_of(), tmp_path / "alone")
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps(jobs_of(request_of(), tmp_path)))
+    finished(engine.kind, 2, tmp_path, SCRIPT, engine.name, str(toy), str(jobs))
+    check_made(tmp_path, expected, frames)
+
+
+@needs_torch
+def test_torchrun_makes_the_demonstration_s_clip(tmp_path, picture):
+    engine = engines.get("torch:cpu")
+    request = Request("the red circle moves left", image=str(picture), frames=9, seed=3)
+    expected, frames = made_alone("demo", engine, request, tmp_path / "alone")
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps(jobs_of(request, tmp_path)))
+    torchrun(tmp_path, SCRIPT, engine.name, "demo", str(jobs), size=2)
+    check_made(tmp_path, expected, frames)
+
+
+def test_who_leads_follows_nobody(toy, engine):
+    with pytest.raises(EngineError, match="follows nobody"):
+        Pipeline.load(toy, engine=engine).follow()
