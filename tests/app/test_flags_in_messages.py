@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import framewake
 from framewake.app.original_flags import parser
+from framewake.request import Request
 
 typer = pytest.importorskip("typer")
 PACKAGE = Path(framewake.__file__).parent
@@ -38,7 +40,9 @@ def options():
             found |= {*parameter.opts, *parameter.secondary_opts}
     for action in parser()._actions:
         found |= set(action.option_strings)
-    return found | {"--help", "--version"}
+    # A setting of one choice is declared, and no command offers it.
+    declared = {field.metadata["setting"].flag for field in dataclasses.fields(Request)}
+    return found | declared | {"--help", "--version"}
 
 
 def named():

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from framewake.demo import PICTURES
 from framewake.media.video import write_video
+from framewake.service.storage import PICTURE
 
+SHIPPED = PICTURES / "red-circle.png"
 FIELDS = {"prompt": "the red circle moves right", "num_frames": 5, "num_inference_steps": 2, "resolution": "360p"}
 
 
@@ -67,3 +70,15 @@ def test_a_background_that_is_no_colour(client, picture):
     answer = post(client, picture, background="whiteish")
     assert answer.status_code == 422
     assert answer.json()["error"]["param"] == "background"
+
+
+def test_the_picture_that_ships_is_taken_by_its_name(client, desk):
+    def send(name):
+        return client.post(
+            "/v1/videos", files={key: (None, str(v)) for key, v in (FIELDS | {"input_reference": name}).items()}
+        )
+
+    for answer in (send("demo/red-circle"), client.post("/v1/videos", json={**FIELDS, "image": "demo/red-circle"})):
+        assert answer.status_code == 200, answer.text
+        assert (desk.storage.job(answer.json()["id"]) / PICTURE).read_bytes() == SHIPPED.read_bytes()
+    assert send("demo/other").status_code == 422

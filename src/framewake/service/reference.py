@@ -1,12 +1,14 @@
-"""The picture of a request, in any form that clients send: file, address, data URL, base64, object, list."""
+"""The picture of a request, in any form that clients send: file, address, data URL, base64, shipped, object, list."""
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
 from starlette.datastructures import UploadFile
 
+from framewake.demo import PICTURES, shipped_names
 from framewake.errors import InputError
 from framewake.service.body import json_value
 from framewake.setting import shown
@@ -63,6 +65,9 @@ def _address(name: str, text: str, *, depth: int) -> UploadFile | str:
         except InputError as error:
             raise InputError(f"{name} is neither JSON nor an address: {HOW}", about=name) from error
         return picture_in(name, inner, depth=depth + 1)
+    if text in shipped_names(PICTURES):
+        content = (PICTURES / f"{text.partition('/')[2]}.png").read_bytes()
+        return "data:image/png;base64," + base64.b64encode(content).decode()
     scheme = text[:8].lower()
     if scheme.startswith(("http://", "https://", "data:")):
         return text
