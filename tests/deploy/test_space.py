@@ -60,7 +60,9 @@ def space(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    known = {name: value for name, value in os.environ.items() if not name.startswith(("FRAMEWAKE", "GRADIO", "XDG"))}
+    # torch writes its folder for compiled programs into the environment of whoever has used it.
+    ours = ("FRAMEWAKE", "GRADIO", "XDG", "TORCH", "TRITON")
+    known = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     search = os.pathsep.join(filter(None, (str(hooks), os.environ.get("PYTHONPATH"))))
     given = {"GRADIO_SERVER_PORT": str(port), "HOME": str(tmp_path), "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
     own = {"SPACE_OWN": os.path.realpath(folder), "SPACE_LOG": str(tried)}
