@@ -14,7 +14,7 @@ OUTSIDE = {name: module for name, module in modules().items() if name.partition(
 OPEN = {"framewake.engine"} | {f"framewake.engine.{name}" for name in ("contract", "forks", "group", "traits")}
 
 EXCEPTIONS = {
-    "train.run: run.engine != engine.name": "a name that was recorded is compared with the present one, to tell it",
+    "train.run: begun.engine != engine.name": "a name that was recorded is compared with the present one, to tell it",
 }
 
 

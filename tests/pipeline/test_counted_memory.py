@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
 
 import numpy as np
 import pytest
+from counted_bytes import counted
 
 from framewake.config import HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B
 from framewake.models import vae_slabs
@@ -21,34 +21,6 @@ torch = pytest.importorskip("torch")
 
 CLIP = (129, 720, 1280)
 LIMIT = 8 * 10**9
-
-
-def counted(work, weights):
-    """The most bytes that tensors held at once while ``work`` ran, without the weights."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
-
-    known = {tensor.untyped_storage()._cdata: 0 for tensor in weights}
-
-    class Count(TorchDispatchMode):
-        now = peak = 0
-
-        def gone(self, key):
-            self.now -= known.pop(key)
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            for tensor in tree_leaves(out):
-                if isinstance(tensor, torch.Tensor) and (key := tensor.untyped_storage()._cdata) not in known:
-                    known[key] = tensor.untyped_storage().nbytes()
-                    weakref.finalize(tensor.untyped_storage(), self.gone, key)
-                    self.now += known[key]
-                    self.peak = max(self.peak, self.now)
-            return out
-
-    with torch.no_grad(), Count() as count:
-        work()
-    return count.peak
 
 
 @pytest.fixture

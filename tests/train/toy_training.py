@@ -94,3 +94,23 @@ def apart(found, expected):
     """The largest difference of any gradient, relative to the largest number of its own."""
     assert set(found) == set(expected)
     return max(float(np.abs(found[name] - x).max() / max(np.abs(x).max(), 1e-30)) for name, x in expected.items())
+
+
+def update_of(engine, config, latent, *, rank, text, way):
+    """The gradients of one clip on an engine without numbers, as something to run, and all weights and factors."""
+    shapes = DiT(None, config).shapes()
+    modules = chosen(shapes)
+    weights = {name: engine.zeros(shape, "bfloat16") for name, shape in shapes.items()}
+    factors = {name: engine.zeros(x.shape) for name, x in start(modules, rank, 1).items()}
+    loss = FlowLoss(engine, config, guidance=6.0, dtype="bfloat16")
+    model = DiT(AdaptedLayers(engine), config)
+    dressing = Dressing(engine, modules, rank, rank)
+    walk = Walk(model, loss, dressing, manner=way.manner, keeps_on_host=way.keeps_on_host)
+
+    def work():
+        clean, noise = (engine.zeros((1, *latent)) for _ in range(2))
+        image = engine.zeros((1, latent[0], 1, *latent[2:]))
+        states = TextStates(engine.zeros((1, text, config.text_width)), (text,), engine.zeros((1, config.pooled_width)))
+        walk(factors, Resident(weights), Batch(clean, image, states, noise, np.zeros(1, np.float32)))
+
+    return work, [*weights.values(), *factors.values()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from framewake import engine as engines
+from framewake.app.animate import memory_note
 from framewake.app.launch import refuse_copies
 from framewake.app.lines import LINE_SECONDS, Pacer, say
 from framewake.app.render import bars, duration, has_terminal
@@ -20,6 +21,7 @@ from framewake.console.wrapping import fitted
 from framewake.errors import Cancelled
 from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.events import Note
+from framewake.pipeline.forecast import parse_memory
 from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update
 from framewake.train.run import Places, Trainer
 from framewake.train.settings import training_settings
@@ -35,16 +37,20 @@ def train(given: Mapping[str, Any]) -> None:
     refuse_copies()
     settings = {name: given[name] for name in training_settings() if given[name] is not None and given[name] != []}
     cache = None if given["cache"] is None else Path(given["cache"])
+    memory = parse_memory(given["memory"])
     places = Places(Path(given["data"]), Path(given["target"]), cache)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
     trainer = Trainer(checkpoint, places, settings, resumes=given["resume"])
-    events = trainer.run(engines.get(given["engine"]))
+    engine = engines.get(given["engine"])
+    events = trainer.run(engine, memory=memory)
     screen: Screen = TrainingJson() if given["json"] else TrainingTerminal() if has_terminal() else TrainingLines()
     step = trainer.first
     with stopped_by_signals():
         try:
             if given["checkpoint"] is None:
                 text = "no checkpoint was named, so the LoRA is for the embedded demonstration (--checkpoint)."
+                screen.show(Note(text))
+            for text in memory_note(memory, engine):
                 screen.show(Note(text))
             for event in events:
                 step = event.step if isinstance(event, Update) else step
@@ -63,7 +69,7 @@ def how_to_go_on(given: Mapping[str, Any], step: int) -> str:
     if not state_path(Path(given["target"])).exists():
         return "stopped before the first update; what was encoded is kept for the next run."
     words = ["framewake", "lora", "train", given["data"], given["target"], "--resume"]
-    for name in ("checkpoint", "engine", "cache"):
+    for name in ("checkpoint", "engine", "cache", "memory"):
         if given[name] is not None and (name, given[name]) != ("engine", "auto"):
             words += [f"--{name}", given[name]]
     return f"stopped after update {step}. Nothing is lost: go on with `{shlex.join(words)}`."
@@ -102,7 +108,8 @@ class Text:
     def show(self, event: TrainingEvent | Note) -> None:
         """Show progress, or print a line."""
         match event:
-            case Started(clips, cached, modules, parameters, first, steps):
+            case Started(clips, cached, modules, parameters, first, steps, forecast):
+                self.say(forecast)
                 begun = f", {first} done before" if first else ""
                 self.say(
                     f"{clips} clips ({cached} encoded before), {modules} modules, {parameters:,} numbers to train, "

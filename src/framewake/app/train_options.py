@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from framewake.app.options import EVENTS, PLACES, argument, local, option, path, switch
+from framewake.app.options import EVENTS, PLACES, argument, local, named, option, path, switch
 from framewake.train.settings import training_settings
 
 
@@ -22,6 +22,13 @@ def train_parameters() -> list[inspect.Parameter]:
         PLACES["checkpoint"],
         PLACES["engine"],
         path("--cache", "DIR", cache),
+        named(
+            "--memory",
+            "SIZE",
+            "The most this may use on the device, such as 12GB; on a CPU, of memory. Frozen weights are streamed, "
+            "activations kept in the host's memory and tokens computed again where that is needed. Default: what is "
+            "free.",
+        ),
         switch("--resume", text="Continue OUT where it was stopped, with its own settings."),
         EVENTS,
     ]

@@ -300,6 +300,9 @@ class Engine(Protocol):
         Shapes: x (..., I), weight (O, I), up (O, R), down (R, I), bias (O,) -> (..., O). All of one type.
         """
 
+    def make_deterministic(self) -> None:
+        """From now on in this process, the same work on the same device gives the same bits, gradients included."""
+
     def synchronize(self) -> None:
         """Wait until the device has finished everything asked of it."""
 

@@ -26,6 +26,7 @@ class Traits:
     product_share: float  # of the rate of a bare matrix product that whole blocks reach
     start_bytes: int  # of libraries, that appear with the first work
     margin_bytes: int = 0  # of device memory that a run leaves to the libraries
+    has_gradients: bool = True  # all its operations do
     text_bucket: int | None = None  # a compiled program serves text up to a multiple of it
     slab_numbers: int | None = None  # of a slab that the decoder works at; None: whole tiles take less time
     chunk_tokens: int | None = None  # at a time, where a block's widest layer is larger than the caches

@@ -26,7 +26,7 @@ from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageF
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
 from framewake.pipeline.forecast.choose import placements
-from framewake.pipeline.forecast.place import said, shortage
+from framewake.pipeline.forecast.place import memory_told, said, shortage
 from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.group import follow, join_in
 from framewake.pipeline.hunyuan import family_of
@@ -53,7 +53,6 @@ from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
 Timings = dict[str, float]
 Events = Generator[Event, None, None]
 
-GIB = 2**30
 CHART_PX = 128  # side of the colour chart that stands in for a missing picture
 
 
@@ -371,13 +370,8 @@ class Pipeline:
         """
         yield StageStarted(stage)
         begin = time.perf_counter()
-        try:
+        with memory_told(self.engine, stage):
             value = yield from work
-        except (MemoryError, RuntimeError) as error:
-            # Frameworks have no common error for this; all of them say it in words.
-            if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
-                raise
-            raise out_of_memory(self.engine, stage) from error
         timings[stage] = time.perf_counter() - begin
         yield StageFinished(stage, timings[stage])
         return value
@@ -386,14 +380,3 @@ class Pipeline:
 def has_room_for_both(found: Forecast) -> bool:
     """Whether the transformer's weights leave room for a decode: each part was placed as if it were alone."""
     return found.placements["dit"].weights + found.placements["vae"].peak <= found.room
-
-
-def out_of_memory(engine: Engine, stage: Stage) -> ResourceError:
-    """The error for a framework that found no more memory; how much it wanted, it does not tell."""
-    free = engine.memory()["free"]
-    return ResourceError(
-        f"{engine.name} ran out of memory in the stage {stage!r}, {free / GIB:.1f} GiB are free now. Take fewer "
-        "frames, a smaller --resolution, or a device with more memory.",
-        bytes_needed=free + 1,
-        bytes_free=free,
-    )

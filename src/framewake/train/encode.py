@@ -15,10 +15,14 @@ from framewake.media.image import normalise
 from framewake.models.tiling import tiled_encode
 from framewake.pipeline.condition import image_latent
 from framewake.pipeline.events import Note
+from framewake.pipeline.forecast import Placement, cost
+from framewake.pipeline.forecast.place import fitting
+from framewake.pipeline.forecast.setup import is_composed
 from framewake.pipeline.hunyuan import family_of
+from framewake.pipeline.jobs import latent_of
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.run import Pipeline
-from framewake.shapes import base_px, choose_bucket
+from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket
 from framewake.train.cache import Cache, fingerprint, key_of
 from framewake.train.data import Example, some, together
 from framewake.train.events import Encoded
@@ -81,28 +85,33 @@ class ExampleEncoder:
                 texts[has_caption, has_picture] = key_of("text", self._text | facts)
         return Keys(example, key_of("clip", self._clip | {"content": example.digest}), texts)
 
-    def check(self, missing: Sequence[Keys]) -> None:
-        """Read every clip that will be encoded, so that none stops the work later.
+    def check(self, missing: Sequence[Keys]) -> list[LatentShape]:
+        """Read every clip that will be encoded, so that none stops the work later; the sizes of their latents.
 
         Raises: InputError that names what is wrong with the first few.
         """
-        problems = []
+        problems, found = [], []
         for keys in missing:
             try:
-                self._bucket(read_clip(keys.example.path, self.frames))
+                size = PixelShape(self.frames, *self._bucket(read_clip(keys.example.path, self.frames)))
+                found.append(latent_of(size, self.checkpoint))
             except InputError as error:
                 problems.append(str(error))
         if problems:
             raise together(problems, len(missing))
+        return found
 
-    def encode(self, engine: Engine, cache: Cache, missing: Sequence[Keys]) -> Generator[Encoded | Note, None, None]:
+    def encode(
+        self, engine: Engine, cache: Cache, missing: Sequence[Keys], *, memory: int | None = None
+    ) -> Generator[Encoded | Note, None, None]:
         """Encode clips with the autoencoder, then captions with the text encoders, one of them at a time.
 
         The conditioning latent is the first frame encoded alone, and LLaVA sees that frame uncropped, both as at
         inference; the original trains with a sample of the posterior and the cropped frame.
         Source: specification, sections 10.1 and 10.3.
         """
-        pipeline = Pipeline(self.checkpoint, engine)
+        pipeline = Pipeline(self.checkpoint, engine, memory=memory)
+        pipeline.parts.placements = self._placements(pipeline)
         done, count = 0, 2 * len(missing)
         notes: dict[str, list[str]] = {}
         for keys in missing:
@@ -135,6 +144,20 @@ class ExampleEncoder:
     def is_there(self, cache: Cache, keys: Keys) -> bool:
         """Whether everything of an example was encoded before."""
         return cache.has(keys.clip) and all(cache.has(key) for key in keys.texts.values())
+
+    def _placements(self, pipeline: Pipeline) -> dict[str, Placement]:
+        """Text encoders that do not fit are streamed."""
+        engine, kind, length = pipeline.engine, self.precision.text, pipeline.reader.limit()
+        composed = is_composed(engine, kind)
+        scene = cost.Scene(1, 0, length.kept, self.precision.transformer, composed, read=length.read)
+        found: dict[str, Placement] = {}
+        for encoder in pipeline.family.encoders:
+            model = pipeline.parts.models[encoder.name]
+            held = cost.weights(model.shapes(), model.streams(), kind)
+            work = encoder.work_bytes(self.checkpoint.configs[encoder.name], scene, kind, composed)
+            room = pipeline.parts.room() - sum(place.weights for place in found.values())
+            found[encoder.name] = fitting(held, [(None, work)], room, has_streams=bool(model.streams()))
+        return found
 
     def _bucket(self, clip: Clip) -> tuple[int, int]:
         _, height, width, _ = clip.frames.shape

@@ -10,7 +10,8 @@ from pathlib import Path
 class Started:
     """Everything is checked: what will be trained, and how much of it was encoded before.
 
-    ``first`` updates are done already; ``parameters`` counts the numbers that are trained.
+    ``first`` updates are done already; ``parameters`` counts the numbers that are trained; ``forecast`` says in a
+    sentence what an update takes.
     """
 
     clips: int
@@ -19,6 +20,7 @@ class Started:
     parameters: int
     first: int
     steps: int
+    forecast: str
 
 
 @dataclass(frozen=True)

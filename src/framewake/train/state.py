@@ -17,14 +17,15 @@ from framewake.weights.writing.sealed import open_sealed, write_sealed
 
 KEY = "framewake_training"
 ENDING = ".training.safetensors"
-_ABOUT = {"step": int, "data": str, "base": str, "engine": str, "settings": dict}
+_ABOUT = {"step": int, "data": str, "base": str, "engine": str, "recomputes": bool, "settings": dict}
 _PARTS = ("factors", "first", "second")
 
 
 class Run(NamedTuple):
     """A saved run. ``data`` tells its clips and captions from others, ``base`` its transformer's weights.
 
-    ``engine`` is the one that it was saved on.
+    ``engine`` is the one that it was saved on; ``recomputes``: blocks worked through runs of tokens, which rounds
+    otherwise.
     """
 
     state: OptimiserState
@@ -32,6 +33,7 @@ class Run(NamedTuple):
     data: str
     base: str
     engine: str
+    recomputes: bool
 
 
 def state_path(target: Path) -> Path:
@@ -47,8 +49,8 @@ def save_run(target: Path, run: Run) -> None:
     tensors = {
         f"{part}.{name}": np.ascontiguousarray(x) for part in _PARTS for name, x in getattr(run.state, part).items()
     }
-    about = {"step": run.state.step, "data": run.data, "base": run.base, "engine": run.engine}
-    about["settings"] = dataclasses.asdict(run.settings)
+    about = {name: getattr(run, name) for name in ("data", "base", "engine", "recomputes")}
+    about |= {"step": run.state.step, "settings": dataclasses.asdict(run.settings)}
     write_sealed(state_path(target), tensors, metadata={KEY: json.dumps(about, sort_keys=True)})
 
 
@@ -67,7 +69,7 @@ def load_run(target: Path) -> Run:
         raise unfit(target)
     parts = {part: {name: file.read(f"{part}.{name}") for name in shapes[part]} for part in _PARTS}
     state, settings = OptimiserState(about["step"], **parts), training_from(about["settings"])
-    return Run(state, settings, about["data"], about["base"], about["engine"])
+    return Run(state, settings, about["data"], about["base"], about["engine"], about["recomputes"])
 
 
 def saved_settings(target: Path) -> tuple[Training, int]:

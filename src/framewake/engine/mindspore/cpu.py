@@ -164,6 +164,9 @@ class MindsporeCpu(MindsporeEngine):
             return super().rotate(x, cos, sin)
         return self.cast(rows.rotate(self.cast(x, "float32"), cos, sin), self.dtype(x))
 
+    def make_deterministic(self):
+        return None  # it is
+
     def synchronize(self):
         return None  # launch_blocking: every call has finished when it returns
 

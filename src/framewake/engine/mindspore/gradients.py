@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -11,6 +13,9 @@ _PRODUCT = ops.GradOperation(get_all=True, sens_param=True)
 
 class MindsporeGradients:
     """Gradients of functions of flat dicts, and what functions may say about them."""
+
+    def make_deterministic(self):
+        _determine()
 
     def grad(self, function):
         def value_and_grad(weights, *arguments):
@@ -59,6 +64,11 @@ class MindsporeGradients:
         # Zero, with the gradients of the factors: nothing here is written for one kind of device.
         low = self.linear(self.linear(self.stop_gradient(x), down), up)
         return self.linear(x, weight, bias) + (low - self.stop_gradient(low))
+
+
+@functools.cache  # MindSpore refuses to be told twice
+def _determine():
+    ms.set_deterministic(True)
 
 
 class _Cell(nn.Cell):

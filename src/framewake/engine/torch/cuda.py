@@ -48,6 +48,7 @@ class TorchCuda(TorchEngine):
             draws_as_torch=True,
             holds_arrays=True,
             compiles_blocks=precision in fused,
+            has_gradients=not self._is_eight_bit,  # torch's product in eight bits is not known to have one
             product_share=0.7,
             start_bytes=30 << 20,
             text_bucket=64,
@@ -170,6 +171,12 @@ class TorchCuda(TorchEngine):
 
     def _is_copying(self):
         return self._copies is not None and torch.cuda.current_stream(self._device) == self._copies
+
+    def make_deterministic(self):
+        # Attention's gradient adds up in any order otherwise, and cuBLAS takes what workspace is free.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs a pass, and nobody reads it
 
     def synchronize(self):
         torch.cuda.synchronize(self._device)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from framewake.config import DiTConfig
+from framewake.engine.contract import Engine
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
@@ -35,7 +37,7 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
     # Published files hold two bytes a number, whatever it becomes on the device.
     read = {name: 2 * count / rates.disk for name, count in numbers.items()}
     fresh = fresh_seconds(setup, plan, rates, found)
-    step = _step(setup, scene, rates)
+    step = sum(step_parts(setup.engine, setup.checkpoint.dit, scene, rates))
     if found["dit"].is_streamed:
         # A device computes while the host copies; on a CPU both are work for the same cores.
         step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
@@ -75,18 +77,18 @@ def computed_steps(plan: Plan) -> int:
     return steps if known is None else len(known)
 
 
-def _step(setup: Setup, scene: cost.Scene, rates: Rates) -> float:
-    """Seconds of a step that waits for no weights."""
-    config, pace = setup.checkpoint.dit, rates.pace
+def step_parts(engine: Engine, config: DiTConfig, scene: cost.Scene, rates: Rates) -> tuple[float, float]:
+    """Seconds of a step that waits for no weights: for everything but attention, and for attention."""
+    pace = rates.pace
     blocks = config.single_blocks + config.double_blocks
     pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
     if pace is None:
-        step = (cost.step_operations(config, scene) - pairs) / (rates.products * setup.engine.traits.product_share)
+        step = (cost.step_operations(config, scene) - pairs) / (rates.products * engine.traits.product_share)
     else:
         tokens = scene.batch * scene.joined
         step = pace.outside.at(tokens)
         step += config.double_blocks * pace.double.at(tokens) + config.single_blocks * pace.single.at(tokens)
-    return step + pairs / rates.attention
+    return step, pairs / rates.attention
 
 
 def _text(setup: Setup, scene: cost.Scene, rates: Rates, numbers: Mapping[str, int]) -> float:

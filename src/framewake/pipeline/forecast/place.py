@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from framewake.engine.contract import Engine
-from framewake.errors import InputError
+from framewake.errors import InputError, ResourceError
 from framewake.pipeline.forecast.cost import Weights
 from framewake.setting import shown
 
@@ -83,3 +85,29 @@ def parse_memory(text: str | None) -> int | None:
     if match[2] is None:
         raise InputError(f"--memory is {shown(text)}, which is a number of bytes: did you mean {match[1]}GB?")
     return int(count * UNITS[match[2]])
+
+
+@contextlib.contextmanager
+def memory_told(engine: Engine, stage: str) -> Iterator[None]:
+    """Where a framework runs out of memory, the error says so.
+
+    Raises: ResourceError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # Frameworks have no common error for this; all of them say it in words.
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        raise out_of_memory(engine, stage) from error
+
+
+def out_of_memory(engine: Engine, stage: str) -> ResourceError:
+    """The error for a framework that found no more memory; how much it wanted, it does not tell."""
+    free = engine.memory()["free"]
+    return ResourceError(
+        f"{engine.name} ran out of memory in the stage {stage!r}, {free / GIB:.1f} GiB are free now. Take fewer "
+        "frames, a smaller --resolution, or a device with more memory.",
+        bytes_needed=free + 1,
+        bytes_free=free,
+    )
