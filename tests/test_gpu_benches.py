@@ -91,6 +91,12 @@ def test_gpu_attention_starts_and_ends(toy_run):
     assert "CUDA" in kernels["flex"]["refused"] and kernels["flash_attn"]["refused"] == "not installed"
 
 
+def test_gpu_train_starts_and_ends(toy_run):
+    found = toy_run("gpu-train")
+    assert {found[part]["way"] for part in ("bounded", "free")} == {"weights resident"}
+    assert found["bounded"]["loss"] == found["free"]["loss"] and found["free"]["seconds"] > 0
+
+
 def test_gpu_memory_starts_and_ends(toy_run):
     found = toy_run("gpu-memory", "--rounds", "2")
     assert found["streamed"]["is_streamed"] and found["difference"] == 0

@@ -6,6 +6,9 @@ rate of a matrix product. Memory is the process's own, without pages of mapped f
 With --convert the transformer is converted too, and the memory for that is measured; --only-convert does nothing else.
 Adds a line to docs/measurements/full-size.md.
 
+With --train one update of a LoRA is made in place of a clip: within 450 s, 6.5 GB of own memory, and half of the speed
+of its floor (docs/measurements/full-size-train.md).
+
 With --keep the checkpoint stays, whatever happens, and one that is there is used: nothing has to be written twice
 because a later part was stopped.
 """
@@ -23,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from measuring import clocks, device, record
+from measuring import clocks, device, record, training_run
 from measuring.full_checkpoint import FEW_LAYERS, FULL, SMALL, Sizes, size_of, write_full, write_part
 from measuring.watched import Watched, watch
 from PIL import Image
@@ -54,7 +57,8 @@ def main() -> int:
     options.add_argument("--small", action="store_true", help="few layers and a narrow autoencoder: a trial")
     options.add_argument("--frames", type=int, default=5)
     options.add_argument("--steps", type=int, default=2)
-    options.add_argument("--memory", default="4GB", help="what animate may use")
+    options.add_argument("--memory", help="what the program may use: 4GB for a clip, 6.5GB for an update")
+    options.add_argument("--train", action="store_true", help="an update of a LoRA in place of a clip")
     options.add_argument("--convert", metavar="TYPE", help="convert the transformer afterwards")
     options.add_argument("--only-convert", metavar="TYPE", help="convert it, and measure nothing else")
     arguments = options.parse_args()
@@ -66,6 +70,14 @@ def main() -> int:
         record.write(f"{NAME}-convert", found | {"machine_was": others.words()}, [], has_notes=False)
         say(f"{found['convert']}; the machine was {others.words()}")
         return found["convert"]["code"]
+    arguments.memory = arguments.memory or ("6.5GB" if arguments.train else "4GB")
+    if arguments.train:
+        with made(arguments, sizes, found), clocks.Watch() as others:
+            found |= trained(arguments, sizes)
+        found["machine_was"] = others.words()
+        has_notes = not (arguments.no_notes or arguments.small)
+        record.write(f"{NAME}-train", found, [training_run.row(found)], has_notes=has_notes)
+        return 0 if found["train"]["is_met"] else 1
     with made(arguments, sizes, found):
         with clocks.Watch() as others:
             found |= measured(arguments, sizes)
@@ -115,11 +127,38 @@ def is_unfinished(folder: Path) -> bool:
     return (folder / "transformer").is_dir() and not (folder / "model_index.json").exists()
 
 
+def smallest() -> tuple[int, int]:
+    """The smallest bucket, and of the two the tall one: a wide picture never gets a bucket of its own shape."""
+    return min(buckets(480), key=lambda size: (math.prod(size), -size[0]))
+
+
+def trained(arguments: argparse.Namespace, sizes: Sizes) -> dict:
+    """One update, and its floors before and after it."""
+    folder, size = arguments.folder, smallest()
+    data = training_run.write_clip(folder, size, arguments.frames, PROMPT)
+    engine, file = engines.get("torch:cpu"), next((folder / "transformer").glob("*.safetensors"))
+    rates, disks = [device.matrix_ceiling(engine, "bfloat16")], read_rates(file)
+    found = training_run.train(folder, data, arguments.memory, arguments.frames, say)
+    rates.append(device.matrix_ceiling(engine, "bfloat16"))
+    disks += read_rates(file)
+    text = TextReader(open_checkpoint(folder)).lengths(PROMPT).kept
+    tokens = ((arguments.frames - 1) // 4 + 1) * (size[0] // 16) * (size[1] // 16)
+    scene = Scene(1, tokens, text, "bfloat16", False)
+    floors = training_run.floors(sizes["dit"], scene, product_rate=max(rates), disk_rate=max(disks))
+    return {
+        "size": [arguments.frames, *size],
+        "tokens": scene.joined,
+        "matrix_rates": rates,
+        "disk_rates": disks,
+        "floors": floors,
+        "train": training_run.judged(found, max(floors.values())),
+    }
+
+
 def measured(arguments: argparse.Namespace, sizes: Sizes) -> dict:
     """One clip, and its floors before and after it."""
     folder = arguments.folder
-    # The smallest bucket, and of the two the tall one: a wide picture never gets a bucket of its own shape.
-    height, width = min(buckets(480), key=lambda size: (math.prod(size), -size[0]))
+    height, width = smallest()
     picture = folder / "picture.png"
     shade = np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
     Image.fromarray(shade).save(picture)

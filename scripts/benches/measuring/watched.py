@@ -34,13 +34,13 @@ def watch(command: list[str], *, say: Any = None) -> Watched:
     begin = time.perf_counter()
     events: list[dict[str, Any]] = []
     peaks: dict[str, int] = {}
-    stage, resident = "start", 0
+    resident = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         reader = threading.Thread(target=_read, args=(program, events, say), daemon=True)
         reader.start()
         while program.poll() is None:
             found = _memory(program.pid)
-            stage = next((e["stage"] for e in reversed(events) if e.get("event") == "stage_started"), "start")
+            stage = next(filter(None, map(_stage, reversed(events))), "start")
             own = found.get("RssAnon", 0) + found.get("RssShmem", 0)
             peaks[stage] = max(peaks.get(stage, 0), own)
             resident = max(resident, found.get("VmHWM", 0))
@@ -48,6 +48,13 @@ def watch(command: list[str], *, say: Any = None) -> Watched:
         reader.join()
     seconds = time.perf_counter() - begin
     return Watched(events, seconds, max(peaks.values(), default=0), resident, peaks, program.returncode)
+
+
+def _stage(event: dict[str, Any]) -> str | None:
+    """What a program does from an event on; None where it does not tell."""
+    if event.get("event") == "encoded":  # behind the last piece of work, training begins
+        return "train" if event["done"] == event["count"] else "encode"
+    return event["stage"] if event.get("event") == "stage_started" else None
 
 
 def _read(program: subprocess.Popen[str], events: list[dict[str, Any]], say: Any) -> None:
