@@ -105,6 +105,13 @@ def test_the_whole_plan_on_demand(terminal, picture, columns):
     assert not lines_that_break_words(shown.before, columns)
 
 
+def test_the_doctor_begins_at_once_and_fits(terminal):
+    shown = terminal(80, "doctor", "--engine", FIRST)
+    assert shown.code == 0 and shown.before[0].endswith(" is starting ...")
+    assert not lines_that_break_words(shown.before, 80)
+    assert re.search(r"^  numpy {9}\d", shown.text, re.M)  # its columns stay
+
+
 def test_a_wide_terminal_is_used(terminal):
     longest = {}
     for columns in (80, 200):

@@ -42,4 +42,5 @@ def test_chinese_signs_take_two_columns(monkeypatch):
 
 def test_lines_keep_how_they_begin(monkeypatch):
     monkeypatch.setenv("COLUMNS", "12")
+    assert fitted("  a     1.0", Screen(), indent="  ") == "  a     1.0"
     assert fitted("The plan:\n  one two three", Screen(), indent="  ") == "The plan:\n  one two\n    three"

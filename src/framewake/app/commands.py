@@ -98,7 +98,7 @@ def animate_with(given: Given) -> None:
 
 def say_hello(given: Given) -> None:
     """A line before seconds of silence, unless only results were asked for."""
-    if not given["json"] and not given["quiet"]:
+    if not given["json"] and not given.get("quiet"):
         tell_start(f"framewake {__version__} is starting")
 
 
@@ -139,6 +139,7 @@ def doctor(given: Given) -> None:
       framewake doctor
       framewake doctor --golden tests/golden --engine mindspore:cpu
     """
+    say_hello(given)
     from framewake.app import doctor as commands
 
     engine, as_json = given["engine"], given["json"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import framewake
 from framewake import engine as engines
+from framewake.console.wrapping import fitted
 from framewake.errors import FramewakeError
 from framewake.golden import Row, run
 from framewake.packages import install_line
@@ -45,7 +46,7 @@ def describe(name: str | None, *, as_json: bool) -> None:
     if name is None and found["engines"]:
         lines += [f"  auto takes {engines.get('auto').name} ({engines.get('auto').reason.removeprefix('auto: ')})"]
     lines += ["", f"Disk: {found['disk']['free'] / GIB:.1f} GiB free in {found['disk']['folder']}"]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(fitted("\n".join(lines), sys.stdout, indent="  ") + "\n")
 
 
 def look_at(name: str) -> dict[str, Any]:

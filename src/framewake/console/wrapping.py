@@ -31,6 +31,8 @@ def width_of(stream: Any) -> int | None:
 
 
 def _wrapped(line: str, width: int, indent: str) -> str:
+    if _cells(line) <= width:  # columns of a table stay where they are
+        return line
     begin = line[: len(line) - len(line.lstrip())]
     done: list[str] = []
     for word in _WORD.findall(line):
