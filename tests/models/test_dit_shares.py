@@ -14,6 +14,11 @@ from framewake import engine as engines
 from framewake.errors import InputError
 from framewake.models.arrangement import Arrangement, Division, arrange, runs
 from framewake.models.manner import PLAIN, Manner
+from framewake.weights.reading.files import TensorFile
+from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.names import same
+from framewake.weights.stores.shared import Shared
+from framewake.weights.writing.files import write_tensors
 
 pytestmark = needs_torch
 CLOSE = 2e-6
@@ -135,6 +140,22 @@ def test_another_arrangement_of_the_same_model_gets_functions_of_its_own():
         for (found, _), kind in zip(results, kinds, strict=True):
             assert largest(found, one(**one.inputs(**kind))) <= CLOSE
         assert [count for _, count in results] == [9, 14, 23]
+
+
+def test_weights_shared_by_the_same_devices_change_no_bit(tmp_path):
+    engine, file = engines.get("torch:cpu"), tmp_path / "dit.safetensors"
+    write_tensors(file, {name: engine.numpy(tensor) for name, tensor in Toy(engine).tensors.items()})
+
+    def made(rank, *, is_shared):
+        toy = Toy(rank)
+        toy.manner, shapes = Manner(arrangement=Arrangement(3, 1)), toy.dit.shapes()
+        if is_shared:
+            mapped = MappedTensors(TensorFile(file), same(shapes))
+            toy.weights = Shared(rank, mapped, "float32", shapes=shapes, streams=toy.dit.streams())
+        return [toy(**toy.inputs()) for _ in range(2)]
+
+    whole = together(engine, 3, lambda rank: made(rank, is_shared=False))
+    assert np.array_equal(together(engine, 3, lambda rank: made(rank, is_shared=True)), whole)
 
 
 def test_alone_among_several_nothing_is_exchanged():

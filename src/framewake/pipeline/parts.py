@@ -16,6 +16,7 @@ from framewake.pipeline.forecast.cost import BYTES
 from framewake.pipeline.forecast.place import Placement, gib
 from framewake.pipeline.messages import Lead
 from framewake.weights.checkpoint.load import Checkpoint
+from framewake.weights.stores.shared import Shared
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
 
@@ -26,7 +27,7 @@ class Part(NamedTuple):
     """A model, its weights on the device, and how it works."""
 
     model: Any
-    weights: Resident | Streamed
+    weights: Resident | Streamed | Shared
     manner: Manner
 
 
@@ -45,7 +46,7 @@ class Parts:
         # Of several processes that share a clip: how many, and the first one's connection to the others.
         self.devices, self.lead = 1, Lead()
         self.placements: dict[str, Placement] = {}
-        self._loaded: dict[str, tuple[Dtype, Resident | Streamed]] = {}
+        self._loaded: dict[str, tuple[Dtype, Resident | Streamed | Shared]] = {}
         self._adapters = Adapters(engine, self.models["dit"].shapes())
         bytes_all = sum(self.bytes_needed(name, "float32") for name in self.models)
         self.keeps_all = bytes_all < self.room() // 4
@@ -78,14 +79,19 @@ class Parts:
         model = self.models[name]
         if name not in self._loaded or self._loaded[name][0] != dtype:
             self._drop(name)  # never two types of one part at a time
-            place = self.placements.get(name)
-            is_streamed = bool(model.streams()) and place is not None and place.is_streamed
-            if not is_streamed:
-                self._check_room(name, dtype)
-            streams = model.streams() if is_streamed else ()
-            store = self.checkpoint.store(name, self.engine, dtype, shapes=model.shapes(), streams=streams)
-            self._loaded[name] = (dtype, store)
+            self._loaded[name] = (dtype, self._store(name, dtype))
         return Part(model, self._loaded[name][1], self.manner(name))
+
+    def _store(self, name: str, dtype: Dtype) -> Resident | Streamed | Shared:
+        """A part's weights, where it has been placed."""
+        model, place = self.models[name], self.placements.get(name)
+        shapes, streams = model.shapes(), model.streams()
+        if streams and place is not None and place.is_shared:
+            return self.checkpoint.shared(name, self.engine, dtype, shapes=shapes, streams=streams)
+        is_streamed = bool(streams) and place is not None and place.is_streamed
+        if not is_streamed:
+            self._check_room(name, dtype)
+        return self.checkpoint.store(name, self.engine, dtype, shapes=shapes, streams=streams if is_streamed else ())
 
     def manner(self, name: str) -> Manner:
         """How a part works where it has been placed."""

@@ -153,7 +153,8 @@ class Pipeline:
         return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates, text=text)
 
     def _setup(self, precision: Precision) -> Setup:
-        return Setup(self.engine, self.checkpoint, self.family, self.parts.models, precision, self.reader.limit())
+        parts, limit = self.parts, self.reader.limit()
+        return Setup(self.engine, self.checkpoint, self.family, parts.models, precision, limit, parts.devices)
 
     def run(self, request: Request, output: Output | str | os.PathLike[str] | None = None) -> Events:
         """Make one clip, told as events; closing the iterator stops the work within a step.

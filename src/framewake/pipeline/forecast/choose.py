@@ -49,7 +49,7 @@ class Forecast:
         return sorted(
             said(place)
             for place in self.placements.values()
-            if place.is_streamed or place.chunk_tokens or place.slab_numbers
+            if place.is_streamed or place.is_shared or place.chunk_tokens or place.slab_numbers
         )
 
 
@@ -123,7 +123,8 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         kept = [] if name == "vae" else ["vae"] if name == "dit" else found
         other = sum(found[each].weights for each in kept)
         beside = [(chunk, work + other) for chunk, work in sizes]
-        place = fitting(held, beside, room, has_streams=bool(model.streams()))
+        devices = setup.devices if name == "dit" else 1  # the encoders work on the first device alone
+        place = fitting(held, beside, room, has_streams=bool(model.streams()), devices=devices)
         found[name] = place._replace(part=setup.family.components[name].role)
     vae = found["vae"]
     return found | {"vae": vae._replace(chunk_tokens=None, slab_numbers=vae.chunk_tokens)}

@@ -22,6 +22,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 WHOLE = 24
 CHUNKED = 6
 BESIDE_CHUNK = 5
+EXCHANGED = 5  # what is sent and what arrives, among several devices
 WHERE_JOINED, IN_CHUNK = 2, 10  # of (chunk, width)
 # Tensors of (one tile at full size, widest channels there) in the last stage of the decoder: all at once, and a few
 # frames at a time, where the input is used up while the output is made; and of those few frames, in float32.
@@ -44,6 +45,10 @@ class Weights(NamedTuple):
         """Bytes on the device while streaming: one block in use, the next arriving."""
         return self.kept + 2 * self.block
 
+    def shared(self, devices: int) -> int:
+        """Bytes on each of some devices that share the blocks out: one in use, one put together, the next arriving."""
+        return self.kept + -(-(self.whole - self.kept) // devices) + 3 * self.block
+
 
 def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
     """Bytes of a model's weights in a type."""
@@ -65,7 +70,8 @@ class Scene(NamedTuple):
     """What one step of the transformer works on: samples at once, tokens of image and text, type, attention path.
 
     ``kept`` tensors of all image tokens stay from step to step. The large text encoder works on ``read`` tokens, of
-    which ``text`` are left: a template is around the prompt, and the picture is not thinned out yet.
+    which ``text`` are left: a template is around the prompt, and the picture is not thinned out yet. Each of several
+    ``devices`` has an even share of the image tokens, all text, and attends to everything with a share of the heads.
     """
 
     batch: int
@@ -75,10 +81,21 @@ class Scene(NamedTuple):
     is_composed: bool
     kept: int = 0
     read: int = 0
+    devices: int = 1
+
+    @property
+    def share(self) -> int:
+        """Image tokens on a device."""
+        return -(-self.tokens // self.devices)
 
     @property
     def joined(self) -> int:
-        """Image and text tokens."""
+        """Image and text tokens on a device."""
+        return self.share + self.text
+
+    @property
+    def attended(self) -> int:
+        """Image and text tokens of all devices."""
         return self.tokens + self.text
 
 
@@ -93,9 +110,11 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
         inside = BESIDE_CHUNK * scene.joined + IN_CHUNK * some
         wide = max(CHUNKED * scene.joined + WHERE_JOINED * some, inside) * row * size
     tables = (2 if chunk is None else 4) * scene.joined * config.head_dim * 4
-    scores = scores_bytes(scene.batch * config.heads, scene.joined, scene.dtype) if scene.is_composed else 0
+    wide += (EXCHANGED * scene.joined * row * size) if scene.devices > 1 else 0
+    heads = scene.batch * -(-config.heads // scene.devices)
+    scores = scores_bytes(heads, scene.attended, scene.dtype) if scene.is_composed else 0
     latents = scene.batch * scene.tokens * config.in_channels * math.prod(config.patch_size) * BYTES["float32"]
-    return wide + tables + scores + latents + scene.kept * scene.tokens * row * size
+    return wide + tables + scores + latents + scene.kept * scene.share * row * size
 
 
 def scores_bytes(heads: int, tokens: int, dtype: str) -> int:
@@ -108,8 +127,13 @@ def step_operations(config: DiTConfig, scene: Scene) -> float:
     width, mlp = config.hidden_size, config.mlp_size
     single = config.single_blocks * scene.joined * (width * (3 * width + mlp) + width * (width + mlp))
     double = config.double_blocks * scene.joined * (4 * width * width + 2 * width * mlp)
-    pairs = (config.single_blocks + config.double_blocks) * scene.joined**2 * width
-    return scene.batch * (2.0 * (single + double) + 4.0 * pairs)
+    return scene.batch * 2.0 * (single + double) + pair_operations(config, scene)
+
+
+def pair_operations(config: DiTConfig, scene: Scene) -> float:
+    """Those of attention, on each device."""
+    blocks = config.single_blocks + config.double_blocks
+    return scene.batch * 4.0 * blocks * scene.attended**2 * config.hidden_size / scene.devices
 
 
 def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:

@@ -79,9 +79,7 @@ def computed_steps(plan: Plan) -> int:
 
 def step_parts(engine: Engine, config: DiTConfig, scene: cost.Scene, rates: Rates) -> tuple[float, float]:
     """Seconds of a step that waits for no weights: for everything but attention, and for attention."""
-    pace = rates.pace
-    blocks = config.single_blocks + config.double_blocks
-    pairs = scene.batch * 4.0 * blocks * scene.joined**2 * config.hidden_size
+    pace, pairs = rates.pace, cost.pair_operations(config, scene)
     if pace is None:
         step = (cost.step_operations(config, scene) - pairs) / (rates.products * engine.traits.product_share)
     else:

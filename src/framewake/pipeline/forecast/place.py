@@ -19,7 +19,8 @@ UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**
 class Placement(NamedTuple):
     """Where a part's weights are and in which pieces it works; ``part`` is its role. Units: bytes on the device.
 
-    ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many numbers.
+    ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many numbers. ``is_shared``:
+    each device of a clip keeps a part of every block.
     """
 
     is_streamed: bool
@@ -29,6 +30,7 @@ class Placement(NamedTuple):
     reason: str
     slab_numbers: int | None = None
     part: str = ""
+    is_shared: bool = False
 
     @property
     def peak(self) -> int:
@@ -36,21 +38,26 @@ class Placement(NamedTuple):
         return self.weights + self.work
 
 
-def fitting(held: Weights, sizes: list[tuple[int | None, int]], room: int, *, has_streams: bool) -> Placement:
-    """Resident before streamed, whole before chunks."""
+def fitting(
+    held: Weights, sizes: list[tuple[int | None, int]], room: int, *, has_streams: bool, devices: int = 1
+) -> Placement:
+    """Resident before shared by the devices, shared before streamed, whole before chunks."""
     tried = [
         Placement(False, chunk, held.whole, work, f"{gib(held.whole + work)} fit into {gib(room)}")
         for chunk, work in sizes
     ]
     if has_streams:
         why = f"resident weights of {gib(held.whole)} do not fit into {gib(room)} beside the work"
+        if devices > 1:
+            part = held.shared(devices)
+            tried += [Placement(False, chunk, part, work, why, is_shared=True) for chunk, work in sizes]
         tried += [Placement(True, chunk, held.streamed, work, why) for chunk, work in sizes]
     return next((place for place in tried if place.peak <= room), min(tried, key=lambda place: place.peak))
 
 
 def said(place: Placement) -> str:
     """A part and its placement, with its reason."""
-    how = "streamed" if place.is_streamed else "resident"
+    how = "streamed" if place.is_streamed else "shared by the devices" if place.is_shared else "resident"
     if place.chunk_tokens is not None:
         how += f", {place.chunk_tokens} tokens at a time"
     if place.slab_numbers is not None:

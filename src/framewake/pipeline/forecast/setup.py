@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from framewake.engine.contract import Dtype, Engine
+from framewake.models.arrangement import arrange
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.jobs import Plan
@@ -16,7 +17,7 @@ from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Setup(NamedTuple):
-    """What a forecast is made for; ``text`` is the longest prompt's."""
+    """What a forecast is made for; ``text`` is the longest prompt's, ``devices`` share a clip."""
 
     engine: Engine
     checkpoint: Checkpoint
@@ -24,16 +25,20 @@ class Setup(NamedTuple):
     models: Mapping[str, Any]
     precision: Precision
     text: TextLength
+    devices: int = 1
 
 
 def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
-    """What one step works on."""
-    batch = 2 if plan.request.guidance_scale > 1 else 1
+    """What one step works on, on each device."""
+    samples = 2 if plan.request.guidance_scale > 1 else 1
+    arrangement = arrange(setup.devices, setup.checkpoint.dit.heads, samples=samples)
+    batch = 1 if arrangement.is_halved else samples
+    count = arrangement.neighbours * arrangement.groups
     tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
     cached = 0 if plan.cache is None else plan.cache.kept_tensors
     dtype, (read, kept) = setup.precision.transformer, setup.text
     kept += -kept % (setup.engine.traits.text_bucket or 1)  # compiled blocks pad it
-    return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read)
+    return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read, count)
 
 
 def is_composed(engine: Engine, dtype: Dtype) -> bool:

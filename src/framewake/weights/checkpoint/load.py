@@ -24,6 +24,7 @@ from framewake.weights.reading.files import read_json
 from framewake.weights.reading.mapped import MappedTensors, Shapes
 from framewake.weights.reading.narrow import BYTES
 from framewake.weights.reading.storage import Tensors
+from framewake.weights.stores.shared import Shared
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
 
@@ -135,6 +136,14 @@ class Checkpoint:
             size = BYTES[dtype] * sum(map(math.prod, wanted.values()))
             return Streamed(engine, tensors, dtype, names=wanted, streams=streams, is_cached=is_kept(size))
         return Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in wanted})
+
+    def shared(self, component: str, engine: Engine, dtype: Dtype, *, shapes: Shapes, streams: Sequence[str]) -> Shared:
+        """The same with the blocks of ``streams`` shared out among the devices of the engine.
+
+        Raises: CheckpointError when the file does not hold exactly the model's tensors.
+        """
+        tensors = self.check(component, shapes)
+        return Shared(engine, tensors, dtype, shapes=self.needed(component, shapes), streams=streams)
 
     def _file(self, component: str) -> Tensors:
         """A part's tensors under the names in its files."""

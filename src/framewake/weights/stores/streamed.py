@@ -67,12 +67,7 @@ class Streamed:
 
         Raises: CheckpointError when ``prefix`` is a block: it would stay on the device.
         """
-        inside = [key for key in self._order if f"{key[0]}.{key[1]}.".startswith(f"{prefix}.") or not prefix]
-        if inside:
-            name, number = inside[0]
-            raise CheckpointError(
-                f"{prefix!r} holds {name}.{number}, which is streamed: take it from blocks({name!r})."
-            )
+        check_no_block(prefix, self._order)
         return self._resident.part(prefix)
 
     def blocks(self, name: str, count: int | None = None) -> Iterator[Weights]:
@@ -132,6 +127,15 @@ class Streamed:
         for future in self._ahead.values():
             future.cancel()
         self._ahead.clear()
+
+
+def check_no_block(prefix: str, keys: Iterable[Key]) -> None:
+    """Raises: CheckpointError when a part holds a block of which a device has no more than it computes with."""
+    for name, number in keys:
+        if not prefix or f"{name}.{number}.".startswith(f"{prefix}."):
+            raise CheckpointError(
+                f"{prefix!r} holds {name}.{number}, which is streamed: take it from blocks({name!r})."
+            )
 
 
 def split_names(names: Iterable[str], streams: Sequence[str]) -> tuple[list[str], dict[Key, dict[str, str]]]:
