@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_here import FIRST
+from engines_here import FIRST, needs_torch
+from ranks_here import together
 
 from framewake import engine as engines
 from framewake import golden
@@ -21,6 +22,7 @@ FOLDER = Path(__file__).parent
 CASES = {case.id: case for case in read_cases(FOLDER)}
 # Without a model; one engine is enough to show how failures look.
 QUICK = "schedule_step"
+SHARED = ("dit_", "e2e_cfg", "e2e_concat", "e2e_t2v")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -29,6 +31,23 @@ def test_case(engine, name):
     assert {row.array for row in rows} >= set(CASES[name].meanings)
     assert all(np.isfinite(row.difference) for row in rows)
     assert [row for row in rows if not row.passed] == []
+
+
+@needs_torch
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(SHARED)])
+def test_case_among_several_devices(name, ranks):
+    sent = []
+
+    def work(rank):
+        rows = list(golden.run(FOLDER, rank, only=(name,)))
+        sent.append(len(rank.sent))
+        return rows
+
+    for rows in together(engines.get("torch:cpu"), ranks, work):
+        assert {row.array for row in rows} >= set(CASES[name].meanings)
+        assert [row for row in rows if not row.passed] == []
+    assert min(sent) == max(sent) > 5, "the devices shared the work"
 
 
 def test_every_kind_is_among_the_cases():

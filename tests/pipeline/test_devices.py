@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from engines_here import needs_torch
 from lora_files import keys_of, write
 from ranks_here import together
-from started import finished, torchrun
+from started import Ranks, finished, torchrun
 
 from framewake import engine as engines
 from framewake.errors import EngineError
@@ -184,6 +186,37 @@ def test_torchrun_makes_the_demonstration_s_clip(tmp_path, picture):
     jobs.write_text(json.dumps(jobs_of(request, tmp_path)))
     torchrun(tmp_path, SCRIPT, engine.name, "demo", str(jobs), size=2)
     check_made(tmp_path, expected, frames)
+
+
+def ranks_at_work(size, toy, request, folder):
+    """Processes in the middle of a clip of many steps, some of which are saved."""
+    saved, jobs = folder / "clip.mp4.latents.safetensors", folder / "jobs.json"
+    asked = dataclasses.replace(request, steps=1000).to_dict()
+    jobs.write_text(json.dumps([{"request": asked, "output": str(folder / "clip.mp4")}]))
+    ranks = Ranks("torch", size, folder, SCRIPT, "torch:cpu", str(toy), str(jobs))
+    end = time.monotonic() + 120
+    while not saved.exists() and time.monotonic() < end and ranks.processes[0].poll() is None:
+        time.sleep(0.05)
+    return ranks
+
+
+@needs_torch
+def test_when_a_follower_is_killed_the_first_says_so_and_the_latents_stay(toy, request_of, tmp_path):
+    with ranks_at_work(2, toy, request_of(), tmp_path) as ranks:
+        ranks.processes[1].kill()
+        assert ranks.wait(60) == [1, -signal.SIGKILL], ranks.said()
+        assert "PeerError: another of" in ranks.logs[0].read_text()
+    saved = load_latents(latents_path(tmp_path / "clip.mp4"))
+    again = Pipeline.load(toy, engine="torch:cpu").resume(saved, Output(tmp_path / "clip.mp4"))
+    assert next(event.index for event in again if isinstance(event, Step)) == saved.step + 1 >= 6
+
+
+@needs_torch
+def test_when_the_first_is_killed_the_others_go(toy, request_of, tmp_path):
+    with ranks_at_work(3, toy, request_of(), tmp_path) as ranks:
+        ranks.processes[0].kill()
+        assert ranks.wait(60) == [-signal.SIGKILL, 1, 1], ranks.said()
+    assert load_latents(latents_path(tmp_path / "clip.mp4")).step >= 5
 
 
 def test_who_leads_follows_nobody(toy, engine):

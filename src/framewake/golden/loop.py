@@ -12,7 +12,7 @@ import numpy as np
 from framewake.engine.contract import Engine, Tensor
 from framewake.golden.cases import Case, dit_config, tensor, tiling_config, vae_config
 from framewake.golden.compare import Level, Pair
-from framewake.golden.modules import Arrays, Seen, text_states
+from framewake.golden.modules import Arrays, Seen, manner_among, text_states
 from framewake.media.image import bucket_pixels, normalise
 from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import tiled_decode
@@ -74,7 +74,8 @@ def _pixels(case: Case, seen: Seen) -> np.ndarray:
 def _denoise(case: Case, dit: DiT, wrapping: Wrapping, condition: Condition, seen: Seen) -> Denoise:
     """The transformer wrapped as the case asks for; what goes in and out of it is kept."""
     engine, scale, outputs = dit.engine, case.config["cfg_scale"], itertools.count()
-    transformer = functools.partial(dit, case.weights("dit", engine, dit.shapes()))
+    weights, manner = case.weights("dit", engine, dit.shapes()), manner_among(engine, dit.config)
+    transformer = functools.partial(dit, weights, manner=manner)
     seen("rope_cos", wrapping.rope[0])
     seen("rope_sin", wrapping.rope[1])
     if wrapping.guidance is not None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from framewake.config import TilingConfig
+from framewake.config import DiTConfig, TilingConfig
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import CheckpointError
 from framewake.golden import rule
 from framewake.golden.cases import Case, dit_config, tensor, tiling_config, vae_config
 from framewake.golden.compare import Pair, valid_rows
+from framewake.models.arrangement import arrange
 from framewake.models.dit import DiT, TextStates
+from framewake.models.dit_shares import Share, share_of
+from framewake.models.manner import Manner
 from framewake.models.tiling import tiled_decode, tiled_encode
 from framewake.models.vae import CausalVAE
 from framewake.nn.rope import rope_table
@@ -41,6 +45,28 @@ class Seen:
         return (Pair(name, self.arrays[name], want) for name, want in stored.items() if name in self.arrays)
 
 
+class SeenTokens(Seen):
+    """Those of the transformer, of which each of several devices has its tokens only: put together again."""
+
+    def __init__(self, engine: Engine, share: Share) -> None:
+        super().__init__(engine)
+        self.share = share
+
+    def __call__(self, name: str, value: Any) -> None:
+        """Image tokens are gathered; the text behind them is the same on all devices."""
+        if not self.share.is_alone and re.fullmatch(r"img_in|double_\d+_img|single_\d+", name):
+            start, stop = self.share.division.run
+            image, text = value[:, : stop - start], value[:, stop - start :]
+            image = self.share.gathered(image)
+            value = self.engine.concat([image, text], 1) if text.shape[1] else image
+        super().__call__(name, value)
+
+
+def manner_among(engine: Engine, config: DiTConfig) -> Manner:
+    """How the transformer works on the devices of an engine: all of them take all samples."""
+    return Manner(arrangement=arrange(engine.size(), config.heads))
+
+
 def text_states(engine: Engine, states: np.ndarray, mask: Any, pooled: np.ndarray) -> TextStates:
     """Text with its mask turned into lengths.
 
@@ -63,7 +89,8 @@ def dit_forward(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     rope = case.need("inputs", "rope")
     grid = tuple(rope["sizes"])
     table = rope_table(grid, tuple(rope["dims"]), float(rope["theta"]))
-    seen = Seen(engine)
+    manner = manner_among(engine, config)
+    seen = SeenTokens(engine, share_of(engine, manner.arrangement, int(np.prod(grid)), config.heads))
 
     def told(latents: Tensor, timestep: Timestep) -> Tensor:
         return dit(
@@ -74,6 +101,7 @@ def dit_forward(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
             guidance=None if guidance is None else tensor(engine, guidance),
             rope=(tensor(engine, table[0]), tensor(engine, table[1])),
             observe=seen,
+            manner=manner,
         )
 
     denoise: Denoise = told

@@ -38,7 +38,8 @@ KINDS: dict[str, Callable[[Case, Engine, dict[str, np.ndarray]], Iterator[Pair]]
 def run(folder: str | os.PathLike[str], engine: Engine, *, only: Collection[str] = ()) -> Iterator[Row]:
     """Compare every case of a folder, or those whose ids are in ``only``, array by array, as they are computed.
 
-    Rows that mean nothing, such as padded text, are left out of the comparison.
+    Rows that mean nothing, such as padded text, are left out of the comparison. Several processes that work together
+    all call it, and share the transformer.
     Precision: weights and inputs in float32.
     Raises: CheckpointError for a folder that is damaged or holds an unknown kind; InputError for an unknown id.
     """
