@@ -122,3 +122,19 @@ def test_gradients_in_bfloat16_are_those_of_the_whole_graph_up_to_rounding(engin
     assert loss == value
     joined, other = (np.concatenate([each[name].ravel() for name in expected]) for each in (expected, found))
     assert np.linalg.norm(other - joined) <= 0.01 * np.linalg.norm(joined)
+
+
+def test_strict_determinism_takes_every_operation_of_an_update():
+    """What torch has no deterministic way for, it refuses by name."""
+    torch = pytest.importorskip("torch")
+    from cuda_here import CudaHere
+
+    task = Task(CudaHere("cpu"))
+    task.engine.make_deterministic()
+    try:
+        assert torch.are_deterministic_algorithms_enabled()
+        store, batch = task.resident(), batch_of(task.engine, 2)
+        first, second = (task.walk(RECOMPUTED, keeps_on_host=True)(task.factors, store, batch) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert first[0] == second[0] and apart(second[1], first[1]) == 0

@@ -180,7 +180,7 @@ class Planner:
 
     def _longest(self, latent: LatentShape, fits: Callable[[Work], bool]) -> int | None:
         """The most frames that fit, at least two latent ones."""
-        step = (self.clips.frames - 1) // (self.clips.latent.frames - 1)
+        step = (self.clips.frames - 1) // max(self.clips.latent.frames - 1, 1)
         for frames in range(latent.frames, 1, -1):
             tokens = token_count(latent._replace(frames=frames), self.work.config.patch_size)
             if fits(self.work._replace(scene=self.work.scene._replace(tokens=tokens))):
