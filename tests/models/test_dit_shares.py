@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from dit_toy import Toy, largest
 from engines_here import needs_torch
 from ranks_here import together
+from started import finished
 
 from framewake import engine as engines
 from framewake.errors import InputError
@@ -212,3 +214,10 @@ def test_every_token_and_head_is_somebodys():
 def test_what_cannot_be_shared_is_refused(arrangement, words):
     with pytest.raises(InputError, match=words):
         spread(arrangement, size=(1, 2, 4) if "tokens" in words else (3, 4, 6))
+
+
+def test_compiled_blocks_of_processes_give_the_same(tmp_path):
+    finished("torch", 2, tmp_path, Path(__file__).with_name("compiled_check.py"), seconds=400)
+    for rank in range(2):
+        worst, _, reason = (tmp_path / f"worst{rank}").read_text().partition(" ")
+        assert float(worst) < 5e-6 and reason == ""
