@@ -265,7 +265,7 @@ def test_eight_bits_are_near(has_bias):
 def test_rounding_in_pieces_is_rounding(monkeypatch):
     x = torch.randn((70, 32), generator=torch.Generator().manual_seed(2))
     whole = eight_bits.in_eight_bits(x)
-    monkeypatch.setattr(eight_bits, "ROWS", 16)
+    monkeypatch.setattr(eight_bits, "NUMBERS", 16 * 32)
     for one, other in zip(whole, eight_bits.in_eight_bits(x), strict=True):
         assert torch.equal(one.float(), other.float())
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from counted_bytes import counted
 
+from framewake import engine
 from framewake.config import HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B
 from framewake.models import vae_slabs
 from framewake.models.dit import DiT, TextStates
@@ -29,7 +30,7 @@ def shapeless():
     from cuda_here import CudaHere
 
     class Shapeless(CudaHere):
-        def attention(self, q, k, v, *, scale, mask=None, lengths=None):
+        def _attend(self, q, k, v, scale, mask):
             return torch.empty_like(q)
 
     return Shapeless("meta")
@@ -43,10 +44,11 @@ def test_a_step_at_720p(shapeless, batch, chunk, is_eight_bit):
     model = DiT(shapeless, dataclasses.replace(HUNYUAN_DIT, double_blocks=2, single_blocks=2))
     kept = {name: torch.empty(shape, dtype=torch.bfloat16, device="meta") for name, shape in model.shapes().items()}
     tokens, text = 33 * 45 * 80, 400
+    lengths = (text, text - 50)[:batch]  # with two prompts, attention is done for one after the other
 
     def step():
         states = shapeless.zeros((batch, text, HUNYUAN_DIT.text_width))
-        given = TextStates(states, (text,) * batch, shapeless.zeros((batch, HUNYUAN_DIT.pooled_width)))
+        given = TextStates(states, lengths, shapeless.zeros((batch, HUNYUAN_DIT.pooled_width)))
         rope = (shapeless.zeros((tokens, HUNYUAN_DIT.head_dim)), shapeless.zeros((tokens, HUNYUAN_DIT.head_dim)))
         latents, time = shapeless.zeros((batch, 16, 33, 90, 160)), shapeless.zeros((batch,))
         manner = Manner(chunk_tokens=chunk)
@@ -55,9 +57,30 @@ def test_a_step_at_720p(shapeless, batch, chunk, is_eight_bit):
     found = counted(step, kept.values())
     expected = cost.step_bytes(HUNYUAN_DIT, cost.Scene(batch, tokens, text, "bfloat16", False), chunk=chunk)
     held = cost.weights(DiT(shapeless, HUNYUAN_DIT).shapes(), ("double_blocks", "single_blocks"), "bfloat16")
-    # A whole step is compiled, which this does not see.
-    assert 1 <= expected / found <= (1.35 if chunk is None else 1.1), (expected, found)
+    assert 1 <= expected / found <= 1.1, (expected, found)
     assert found + held.streamed <= LIMIT or chunk is None or batch > 1
+
+
+@pytest.mark.parametrize(("batch", "chunk"), [(1, None), (2, None), (1, 128), (2, 128)])
+def test_a_step_on_a_cpu_is_never_forecast_too_low(batch, chunk):
+    here = engine.get("torch:cpu")
+    config = dataclasses.replace(HUNYUAN_DIT, double_blocks=1, single_blocks=1, hidden_size=128, heads=1)
+    model = DiT(here, config)
+    kept = {name: here.zeros(shape) for name, shape in model.shapes().items()}
+    frames, first, text = 4, 16 * 16, 64
+
+    def step():
+        given = TextStates(
+            here.zeros((batch, text, config.text_width)),
+            (text, text - 50)[:batch],
+            here.zeros((batch, config.pooled_width)),
+        )
+        rope, time = (here.zeros((frames * first, config.head_dim)),) * 2, here.zeros((batch,))
+        latents, manner = here.zeros((batch, 16, frames, 32, 32)), Manner(chunk_tokens=chunk)
+        model(Resident(kept), latents, timestep=time, text=given, rope=rope, guidance=time, manner=manner)
+
+    scene = cost.Scene(batch, frames * first, text, "float32", False, first=first, is_host=True)
+    assert counted(step, kept.values()) <= cost.step_bytes(config, scene, chunk=chunk)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -90,10 +113,9 @@ def test_a_tile_of_129_frames(shapeless, numbers):
     found = counted(decode, kept.values())
     held = cost.weights(vae.shapes(), (), "float16").whole
     if numbers is None:
-        assert abs(cost.tile_bytes(HUNYUAN_VAE, HUNYUAN_TILING, CLIP, "float16") / found - 1) <= 0.1
+        assert 1 <= cost.tile_bytes(HUNYUAN_VAE, HUNYUAN_TILING, CLIP, "float16") / found <= 1.1
         assert found + held > LIMIT, "whole tiles are for larger devices"
         return
     expected = cost.slab_bytes(HUNYUAN_VAE, HUNYUAN_TILING, CLIP, "float16", slab_numbers=numbers, is_host=False)
-    # The libraries' own room for convolutions is not among the tensors, so the forecast has some to spare.
-    assert found <= expected <= 1.5 * found, (expected, found)
+    assert found <= expected <= 1.1 * found, (expected, found)
     assert expected + held <= LIMIT

@@ -12,7 +12,7 @@ import pytest
 from engines_here import FIRST
 from toy_checkpoint import write_toy
 
-from framewake.config import DiTConfig
+from framewake.config import HUNYUAN_DIT, DiTConfig
 from framewake.errors import InputError, ResourceError
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
@@ -66,8 +66,8 @@ def test_operations_are_those_of_the_matrices(pipeline):
     assert cost.step_operations(model.config, scene) == 2.0 * 100 * (sum(matrices) - sum(text)) + pairs
 
 
-def test_chunks_and_fused_attention_take_less(pipeline):
-    config = pipeline.checkpoint.dit
+def test_chunks_and_fused_attention_take_less():
+    config = HUNYUAN_DIT
     whole = cost.Scene(1, 50_000, 256, "bfloat16", False)
     assert cost.step_bytes(config, whole, chunk=2048) < cost.step_bytes(config, whole) / 2
     assert cost.step_bytes(config, whole._replace(is_composed=True)) > cost.step_bytes(config, whole)

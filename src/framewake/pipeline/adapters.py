@@ -134,7 +134,7 @@ class Adapters:
     def adapt(self, store: Any, opened: Sequence[OpenedLora], dtype: Dtype, *, room: int | None = None) -> Adapted:
         """The store itself without LoRAs, else a view of it that starts at the weights of step 0.
 
-        ``room`` are the bytes that may still be taken on the device, all that are free when it is None.
+        ``room`` are the bytes that merged weights may take, a quarter of what is free when it is None.
         Raises: CheckpointError when a file has changed since it was opened.
         """
         if not opened:
@@ -147,9 +147,8 @@ class Adapters:
         notes: tuple[str, ...] = ()
         if self._view is None or key != self._key:
             self.drop()
-            free = self._engine.memory()["free"] if room is None else room
-            # The other three quarters are left to activations.
-            keeps = isinstance(store, Resident) and self._bytes(loras, dtype) < free // 4
+            room = self._engine.memory()["free"] // 4 if room is None else room
+            keeps = isinstance(store, Resident) and self._bytes(loras, dtype) < room
             self._view, self._key = LoraView(self._engine, store, loras, keeps=keeps), key
             notes = tuple(self._sentence(store, lora, use) for lora, use in zip(loras, uses, strict=True))
         self._view.use([use.weight(0) for use in uses])

@@ -27,7 +27,7 @@ HUNYUAN = Family(
         TextEncoder(
             CLIP_TEXT,
             ClipText,
-            work_bytes=lambda config, scene, dtype, is_composed: 1 << 20,
+            work_bytes=cost.pooled_bytes,
             operations=lambda config, parameters, tokens: 0.0,  # a thousandth of the other's
             layers=lambda config: config.layers,
         ),

@@ -111,7 +111,10 @@ class Parts:
 
     def adapted(self, loras: Sequence[OpenedLora], dtype: Dtype) -> Adapted:
         """The transformer's weights with LoRAs."""
-        return self._adapters.adapt(self.get("dit", dtype).weights, loras, dtype, room=self.room())
+        weights, place = self.get("dit", dtype).weights, self.placements.get("dit")
+        # What is merged may stay where that leaves room for the work; a quarter of the room at the most.
+        spare = self.room() - (0 if place is None else place.work)
+        return self._adapters.adapt(weights, loras, dtype, room=min(spare, self.room() // 4))
 
     def _check_room(self, name: str, dtype: Dtype) -> None:
         needed, free = self.bytes_needed(name, dtype), self.engine.memory()["free"]

@@ -116,8 +116,8 @@ class TorchCuda(TorchEngine):
         mean, variance = (each.double().unflatten(1, (groups, -1)) for each in self.moments(x))
         middle = mean.mean(2, keepdim=True)
         spread = (variance + (mean - middle) ** 2).mean(2, keepdim=True)
-        gain = torch.rsqrt(spread + eps).expand_as(mean).flatten(1) * weight
-        shift = bias - middle.expand_as(mean).flatten(1) * gain
+        gain = torch.rsqrt(spread + eps).expand_as(mean).flatten(1) * weight.double()
+        shift = bias.double() - middle.expand_as(mean).flatten(1) * gain
         gain, shift = (each.float()[:, :, None, None, None] for each in (gain, shift))
         return torch.addcmul(shift, x.float(), gain).to(x.dtype)
 

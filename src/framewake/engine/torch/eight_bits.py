@@ -11,7 +11,7 @@ from framewake.errors import EngineError
 
 E4M3_MOST = 448.0
 SMALLEST_SIDE = 1024  # of a matrix in eight bits: smaller ones cost nothing, and the first and last layers are delicate
-ROWS = 4096  # rounded at a time: all at once would be a copy in float32
+NUMBERS = 1 << 25  # rounded at a time: all at once would be a copy in float32
 TRIAL_ERROR = 0.1  # of the largest value; e4m3 has 3 bits behind its first
 
 
@@ -63,12 +63,13 @@ def linear_in_eight_bits(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
 
 def in_eight_bits(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows in e4m3 and their scales. Shapes: (R, I) -> (R, I), float32 (R, 1)."""
-    if len(x) <= ROWS or torch.compiler.is_compiling():  # a compiled program keeps no copies
+    step = max(1, NUMBERS // x.shape[1])
+    if len(x) <= step or torch.compiler.is_compiling():  # a compiled program keeps no copies
         return _rounded(x)
     bits = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     scales = torch.empty((len(x), 1), dtype=torch.float32, device=x.device)
-    for start in range(0, len(x), ROWS):
-        bits[start : start + ROWS], scales[start : start + ROWS] = _rounded(x[start : start + ROWS])
+    for start in range(0, len(x), step):
+        bits[start : start + step], scales[start : start + step] = _rounded(x[start : start + step])
     return bits, scales
 
 

@@ -99,12 +99,12 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
     has_scores = is_composed(setup.engine, precision.text)
     works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {}
+    states = 0  # of the encoders that have worked
     for encoder in setup.family.encoders:
         config = checkpoint.configs[encoder.name]
-        works[encoder.name] = (
-            precision.text,
-            [(None, encoder.work_bytes(config, scene, precision.text, has_scores))],
-        )
+        work = encoder.work_bytes(config, scene, precision.text, has_scores)
+        works[encoder.name] = (precision.text, [(None, work + states)])
+        states += scene.batch * (scene.read + scene.text) * checkpoint.dit.text_width * cost.BYTES[precision.text]
     works["vae"] = (precision.vae, decoding_sizes(setup, plan, tiling))
     works["dit"] = (precision.transformer, [(None, cost.step_bytes(checkpoint.dit, scene))])
     works["dit"][1].extend(
@@ -122,6 +122,9 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         # The weights of the other encoders, and of the autoencoder, are still there while a part works.
         kept = [] if name == "vae" else ["vae"] if name == "dit" else found
         other = sum(found[each].weights for each in kept)
+        if name == "dit":
+            touched = {update.place.weight for each in plan.loras for update in each.lora.updates}
+            other += cost.merging_bytes(model.shapes(), touched, model.streams(), dtype)
         beside = [(chunk, work + other) for chunk, work in sizes]
         devices = setup.devices if name == "dit" else 1  # the encoders work on the first device alone
         place = fitting(held, beside, room, has_streams=bool(model.streams()), devices=devices)

@@ -7,28 +7,37 @@ place) and checked against measured peaks: ``scripts/bench memory``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from framewake.config import DiTConfig, LlavaConfig, TilingConfig, VAEConfig
+from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, TilingConfig, VAEConfig
 from framewake.engine.traits import Traits
+from framewake.models.dit_blocks import cut
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
-# Tensors of (tokens, width) that are alive at the widest place of a block: behind the concatenation in a single
-# block; when chunked, where the values are joined (the embedded image is still there), or beside a chunk's MLP.
-WHOLE = 24
+# Tensors of (tokens, width) that are alive at the widest place of a block. All tokens at once: where keys are turned,
+# in float32. In chunks: where the values of all chunks are joined, or beside the MLP of the last chunk. The embedded
+# image is there throughout. Attention done in parts (samples, or queries) holds them and what they are joined to.
+WHOLE = {"host": 24, "device": 19}  # a CPU's library of products packs what it multiplies
 CHUNKED = 6
-BESIDE_CHUNK = 5
 EXCHANGED = 5  # what is sent and what arrives, among several devices
-WHERE_JOINED, IN_CHUNK = 2, 10  # of (chunk, width)
+BESIDE_CHUNK = 4
+IN_CHUNK = 11  # of (chunk, width)
+IN_PARTS = 1
+TABLES = 4  # cosines and sines, of the image and of all tokens
+LATENTS = 6  # in float32: of this step, its input in the transformer's type, and what comes of it
+MERGING = 4  # of a weight with a LoRA, in float32: itself, a product, it scaled, and their sum
 # Tensors of (one tile at full size, widest channels there) in the last stage of the decoder: all at once, and a few
-# frames at a time, where the input is used up while the output is made; and of those few frames, in float32.
+# frames at a time, where the input is used up while the output is made. A slab is in float32 twice where it is normed,
+# beside the one before it with the two frames it saw; a CPU's library of convolutions keeps copies.
 TILE = 5
-SLABS = 1.15
-IN_SLAB = {"host": 7, "device": 3}  # a CPU's library of convolutions keeps copies
+BESIDE_TILE = 2  # frames: the enlargement makes one that is left out, and small things
+SLABS = {"host": 1.15, "device": 1.03}
+HOST_SLAB, DEVICE_SLAB = 7, 2
+SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
 
@@ -66,12 +75,22 @@ def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
     return Weights(whole, kept, max(blocks.values(), default=0))
 
 
+def merging_bytes(shapes: Shapes, touched: Collection[str], streams: tuple[str, ...], dtype: str) -> int:
+    """Memory for weights with LoRAs, where none are kept: those of the largest block and of what is no block."""
+    if not touched:
+        return 0
+    merged = weights({name: shapes[name] for name in touched}, streams, dtype)
+    largest = max(math.prod(shapes[name]) for name in touched)
+    return merged.kept + merged.block + MERGING * largest * BYTES["float32"]
+
+
 class Scene(NamedTuple):
     """What one step of the transformer works on: samples at once, tokens of image and text, type, attention path.
 
-    ``kept`` tensors of all image tokens stay from step to step. The large text encoder works on ``read`` tokens, of
-    which ``text`` are left: a template is around the prompt, and the picture is not thinned out yet. Each of several
-    ``devices`` has an even share of the image tokens, all text, and attends to everything with a share of the heads.
+    ``first`` image tokens are a group of their own. ``kept`` tensors of all image tokens stay from step to step. The
+    large text encoder works on ``read`` tokens, of which ``text`` are left: a template is around the prompt, and the
+    picture is not thinned out yet. Each of several ``devices`` has an even share of the image tokens, all text, and
+    attends to everything with a share of the heads.
     """
 
     batch: int
@@ -82,6 +101,8 @@ class Scene(NamedTuple):
     kept: int = 0
     read: int = 0
     devices: int = 1
+    first: int = 0
+    is_host: bool = False
 
     @property
     def share(self) -> int:
@@ -104,17 +125,18 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
     row = config.hidden_size * scene.batch
     size = BYTES[scene.dtype]
     if chunk is None:
-        wide = WHOLE * scene.joined * row * size
+        wide = WHOLE["host" if scene.is_host else "device"] * scene.joined
     else:
-        some = min(chunk, scene.joined)
-        inside = BESIDE_CHUNK * scene.joined + IN_CHUNK * some
-        wide = max(CHUNKED * scene.joined + WHERE_JOINED * some, inside) * row * size
-    tables = (2 if chunk is None else 4) * scene.joined * config.head_dim * 4
-    wide += (EXCHANGED * scene.joined * row * size) if scene.devices > 1 else 0
+        first = min(scene.first, scene.share)
+        largest = max(each.stop - each.start for each in cut((first, scene.joined - first), chunk))
+        joins = CHUNKED + (IN_PARTS if scene.batch > 1 or scene.is_composed else 0)
+        wide = max(joins * scene.joined + largest, BESIDE_CHUNK * scene.joined + IN_CHUNK * largest)
+    wide += EXCHANGED * scene.joined if scene.devices > 1 else 0
+    tables = TABLES * scene.joined * config.head_dim * 4
+    latents = LATENTS * scene.batch * scene.tokens * config.out_channels * math.prod(config.patch_size) * 4
     heads = scene.batch * -(-config.heads // scene.devices)
     scores = scores_bytes(heads, scene.attended, scene.dtype) if scene.is_composed else 0
-    latents = scene.batch * scene.tokens * config.in_channels * math.prod(config.patch_size) * BYTES["float32"]
-    return wide + tables + scores + latents + scene.kept * scene.share * row * size
+    return (wide + scene.kept * scene.share) * row * size + tables + latents + scores
 
 
 def scores_bytes(heads: int, tokens: int, dtype: str) -> int:
@@ -139,7 +161,7 @@ def pair_operations(config: DiTConfig, scene: Scene) -> float:
 def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:
     """Memory that decoding needs for the tile it is at. ``size`` is frames, height and width of the clip in pixels."""
     frames, numbers = _widest(config, tiling, size)
-    return TILE * frames * numbers * BYTES[dtype]
+    return (TILE * frames + BESIDE_TILE) * numbers * BYTES[dtype]
 
 
 def slab_bytes(
@@ -153,12 +175,12 @@ def slab_bytes(
 ) -> int:
     """Memory that the same tile needs a few frames at a time: slabs of so many numbers, or of one frame."""
     frames, numbers = _widest(config, tiling, size)
-    # A convolution sees two frames more than it gives.
-    inside = min(max(slab_numbers, numbers) + 2 * numbers, frames * numbers)
-    return (
-        int(SLABS * frames * numbers * BYTES[dtype])
-        + IN_SLAB["host" if is_host else "device"] * inside * BYTES["float32"]
-    )
+    clip = int(SLABS["host" if is_host else "device"] * frames * numbers * BYTES[dtype])
+    if is_host:
+        inside = min(max(slab_numbers, numbers) + SEEN * numbers, frames * numbers)
+        return clip + HOST_SLAB * inside * BYTES["float32"]
+    inside = min(max(slab_numbers // numbers, SEEN), frames)
+    return clip + numbers * (DEVICE_SLAB * inside * BYTES["float32"] + (inside + SEEN) * BYTES[dtype])
 
 
 def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int]) -> tuple[int, int]:
@@ -187,6 +209,13 @@ def text_bytes(config: LlavaConfig, scene: Scene, dtype: str, is_composed: bool)
     text = config.text
     states = (6 * text.hidden_size + 3 * text.mlp_size) * scene.batch * scene.read * BYTES[dtype]
     return states + (scores_bytes(scene.batch * text.heads, scene.read, dtype) if is_composed else 0)
+
+
+def pooled_bytes(config: ClipTextConfig, scene: Scene, dtype: str, is_composed: bool) -> int:
+    """The same for the small text encoder, which reads as many tokens for every prompt."""
+    tokens = config.max_positions
+    states = (6 * config.hidden_size + 3 * config.mlp_size) * scene.batch * tokens * BYTES[dtype]
+    return states + (scores_bytes(scene.batch * config.heads, tokens, dtype) if is_composed else 0)
 
 
 def text_operations(config: LlavaConfig, parameters: int, tokens: int) -> float:

@@ -38,7 +38,9 @@ def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     cached = 0 if plan.cache is None else plan.cache.kept_tensors
     dtype, (read, kept) = setup.precision.transformer, setup.text
     kept += -kept % (setup.engine.traits.text_bucket or 1)  # compiled blocks pad it
-    return cost.Scene(batch, tokens, kept, dtype, is_composed(setup.engine, dtype), cached, read, count)
+    first = tokens // plan.latent.frames if setup.checkpoint.dit.replaces_first_frame else 0
+    composed, is_host = is_composed(setup.engine, dtype), setup.engine.traits.is_host
+    return cost.Scene(batch, tokens, kept, dtype, composed, cached, read, count, first, is_host)
 
 
 def is_composed(engine: Engine, dtype: Dtype) -> bool:
