@@ -17,13 +17,14 @@ from ranks_here import together
 from started import Ranks, finished, torchrun
 
 from framewake import engine as engines
-from framewake.errors import EngineError
+from framewake.errors import EngineError, InputError
 from framewake.models.tiles_shared import shared_out
 from framewake.models.tiling import tile_plan
-from framewake.pipeline import Output, Pipeline, Result, Step, finish
+from framewake.pipeline import Job, Output, Pipeline, Result, Step, finish
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.precision import choose_precision
 from framewake.request import Request
+from framewake.shapes import token_count
 
 SCRIPT = Path(__file__).with_name("clip_check.py")
 STEPS = 6
@@ -217,6 +218,16 @@ def test_when_the_first_is_killed_the_others_go(toy, request_of, tmp_path):
         ranks.processes[0].kill()
         assert ranks.wait(60) == [-signal.SIGKILL, 1, 1], ranks.said()
     assert load_latents(latents_path(tmp_path / "clip.mp4")).step >= 5
+
+
+@needs_torch
+def test_more_devices_than_tokens_are_refused_before_anything_starts(toy, request_of):
+    job = Job(request_of(frames=1))
+    alone = Pipeline.load(toy, engine="torch:cpu")
+    tokens = token_count(alone.plan(job).latent, alone.checkpoint.dit.patch_size)
+    assert tokens < 30
+    with pytest.raises(InputError, match=f"{tokens + 1} devices cannot share {tokens} tokens"):
+        on_ranks(toy, tokens + 1, lambda pipeline: pipeline.plan(job))
 
 
 def test_who_leads_follows_nobody(toy, engine):

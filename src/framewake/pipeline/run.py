@@ -28,7 +28,7 @@ from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, 
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.place import memory_told, said, shortage
 from framewake.pipeline.forecast.setup import scene_of
-from framewake.pipeline.group import follow, join_in
+from framewake.pipeline.group import division_of, follow, join_in
 from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.jobs import Job, Output, Plan, plan_job
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
@@ -126,6 +126,7 @@ class Pipeline:
         plan = job if isinstance(job, Plan) else plan_job(job, self.checkpoint)
         if plan.request.rng == "torch" and not self.engine.traits.draws_as_torch:
             raise InputError(f"rng is 'torch' but the engine is {self.engine.name}: use philox, or a torch engine.")
+        division_of(self.parts, plan)
         return plan
 
     def forecast(self, job: Job | Plan, *, is_timed: bool = True) -> Forecast:
