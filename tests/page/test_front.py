@@ -143,7 +143,7 @@ def test_keys_are_asked_for(locked):
     form = locked.get("/login", headers={"accept-language": "zh"})
     assert form.status_code == 200 and "密钥" in form.text
     wrong = locked.post("/login", data={"key": "wrong"})
-    assert wrong.status_code == 403 and "set-cookie" not in wrong.headers and "not known" in wrong.text
+    assert wrong.status_code == 403 and "set-cookie" not in wrong.headers and "This key is unknown" in wrong.text
     right = locked.post("/login", data={"key": KEY})
     assert (right.status_code, right.headers["location"]) == (303, "/")
     cookie = right.headers["set-cookie"]

@@ -11,6 +11,7 @@ from framewake.errors import InputError
 from framewake.lora import ENDINGS
 from framewake.request import Request, from_dict, settings
 from framewake.service.fields import FIELD_OF
+from framewake.service.page.examples import PROMPTS
 from framewake.service.page.texts import say
 from framewake.setting import Setting, shown
 from framewake.shapes import nearest_frames
@@ -45,14 +46,15 @@ def control(name: str, language: str, checkpoint: Settings) -> gr.components.Com
         described |= {"label": say(language, "setting.motion"), "info": say(language, "setting.motion.help")}
         return gr.Radio(words, value=MOTION[0], **described)
     if name == "resolution":
-        return gr.Radio(list(checkpoint.resolutions), value=first_class(checkpoint), **described)
+        return gr.Radio(_classes(checkpoint), value=first_class(checkpoint), **described)
     if name in ("frames", "steps"):
         value = getattr(checkpoint, name)
         step = 4 if name == "frames" else 1
         return gr.Slider(1, largest(name, value, checkpoint), value=value, step=step, **described)
     if name == "prompt":
         described |= {"label": say(language, "prompt.label"), "info": None}
-        return gr.Textbox(placeholder=say(language, "prompt.placeholder"), lines=8, max_length=10_000, **described)
+        hint = PROMPTS[0] if checkpoint.is_demo else say(language, "prompt.placeholder")
+        return gr.Textbox(placeholder=hint, lines=3, max_length=10_000, **described)
     if name == "seed":  # text: a browser's numbers end at 2^53
         return gr.Textbox(placeholder=say(language, "setting.seed.random"), max_lines=1, **described)
     return plain_control(name, setting, language, described)
@@ -71,6 +73,15 @@ def plain_control(name: str, setting: Setting, language: str, described: dict[st
     # Text where nothing is a choice too: Gradio's number boxes make a 0 of it.
     lines = 2 if setting.kind == "text" and setting.is_optional else 1
     return gr.Textbox(value=default, placeholder=hint, lines=lines, max_lines=8, max_length=10_000, **described)
+
+
+def _classes(checkpoint: Settings) -> list[tuple[str, str]]:
+    """The resolution classes to choose from; where a class is smaller than its name says, its side stands there."""
+    published = Settings().resolutions
+    return [
+        (name if side == published.get(name) else f"{name} ({side} px)", name)
+        for name, side in checkpoint.resolutions.items()
+    ]
 
 
 def first_class(checkpoint: Settings) -> str:

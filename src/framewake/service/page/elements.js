@@ -32,6 +32,27 @@ window.framewake = (() => {
     return element;
   }
 
+  // Drawn, as fonts lack signs.
+  const SIGNS = {
+    add: "M12 4v16M4 12h16",
+    play: "M8 5v14l11-7z",
+    queued: "M12 7v5l3 3M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z",
+    in_progress: "M8 5v14l11-7z",
+    failed: "M12 6v8M12 17.5v.5",
+    cancelled: "M6 6l12 12M18 6L6 18",
+  };
+
+  function icon(name) {
+    const space = "http://www.w3.org/2000/svg";
+    const [drawing, path] = ["svg", "path"].map((kind) => document.createElementNS(space, kind));
+    for (const [key, value] of Object.entries({ class: "fw-icon", viewBox: "0 0 24 24", "aria-hidden": "true" })) {
+      drawing.setAttribute(key, value);
+    }
+    path.setAttribute("d", SIGNS[name]);
+    drawing.append(path);
+    return drawing;
+  }
+
   function lasting(seconds) {
     if (seconds < 90) return say("time.seconds", { count: Math.max(1, Math.round(seconds)) });
     const minutes = Math.round(seconds / 60);
@@ -94,5 +115,5 @@ window.framewake = (() => {
   new MutationObserver(keepTag).observe(document.documentElement, { attributeFilter: ["lang"] });
   keepTag();
 
-  return { given, say, translated, make, lasting, ago, ask, parse, tell, whenThere };
+  return { given, say, translated, make, icon, lasting, ago, ask, parse, tell, whenThere };
 })();

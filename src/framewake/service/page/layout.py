@@ -25,12 +25,13 @@ from framewake.service.page.controls import (
     values_of,
 )
 from framewake.service.page.estimate import Estimates
+from framewake.service.page.examples import PROMPTS
 from framewake.service.page.texts import LANGUAGES, TEXTS, say
 from framewake.service.page.told import PATTERNS, names_of, translated
 from framewake.service.refusals import public_error
 
 HERE = Path(__file__).parent
-SCRIPTS = ("elements.js", "wire.js", "kept.js", "advice.js", "picture.js", "videos.js", "page.js")
+SCRIPTS = ("elements.js", "wire.js", "kept.js", "advice.js", "picture.js", "examples.js", "videos.js", "page.js")
 # Quick answers without Gradio's queue; clips are made by workers, from the queue in the database.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -76,6 +77,7 @@ class PageLayout:
             "mostBytes": self.desk.limits.upload_bytes,
             "needsPicture": self.needs_picture,
             "names": NAMES,
+            "examples": PROMPTS,
             "usual": {"frames": self.checkpoint.frames, "steps": self.checkpoint.steps},
             "most": {name: largest(name, 0, self.checkpoint) for name in ("frames", "steps")},
         }
@@ -95,15 +97,17 @@ class PageLayout:
         if self.has_keys:
             links.append(f'<a href="{self.root}/logout">{self._text("logout")}</a>')
         return (
-            f'<header class="fw-header"><div><h1>{self._text("title")}</h1><p>{self._text("subtitle")}</p></div>'
+            f'<header class="fw-header"><div><h1>{self._text("title")}</h1><p>{self._text("subtitle")} '
+            f'<span id="fw-model">{html.escape(self._say("model", {"name": self.checkpoint.name}))}</span></p></div>'
             f"<nav>{''.join(links)}</nav></header>"
         )
 
     def _add_form(self) -> None:
         own_html('<div id="fw-picture"></div>', is_visible=self.needs_picture)
-        with gr.Row(elem_classes="fw-prompt"):
-            self._add("prompt")
-            own_html(self._advice())
+        is_demo = self.checkpoint.is_demo
+        own_html('<div id="fw-examples" role="group" aria-labelledby="fw-examples-title"></div>', is_visible=is_demo)
+        self._add("prompt")
+        own_html(self._advice())
         with gr.Row():
             self._add("resolution")
             self._add("is_stable")
@@ -121,17 +125,22 @@ class PageLayout:
                         self._add(name)
         self.plan = own_html("", name="fw-plan")
         own_html('<ul id="fw-notes" role="status"></ul>')
-        self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
-        own_html('<p id="fw-message" role="alert"></p>')
+        with gr.Column(elem_classes="fw-go"):  # stays in view while the form is longer than the window
+            own_html('<p id="fw-message" role="alert"></p>')
+            self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
 
     def _add(self, name: str) -> None:
         self.controls[name] = control(name, self.language, self.checkpoint)
 
     def _advice(self) -> str:
+        """What a good prompt is for the model that is served."""
+        if self.checkpoint.is_demo:
+            return f'<p class="fw-advice">{self._text("advice.demo")}</p>'
         keys = ["advice.short", "advice.subject", "advice.setting", "advice.detail"]
         items = "".join(f"<li>{self._text(key)}</li>" for key in keys)
-        demo = f"<p>{self._text('advice.demo')}</p>" if self.checkpoint.is_demo else ""
-        return f'<aside class="fw-advice"><h3>{self._text("advice.title")}</h3><ul>{items}</ul>{demo}</aside>'
+        known = self.checkpoint.domain.description
+        items += f"<li>{html.escape(self._say('advice.domain', {'what': known}))}</li>" if known else ""
+        return f'<details class="fw-advice"><summary>{self._text("advice.title")}</summary><ul>{items}</ul></details>'
 
     def _add_loras(self) -> None:
         with gr.Accordion(self._say("lora.title"), open=False, elem_id="fw-loras", visible=False) as self.lora_box:

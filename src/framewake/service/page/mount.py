@@ -23,6 +23,7 @@ from framewake.service.desk import Desk
 from framewake.service.guard import App, Receive, Scope, Send
 from framewake.service.page.advice import add_advice
 from framewake.service.page.door import add_doors
+from framewake.service.page.examples import add_examples
 from framewake.service.page.memory import add_memory
 from framewake.service.page.texts import LANGUAGES, preferred
 from framewake.service.sessions import LANGUAGE_COOKIE
@@ -83,6 +84,7 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str], *, brake: Brake, roo
 
     add_memory(app, desk)
     add_advice(app, desk)
+    add_examples(app)
     add_doors(app, keys, brake=brake)
     app.router.routes.append(PageMount("", app=Front(inner, handlers)))
     _live_together(app, inner)

@@ -78,6 +78,12 @@
     requestAnimationFrame(() => document.querySelector("#fw-restore-go")?.click());
   }
 
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest?.(".fw-form")) return;
+    event.preventDefault();
+    document.querySelector("#fw-make")?.click();
+  });
+
   Object.assign(window.framewake, {
     message,
     changed,

@@ -1,6 +1,6 @@
 // The picture: dropped, pasted or chosen; kept here until the video is handed in, shown with the crop outlined.
 (() => {
-  const { given, say, make, ask, tell, whenThere } = window.framewake;
+  const { given, say, make, icon, ask, tell, whenThere } = window.framewake;
   let place, file, address, crop, size, notice;
 
   function show() {
@@ -17,7 +17,7 @@
           "label",
           { className: "fw-drop", htmlFor: "fw-file" },
           choose,
-          make("span", { className: "fw-drop-sign", "aria-hidden": "true" }, "＋"),
+          icon("add"),
           make("strong", {}, say("picture.drop")),
           make("small", {}, say("picture.restore")),
         ),

@@ -12,6 +12,8 @@ LANGUAGES: Mapping[str, str] = {"en": "English", "zh": "中文"}
 _ENGLISH = {
     "title": "framewake",
     "subtitle": "One picture and a sentence become a video.",
+    "model": "Model: $name",
+    "examples.title": "Examples to click:",
     "logout": "Log out",
     "picture.label": "Picture",
     "picture.drop": "Drop a picture here, paste one, or choose a file",
@@ -29,7 +31,8 @@ _ENGLISH = {
     "advice.subject": "names who or what moves, and the action.",
     "advice.setting": "may add the background and the camera: “slow zoom in”.",
     "advice.detail": "leaves out small details: too many make the scene change.",
-    "advice.demo": "The demonstration model knows coloured shapes only: try “the red circle moves right”.",
+    "advice.demo": "The demonstration model knows plain coloured shapes that move, grow, shrink, spin, bounce or fade.",
+    "advice.domain": "is about what this model knows: $what.",
     "setting.motion": "Motion",
     "setting.motion.help": "Stable keeps close to the picture, dynamic moves more.",
     "setting.motion.stable": "stable",
@@ -114,6 +117,8 @@ _ENGLISH = {
 _CHINESE = {
     "title": "framewake",
     "subtitle": "一张图片加一句话，生成一段视频。",
+    "model": "模型：$name",
+    "examples.title": "点击示例：",
     "logout": "退出登录",
     "picture.label": "图片",
     "picture.drop": "将图片拖到这里、粘贴，或选择文件",
@@ -131,7 +136,9 @@ _CHINESE = {
     "advice.subject": "写明主体和动作。",
     "advice.setting": "可以补充背景和镜头，例如“镜头缓慢推进”。",
     "advice.detail": "不写琐碎细节：细节过多会使画面突变。",
-    "advice.demo": "这是演示模型，只认识彩色图形和英文提示词，例如 “the red circle moves right”。",
+    "advice.demo": "演示模型只认识纯色图形和英文提示词：移动、变大、变小、旋转、弹跳、淡出"
+    "（moves、grows、shrinks、spins、bounces、fades）。",
+    "advice.domain": "在模型的认识范围内：$what。",
     "setting.motion": "运动",
     "setting.motion.help": "“稳定”贴近原图，“动态”幅度更大。",
     "setting.motion.stable": "稳定",

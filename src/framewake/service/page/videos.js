@@ -1,6 +1,6 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
-  const { given, say, translated, make, lasting, ago, ask, parse, whenThere } = window.framewake;
+  const { given, say, translated, make, icon, lasting, ago, ask, parse, whenThere } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
   const UNDO_MS = 8000;
   const known = new Map(); // id -> video
@@ -151,7 +151,7 @@
     const picture =
       video.status === "completed"
         ? make("img", { src: content(video, "thumbnail"), alt: "", loading: "lazy" })
-        : make("span", { className: "fw-sign", "aria-hidden": "true" }, sign(video.status));
+        : icon(video.status);
     const status = make("span", { className: `fw-chip fw-${video.status}` }, say(`state.${video.status}`));
     const work = () => {
       focus = video.id;
@@ -167,8 +167,6 @@
     );
   }
 
-  const sign = (status) => ({ queued: "⏳", in_progress: "▶", failed: "!", cancelled: "×" })[status];
-
   function render() {
     const visible = [...known.values()].filter((video) => !leaving.has(video.id));
     const videos = visible.sort((a, b) => b.created_at - a.created_at || b.order - a.order);
@@ -182,7 +180,7 @@
           make(
             "div",
             { className: "fw-empty" },
-            make("span", { "aria-hidden": "true" }, "▷"),
+            icon("play"),
             make("strong", {}, say("videos.empty")),
             make("p", {}, say("videos.empty.hint")),
           ),
