@@ -71,6 +71,17 @@ def test_info(call, lora, toy):
     assert facts["format"] == "kohya" and facts["ranks"] == [4, 5] and facts["touched"] == len(adapted())
 
 
+def test_info_shows_what_a_file_says_of_itself(call, tmp_path, toy):
+    said = {"ss_tag_frequency": "words " * 100, "ss_comment": "red\x1b[31m"}
+    write(tmp_path / "b.safetensors", keys_of("kohya"), said)
+    lines = call("lora", "info", "b.safetensors", "--checkpoint", toy).out.splitlines()
+    assert "  ss_comment: red\\u001b[31m" in lines
+    cut = next(line for line in lines if line.startswith("  ss_tag_frequency: words"))
+    assert cut.endswith("...") and len(cut) < 130
+    record = json.loads(call("lora", "info", "b.safetensors", "--checkpoint", toy, "--json").out)
+    assert record["metadata"].items() >= said.items()
+
+
 def test_info_without_a_checkpoint_means_the_published_model(call, lora, monkeypatch):
     monkeypatch.delenv("FRAMEWAKE_CHECKPOINT")
     answer = call("lora", "info", lora)

@@ -32,7 +32,7 @@ def data(tmp_path):
     return folder
 
 
-def test_train_use_and_go_on(call, data, picture):
+def test_train_use_and_go_on(call, data, picture, toy):
     answer = call("lora", "train", data, "a.safetensors", *SMALL, "--steps", 3)
     assert answer.code == 0, answer.err
     assert answer.out.startswith("a.safetensors: 3 updates, loss ")
@@ -40,6 +40,8 @@ def test_train_use_and_go_on(call, data, picture):
     answer = call("animate", picture, "the red circle moves left", "--resolution", "360p", "--lora", "a.safetensors",
                   "-o", "x.webp")  # fmt: skip
     assert answer.code == 0 and "official format, rank 2, alpha 2; 16 of 16 modules" in answer.err
+    said = call("lora", "info", "a.safetensors", "--checkpoint", toy).out
+    assert "\n  ss_steps: 3\n" in said and "\n  modelspec.architecture: hunyuan-video/lora\n" in said
     answer = call("lora", "train", data, "a.safetensors", "--resume", "--steps", 4, "--json")
     events = [json.loads(line) for line in answer.out.splitlines()]
     assert [event["event"] for event in events] == ["started", "update", "saved", "trained"]

@@ -71,7 +71,7 @@ def test_training_computes_with_what_the_file_gives(engine, tmp_path, style):
     base, model = task.resident(), DiT(engine, task.config)
     settings = Training(rank=RANK, alpha=ALPHA, stored="float32", format=style)
     state = OptimiserState(1, task.factors, task.factors, task.factors)
-    write_lora(tmp_path / "a.safetensors", state, settings, base=task.config, name="toy")
+    write_lora(tmp_path / "a.safetensors", state, settings, base=task.config, about={})
     lora = open_lora(tmp_path / "a.safetensors", Targets.of(task.config, task.shapes))
     assert len(lora.by_weight()) == len(task.modules)
     latents, told = task.loss.told(data)

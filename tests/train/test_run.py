@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_every_format_can_be_written(engine, trainer_of, toy, tmp_path, style):
     lora = open_lora(tmp_path / "a.safetensors", targets_of(toy))
     assert lora.format == style and not lora.unmatched
     assert {lora.factor(update) for update in lora.updates} == {0.5}
+    said = lora.tensors.metadata
+    expected = {"ss_network_dim": "4", "ss_network_alpha": "2", "ss_steps": "2", "ss_learning_rate": "0.01",
+                "ss_mixed_precision": "no", "ss_num_train_items": "3", "modelspec.sai_model_spec": "1.0.0",
+                "modelspec.architecture": "hunyuan-video/lora"}  # fmt: skip
+    assert {name: said.get(name) for name in expected} == expected
+    assert json.loads(said["ss_datasets"]) == [{"resolution": [64, 64], "frames": 5, "clips": 3}]
     touched = set(lora.by_weight())
     blocks = ("double_blocks.0.img_attn_qkv", "double_blocks.0.txt_attn_qkv", "single_blocks.0.")
     assert touched == {name for name in targets_of(toy).shapes if name.startswith(blocks)}

@@ -40,6 +40,7 @@ CHECKPOINT = checkpoint_option(
     "The checkpoint it is for, or demo for the embedded one. Default: the published model's sizes."
 )
 ADAPTER = named("--adapter", "NAME", "Which adapter, when a file holds several of PEFT's.")
+LONGEST = 100  # characters of a value of the metadata, as JSON has all of it
 PARTIAL = switch("--lora-partial", text="Use what fits of a file instead of refusing it.")
 
 
@@ -52,13 +53,15 @@ PARTIAL = switch("--lora-partial", text="Use what fits of a file instead of refu
 def info(given: Given) -> None:
     """Show what a LoRA is and what it matches.
 
-    That is its format, ranks and alpha and, with a checkpoint, how much it changes.
+    That is its format, ranks and alpha, what the file says of how it was trained and, with a checkpoint, how much it
+    changes.
 
     \b
     Examples:
       framewake lora info style.safetensors
       framewake lora info style.safetensors --checkpoint /models/HunyuanVideo-I2V
     """
+    from framewake.console.escape import inline
     from framewake.weights.lora.report import report
     from framewake.weights.lora.sizes import check_sizes
 
@@ -74,7 +77,9 @@ def info(given: Given) -> None:
             return math.sqrt(float(values @ values))
 
     facts = report(lora, norm_of)
-    text = json.dumps(facts.record(), indent=2, ensure_ascii=False) if given["json"] else facts.sentence()
+    said = [f"\n  {inline(name)}: {_short(text)}" for name, text in sorted(facts.metadata.items())]
+    words = facts.sentence() + "".join(said)
+    text = json.dumps(facts.record(), indent=2, ensure_ascii=False) if given["json"] else words
     sys.stdout.write(text + "\n")
 
 
@@ -178,6 +183,14 @@ def train(given: Given) -> None:
     from framewake.app.train import train as run
 
     run(given)
+
+
+def _short(text: str) -> str:
+    """A value of a file's metadata as one line; trainers write whole lists of words."""
+    from framewake.console.escape import inline
+
+    line = inline(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:

@@ -30,10 +30,11 @@ from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precisio
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request
 from framewake.shapes import LatentShape
+from framewake.train.about import Used, metadata_of
 from framewake.train.adapted import AdaptedLayers, Dressing
 from framewake.train.cache import Cache
 from framewake.train.data import read_examples
-from framewake.train.encode import ExampleEncoder
+from framewake.train.encode import ExampleEncoder, Prepared
 from framewake.train.events import Encoded, Sampled, Saved, Started
 from framewake.train.factors import chosen, start
 from framewake.train.forecast import Clips, Planner, Way, work_of
@@ -112,7 +113,7 @@ class Trainer:
                 yield from encoder.encode(engine, cache, missing, memory=memory)
         clips = [encoder.prepared(cache, key) for key in keys]
         # The encoders' weights are gone by now: nothing refers to them any more.
-        results = _Results(self, engine, way)
+        results = _Results(self, engine, way, self._used(clips, precision))
         pipeline.parts.placements = results.placements
         feed = Feed(cache, clips, precision.transformer)
         with memory_told(engine, "train"):
@@ -132,10 +133,8 @@ class Trainer:
         latent, dtype = max(sizes, key=math.prod), precision.transformer
         text = pipeline.reader.limit().kept
         work = work_of(parts, settings, latent, text=text, trained=self._trained(), dtype=dtype)
-        scale = checkpoint.vae.spatial_compression
-        size = (latent.height * scale, latent.width * scale)
-        frames = (latent.frames - 1) * checkpoint.vae.temporal_compression + 1
-        clips = Clips(latent, frames, size, settings.resolution, checkpoint.settings.resolutions)
+        frames, *size = self._pixels(latent)
+        clips = Clips(latent, frames, (size[0], size[1]), settings.resolution, checkpoint.settings.resolutions)
         planner = Planner(pipeline.engine, work, clips, rank=settings.rank)
         way = planner.way(parts.room(), recomputes=begun.recomputes if self.first else None)
         # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
@@ -143,10 +142,24 @@ class Trainer:
         file = largest_file(checkpoint.layout.weights["dit"][0])
         return way, planner.said(way, parts.room(), measured_rates(pipeline.engine, dtype, file, parts=probed))
 
+    def _guidance(self) -> float:
+        own = self.settings.guidance
+        return self.checkpoint.settings.guidance if own is None else own
+
+    def _used(self, clips: list[Prepared], precision: Precision) -> Used:
+        latents = [LatentShape(*clip.latent) for clip in clips]
+        sizes = [self._pixels(latent) for latent in latents]
+        return Used(self.checkpoint.settings.name, precision.transformer, self._guidance(), sizes)
+
+    def _pixels(self, latent: LatentShape) -> tuple[int, int, int]:
+        """Frames, height and width of a clip."""
+        vae = self.checkpoint.vae
+        scale = vae.spatial_compression
+        return (latent.frames - 1) * vae.temporal_compression + 1, latent.height * scale, latent.width * scale
+
     def _walk(self, engine: Engine, precision: Precision, way: Way) -> Walk:
         settings, config = self.settings, self.checkpoint.dit
-        guidance = self.checkpoint.settings.guidance if settings.guidance is None else settings.guidance
-        loss = FlowLoss(engine, config, guidance=guidance, dtype=precision.transformer)
+        loss = FlowLoss(engine, config, guidance=self._guidance(), dtype=precision.transformer)
         model: Any = AdaptedLayers(engine)
         dressing = Dressing(engine, self.modules, settings.rank, alpha_of(settings))
         return Walk(DiT(model, config), loss, dressing, manner=way.manner, keeps_on_host=way.keeps_on_host)
@@ -229,15 +242,16 @@ class Trainer:
 class _Results:
     """Where a run's results go."""
 
-    def __init__(self, trainer: Trainer, engine: Engine, way: Way) -> None:
-        self.trainer, self.engine, self.way = trainer, engine, way
+    def __init__(self, trainer: Trainer, engine: Engine, way: Way, used: Used) -> None:
+        self.trainer, self.engine, self.way, self.used = trainer, engine, way, used
         self.placements = {"dit": Placement(way.is_streamed, None, way.device, 0, "training")}
 
     def save(self, state: OptimiserState) -> Saved:
         """The LoRA and the state of an update."""
         trainer = self.trainer
-        target, name = trainer.places.target, trainer.checkpoint.settings.name
-        write_lora(target, state, trainer.settings, base=trainer.checkpoint.dit, name=name)
+        target = trainer.places.target
+        about = metadata_of(trainer.settings, state.step, self.used)
+        write_lora(target, state, trainer.settings, base=trainer.checkpoint.dit, about=about)
         run = Run(state, trainer.settings, trainer.digest(), trainer.base(), self.engine.name, self.way.recomputes)
         save_run(target, run)
         return Saved(state.step, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,15 @@ from framewake.weights.writing.files import write_tensors
 KINDS: dict[str, str] = {dtype: kind for kind, dtype in STORED.items()}
 
 
-def write_lora(target: Path, state: OptimiserState, settings: Training, *, base: DiTConfig, name: str) -> None:
+def write_lora(
+    target: Path, state: OptimiserState, settings: Training, *, base: DiTConfig, about: Mapping[str, str]
+) -> None:
     """Write a run's factors in the format and type of its settings; the file changes at once or not at all.
 
-    ``base`` is the shape of the transformer that they are for, ``name`` its checkpoint's.
+    ``base`` is the shape of the transformer that they are for, ``about`` the file's metadata.
     Raises: UnwritableError, DiskFullError.
     Source: specification, sections 9 and 10.5.
     """
-    about = {
-        "base_model": f"HunyuanVideo-I2V: {name}",
-        "made_by": "framewake lora train",
-        "updates": str(state.step),
-        "rank": str(settings.rank),
-    }
     alpha = alpha_of(settings)
     tensors: dict[str, np.ndarray] = {}
     for key, x in state.factors.items():
@@ -52,10 +49,10 @@ def write_lora(target: Path, state: OptimiserState, settings: Training, *, base:
     with guarded(target, 0), removed_at_end(temporary_path(target)) as folder:
         folder.mkdir()
         first, second = folder / "official.safetensors", folder / target.name
-        write_tensors(first, ordered, metadata=about, kinds=kinds)
+        write_tensors(first, ordered, kinds=kinds)
         rules = diffusers_dit(base)
         targets = Targets(_shapes(state), rules)
-        convert(open_lora(first, targets), second, settings.format, rules, targets)  # type: ignore[arg-type]
+        convert(open_lora(first, targets), second, settings.format, rules, targets, about=about)  # type: ignore[arg-type]
         publish(second, target)
 
 

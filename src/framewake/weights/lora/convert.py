@@ -38,11 +38,13 @@ def convert(
     targets: Targets,
     *,
     allows_partial: bool = False,
+    about: Mapping[str, str] | None = None,
 ) -> int:
     """Write a LoRA in a format; the number of modules written.
 
-    ``rules`` and ``targets`` are the transformer's. Joined pieces that have nothing in common become blocks of
-    one larger pair, and such a pair becomes its pieces again; the product stays the same.
+    ``rules`` and ``targets`` are the transformer's, ``about`` is put over the file's metadata. Joined pieces that have
+    nothing in common become blocks of one larger pair, and such a pair becomes its pieces again; the product stays
+    the same.
     Precision: stored bits of pairs are kept; pieces of different types or scales, and all else, become float32.
     Raises: InputError for another kind of file or a folder that is not there, CheckpointError when the file cannot be
     written or already exists, or when the format cannot hold all of the LoRA (``allows_partial`` leaves that out).
@@ -77,6 +79,7 @@ def convert(
             modules |= split(piece, places)
     tensors, kinds = _tensors(modules, style)
     metadata = {name: str(text) for name, text in lora.tensors.metadata.items() if name not in _NOT_KEPT}
+    metadata |= about or {}
     has_magnitudes = any(piece.magnitude is not None for piece in modules.values())
     if style == "diffusers" and (has_magnitudes or any(piece.factor() != 1.0 for piece in modules.values())):
         metadata[METADATA_KEY] = json.dumps(_configuration(modules, has_magnitudes), sort_keys=True)

@@ -20,7 +20,8 @@ class Report(NamedTuple):
 
     ``largest`` and ``largest_weight``: the largest relative change of a weight at weight 1 (Frobenius norm of the
     change over that of the weight), None when no weights were at hand or where all changes depend on them (DoRA).
-    ``gain``: the largest of ``sizes.gain_of``, of which a layer itself has about 1.
+    ``metadata`` is what the file says of itself. ``gain``: the largest of ``sizes.gain_of``, of which a layer itself
+    has about 1.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Report(NamedTuple):
     matched: int
     touched: int
     unmatched: tuple[str, ...]
+    metadata: Mapping[str, str]
     gain: float
     largest: float | None = None
     largest_weight: str | None = None
@@ -88,6 +90,7 @@ def report(lora: Lora, norm_of: Callable[[str], float] | None = None) -> Report:
         matched=len({update.module.name for update in lora.updates}),
         touched=len(weights),
         unmatched=lora.unmatched,
+        metadata=dict(lora.tensors.metadata),
         gain=max((gain_of(update, squares[id(update)]) for update in lora.updates), default=0.0),
         largest=largest,
         largest_weight=largest_weight,
