@@ -78,6 +78,32 @@ def test_prompts_of_many_lengths_share_their_programs(monkeypatch):
     assert counters["stats"]["unique_graphs"] == 6 and not counters["graph_break"] and engine.plain_reason == ""
 
 
+@needs_torch
+def test_a_service_makes_two_programs_for_each_size(monkeypatch):
+    """For each size of latents and number of samples, of text up to 64 tokens: whatever LoRAs and caches there are."""
+    import torch
+    from cuda_here import CudaHere, build_nothing
+
+    build_nothing(monkeypatch)
+    engine = CudaHere()
+    toy, merged = Toy(engine), Toy(engine)
+    merged.dit = toy.dit  # a LoRA is other weights in the same blocks
+    merged.weights = Resident({name: value * 1.25 for name, value in toy.tensors.items()})
+    toy.manner = merged.manner = Manner(is_compiled=True)
+    cached = {"run_blocks": lambda run, x: run.after(run.first(x))}, {"run_blocks": lambda run, x: x + run.signal(x)}
+    sizes = [(1, (3, 4, 6)), (2, (3, 4, 6)), (1, (2, 6, 4)), (1, (1, 4, 4))]
+    for _ in range(2):  # a second clip of a size finds everything
+        for batch, size in sizes:
+            for lengths in ((5,) * batch, (31, 64)[:batch]):
+                given = {"batch": batch, "size": size, "lengths": lengths, "tokens": max(lengths)}
+                for each in (toy, merged):
+                    for wrapped in ({}, *cached):
+                        each(**each.inputs(**given), **wrapped)
+    counters = torch._dynamo.utils.counters
+    assert counters["stats"]["unique_graphs"] == 2 * len(sizes)
+    assert not counters["graph_break"] and engine.plain_reason == ""
+
+
 def test_sizes_without_end_are_not_kept_for_ever():
     toy = Toy(engines.get(FIRST))
     for count in range(1, 20):
