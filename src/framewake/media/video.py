@@ -21,6 +21,8 @@ __all__ = ["check_crf", "check_output", "read_metadata", "read_video", "to_uint8
 KEY = "framewake"  # tells our JSON from any other comment
 MAX_CRF = 51
 
+NAN_IN_FRAMES = "the decoded frames hold NaN: run again with --precision float32."
+
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
     """Brightness of 0 to 1 as 0 to 255, cut and not rounded, as in the original.
@@ -31,7 +33,7 @@ def to_uint8(frames: np.ndarray) -> np.ndarray:
     """
     values = np.asarray(frames, dtype=np.float32)
     if np.isnan(values).any():
-        raise NumericsError("the decoded frames hold NaN: run again with --precision float32.")
+        raise NumericsError(NAN_IN_FRAMES)
     return (np.clip(values, 0.0, 1.0) * np.float32(255)).astype(np.uint8)
 
 
