@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from steps import PICTURE, choose_picture
+from steps import PICTURE, choose_picture, fill_form, hand_in
 
 from framewake.service.page.examples import PROMPTS
 
@@ -43,3 +45,39 @@ def test_the_button_is_always_in_view(page_of, width, height):
     for place in ("#fw-picture", "#fw-prompt", "#fw-seed", "#fw-precision"):
         page.evaluate("(place) => document.querySelector(place).scrollIntoView({ block: 'center' })", place)
         assert page.evaluate(IN_VIEW), place
+
+
+def settings_of(page, server, job):
+    return json.loads(page.request.get(f"{server.url}/page/videos/{job}/settings").json()["settings"])
+
+
+def cache_of(page):
+    return page.input_value("#fw-cache input")
+
+
+def test_the_demonstration_offers_what_it_has_and_nothing_idle(page_of, server):
+    page = page_of()
+    page.click("#fw-loras button")
+    page.click("#fw-loras input[role=listbox], #fw-loras input[aria-label]")
+    page.click("ul[role=listbox] li:has-text('trails')")
+    page.keyboard.press("Escape")
+    page.click("#fw-advanced button")
+    page.wait_for_selector("#fw-cache input")
+    assert page.query_selector("#fw-embedded_guidance") is None or not page.is_visible("#fw-embedded_guidance")
+    assert cache_of(page) == "Off (exact)"
+    page.click("#fw-cache input")
+    page.click("ul[role=listbox] li:has-text('Faster')")
+    choose_picture(page)
+    fill_form(page, frames=5, steps=3, seed=8)
+    page.click("#fw-make")
+    page.wait_for_selector(".fw-stage .fw-quiet:has-text('LoRA trails 1')")
+    job = page.get_attribute(".fw-stage .fw-card", "data-id")
+    assert settings_of(page, server, job)["cache"] == "faster"
+    rule = hand_in(page, server, cache="easy:0.07")
+    page.click(f".fw-list [data-id='{rule}']")
+    page.click(f".fw-stage [data-id='{rule}'] [data-does='video.reuse']")
+    page.wait_for_function("document.querySelector('#fw-cache input').value === 'easy:0.07'")
+    page.click("#fw-make")
+    page.wait_for_function(f"!['{job}', '{rule}'].includes(document.querySelector('.fw-stage .fw-card').dataset.id)")
+    again = page.get_attribute(".fw-stage .fw-card", "data-id")
+    assert settings_of(page, server, again)["cache"] == "easy:0.07", "a rule of one's own goes back as it came"

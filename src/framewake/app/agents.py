@@ -52,7 +52,7 @@ def _place(given: Mapping[str, Any]) -> Iterator[tuple[Calls, Callable[[], None]
     checkpoint = open_whole(given["checkpoint"] or "demo")
     os.umask(0o077)
     storage, database = open_place(Path(given["data"]), given["database"])
-    loras = lora_folder(given["loras"])
+    loras = lora_folder(given["loras"], is_demo=checkpoint.settings.is_demo)
     desk = Desk(JobStore(database), storage, checkpoint, limits=Limits(), loras=loras)
     url = {DATABASE: given["database"] or default_url(storage.folder)}
     arguments = worker_arguments(given, storage.folder, loras)

@@ -19,6 +19,7 @@ from framewake.app.listen import address_of, listen
 from framewake.app.stopping import SIGNALS
 from framewake.console import logs
 from framewake.console.streams import tell_start
+from framewake.demo import LORAS
 from framewake.errors import FramewakeError, InputError
 from framewake.network import forget_proxies
 from framewake.packages import need
@@ -59,7 +60,7 @@ def serve(given: Mapping[str, Any]) -> None:
         queued=given["max_queued"],
         per_minute=given["max_per_minute"],
     )
-    loras = lora_folder(given["loras"])
+    loras = lora_folder(given["loras"], is_demo=checkpoint.settings.is_demo)
     desk = Desk(JobStore(database), storage, checkpoint, limits=limits, loras=loras)
     callbacks = Guarded(allows=lambda _: True) if given["allow_private_callbacks"] else Guarded()
     access = Access(keys, site, Guarded() if given["allow_image_urls"] else None, callbacks)
@@ -135,11 +136,13 @@ def run_server(app: Any, sockets: list[socket.socket], *, proxies: Sequence[str]
         raise FramewakeError("the server could not start; the lines above say why.")
 
 
-def lora_folder(name: str | None) -> Path | None:
-    """The folder of --loras.
+def lora_folder(name: str | None, *, is_demo: bool) -> Path | None:
+    """The folder of --loras; with the demonstration, what ships with it is offered when none is named.
 
     Raises: InputError when it is none.
     """
+    if name is None and is_demo:
+        return LORAS
     if name is not None and not Path(name).is_dir():
         raise InputError(f"--loras {name} is no folder: make it, and put the LoRA files into it.")
     return None if name is None else Path(name).resolve()
@@ -175,7 +178,7 @@ def work(given: Mapping[str, Any]) -> None:
     storage, database = open_place(Path(given["storage"]), given["database"])
     checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
     pipeline = Pipeline(checkpoint, engines.get(given["engine"]))
-    loras = lora_folder(given["loras"])
+    loras = lora_folder(given["loras"], is_demo=checkpoint.settings.is_demo)
     worker = Worker(JobStore(database), storage, pipeline, WorkerSettings(given["save_every"], loras=loras))
     for name in SIGNALS:
         number = getattr(signal, name, None)

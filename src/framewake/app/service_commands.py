@@ -44,7 +44,7 @@ DATABASE = named(
     parser=filled("--database", "a URL"),
     variable="FRAMEWAKE_DATABASE",
 )
-LORAS = path("--loras", "DIR", "LoRA files that users may choose by name.")
+LORAS = path("--loras", "DIR", "LoRA files that users may choose by name; else those of the demonstration.")
 SERVER = named(
     "--server",
     "URL",

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from framewake.cache import PRESETS
 from framewake.errors import InputError
 from framewake.lora import ENDINGS
 from framewake.request import Request, from_dict, settings
@@ -31,6 +32,7 @@ ADVANCED = (
 NAMES = (*BASIC, *ADVANCED)
 MOST_LORAS = 8
 MOTION = ("stable", "dynamic")
+IDLE_IN_DEMO = "embedded_guidance"  # the demonstration was not distilled
 
 
 def control(name: str, language: str, checkpoint: Settings) -> gr.components.Component:
@@ -41,6 +43,7 @@ def control(name: str, language: str, checkpoint: Settings) -> gr.components.Com
         "info": say(language, f"setting.{name}.help"),
         "elem_id": f"fw-{name}",
     }
+    described["visible"] = not (checkpoint.is_demo and name == IDLE_IN_DEMO)
     if name == "is_stable":
         words = [(say(language, f"setting.motion.{word}"), word) for word in MOTION]
         described |= {"label": say(language, "setting.motion"), "info": say(language, "setting.motion.help")}
@@ -63,6 +66,10 @@ def control(name: str, language: str, checkpoint: Settings) -> gr.components.Com
 def plain_control(name: str, setting: Setting, language: str, described: dict[str, Any]) -> gr.components.Component:
     """The control that follows from a setting's kind alone."""
     default = getattr(Request(prompt=""), name)
+    if name == "cache":  # any other rule can be written too
+        words = [(say(language, f"setting.cache.{rule}"), rule) for rule in ("off", *PRESETS)]
+        described["info"] = say(language, "setting.cache.page")
+        return gr.Dropdown(words, value="off", allow_custom_value=True, **described)
     hint = say(language, f"setting.{name}.unset") if setting.unset else None
     if setting.kind == "choice":
         return gr.Dropdown(list(setting.choices or ()), value=default, **described)
