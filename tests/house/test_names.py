@@ -1,11 +1,11 @@
-"""One name for one thing: no two classes of the package are called alike."""
+"""One name for one thing: no two classes of the package, and no two files of tests, are called alike."""
 
 from __future__ import annotations
 
 import ast
 from collections import defaultdict
 
-from package_source import modules
+from package_source import ROOT, modules
 
 
 def test_classes_are_called_apart():
@@ -18,3 +18,10 @@ def test_classes_are_called_apart():
                 found[node.name].append(module.name)
     assert len(found) > 200
     assert not {name: where for name, where in found.items() if len(where) > 1}
+
+
+def test_files_of_tests_are_called_apart():
+    """Pytest imports them by their bare names: of two alike it runs one and fails at the other."""
+    files = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(files) > 200
+    assert not {name for name in files if files.count(name) > 1}
