@@ -49,7 +49,12 @@ class EngineError(FramewakeError):
 
 
 class PeerError(EngineError):
-    """Another process of a group has ended or is silent: an echo, to be told only when nobody tells a cause."""
+    """Another process of a group has ended or is silent: an echo, to be told only when nobody tells a cause.
+
+    ``advice`` is how to go on from what is saved, where that is known.
+    """
+
+    advice = ""
 
 
 class ResourceError(FramewakeError):

@@ -1,4 +1,4 @@
-"""Programs that start this one once for each device: refused, told once; and flags that other revisions have."""
+"""Launchers that start this program once for each device where that makes no group; flags that other revisions have."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_the_scheduler_of_msrun_says_nothing(monkeypatch):
         refuse_copies({"MS_WORKER_NUM": "2", "MS_ROLE": "MS_SCHED"})
 
 
-@pytest.mark.parametrize("program", ["framewake", "original"])
+@pytest.mark.parametrize("program", ["plan", "original"])
 def test_torchrun_is_refused_once_and_nothing_is_made(toy, picture, tmp_path, program):
     pytest.importorskip("torch")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
-    ours = ["-m", "framewake", "animate", str(picture), "x", "--frames", "5"]
+    ours = ["-m", "framewake", "plan", str(picture), "x", "--frames", "5"]
     original = [str(ORIGINAL), "--prompt", "x", "--i2v-image-path", str(picture), "--model-base", str(toy)]
     environment = {**os.environ, "FRAMEWAKE_CHECKPOINT": str(toy)}
-    command += ours if program == "framewake" else original
+    command += ours if program == "plan" else original
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.count("torchrun has started this 2 times (WORLD_SIZE=2)") == 1, done.stderr
@@ -69,3 +69,26 @@ def test_without_the_folder_of_weights_the_flag_is_named(picture, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 3 and done.stderr.count("\n") == 1
     assert "add --model-base FOLDER" in done.stderr and "download ckpts --name tencent" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["plan", "a.png", "it moves"], ["lora", "inspect", "a.safetensors"], ["serve"]])
+def test_only_animate_works_as_a_group(call, monkeypatch, command):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    answer = call(*command)
+    assert answer.code == 4 and answer.err.count("\n") == 1
+    assert "torchrun has started this 2 times (WORLD_SIZE=2)" in answer.err
+
+
+def test_a_launcher_without_a_group_is_refused(call, monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    answer = call("animate", "a.png", "it moves")
+    assert answer.code == 4 and "mpirun has started this 2 times" in answer.err and "--devices" in answer.err
+
+
+def test_another_number_of_devices_than_was_started(call, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    answer = call("animate", "a.png", "it moves", "--devices", "3")
+    assert answer.code == 2 and "torchrun has started 2 processes" in answer.err

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from framewake import engine as engines
 from framewake.app.asked import asked_crf, job_of, settings_of
 from framewake.app.batches import BatchRun, making, numbered
-from framewake.app.launch import refuse_copies
+from framewake.app.devices import own_group, parse_devices, variables
+from framewake.app.joined import follow, leading
 from framewake.app.options import command_line
 from framewake.app.render import Reporter, duration
 from framewake.app.resume import go_on
 from framewake.app.screen import how_to_go_on, reporter, show
+from framewake.app.start import start
 from framewake.batch import read_batch
 from framewake.console.escape import inline
 from framewake.engine.contract import Engine
@@ -23,18 +26,33 @@ from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import Forecast, gib, parse_memory
 from framewake.pipeline.jobs import Job, Plan, plan_job
-from framewake.pipeline.run import Pipeline
 from framewake.request import Request
 from framewake.weights.checkpoint.layouts import parse_files
 from framewake.weights.checkpoint.load import Checkpoint
 
 
-def animate(given: Mapping[str, Any]) -> None:
-    """Make the clips that the options ask for.
+def animate(given: Mapping[str, Any]) -> int:
+    """Make the clips that the options ask for, here, by processes that are started, or as one of them; the exit code.
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
     """
-    refuse_copies()
+    asked = None if given.get("devices") is None else parse_devices(given["devices"])
+    group = own_group(asked)
+    if group is not None and not group.leads:
+        follow(given, group)
+    elif group is None and asked is not None and asked.size > 1:
+        command = [sys.executable, "-m", "framewake", *shlex.split(command_line(given))[1:]]
+        return start(command, variables(asked, given["engine"]), asked.size)
+    else:
+        lead(given)
+    return 0
+
+
+def lead(given: Mapping[str, Any]) -> None:
+    """Make the clips, alone or as the first process of a group.
+
+    Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
+    """
     memory = parse_memory(given["memory"])  # before a framework starts
     if (given["from_latents"] is not None or (given["resume"] and given["batch"] is None)) and go_on(given):
         return
@@ -51,12 +69,12 @@ def animate(given: Mapping[str, Any]) -> None:
     plan = plan_job(job, checkpoint)
     if plan.output is not None:
         clear_abandoned(plan.output.path.parent)
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
-    notes += memory_note(memory, pipeline.engine)
-    screen, found = reporter(given, 1), pipeline.forecast(plan)
-    tell_model(screen, checkpoint)
-    screen.tell(plan_note(found) if given["verbose"] or given["json"] else plan_brief(plan, pipeline.engine, found))
-    show(screen, notes, pipeline.run_all([plan]), how_to_go_on([plan]))
+    with leading(checkpoint, given["engine"], memory=memory) as pipeline:
+        notes += memory_note(memory, pipeline.engine)
+        screen, found = reporter(given, 1), pipeline.forecast(plan)
+        tell_model(screen, checkpoint)
+        screen.tell(plan_note(found) if given["verbose"] or given["json"] else plan_brief(plan, pipeline.engine, found))
+        show(screen, notes, pipeline.run_all([plan]), how_to_go_on([plan]), is_busy=pipeline.parts.lead.waits)
 
 
 def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint: Checkpoint, notes: list[str]) -> None:
@@ -71,8 +89,6 @@ def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint:
     if not batch.plans:
         batch.notes.append("nothing is missing.")
     memory = parse_memory(given["memory"])
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=memory)
-    batch.notes += memory_note(memory, pipeline.engine)
     failed: list[FramewakeError] = []
     count = batch.made + len(batch.plans)
     again = f"make what is missing with `{command_line(given, more=['--resume'])}`"
@@ -82,11 +98,14 @@ def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint:
 
     screen = reporter(given, len(batch.plans))
     tell_model(screen, checkpoint)
-    if given["verbose"]:
-        for plan in batch.plans:
-            screen.tell(plan_note(pipeline.forecast(plan)))
     begin = time.monotonic()
-    show(screen, [*notes, *batch.notes], making(pipeline, batch, failed), advice, has_more=True)
+    with leading(checkpoint, given["engine"], memory=memory) as pipeline:
+        batch.notes += memory_note(memory, pipeline.engine)
+        if given["verbose"]:
+            for plan in batch.plans:
+                screen.tell(plan_note(pipeline.forecast(plan)))
+        clips = making(pipeline, batch, failed)
+        show(screen, [*notes, *batch.notes], clips, advice, has_more=True, is_busy=pipeline.parts.lead.waits)
     screen.tell(batch_summary(batch, len(failed), time.monotonic() - begin))
     if failed:
         text = str(failed[0]).rstrip(".")

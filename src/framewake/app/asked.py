@@ -16,7 +16,7 @@ from framewake.setting import Setting, check_setting
 
 CRF = 18
 # Options that saved latents do not hold: the command that goes on names them again.
-KEPT = ("checkpoint", "engine", "memory", "part", "crf", "no_metadata", "json", "verbose", "quiet")
+KEPT = ("checkpoint", "engine", "devices", "memory", "part", "crf", "no_metadata", "json", "verbose", "quiet")
 
 
 def job_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> Job:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from framewake import __version__
+from framewake.app.reporting import reporting
 from framewake.console.ending import run_program
 from framewake.errors import InputError
 
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: errors are one line on stderr, the code is from ``errors.EXIT_CODE``."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     makes = bool(_MAKERS & {tuple(given[:1]), tuple(given[:2])}) and not {"-h", "--help"} & set(given)
-    run_program("framewake", lambda: run(given), has_json="--json" in given, is_answer=not makes)
+    run_program("framewake", lambda: reporting(lambda: run(given)), has_json="--json" in given, is_answer=not makes)
 
 
 def run(given: Sequence[str]) -> int:

@@ -9,10 +9,13 @@ import typer
 from framewake import __version__
 from framewake.app import lora
 from framewake.app.checkpoints import checkpoints
-from framewake.app.options import JSON, PLACES, Given, argument, hung, local, named, parameters, path
+from framewake.app.launch import is_first, refuse_copies
+from framewake.app.options import DEVICES, JSON, PLACES, Given, argument, hung, local, named, parameters, path
+from framewake.app.reporting import is_started
 from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
 
+GROUPS = ("animate", "demo")  # commands that work as a group of processes
 DEMO_PROMPT = "the red circle moves right"
 
 app = typer.Typer(
@@ -45,6 +48,8 @@ def root(
         typer.echo(f"framewake {__version__}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand not in GROUPS:
+        refuse_copies()
 
 
 @hung(
@@ -69,7 +74,7 @@ def demo(given: Given) -> None:
     animate_with({**defaults, **given, "image": "demo/red-circle", "prompt": prompt, "checkpoint": "demo"})
 
 
-@hung(app, "animate", *parameters())
+@hung(app, "animate", *parameters(), DEVICES)
 def animate(given: Given) -> None:
     """Make a clip from a picture and a prompt.
 
@@ -81,6 +86,7 @@ def animate(given: Given) -> None:
       framewake animate --batch many.jsonl -o clips/ --frames 33
       framewake animate --batch many.jsonl -o clips/ --frames 33 --resume
       framewake animate a.png "..." --json | jq .event
+      framewake animate a.png "..." --devices 4
 
     Exit codes: 0 done, 1 something unforeseen, 2 a mistake in what was asked for, 3 checkpoint or LoRA,
     4 framework, device or package, 5 memory or disk, 6 broken numbers, 130 stopped with Ctrl-C.
@@ -93,12 +99,14 @@ def animate_with(given: Given) -> None:
     say_hello(given)
     from framewake.app.animate import animate as run
 
-    run(given)
+    code = run(given)
+    if code:
+        raise typer.Exit(code)
 
 
 def say_hello(given: Given) -> None:
     """A line before seconds of silence, unless only results were asked for."""
-    if not given["json"] and not given.get("quiet"):
+    if not given["json"] and not given.get("quiet") and not is_started() and is_first():
         tell_start(f"framewake {__version__} is starting")
 
 

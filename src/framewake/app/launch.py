@@ -1,4 +1,4 @@
-"""Launchers that start a program once per device: one process makes the clip, others would make copies."""
+"""Launchers that start a program once per device: where it cannot work as a group, all would do the same."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LAUNCHERS = (
 SILENT_SECONDS = 3.0
 
 
-def refuse_copies(environment: Mapping[str, str] = os.environ) -> None:
-    """Nothing in a process that was started alone.
+def refuse_copies(environment: Mapping[str, str] = os.environ, *, advice: str = "start it once") -> None:
+    """Nothing in a process that was started alone; ``advice`` is what to do instead.
 
     Raises: EngineError in the first of several; SystemExit, without a word, in the others.
     """
@@ -33,11 +33,17 @@ def refuse_copies(environment: Mapping[str, str] = os.environ) -> None:
         if not count.isdecimal() or int(count) < 2:
             continue
         error = EngineError(
-            f"{launcher} has started this {count} times ({size}={count}), but a clip is made by one process on one "
-            f"device: start it once, without {launcher}. Where every process is to make a clip of its own, unset "
-            f"{size} first."
+            f"{launcher} has started this {count} times ({size}={count}), and all would do the same: {advice}. Where "
+            f"that is meant, unset {size} first."
         )
         if environment.get(rank, "0") == "0" and environment.get("MS_ROLE") != "MS_SCHED":
             raise error
         time.sleep(SILENT_SECONDS)
         sys.exit(exit_code(error))
+
+
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is alone, or the first of those that a launcher has started."""
+    return all(environment.get(rank, "0") == "0" for _, rank, _ in LAUNCHERS) and (
+        environment.get("MS_ROLE") != "MS_SCHED"
+    )

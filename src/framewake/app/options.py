@@ -191,7 +191,13 @@ _PLACES = (
     switch("-v", "--verbose", text="Print the whole plan before the clip is made."),
     switch("-q", "--quiet", text="Print only the clip's path."),
 )
-PLACES = {place.name: place for place in _PLACES}
+DEVICES = named(
+    "--devices",
+    "N|LIST",
+    "Make one clip by several devices together: how many, or which, such as 0,2,5. On a CPU so many processes, which "
+    "share the cores out: not faster, but the same clip. torchrun and msrun start it too.",
+)
+PLACES = {place.name: place for place in (*_PLACES, DEVICES)}
 
 
 def parameters() -> list[inspect.Parameter]:
@@ -277,7 +283,8 @@ def place_words(given: Given, names: Iterable[str]) -> list[str]:
     """These of the options beside a clip's settings, as they were given."""
     words: list[str] = []
     for name in names:
-        place, value = PLACES[name], given[name]
+        place = PLACES[name]
+        value = given.get(name, place.default)
         flag = place.annotation.__metadata__[0].default  # where typer puts the first of an option's names
         if value != place.default:
             words += [flag] if value is True else _named(flag, value)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framewake import engine as engines
 from framewake.app.asked import asked_crf, output_of
+from framewake.app.joined import leading
 from framewake.app.options import given_settings
 from framewake.app.screen import how_to_go_on, reporter, show
 from framewake.errors import InputError
@@ -16,7 +16,6 @@ from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.jobs import Job, Output, request_from
 from framewake.pipeline.latents import ENDING, OLD_ENDING, SavedLatents, latents_path, load_latents, old_latents_path
-from framewake.pipeline.run import Pipeline
 from framewake.request import from_dict
 from framewake.setting import shown
 from framewake.weights.checkpoint.layouts import parse_files
@@ -48,10 +47,10 @@ def go_on(given: Mapping[str, Any]) -> bool:
     saved.metadata["request"] = request.to_dict()
     output = place_of(given, saved, file)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]), memory=parse_memory(given["memory"]))
     clear_abandoned(output.path.parent)
     advice = how_to_go_on([Job(request, output)])
-    show(reporter(given, 1), [], pipeline.resume(saved, output), advice)
+    with leading(checkpoint, given["engine"], memory=parse_memory(given["memory"])) as pipeline:
+        show(reporter(given, 1), [], pipeline.resume(saved, output), advice, is_busy=pipeline.parts.lead.waits)
     if file == latents_path(output.path):
         file.unlink(missing_ok=True)
     return True

@@ -9,7 +9,7 @@ from typing import Any
 from framewake.app.lines import Lines
 from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_terminal
 from framewake.app.stopping import stopped_by_signals
-from framewake.errors import Cancelled, FramewakeError
+from framewake.errors import Cancelled, FramewakeError, PeerError
 from framewake.pipeline.events import Event, Note, Result
 from framewake.pipeline.jobs import Job, Output, Plan
 from framewake.pipeline.latents import latents_path
@@ -34,26 +34,30 @@ def show(
     advice: Callable[[int], str],
     *,
     has_more: bool = False,
+    is_busy: Callable[[], bool] = lambda: False,
 ) -> None:
     """Show events to the end; ``advice`` is how to go on after so many clips.
 
-    ``has_more``: an error leaves other clips to be made, so it gets the advice too.
+    ``has_more``: an error leaves other clips to be made, so it gets the advice too. ``is_busy``: as the signals' own.
     Raises: Cancelled when the run was asked to end, which says how to go on.
     """
     done = 0
-    with stopped_by_signals():
+    with stopped_by_signals(is_busy) as check_stopped:
         try:
             for note in notes:
                 screen.show(Note(note))
             for event in events:
                 done += isinstance(event, Result)
                 screen.show(event)
+                check_stopped()
         except KeyboardInterrupt:
             events.close()  # saves the latents, wherever the interrupt came, before anything else can go wrong
             screen.close()
             raise Cancelled(f"stopped. {advice(done)}") from None
         except FramewakeError as error:
-            if has_more:
+            if isinstance(error, PeerError):
+                error.advice = advice(done)
+            if has_more or isinstance(error, PeerError):
                 error.args = (f"{str(error).rstrip('.')}. {advice(done)}",)
             raise
         finally:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
@@ -14,29 +14,48 @@ GRACE_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals(is_busy: Callable[[], bool] = lambda: False) -> Iterator[Callable[[], None]]:
     """Every signal that asks for an end raises KeyboardInterrupt, so that all of them save what is there.
 
     They come in pairs (a closed terminal, a system that shuts down, an impatient person): one that follows within
-    some seconds must not break the saving that the first one began. What is ignored from outside, as with nohup, stays
-    ignored.
+    some seconds must not break the saving that the first one began. ``is_busy``: whether others wait in an exchange for
+    this process. Then the signal raises in the function that is handed out, which is called behind every step.
     """
-    before: dict[int, Any] = {}
     heard: list[float] = []
+    waiting: list[float] = []
 
     def stop(_number: int, _frame: Any) -> None:
         now = time.monotonic()
         if not heard or now - heard[-1] > GRACE_SECONDS:
             heard.append(now)
+            if is_busy() and not waiting:
+                waiting.append(now)
+            else:
+                raise KeyboardInterrupt
+
+    def check() -> None:
+        if waiting:
+            waiting.clear()
             raise KeyboardInterrupt
 
+    with on_signals(stop, lasts=lambda: bool(heard)):
+        yield check
+
+
+@contextlib.contextmanager
+def on_signals(handler: Callable[[int, Any], None], *, lasts: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Hear every signal that asks for an end; what is ignored from outside, as with nohup, stays ignored.
+
+    ``lasts``: whether the handler stays, because the process is about to end, and the last word has still to be said.
+    """
+    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # no other may ask for signals
         for number in (getattr(signal, name, None) for name in SIGNALS):
             if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, stop)
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        if not heard:  # else the process is about to end, and the last word has still to be said
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        if not lasts():
+            for number, other in before.items():
+                signal.signal(number, other)

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from framewake import engine as engines
 from framewake.app.animate import memory_note
-from framewake.app.launch import refuse_copies
 from framewake.app.lines import LINE_SECONDS, Pacer, say
 from framewake.app.render import bars, duration, has_terminal
 from framewake.app.stopping import stopped_by_signals
@@ -34,7 +33,6 @@ def train(given: Mapping[str, Any]) -> None:
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C, which says how to go on.
     """
-    refuse_copies()
     settings = {name: given[name] for name in training_settings() if given[name] is not None and given[name] != []}
     cache = None if given["cache"] is None else Path(given["cache"])
     memory = parse_memory(given["memory"])

@@ -28,7 +28,7 @@ def run_program(
     if are_prepared():
         _watch_threads(name)
     try:
-        code = _done(work) or 0
+        code = done(work) or 0
         lost = lost_answer()
         if lost is not None:
             reason = lost.strerror or str(lost)
@@ -44,7 +44,7 @@ def run_program(
     sys.exit(code)
 
 
-def _done(work: Callable[[], int | None]) -> int | None:
+def done(work: Callable[[], int | None]) -> int | None:
     """What the work returns.
 
     Raises: FramewakeError for whatever any library has raised, KeyboardInterrupt, SystemExit.

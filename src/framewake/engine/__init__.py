@@ -24,7 +24,7 @@ from framewake.engine.group import Group, group_of
 from framewake.errors import EngineError, InputError, nearest
 from framewake.setting import shown
 
-__all__ = ["Engine", "get", "installed", "join", "leave"]
+__all__ = ["Engine", "get", "installed", "join", "leave", "parsed"]
 
 _INSTALL = {
     "torch": "pip install torch",
@@ -49,7 +49,7 @@ def get(name: str = "auto") -> Engine:
         return _engines[name]
     if name in _engines:
         return _engines[name]
-    kind, device = _parsed(name)
+    kind, device = parsed(name)
     device = re.sub(r"^(cuda|ascend)(?!:)", r"\1:0", device)
     full = f"{kind}:{device}"
     if full not in _engines:
@@ -57,7 +57,7 @@ def get(name: str = "auto") -> Engine:
     return _engines[full]
 
 
-def _parsed(name: str) -> tuple[str, str]:
+def parsed(name: str) -> tuple[str, str]:
     """Framework and device of a name.
 
     Raises: InputError.
@@ -98,7 +98,7 @@ def _own_device(name: str, group: Group) -> tuple[str, str, str]:
         if not usable:
             raise EngineError(f"no framework is installed. Run: {_INSTALL['torch']}   or: {_INSTALL['mindspore']}")
         name, reason = usable[0], f"auto: the first that is there for {group.launcher}"
-    kind, device = _parsed(name)
+    kind, device = parsed(name)
     return kind, re.sub(r"^(cuda|ascend)(?!:)", rf"\1:{group.local_rank}", device), reason
 
 

@@ -29,6 +29,11 @@ class Group(NamedTuple):
     host: str
     is_scheduler: bool = False
 
+    @property
+    def leads(self) -> bool:
+        """Whether the others follow this one."""
+        return self.rank == 0 and not self.is_scheduler
+
 
 def group_of(environment: Mapping[str, str] = os.environ) -> Group | None:
     """The group that torchrun or msrun, or whoever sets their variables, has started; None for a process alone.

@@ -154,9 +154,11 @@ def followed_steps(parts: Parts, message: Message) -> tuple[Iterator[guide.Solve
 
 def all_arrays(lead: Lead, caching: Caching) -> Mapping[str, np.ndarray]:
     """What a step cache remembers, put together from all processes."""
-    if caching.run_blocks is not None:
+    if caching.run_blocks is None:
+        return caching.arrays()
+    with lead.together():
         lead.tell("keep")
-    return caching.arrays()
+        return caching.arrays()
 
 
 def begin(

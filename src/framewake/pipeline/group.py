@@ -92,22 +92,20 @@ def led(lead: Lead, steps: Iterator[Any]) -> Generator[Any, None, None]:
     if lead.is_alone:
         yield from steps
         return
-    lead.wait()
-    is_between = True
     try:
+        lead.wait()
         while True:
-            lead.tell("step")
-            is_between = False
-            step = next(steps, None)
-            is_between = True
+            with lead.together():
+                lead.tell("step")
+                step = next(steps, None)
             if step is None:
                 return
             yield step
     finally:
-        if is_between:
-            lead.tell("end")
-        else:
+        if lead.is_in_step:
             lead.lose()
+        else:
+            lead.tell("end")
 
 
 # --- the others

@@ -13,7 +13,7 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,6 +105,7 @@ class Lead:
     def __init__(self, links: Sequence[Link] = ()) -> None:
         self._links = tuple(links)
         self.is_lost = False
+        self.is_in_step = False
 
     @property
     def is_alone(self) -> bool:
@@ -128,9 +129,20 @@ class Lead:
         for link in self._links:
             link.receive()
 
+    def waits(self) -> bool:
+        """Whether the others wait in an exchange for this process: an interrupt now would lose them."""
+        return self.is_in_step
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Work with exchanges in it; where it breaks off, ``is_in_step`` stays true."""
+        self.is_in_step = not self.is_alone
+        yield
+        self.is_in_step = False
+
     def lose(self) -> None:
         """The others are left waiting in an exchange: only their end helps."""
-        self.is_lost = bool(self._links)
+        self.is_lost, self.is_in_step = bool(self._links), False
 
     def close(self) -> None:
         """Send the others home; for those that are lost, the connection ends, and who has gone is gone."""

@@ -1,0 +1,236 @@
+"""``--devices``: one clip by several processes, started and watched; nothing is left of them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines_here import INSTALLED, needs_torch
+from started import torchrun
+
+from framewake.app.devices import Devices, parse_devices, variables
+from framewake.errors import InputError
+from framewake.media.video import read_video
+from framewake.pipeline.latents import load_latents
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+SMALL = ("--frames", "5", "--resolution", "360p", "--seed", "4")
+LATENTS = "clip.mp4.latents.safetensors"
+SECONDS = 240
+
+
+class Started:
+    """The program with ``--devices``, and the processes that it has started."""
+
+    def __init__(self, *words, engine="torch:cpu", count=2):
+        self.count, self.kind = count, engine.partition(":")[0]
+        command = [sys.executable, "-m", "framewake", "animate", *map(str, words), "--engine", engine]
+        self.process = subprocess.Popen(
+            [*command, "--devices", str(count)],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.pids = self._found()
+
+    def _found(self):
+        """By rank; the scheduler is the last one."""
+        name = "RANK" if self.kind == "torch" else "MS_NODE_ID"
+        count = self.count + (self.kind == "mindspore")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        end = time.monotonic() + 60
+        while self.process.poll() is None and time.monotonic() < end:
+            found = {}
+            for pid in map(int, children.read_text().split()):
+                words = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+                told = dict(word.partition("=")[::2] for word in words)
+                if "FRAMEWAKE_STARTER" in told:
+                    found[int(told.get(name, self.count))] = pid
+            if len(found) == count:
+                return found
+            time.sleep(0.01)
+        return {}
+
+    def wait_for(self, text):
+        for line in self.process.stdout:
+            if text in line:
+                return
+        raise AssertionError(self.process.stderr.read())
+
+    def ended(self, seconds=SECONDS):
+        """Exit code and the lines of stderr; all that was started has gone."""
+        try:
+            _, said = self.process.communicate(timeout=seconds)
+        finally:
+            self.process.kill()
+            left = [pid for pid in self.pids.values() if is_alive(pid)]
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+        assert not left
+        lines = said.splitlines()
+        return self.process.returncode, [line for line in lines if not line.startswith("[INFO] DISTRIBUTED")]
+
+
+def is_alive(pid):
+    for _ in range(200):  # who has lost its parent is reaped by another
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def here(call, picture):
+    """An empty folder, with the toy checkpoint as the default."""
+    return picture, "the red circle moves left", *SMALL
+
+
+def step_of(folder):
+    return load_latents(folder / LATENTS).step
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", Devices(1)), ("4", Devices(4)), ("0,2,5", Devices(3, (0, 2, 5)))])
+def test_how_many_or_which(text, expected):
+    assert parse_devices(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("0", "how many"), ("", "how many"), ("two", "how many"), ("1,", "how many"), ("0,2,0", "device 0 twice")],
+)
+def test_what_is_no_list_of_devices(call, text, reason):
+    answer = call("animate", "a.png", "it moves", "--devices", text)
+    assert answer.code == 2 and reason in answer.err and answer.err.count("\n") == 1
+
+
+@needs_torch
+def test_devices_that_contradict_the_engine():
+    with pytest.raises(InputError, match="leave out the engine's number"):
+        variables(Devices(2), "torch:cuda:1")
+    with pytest.raises(InputError, match="have no numbers"):
+        variables(Devices(2, (0, 1)), "torch:cpu")
+    with pytest.raises(InputError, match="core takes one process"):
+        variables(Devices(9999), "torch:cpu")
+
+
+@needs_torch
+def test_devices_are_handed_out_by_their_numbers(monkeypatch):
+    assert [own["LOCAL_RANK"] for own in variables(Devices(3, (0, 2, 5)), "torch:cuda")] == ["0", "2", "5"]
+    found = variables(Devices(2, (3, 1)), "mindspore:ascend")
+    assert [own.get("DEVICE_ID") for own in found] == ["3", "1", None] and found[2]["MS_ROLE"] == "MS_SCHED"
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert {own["OMP_NUM_THREADS"] for own in variables(Devices(2), "torch:cpu")} == {"3"}
+
+
+def made_frames(path):
+    return read_video(path)[0].astype(int)
+
+
+@needs_linux
+def test_two_processes_make_the_clip_of_one(here, call, engine, tmp_path):
+    alone = call("animate", *here, "--steps", 4, "-o", "one", "--engine", engine.name)
+    assert alone.code == 0, alone.err
+    both = Started(*here, "--steps", 4, "-o", "two", "--quiet", engine=engine.name)
+    code, said = both.ended()
+    assert (code, said) == (0, []) and len(both.pids) == 2 + (engine.kind == "mindspore")
+    one, two = made_frames(tmp_path / "one"), made_frames(tmp_path / "two")
+    assert one.shape == two.shape and np.abs(one - two).max() <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+ENDS = {
+    "first killed": ("torch:cpu", 0, "SIGKILL", "was ended by SIGKILL"),
+    "second killed": ("torch:cpu", 1, "SIGKILL", "was ended by SIGKILL"),
+    "first hangs": ("torch:cpu", 0, "SIGSTOP", "does not answer"),
+    "second hangs": ("torch:cpu", 1, "SIGSTOP", "does not answer"),
+    "one of MindSpore's killed": ("mindspore:cpu", 1, "SIGKILL", "was ended by SIGKILL"),
+}
+
+
+@needs_linux
+@pytest.mark.parametrize("name", ENDS)
+def test_one_that_is_killed_or_hangs_ends_all(here, tmp_path, name):
+    engine, rank, number, reason = ENDS[name]
+    if engine not in INSTALLED:
+        pytest.skip(f"{engine} is not installed")
+    run = Started(*here, "--steps", 1000, "-o", "clip.mp4", "--json", engine=engine)
+    run.wait_for('"index": 7')
+    os.kill(run.pids[rank], getattr(signal, number))
+    code, said = run.ended()
+    assert code == 4 and len(said) == 1, said
+    assert said[0].startswith(f"framewake: process {rank} of 2 {reason}"), said
+    assert step_of(tmp_path) >= 5
+    if rank == 1 and engine == "torch:cpu":  # the first one could still save its last step
+        assert step_of(tmp_path) >= 7 and "framewake animate --resume -o clip.mp4" in said[0]
+        assert "--devices 2" in said[0]
+
+
+@needs_linux
+@needs_torch
+def test_one_that_fails_tells_the_cause(here, tmp_path):
+    run = Started(*here, "--steps", 1000, "-o", "clip.mp4", "--quiet")
+    resource.prlimit(run.pids[1], resource.RLIMIT_NOFILE, (6, 6))
+    code, said = run.ended()
+    assert code != 0 and len(said) == 1 and said[0].startswith("framewake: process 1 of 2: "), said
+    assert "oo many open files" in said[0] and list(tmp_path.iterdir()) == []
+
+
+@needs_linux
+@needs_torch
+def test_a_mistake_is_told_once(here, tmp_path):
+    run = Started("nothing.png", "it moves", "-o", "clip.mp4")
+    code, said = run.ended()
+    assert code == 2 and sum("nothing.png" in line for line in said) == 1, said
+    run = Started(*here[:2], "--frames", 5, engine="torch:cuda")
+    code, said = run.ended()
+    assert code == 4 and "there is no device 'cuda:" in said[-1] and list(tmp_path.iterdir()) == [], said
+
+
+@needs_linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@needs_torch
+def test_stopping_stops_all_and_says_how_to_go_on(here, call, tmp_path, number):
+    run = Started(*here, "--steps", 60, "--cache", "first-block:0.1", "-o", "clip", "--json")
+    run.wait_for('"index": 7')
+    run.process.send_signal(number)
+    code, said = run.ended()
+    assert code == 130 and "framewake animate --resume -o clip" in said[-1] and "--devices 2" in said[-1], said
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.latents.safetensors"]
+    assert load_latents(tmp_path / "clip.latents.safetensors").step >= 7
+    again = Started("--resume", "-o", "clip", "--quiet")
+    assert again.ended() == (0, [])
+    whole = call("animate", *here, "--steps", 60, "--cache", "first-block:0.1", "-o", "whole")
+    assert whole.code == 0
+    assert np.abs(made_frames(tmp_path / "clip") - made_frames(tmp_path / "whole")).max() <= 1
+
+
+@needs_linux
+@needs_torch
+def test_a_starter_that_is_killed_leaves_nothing(here, tmp_path):
+    run = Started(*here, "--steps", 1000, "-o", "clip.mp4", "--json")
+    run.wait_for('"index": 7')
+    run.process.kill()
+    assert run.ended()[0] == -signal.SIGKILL
+    assert step_of(tmp_path) >= 7
+
+
+@needs_torch
+def test_torchrun_makes_one_clip(here, call, tmp_path):
+    alone = call("animate", *here, "--steps", 4, "-o", "one", "--engine", "torch:cpu")
+    assert alone.code == 0, alone.err
+    words = ["framewake", "animate", *map(str, here), "--steps", "4", "-o", "two", "--engine", "torch:cpu"]
+    torchrun(tmp_path, Path("-m"), *words)
+    assert np.abs(made_frames(tmp_path / "one") - made_frames(tmp_path / "two")).max() <= 1
+    assert (tmp_path / "torchrun.txt").read_text().count("Denoising") == 1
