@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engines_here import FIRST
+from PIL import Image
 
 from framewake.golden import rule
 from framewake.media.video import write_video
@@ -47,6 +48,11 @@ def test_train_use_and_go_on(call, data, picture, toy):
     assert [event["event"] for event in events] == ["started", "update", "saved", "trained"]
     assert events[0]["first"] == 3 and events[0]["cached"] == 2 and events[-1]["path"] == "a.safetensors"
     assert events[1]["step"] == 4 and events[1]["loss"] > 0
+    answer = call("lora", "curve", "a.safetensors")
+    assert answer.out.startswith("a.training.png: 4 updates, loss "), answer.err
+    assert Image.open("a.training.png").format == "PNG"
+    answer = call("lora", "curve", "b.safetensors")
+    assert answer.code == 2 and "there is no b.training.csv" in answer.err
 
 
 def test_mistakes_are_one_line(call, data):

@@ -19,6 +19,7 @@ from framewake.app.options import (
     engine_option,
     filled,
     hung,
+    local,
     named,
     switch,
 )
@@ -159,6 +160,40 @@ def merge(given: Given) -> None:
         check_sizes(lora)
     changed = fuse(opened, loras, scales, folder=folder, engine=engines.get(given["engine"]))
     sys.stdout.write(f"{folder}: a checkpoint with {changed} changed weights.\n")
+
+
+@hung(
+    app,
+    "curve",
+    argument("file", "FILE", "A LoRA that was trained here, or its .training.csv.", parser=local("FILE")),
+)
+def curve(given: Given) -> None:
+    """Draw the losses of a training run.
+
+    The picture lies beside the run's .training.csv, which a spreadsheet opens.
+
+    \b
+    Examples:
+      framewake lora curve style.safetensors
+    """
+    from pathlib import Path
+
+    from framewake.console.escape import inline
+    from framewake.lasting import written_whole
+    from framewake.media.curve import Curve, drawn
+    from framewake.train.log import log_path, read_log
+
+    path = Path(given["file"])
+    rows = read_log(path)
+    lines = [
+        Curve("loss", [(row.update, row.loss) for row in rows], "#b8cbe4", 1),
+        Curve("average", [(row.update, row.average) for row in rows], "#1f5fa8", 2),
+    ]
+    target = (log_path(path) if path.suffix == ".safetensors" else path).with_suffix(".png")
+    with written_whole(target) as part:
+        drawn(lines, title=target.stem, across="update").save(part, "PNG")
+    last = rows[-1]
+    sys.stdout.write(f"{inline(target)}: {last.update} updates, loss {last.average:.4f}\n")
 
 
 @hung(app, "train", *train_parameters())

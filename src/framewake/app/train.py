@@ -100,9 +100,6 @@ class TrainingJson:
 class Text:
     """A run in words on stderr, the finished file on stdout; how progress is shown, a subclass says."""
 
-    def __init__(self) -> None:
-        self._loss: float | None = None
-
     def show(self, event: TrainingEvent | Note) -> None:
         """Show progress, or print a line."""
         match event:
@@ -116,10 +113,8 @@ class Text:
                 self.move("Encoding" if cached < clips else "Training", 0, steps, "")
             case Encoded(what, done, count):
                 self.move(f"Encoding {what}", done, count, f"{done} of {count}")
-            case Update(step, count, loss, _, _, _, seconds_left):
-                # Noise levels differ so much from update to update that only a mean tells anything.
-                self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
-                detail = f"update {step} of {count}, loss {self._loss:.4f}, {duration(seconds_left)} left"
+            case Update(step, count, _, average, _, _, _, seconds_left):
+                detail = f"update {step} of {count}, loss {average:.4f}, {duration(seconds_left)} left"
                 self.move("Training", step, count, detail)
             case Saved(step, path):
                 self.say(f"saved after update {step}: {inline(path)}")
@@ -149,7 +144,6 @@ class TrainingLines(Text):
     """Plain lines for a log."""
 
     def __init__(self, *, seconds: float = LINE_SECONDS) -> None:
-        super().__init__()
         self._pacer = Pacer(say, seconds=seconds)
         self._stage = ""
 
@@ -175,7 +169,6 @@ class TrainingTerminal(Text):
     def __init__(self) -> None:
         from rich.console import Console  # slow, and programs do not need it
 
-        super().__init__()
         self._console = Console(stderr=True, highlight=False)
         self._progress: Any = None
         self._task: Any = None

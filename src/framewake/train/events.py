@@ -36,13 +36,15 @@ class Encoded:
 class Update:
     """One of ``count`` updates is done.
 
-    Units: ``loss`` is the mean over the update's clips, ``norm`` that of the gradient before it was cut,
-    ``seconds`` this update alone, ``seconds_left`` the remaining ones at the pace of those done.
+    Units: ``loss`` is the mean over the update's clips, ``average`` its moving mean, ``norm`` that of
+    the gradient before it was cut, ``seconds`` this update alone, ``seconds_left`` the remaining ones at the pace of
+    those done.
     """
 
     step: int
     count: int
     loss: float
+    average: float
     norm: float
     rate: float
     seconds: float

@@ -18,6 +18,7 @@ from framewake.train.cache import Cache
 from framewake.train.draws import batch_of
 from framewake.train.encode import Prepared
 from framewake.train.events import Sampled, Saved, Trained, TrainingEvent, Update
+from framewake.train.log import Log
 from framewake.train.optimiser import OptimiserState, learning_rate, norm_of, updated
 from framewake.train.settings import Training
 from framewake.train.walk import Gradients, Walk
@@ -28,6 +29,8 @@ SAVE_SECONDS = 600.0  # between saved states at the most: an update may take min
 
 class Saver(Protocol):
     """Where a run's results go."""
+
+    log: Log
 
     def save(self, state: OptimiserState) -> Saved:
         """The LoRA and the state of an update, on disk."""
@@ -74,14 +77,17 @@ class Loop:
                 now = clock()
                 left = (now - begin) / (state.step - first) * (settings.steps - state.step)
                 rate = learning_rate(settings, state.step)
-                yield Update(state.step, settings.steps, loss, norm, rate, now - before, left)
+                average = self.saver.log.smoothed(loss)
+                done = Update(state.step, settings.steps, loss, average, norm, rate, now - before, left)
+                self.saver.log.add(done)
+                yield done
                 before = now
                 is_sampled = bool(settings.sample_every) and state.step % settings.sample_every == 0
                 is_due = state.step % settings.save_every == 0 or now - saved_at >= SAVE_SECONDS
                 if is_due or is_sampled or state.step == settings.steps:
-                    done = self.saver.save(state)
+                    written = self.saver.save(state)
                     saved, saved_at = state.step, now
-                    yield done
+                    yield written
                 if is_sampled:
                     yield from self.saver.sample(self.pipeline, state.step)
                     before = clock()
@@ -89,7 +95,7 @@ class Loop:
             if saved < state.step:
                 self.saver.save(state)
         mean = sum(recent) / len(recent)
-        yield Trained(done.path, state.step, mean, clock() - begin)
+        yield Trained(written.path, state.step, mean, clock() - begin)
 
     def _update(self, state: OptimiserState) -> tuple[OptimiserState, float, float]:
         """One update: the next state, its loss, and the norm of its gradient.

@@ -38,6 +38,7 @@ from framewake.train.encode import ExampleEncoder, Prepared
 from framewake.train.events import Encoded, Sampled, Saved, Started
 from framewake.train.factors import chosen, start
 from framewake.train.forecast import Clips, Planner, Way, work_of
+from framewake.train.log import Log, log_path
 from framewake.train.loop import Events, Feed, Loop
 from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import OptimiserState
@@ -244,6 +245,7 @@ class _Results:
 
     def __init__(self, trainer: Trainer, engine: Engine, way: Way, used: Used) -> None:
         self.trainer, self.engine, self.way, self.used = trainer, engine, way, used
+        self.log = Log(log_path(trainer.places.target), trainer.first)
         self.placements = {"dit": Placement(way.is_streamed, None, way.device, 0, "training")}
 
     def save(self, state: OptimiserState) -> Saved:

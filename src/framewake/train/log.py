@@ -1,0 +1,94 @@
+"""Every update of a run in a table beside its LoRA, which a spreadsheet opens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from framewake.errors import InputError
+from framewake.lasting import guarded, written_whole
+from framewake.train.events import Update
+
+ENDING = ".training.csv"
+COLUMNS = ("update", "loss", "loss_average", "gradient_norm", "learning_rate", "seconds")
+_KEPT = 0.95  # of the mean, by each update
+
+
+class Logged(NamedTuple):
+    """One update of a log."""
+
+    update: int
+    loss: float
+    average: float
+
+
+def log_path(target: Path) -> Path:
+    """Where a LoRA's log lies."""
+    return target.with_name(target.name.removesuffix(".safetensors") + ENDING)
+
+
+class Log:
+    """A log that goes on after update ``first``: what lies behind it was not saved and is cut off.
+
+    A row is there with its update. Raises: UnwritableError, DiskFullError.
+    """
+
+    def __init__(self, path: Path, first: int) -> None:
+        self.path = path
+        rows = [row for row in _rows(path) if int(row[0]) <= first]
+        self._average = float(rows[-1][2]) if rows else None
+        with written_whole(path) as part:
+            part.write_text(_text([COLUMNS, *rows]), encoding="utf-8", newline="")
+
+    def smoothed(self, loss: float) -> float:
+        """The moving mean with one more loss: noise levels differ so much that one alone tells nothing."""
+        before = loss if self._average is None else self._average
+        self._average = _KEPT * before + (1 - _KEPT) * loss
+        return self._average
+
+    def add(self, update: Update) -> None:
+        """Write the row of an update."""
+        row = (update.step, update.loss, update.average, update.norm, update.rate, round(update.seconds, 3))
+        with guarded(self.path, 0), self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_text([row]))
+
+
+def read_log(path: Path) -> list[Logged]:
+    """The updates of a log, which is named itself or by its LoRA.
+
+    Raises: InputError when there is none, or nothing in it.
+    """
+    path = log_path(path) if path.suffix == ".safetensors" else path
+    if not path.is_file():
+        raise InputError(f"there is no {path}: name a LoRA that was trained here, or the {ENDING} file beside it.")
+    rows = [Logged(int(row[0]), float(row[1]), float(row[2])) for row in _rows(path)]
+    if not rows:
+        raise InputError(f"{path} holds no updates of a training run: its first line should be {','.join(COLUMNS)}.")
+    return rows
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """The whole rows of a log; none where another program wrote the file. A row may have been cut off by a stop."""
+    if not path.exists():
+        return []
+    with guarded(path, 0):
+        text = path.read_bytes().decode("utf-8", "replace")
+    head, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")) if "\n" in text else [[]]
+    return [row for row in rows if _is_whole(row)] if tuple(head) == COLUMNS else []
+
+
+def _is_whole(row: list[str]) -> bool:
+    try:
+        return len(row) == len(COLUMNS) and int(row[0]) > 0 and all(math.isfinite(float(cell)) for cell in row)
+    except ValueError:
+        return False
+
+
+def _text(rows: Sequence[Sequence[object]]) -> str:
+    found = io.StringIO()
+    csv.writer(found, lineterminator="\n").writerows(rows)
+    return found.getvalue()

@@ -1,0 +1,82 @@
+"""The table of a run: a row an update, cut where a run goes on, and a picture of it."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from framewake.errors import InputError
+from framewake.media.curve import SIZE, Curve, drawn, ticks
+from framewake.train.events import Update
+from framewake.train.log import COLUMNS, Log, log_path, read_log
+
+HEAD = ",".join(COLUMNS)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(path):
+    return [{name: cell for name, cell in row.items() if name != "seconds"} for row in table(path)]
+
+
+def test_every_update_has_a_row_and_the_average_goes_on(engine, trainer_of, tmp_path):
+    events = [e for e in trainer_of("whole.safetensors", steps=5).run(engine) if isinstance(e, Update)]
+    rows = table(tmp_path / "whole.training.csv")
+    assert [int(row["update"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert [(float(row["loss"]), float(row["loss_average"])) for row in rows] == [(e.loss, e.average) for e in events]
+    average = events[0].loss
+    for event in events:
+        average = 0.95 * average + 0.05 * event.loss
+        assert event.average == pytest.approx(average, rel=1e-12)
+    list(trainer_of("part.safetensors", steps=3).run(engine))
+    path = tmp_path / "part.training.csv"
+    with path.open("a") as file:  # updates that were made but not saved, the last one cut off
+        file.write("4,9,9,9,9,9\n5,9,9")
+    list(trainer_of("part.safetensors", resumes=True, steps=5).run(engine))
+    assert without_seconds(path) == without_seconds(tmp_path / "whole.training.csv")
+
+
+def test_a_new_run_begins_a_new_table(tmp_path):
+    path = tmp_path / "a.training.csv"
+    for before in ("", "a,b\n1,2\n", f"{HEAD}\n1,1,1,1,1,1\n", "\x00\xff"):
+        path.write_text(before)
+        Log(path, 0)
+        assert path.read_text() == HEAD + "\n"
+    path.write_text(f"{HEAD}\n1,1,1,1,1,1\nx,1,1,1,1,1\n2,2,nan,2,2,2\n3,3,3\n4,0.5,0.25,1,1,1\n")
+    assert [row.update for row in read_log(path)] == [1, 4]
+    log = Log(path, 3)
+    assert [row.update for row in read_log(path)] == [1]
+    assert log.smoothed(2.0) == pytest.approx(1.05)
+
+
+def test_what_is_no_log_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"there is no .*b.training.csv"):
+        read_log(tmp_path / "b.safetensors")
+    (tmp_path / "c.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="holds no updates"):
+        read_log(tmp_path / "c.csv")
+    assert log_path(tmp_path / "b.safetensors") == tmp_path / "b.training.csv"
+
+
+def test_a_curve_goes_where_its_numbers_go():
+    """A line that falls is high on the left and low on the right, and lies within its frame."""
+    line = Curve("loss", [(n, 2.0 - 0.01 * n) for n in range(1, 101)], "#ff0000", 2)
+    picture = np.asarray(drawn([line], title="\u5199 a", across="update")).astype(int)
+    assert picture.shape == (SIZE[1], SIZE[0], 3)
+    rows, columns = np.nonzero((picture[40:, :, 0] > 200) & (picture[40:, :, 1] < 60))
+    left, right = rows[columns < 100].mean(), rows[columns > SIZE[0] - 60].mean()
+    assert left < 40 and right > SIZE[1] - 150
+    alone = drawn([line._replace(points=[(1, 1.0)])], title="", across="")
+    assert isinstance(alone, Image.Image) and (np.asarray(alone)[..., 1] < 60).any()
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (1, 20000), (0.0123, 0.0129), (-3.0, 500.0)])
+def test_ticks_are_few_and_inside(low, high):
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 8 and min(found) >= low and max(found) <= high
