@@ -1,7 +1,8 @@
 """Check the Ascend branch on a machine without one: run as ``python graph_check.py CASE [DTYPE]``.
 
 ms.jit infers every type and shape of a graph before it looks for kernels. On a CPU a graph for Ascend that is right
-therefore ends in exactly one way: "Unsupported op [X] on CPU". Anything else is a mistake in the Ascend branch.
+therefore ends in one of two ways: "Unsupported op [X] on CPU", or with a kernel that lacks the type. Anything else is a
+mistake in the Ascend branch.
 
 Two ways: ``compiles`` takes a whole function (a block, a decoder); ``Checking`` is an engine that lets a whole model
 run on the CPU branch and compiles every call of it, with the shapes of that call, on the Ascend branch.
@@ -19,13 +20,17 @@ from dataclasses import replace
 import numpy as np
 
 from framewake.engine import mindspore as backend
+from framewake.engine.mindspore.ascend import DTYPES
 from framewake.engine.mindspore.graph import take_apart
 
 CPU = backend.make("cpu", "graph check")
 ASCEND = backend.make("cpu", "graph check", branch="ascend")
-UNSUPPORTED = re.compile(r"Unsupported op \[(\w+)\] on CPU")
+UNSUPPORTED = re.compile(r"(?:Unsupported op |Select CPU operator)\[(\w+)\](?: on CPU| fail! Unsupported data type)")
 # These are not part of a graph: they make tensors from host values or do not compute.
 HOST = {"asarray", "numpy", "dtype", "to_device", "synchronize", "mark", "memory", "compile", "rank", "size"}
+
+# Operations whose result has a type of its own.
+HAS_A_TYPE = {"zeros", "full", "arange", "cast", "moments"}
 
 
 class NotAscend(Exception):
@@ -108,6 +113,115 @@ def toy_wrong(dtype):
         return ASCEND.linear(ASCEND.layer_norm(x), w["weight"])
 
     return [compiles(function, {"weight": tensor((32, 47), dtype)}, tensor((1, 6, 32), dtype))]
+
+
+# --- every operation, with the shape and type of what it gives
+
+
+def calls_of_operations(x, wide, whole):
+    """Operation -> arguments, made by functions of a shape: of the type that is checked, in float32, of whole numbers.
+
+    Where there are two calls, there are two ways through the engine.
+    """
+    one, clip = x((2, 6, 32)), x((1, 8, 3, 4, 5))
+    heads, norm = x((2, 6, 2, 16)), x((32,))
+    mask = CPU.asarray(np.ones((2, 1, 6, 6), bool))
+    same = {name: [(one,)] for name in ["exp", "cos", "sin", "sqrt", "rsqrt", "tanh", "sigmoid", "silu", "softmax"]}
+    return same | {
+        "zeros": [((2, 3), "float16")],
+        "full": [((2, 3), 1.5, "bfloat16")],
+        "arange": [(5,)],
+        "cast": [(one, "float32"), (one, "bfloat16")],
+        "reshape": [(one, (4, 3, 32))],
+        "permute": [(one, (2, 0, 1))],
+        "concat": [([one, one], 1)],
+        "stack": [([one, one], 1)],
+        "split": [(one, (2, 4), 1)],
+        "pad": [(one, ((1, 2), (0, 3))), (clip, ((1, 0), (1, 1), (1, 1)), "replicate")],
+        "broadcast_to": [(x((1, 6, 1)), (2, 6, 5))],
+        "take": [(one, whole((3,)), 1)],
+        "clip": [(one, -1.0, 1.0)],
+        "where": [(CPU.asarray(np.ones((2, 6, 32), bool)), one, one)],
+        "sum": [(one, (0, 2)), (one, (1,), True)],
+        "mean": [(one, (0, 2)), (one, (1,), True)],
+        "max": [(one, (0, 2)), (one, (1,), True)],
+        "matmul": [(one, x((2, 32, 7)))],
+        "linear": [(one, x((48, 32))), (one, x((48, 32)), x((48,)), "silu"), (one, x((48, 32)), x((48,)), "gelu_tanh")],
+        "conv2d": [(x((1, 3, 8, 8)), x((4, 3, 2, 2)), x((4,)), (2, 2))],
+        "conv3d": [(clip, x((4, 8, 3, 3, 3)), x((4,))), (clip, x((4, 8, 3, 3, 3)), None, (1, 1, 2))],
+        "embedding": [(x((9, 32)), whole((2, 5)))],
+        "layer_norm": [(one,), (one, norm, norm)],
+        "rms_norm": [(one, norm)],
+        "group_norm": [(clip, 4, x((8,)), x((8,)))],
+        "moments": [(clip,)],
+        "window": [
+            (clip, wide((1, 8)), wide((1, 8)), None, "silu"),
+            (clip, wide((1, 8)), wide((1, 8)), x((1, 8, 2, 6, 7))),
+        ],
+        "gelu": [(one,), (one, "tanh")],
+        "attention": [
+            (heads, heads, heads, {"scale": 0.25}),
+            (heads, heads, heads, {"scale": 0.25, "mask": mask}),
+            (heads, heads, heads, {"scale": 0.25, "lengths": (6, 4)}),
+            (*(x((2, 6, 2, 20)),) * 3, {"scale": 0.25, "mask": mask}),  # a width that the fused one does not take
+        ],
+        "rotate": [(heads, wide((6, 16)), wide((6, 16)))],
+        "interleave": [(clip, (2, 2, 2)), (x((1, 8, 3, 4, 5)), (2, 2, 2), 1)],
+    }
+
+
+def operations(dtype):
+    """Every operation, with the shape that the CPU branch gives in float32."""
+    found = []
+    kinds = [lambda shape, kind=kind: tensor(shape, kind) for kind in (dtype, "float32")]
+    given, plain = (
+        calls_of_operations(*each, lambda shape: CPU.asarray(np.zeros(shape, np.int64)))
+        for each in (kinds, [kinds[1]] * 2)
+    )
+    for name, calls in given.items():
+        for call, other in zip(calls, plain[name], strict=True):
+            computed = _called(CPU, name, other)
+            first = computed[0] if isinstance(computed, tuple) else computed
+            found.append(_ends_with(name, call, tuple(first.shape), None if name in HAS_A_TYPE else dtype))
+    return found, sorted(given)
+
+
+def another_shape(_dtype):
+    return [_ends_with("softmax", (tensor((2, 3), "float32"),), (3, 2), None)]
+
+
+def another_type(dtype):
+    return [_ends_with("rms_norm", (tensor((2, 3), dtype), tensor((3,), dtype)), (2, 3), "float32")]
+
+
+def _parts(call):
+    return (call[:-1], call[-1]) if isinstance(call[-1], dict) else (call, {})
+
+
+def _called(engine, name, call):
+    arguments, named = _parts(call)
+    return getattr(engine, name)(*arguments, **named)
+
+
+def _ends_with(name, call, shape, kind):
+    """Compile one call for Ascend, and with it that its (first) result has a shape and a type."""
+    arguments, named = _parts(call)
+    method = getattr(ASCEND, name)
+    expected = None if kind is None else DTYPES[kind]
+    is_tuple = name in ("split", "moments")
+
+    def function(*arguments, **named):
+        y = method(*arguments, **named)
+        if is_tuple:
+            y = y[0]
+        if y.shape != shape:
+            raise ValueError("the shape is another one")
+        if expected is not None and y.dtype != expected:
+            raise ValueError("the type is another one")
+        return y
+
+    function.__name__ = name
+    return compiles(function, *arguments, **named)
 
 
 # --- blocks and autoencoder, compiled whole
@@ -215,12 +329,28 @@ def _toy_dit(engine, blocks):
     return DiT(engine, replace(CONFIG, **counts)), CONFIG.hidden_size, CONFIG.head_dim
 
 
-CASES = {f.__name__: f for f in (toy_right, toy_norm, toy_wrong, dit_blocks, vae, dit, llava, clip_text)}
+CASES = {
+    f.__name__: f
+    for f in (
+        toy_right,
+        toy_norm,
+        toy_wrong,
+        operations,
+        another_shape,
+        another_type,
+        dit_blocks,
+        vae,
+        dit,
+        llava,
+        clip_text,
+    )
+}
 
 
 def main(case: str, dtype: str = "float16") -> int:
     found = CASES[case](dtype)
-    sys.stdout.write(json.dumps({"unsupported": sorted(set(found)), "graphs": len(found)}) + "\n")
+    found, checked = found if isinstance(found, tuple) else (found, [])
+    sys.stdout.write(json.dumps({"unsupported": sorted(set(found)), "graphs": len(found), "checked": checked}) + "\n")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -52,6 +53,54 @@ def test_ends_only_where_a_cpu_has_no_kernel(tmp_path, case, dtype, expected):
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert expected <= set(result["unsupported"]), result
+
+
+# What is no operation of a graph: it moves tensors, asks the device, or works with other processes and gradients.
+NO_OPERATION = {
+    *("asarray", "numpy", "dtype", "to_device", "to_host", "draw_normal", "key_lengths", "attention_kernels"),
+    *("compile", "grad", "vjp", "stop_gradient", "recompute", "adapted_linear", "make_deterministic"),
+    *("synchronize", "memory", "mark", "copy_stream", "rank", "size", "exchange"),
+}
+
+
+def test_every_operation_gives_the_shape_and_type_that_it_should(tmp_path):
+    from framewake.engine.contract import Engine
+
+    done = check(tmp_path, "operations", "bfloat16")
+    assert done.returncode == 0, done.stderr[-3000:]
+    public = {name for name, value in vars(Engine).items() if callable(value) and not name.startswith("_")}
+    assert set(json.loads(done.stdout.splitlines()[-1])["checked"]) == public - NO_OPERATION
+
+
+@pytest.mark.parametrize(("case", "said"), [("another_shape", "the shape is"), ("another_type", "the type is")])
+def test_another_result_is_found(tmp_path, case, said):
+    done = check(tmp_path, case)
+    assert done.returncode != 0 and "NotAscend" in done.stderr and said in done.stderr
+
+
+def test_what_is_called_is_there_for_ascend():
+    """By MindSpore's own text: platforms, names of arguments, and the limits of attention that the engine keeps to."""
+    from mindspore import mint, ops
+
+    places = {"mint": mint, "ops": ops, "F": mint.nn.functional}
+    package = ROOT / "src" / "framewake" / "engine" / "mindspore"
+    seen = 0
+    for call in ast.walk(ast.parse((package / "ascend.py").read_text("utf-8"))):
+        made = call.func if isinstance(call, ast.Call) else None
+        if not isinstance(made, ast.Attribute) or not isinstance(made.value, ast.Name) or made.value.id not in places:
+            continue
+        function = getattr(places[made.value.id], made.attr)
+        if made.attr != "reshape":  # has no text of its own
+            platforms = inspect.getdoc(function).partition("Supported Platforms:")[2].strip().splitlines()[0]
+            assert "``Ascend``" in platforms, made.attr
+        names = inspect.signature(function).parameters
+        if not any(each.kind is each.VAR_KEYWORD for each in names.values()):
+            assert {keyword.arg for keyword in call.keywords} <= set(names), made.attr
+        seen += 1
+    assert seen > 50
+    limits = " ".join(inspect.getdoc(ops.flash_attention_score).split())
+    assert "Head size. The value ranges are a multiple of 16, with the max value of 512" in limits
+    assert "The supported dtype is float16 and bfloat16" in limits
 
 
 def test_a_wrong_shape_is_found(tmp_path):
