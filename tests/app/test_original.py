@@ -104,7 +104,7 @@ def test_several_videos(call_original, picture, tmp_path):
         ("--i2v-image-path {} --video-length many", "--video-length"),
         ("--i2v-image-path {} --i2v-resolution 1080p", "1080p"),
         ("--i2v-image-path {} --i2v-condition-type latent_concat", "token_replace"),
-        ("--i2v-image-path {} --ulysses-degree 8", "one device"),
+        ("--i2v-image-path {} --ulysses-degree 0", "expected 1 or more"),
         ("--i2v-image-path {} --denoise-type ddpm", "flow"),
         ("--i2v-image-path {} --num-videos 0", "--num-videos"),
         ("--nonsense", "--nonsense"),

@@ -22,6 +22,7 @@ from framewake.pipeline.latents import load_latents
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 SMALL = ("--frames", "5", "--resolution", "360p", "--seed", "4")
+ORIGINAL = Path(__file__).parents[2] / "sample_image2video.py"
 LATENTS = "clip.mp4.latents.safetensors"
 SECONDS = 240
 
@@ -234,3 +235,20 @@ def test_torchrun_makes_one_clip(here, call, tmp_path):
     torchrun(tmp_path, Path("-m"), *words)
     assert np.abs(made_frames(tmp_path / "one") - made_frames(tmp_path / "two")).max() <= 1
     assert (tmp_path / "torchrun.txt").read_text().count("Denoising") == 1
+
+
+@needs_torch
+@pytest.mark.parametrize("launcher", ["our own", "torchrun"])
+def test_the_original_s_degrees(call_original, toy, picture, tmp_path, monkeypatch, launcher):
+    flags = ["--prompt", "it moves", "--i2v-image-path", str(picture), "--video-length", "5", "--infer-steps", "4"]
+    flags += ["--i2v-resolution", "360p", "--seed", "4", "--model-base", str(toy)]
+    assert call_original(*flags, "--save-path", "one").code == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = [*flags, "--save-path", "two", "--ulysses-degree", "2", "--ring-degree", "1"]
+    if launcher == "torchrun":
+        torchrun(tmp_path, ORIGINAL, *words)
+    else:
+        done = subprocess.run([sys.executable, ORIGINAL, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stderr.count("2 devices share") == 1, done.stderr
+    ([one], [two]) = ([*(tmp_path / name).iterdir()] for name in ("one", "two"))
+    assert np.abs(made_frames(one) - made_frames(two)).max() <= 1

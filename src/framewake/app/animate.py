@@ -39,7 +39,7 @@ def animate(given: Mapping[str, Any]) -> int:
     asked = None if given.get("devices") is None else parse_devices(given["devices"])
     group = own_group(asked)
     if group is not None and not group.leads:
-        follow(given, group)
+        follow(group, named_checkpoint(given), given["engine"], memory=parse_memory(given["memory"]))
     elif group is None and asked is not None and asked.size > 1:
         command = [sys.executable, "-m", "framewake", *shlex.split(command_line(given))[1:]]
         return start(command, variables(asked, given["engine"]), asked.size)
@@ -59,7 +59,7 @@ def lead(given: Mapping[str, Any]) -> None:
     like = {} if given["like"] is None else read_metadata(given["like"])
     job = None if given["batch"] is not None else job_of("animate", given, like)
     notes = []
-    checkpoint = open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
+    checkpoint = named_checkpoint(given)
     made_with = like.get("checkpoint", checkpoint.settings.name)
     if made_with != checkpoint.settings.name:
         notes.append(f"{given['like']} was made with {made_with!r}; {checkpoint.settings.name!r} gives another clip.")
@@ -75,6 +75,14 @@ def lead(given: Mapping[str, Any]) -> None:
         tell_model(screen, checkpoint)
         screen.tell(plan_note(found) if given["verbose"] or given["json"] else plan_brief(plan, pipeline.engine, found))
         show(screen, notes, pipeline.run_all([plan]), how_to_go_on([plan]), is_busy=pipeline.parts.lead.waits)
+
+
+def named_checkpoint(given: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint that the options name.
+
+    Raises: CheckpointError, InputError.
+    """
+    return open_whole(given["checkpoint"] or "demo", parse_files(given["part"] or []))
 
 
 def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint: Checkpoint, notes: list[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from framewake import engine as engines
-from framewake.app.launch import refuse_copies
+from framewake.app.launch import refuse_copies, refuse_once
 from framewake.engine.group import Group, group_of
 from framewake.errors import EngineError, InputError
 from framewake.setting import shown
@@ -39,20 +39,20 @@ def parse_devices(text: str) -> Devices:
     return Devices(len(numbers), numbers)
 
 
-def own_group(asked: Devices | None) -> Group | None:
+def own_group(asked: Devices | None, *, option: str = "--devices names") -> Group | None:
     """The group that this process is one of; None for one that is alone.
 
     Raises: EngineError for a launcher whose processes cannot meet, InputError for another number of devices.
     """
     group = group_of()
     if group is None:
-        refuse_copies(advice="start it with torchrun or msrun, or once with --devices")
+        refuse_copies(advice="start it with torchrun or msrun, or once")
         return None
     if asked is not None and asked.size != group.size:
-        raise InputError(
-            f"--devices names {asked.size}, but {group.launcher} has started {group.size} processes: leave the "
-            "option out."
+        error = InputError(
+            f"{group.launcher} has started {group.size} processes, but {option} {asked.size}: let them agree."
         )
+        refuse_once(error, is_first=group.leads)
     return group
 
 

@@ -5,36 +5,30 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from framewake import engine as engines
 from framewake.app.reporting import is_started
 from framewake.app.stopping import SIGNALS
 from framewake.engine.group import Group
 from framewake.errors import PeerError, exit_code
-from framewake.pipeline.checkpoint import open_whole
-from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.run import Pipeline
-from framewake.weights.checkpoint.layouts import parse_files
 from framewake.weights.checkpoint.load import Checkpoint
 
 
-def follow(given: Mapping[str, Any], group: Group) -> None:
-    """Do this process's share of what the first one makes, until that one sends home.
+def follow(group: Group, checkpoint: Checkpoint, engine: str, *, memory: int | None = None) -> None:
+    """Do this process's share of what the first one makes of the same checkpoint, until that one sends home.
 
     Raises: FramewakeError of any kind; SystemExit, without a word, where another process has the cause.
     """
-    files = parse_files(given["part"] or [])
-    checkpoint = open_whole(given["checkpoint"] or "demo", files)
     try:
-        engine = engines.join(given["engine"])
+        made = engines.join(engine)
         if group.is_scheduler:
             return
         for number in (getattr(signal, name, None) for name in SIGNALS):
             if number is not None:
                 signal.signal(number, signal.SIG_IGN)  # the first process hears it, and stops all behind the same step
-        Pipeline(checkpoint, engine, memory=parse_memory(given["memory"])).follow()
+        Pipeline(checkpoint, made, memory=memory).follow()
         engines.leave()
     except PeerError as error:
         if is_started():

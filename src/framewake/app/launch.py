@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from typing import NoReturn
 
-from framewake.errors import EngineError, exit_code
+from framewake.errors import EngineError, FramewakeError, exit_code
 
 # How many processes there are, which of them this is, and who says so. Of Slurm only what it sets for a step: inside
 # a batch script that starts one process, SLURM_NTASKS counts what the script may still start.
@@ -36,10 +37,18 @@ def refuse_copies(environment: Mapping[str, str] = os.environ, *, advice: str = 
             f"{launcher} has started this {count} times ({size}={count}), and all would do the same: {advice}. Where "
             f"that is meant, unset {size} first."
         )
-        if environment.get(rank, "0") == "0" and environment.get("MS_ROLE") != "MS_SCHED":
-            raise error
-        time.sleep(SILENT_SECONDS)
-        sys.exit(exit_code(error))
+        refuse_once(error, is_first=environment.get(rank, "0") == "0" and environment.get("MS_ROLE") != "MS_SCHED")
+
+
+def refuse_once(error: FramewakeError, *, is_first: bool) -> NoReturn:
+    """What all processes find is told by the first.
+
+    Raises: the error in the first; SystemExit, without a word, in the others.
+    """
+    if is_first:
+        raise error
+    time.sleep(SILENT_SECONDS)
+    sys.exit(exit_code(error))
 
 
 def is_first(environment: Mapping[str, str] = os.environ) -> bool:

@@ -6,13 +6,16 @@ Source: specification, section 1; what is different is told to the user in notes
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from framewake.app.launch import refuse_copies
+from framewake.app.devices import Devices, own_group, variables
 from framewake.app.original_flags import FLAGS, OTHERS, parser
+from framewake.app.reporting import reporting
+from framewake.app.start import start
 from framewake.console.ending import run_program
 from framewake.errors import CheckpointError, InputError
 from framewake.pipeline.checkpoint import check_whole, find_checkpoint
@@ -20,6 +23,7 @@ from framewake.pipeline.jobs import Job, Output, Plan, placed, plan_job
 from framewake.request import Request, draw_seed, settings, validate
 from framewake.setting import check_setting
 from framewake.weights.checkpoint.layouts import Files, transformer_file
+from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
 
 CRF = 23  # the original leaves it to x264, and this is x264's default
 DEFAULTS = {flag.key: flag.default for flag in FLAGS}
@@ -79,8 +83,8 @@ def refuse(given: Mapping[str, Any]) -> None:
     if given.get("use_lora") and not given.get("lora_path"):
         raise InputError("--use-lora needs --lora-path FILE.")
     for name in ("ulysses_degree", "ring_degree"):
-        if given.get(name, 1) != 1:
-            raise InputError(f"--{name.replace('_', '-')} {given[name]}: one device only so far, leave it at 1.")
+        if given.get(name, 1) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {given[name]}: expected 1 or more.")
     for name, only in (("denoise_type", "flow"), ("flow_solver", "euler")):
         if given.get(name, only) != only:
             raise InputError(f"--{name.replace('_', '-')} {given[name]}: only {only} exists.")
@@ -98,6 +102,8 @@ def notes_on(given: Mapping[str, Any]) -> list[str]:
     if not given.get("use_lora"):
         ignored += [f"--{name.replace('_', '-')}" for name in ("lora_path", "lora_scale") if name in given]
     notes = [f"flags that have no meaning here are ignored: {', '.join(ignored)}."] if ignored else []
+    if device_count(given) > 1:
+        notes.append(f"{device_count(given)} devices share tokens and heads as it suits them; no size is rounded.")
     if not given.get("flow_reverse"):
         notes.append("--flow-reverse is missing, which gives noise in the original; here it is always on.")
     if not given.get("embedded_cfg_scale"):
@@ -107,6 +113,11 @@ def notes_on(given: Mapping[str, Any]) -> list[str]:
     if "dit_weight" in given and image_path(given) is not None:
         notes.append("--dit-weight is for text alone, as in the original; with a picture, --i2v-dit-weight counts.")
     return notes
+
+
+def device_count(given: Mapping[str, Any]) -> int:
+    """How many devices make a clip together: the product of both degrees."""
+    return int(given.get("ulysses_degree", 1) * given.get("ring_degree", 1))
 
 
 def image_path(given: Mapping[str, Any]) -> str | None:
@@ -155,20 +166,43 @@ def files_of(given: Mapping[str, Any]) -> Files:
     return Files() if name == DEFAULTS[key] else Files(dit=transformer_file(Path(name).expanduser()))
 
 
-def run(given: Mapping[str, Any]) -> None:
-    """Make what the flags ask for.
+def run(given: Mapping[str, Any]) -> int:
+    """Make what the flags ask for, here, by processes that are started, or as one of them; the exit code.
 
     Raises: FramewakeError of any kind.
     """
-    refuse_copies()
-    asked = translate(given)
-    from framewake import engine as engines
-    from framewake.app.screen import screen_of, show
-    from framewake.pipeline.run import Pipeline
-    from framewake.weights.checkpoint.load import open_checkpoint
+    refuse(given)
+    from framewake.app.joined import follow
 
+    devices, engine = Devices(device_count(given)), os.environ.get("FRAMEWAKE_ENGINE", "auto")
+    group = own_group(devices, option="--ulysses-degree times --ring-degree is")
+    if group is None and devices.size > 1:
+        return start([sys.executable, *sys.orig_argv[1:]], variables(devices, engine), devices.size)
+    asked = translate(given)
     place, files = model_place(asked), files_of(given)
     checkpoint = open_checkpoint(place, files)
+    if group is not None and not group.leads:
+        follow(group, checkpoint, engine)
+    else:
+        lead(asked, checkpoint, engine, words_of(place, files, devices))
+    return 0
+
+
+def words_of(place: Path, files: Files, devices: Devices) -> tuple[str, ...]:
+    """The options with which a clip of this program goes on."""
+    part = () if "dit" not in files else ("--part", f"dit={files['dit']}")
+    many = () if devices.size == 1 else ("--devices", str(devices.size))
+    return ("--checkpoint", str(place), *part, *many)
+
+
+def lead(asked: Translation, checkpoint: Checkpoint, engine: str, words: tuple[str, ...]) -> None:
+    """Make the clips, alone or as the first process of a group.
+
+    Raises: FramewakeError of any kind.
+    """
+    from framewake.app.joined import leading
+    from framewake.app.screen import screen_of, show
+
     if asked.condition not in (None, checkpoint.dit.condition):
         raise InputError(
             f"--i2v-condition-type {asked.condition}: the checkpoint's transformer is of the type "
@@ -179,18 +213,18 @@ def run(given: Mapping[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"--save-path {asked.folder}: the folder cannot be made ({error.strerror}).") from error
     check_whole(checkpoint)
-    words = ("--checkpoint", str(place), *(() if "dit" not in files else ("--part", f"dit={files['dit']}")))
     outputs = {seed: Output(asked.folder / name, CRF, options=words) for seed, name in asked.names.items()}
     plan = plan_job(Job(asked.request), checkpoint)
     plans = [placed(plan, output, seed=seed) for seed, output in outputs.items()]
-    pipeline = Pipeline(checkpoint, engines.get(os.environ.get("FRAMEWAKE_ENGINE", "auto")))
-    show(
-        screen_of(len(plans)),
-        asked.notes,
-        pipeline.run_all(plans),
-        lambda done: advice(plans, done),
-        has_more=len(plans) > 1,
-    )
+    with leading(checkpoint, engine) as pipeline:
+        show(
+            screen_of(len(plans)),
+            asked.notes,
+            pipeline.run_all(plans),
+            lambda done: advice(plans, done),
+            has_more=len(plans) > 1,
+            is_busy=pipeline.parts.lead.waits,
+        )
 
 
 def advice(plans: Sequence[Plan], done: int) -> str:
@@ -210,4 +244,4 @@ def advice(plans: Sequence[Plan], done: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the original's command line and exit; errors are one line on stderr."""
-    run_program("sample_image2video.py", lambda: run(vars(parser().parse_args(arguments))))
+    run_program("sample_image2video.py", lambda: reporting(lambda: run(vars(parser().parse_args(arguments)))))
