@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AfterValidator
 
+from framewake.media.naming import stem
 from framewake.service.creation import Creation
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
@@ -175,7 +176,9 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
         path = desk.storage.job(video_id) / name
         if variant != "preview" and row.state != "completed":
             raise Conflict(f"the video is {row.state}: there is no file yet.")
-        return file_answer(request.headers, path, media=media, name=f"{video_id}-{name}")
+        made = video(row, None)
+        called = stem(made.prompt, made.seed) + path.suffix
+        return file_answer(request.headers, path, media=media, name=called)
 
 
 def _add_state(router: APIRouter, desk: Desk, figures: Figures) -> None:

@@ -99,10 +99,11 @@ window.framewake = (() => {
 
   // Gradio puts its elements there when it likes: each is met once, when it has come.
   function whenThere(selector, meet) {
+    let met = null;
     const look = () => {
       const found = document.querySelector(selector);
-      if (found && !found.dataset.met) {
-        found.dataset.met = "yes";
+      if (found && found !== met) {
+        met = found;
         meet(found);
       }
     };

@@ -31,7 +31,9 @@ from framewake.service.page.told import PATTERNS, names_of, translated
 from framewake.service.refusals import public_error
 
 HERE = Path(__file__).parent
-SCRIPTS = ("elements.js", "wire.js", "kept.js", "advice.js", "picture.js", "examples.js", "videos.js", "page.js")
+SCRIPTS = tuple(
+    f"{name}.js" for name in ("elements", "wire", "kept", "advice", "picture", "examples", "names", "videos", "page")
+)
 # Quick answers without Gradio's queue; clips are made by workers, from the queue in the database.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 

@@ -31,6 +31,7 @@
         autoplay: true,
         playsInline: true,
         id: "fw-player",
+        "aria-label": video.prompt,
       });
       const [width, height] = video.size.split("x");
       player.style.aspectRatio = `${width} / ${height}`;
@@ -76,7 +77,7 @@
     const found = [];
     if (ACTIVE.includes(video.status)) found.push(button("video.cancel", () => stop(video), "fw-danger"));
     if (video.status === "completed") {
-      const link = { href: content(video, "video"), download: `framewake-${video.seed}.mp4`, className: "fw-button" };
+      const link = { href: content(video, "video"), download: "", className: "fw-button" };
       found.push(make("a", link, say("video.download")));
     }
     found.push(button("video.reuse", () => reuse(video)));
@@ -167,6 +168,16 @@
     );
   }
 
+  // The newest preview of what is being made, in the list as in the large view.
+  function showPreviews() {
+    for (const each of list.querySelectorAll("[data-status='in_progress']")) {
+      const video = known.get(each.dataset.id);
+      if (!video?.step) continue;
+      const image = make("img", { src: `${content(video, "preview")}&step=${video.step}`, alt: "" });
+      image.addEventListener("load", () => each.querySelector(".fw-thumb > :first-child").replaceWith(image));
+    }
+  }
+
   function render() {
     const visible = [...known.values()].filter((video) => !leaving.has(video.id));
     const videos = visible.sort((a, b) => b.created_at - a.created_at || b.order - a.order);
@@ -243,6 +254,7 @@
       if (health.workers && document.querySelector(".fw-unknown")) document.querySelector("#fw-estimate-again")?.click();
       tellBanner(isStuck ? say("videos.working") : "");
       render();
+      showPreviews();
     } catch (error) {
       if (error.status === undefined) tellBanner(say("videos.lost"));
     }
@@ -332,7 +344,8 @@
   window.framewake.videos = {
     refresh,
     look(video) {
-      focus = video.id;
+      // What is just being made keeps the large view.
+      if (known.get(focus)?.status !== "in_progress") focus = video.id;
       accept({ ...video, order: 1 });
       stage.scrollIntoView({ behavior: "smooth", block: window.innerWidth < 900 ? "start" : "nearest" });
       return refresh();
