@@ -21,9 +21,9 @@ from page_server import PageServer  # noqa: E402
 from steps import choose_picture  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
-MOST_BYTES = 200_000
+MOST_BYTES = 100_000
 PROMPTS = ("the red circle moves right", "the red circle rises", "the red circle grows")
-DESKTOP = {"viewport": {"width": 1280, "height": 1120}}
+DESKTOP = {"viewport": {"width": 1440, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 PATIENCE = 300_000  # milliseconds
 # Two signs that no font confuses, unless both are the box that stands for a missing one.

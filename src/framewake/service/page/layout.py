@@ -110,6 +110,7 @@ class PageLayout:
         own_html('<div id="fw-examples" role="group" aria-labelledby="fw-examples-title"></div>', is_visible=is_demo)
         self._add("prompt")
         own_html(self._advice())
+        own_html('<ul id="fw-notes" role="status"></ul>')
         with gr.Row():
             self._add("resolution")
             self._add("is_stable")
@@ -126,7 +127,6 @@ class PageLayout:
                     for name in ADVANCED[first : first + 2]:
                         self._add(name)
         self.plan = own_html("", name="fw-plan")
-        own_html('<ul id="fw-notes" role="status"></ul>')
         with gr.Column(elem_classes="fw-go"):  # stays in view while the form is longer than the window
             own_html('<p id="fw-message" role="alert"></p>')
             self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
