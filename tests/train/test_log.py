@@ -14,6 +14,7 @@ from framewake.train.events import Update
 from framewake.train.log import COLUMNS, Log, log_path, read_log
 
 HEAD = ",".join(COLUMNS)
+BLANK = "," * (len(COLUMNS) - 6)
 
 
 def table(path):
@@ -37,18 +38,19 @@ def test_every_update_has_a_row_and_the_average_goes_on(engine, trainer_of, tmp_
     list(trainer_of("part.safetensors", steps=3).run(engine))
     path = tmp_path / "part.training.csv"
     with path.open("a") as file:  # updates that were made but not saved, the last one cut off
-        file.write("4,9,9,9,9,9\n5,9,9")
+        file.write(f"4,9,9,9,9,9{BLANK}\n5,9,9")
     list(trainer_of("part.safetensors", resumes=True, steps=5).run(engine))
     assert without_seconds(path) == without_seconds(tmp_path / "whole.training.csv")
 
 
 def test_a_new_run_begins_a_new_table(tmp_path):
     path = tmp_path / "a.training.csv"
-    for before in ("", "a,b\n1,2\n", f"{HEAD}\n1,1,1,1,1,1\n", "\x00\xff"):
+    for before in ("", "a,b\n1,2\n", f"{HEAD}\n1,1,1,1,1,1{BLANK}\n", "\x00\xff"):
         path.write_text(before)
         Log(path, 0)
         assert path.read_text() == HEAD + "\n"
-    path.write_text(f"{HEAD}\n1,1,1,1,1,1\nx,1,1,1,1,1\n2,2,nan,2,2,2\n3,3,3\n4,0.5,0.25,1,1,1\n")
+    rows = ("1,1,1,1,1,1", "x,1,1,1,1,1", "2,2,nan,2,2,2", "4,0.5,0.25,1,1,1")
+    path.write_text("\n".join([HEAD, "3,3,3", *(row + BLANK for row in rows), ""]))
     assert [row.update for row in read_log(path)] == [1, 4]
     log = Log(path, 3)
     assert [row.update for row in read_log(path)] == [1]

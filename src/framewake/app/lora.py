@@ -185,15 +185,18 @@ def curve(given: Given) -> None:
 
     path = Path(given["file"])
     rows = read_log(path)
+    averages = [(row.update, row.average) for row in rows if row.average is not None]
     lines = [
-        Curve("loss", [(row.update, row.loss) for row in rows], "#b8cbe4", 1),
-        Curve("average", [(row.update, row.average) for row in rows], "#1f5fa8", 2),
+        Curve("loss", [(row.update, row.loss) for row in rows if row.loss is not None], "#b8cbe4", 1),
+        Curve("average", averages, "#1f5fa8", 2),
     ]
+    held = [(row.update, row.validation) for row in rows if row.validation is not None]
+    lines += [Curve("validation", held, "#c0392b", 2)] if held else []
     target = (log_path(path) if path.suffix == ".safetensors" else path).with_suffix(".png")
     with written_whole(target) as part:
         drawn(lines, title=target.stem, across="update").save(part, "PNG")
-    last = rows[-1]
-    sys.stdout.write(f"{inline(target)}: {last.update} updates, loss {last.average:.4f}\n")
+    step, average = averages[-1]
+    sys.stdout.write(f"{inline(target)}: {step} updates, loss {average:.4f}\n")
 
 
 @hung(app, "train", *train_parameters())

@@ -21,7 +21,7 @@ from framewake.errors import Cancelled
 from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.events import Note
 from framewake.pipeline.forecast import parse_memory
-from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update
+from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update, Validated
 from framewake.train.run import Places, Trainer
 from framewake.train.settings import training_settings
 from framewake.train.state import state_path
@@ -103,12 +103,13 @@ class Text:
     def show(self, event: TrainingEvent | Note) -> None:
         """Show progress, or print a line."""
         match event:
-            case Started(clips, cached, modules, parameters, first, steps, forecast):
+            case Started(clips, cached, modules, parameters, first, steps, forecast, held):
                 self.say(forecast)
                 begun = f", {first} done before" if first else ""
+                left_out = f", {held} of them left out for validation" if held else ""
                 self.say(
-                    f"{clips} clips ({cached} encoded before), {modules} modules, {parameters:,} numbers to train, "
-                    f"{steps} updates{begun}"
+                    f"{clips} clips ({cached} encoded before){left_out}, {modules} modules, "
+                    f"{parameters:,} numbers to train, {steps} updates{begun}"
                 )
                 self.move("Encoding" if cached < clips else "Training", 0, steps, "")
             case Encoded(what, done, count):
@@ -116,6 +117,9 @@ class Text:
             case Update(step, count, _, average, _, _, _, seconds_left):
                 detail = f"update {step} of {count}, loss {average:.4f}, {duration(seconds_left)} left"
                 self.move("Training", step, count, detail)
+            case Validated(step, loss, levels):
+                each = ", ".join(f"{value:.4f} at {level}" for level, value in levels.items())
+                self.say(f"validation after update {step}: loss {loss:.4f} ({each})")
             case Saved(step, path):
                 self.say(f"saved after update {step}: {inline(path)}")
             case Sampled(step, path):

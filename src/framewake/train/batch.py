@@ -10,7 +10,7 @@ import numpy as np
 from framewake.engine.contract import Engine, Tensor
 from framewake.models.dit import TextStates, joined_texts
 from framewake.train.cache import Cache
-from framewake.train.draws import Draw, draw, shown
+from framewake.train.draws import Draw, draw, fixed_draw, shown
 from framewake.train.encode import Prepared
 from framewake.train.settings import Training
 
@@ -30,10 +30,20 @@ class Batch(NamedTuple):
 
 def load_batch(engine: Engine, cache: Cache, clips: Sequence[Prepared], settings: Training, *, number: int) -> Batch:
     """Batch ``number`` of clips of one size, with its noise."""
+    seen = _possible(clips, shown(len(clips), settings, number))
+    return _assembled(engine, cache, clips, seen, draw((len(clips), *clips[0].latent), settings, number))
+
+
+def fixed_batch(engine: Engine, cache: Cache, clip: Prepared, digest: str, *, level: int) -> Batch:
+    """A clip that was left out at the level of a number, with its caption and its picture."""
+    return _assembled(engine, cache, [clip], [(True, True)], fixed_draw(clip.latent, digest, level))
+
+
+def _assembled(
+    engine: Engine, cache: Cache, clips: Sequence[Prepared], seen: Sequence[tuple[bool, bool]], drawn: Draw
+) -> Batch:
     arrays = [cache.read(clip.clip) for clip in clips]
-    seen = shown(len(clips), settings, number)
-    texts = [_text(engine, cache, clip.texts[kind]) for clip, kind in zip(clips, _possible(clips, seen), strict=True)]
-    drawn: Draw = draw((len(clips), *clips[0].latent), settings, number)
+    texts = [_text(engine, cache, clip.texts[kind]) for clip, kind in zip(clips, seen, strict=True)]
     clean, image = (np.stack([a[name] for a in arrays]).astype(np.float32) for name in ("latents", "image"))
     return Batch(
         engine.asarray(clean),

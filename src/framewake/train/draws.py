@@ -10,7 +10,8 @@ import numpy as np
 from framewake.train.settings import Training
 
 # Which stream: each purpose has its own, so that none depends on how much another has drawn.
-START, ORDER, SHOWN, NOISE = 1, 2, 3, 4
+START, ORDER, SHOWN, NOISE, HELD, FIXED = 1, 2, 3, 4, 5, 6
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of noise, where clips that were left out are looked at
 
 
 class Draw(NamedTuple):
@@ -58,3 +59,9 @@ def draw(shape: tuple[int, ...], settings: Training, number: int) -> Draw:
     even = 1 / (1 + np.exp(-rng.standard_normal(shape[0]))) if is_normal else rng.random(shape[0])
     sigma = (shift * even / (1 + (shift - 1) * even)).astype(np.float32)
     return Draw(sigma, rng.standard_normal(shape, dtype=np.float32))
+
+
+def fixed_draw(shape: tuple[int, ...], digest: str, number: int) -> Draw:
+    """One clip at level ``number``, with noise that depends on its content alone: the same in every run."""
+    noise = generator(int(digest[:15], 16), FIXED, number).standard_normal((1, *shape), dtype=np.float32)
+    return Draw(np.asarray([LEVELS[number]], np.float32), noise)

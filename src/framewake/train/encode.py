@@ -75,11 +75,13 @@ class ExampleEncoder:
             "tokens": checkpoint.settings.text_tokens,
         }
 
-    def keys(self, example: Example) -> Keys:
-        """Where an example's arrays are or will be."""
+    def keys(self, example: Example, *, is_held: bool = False) -> Keys:
+        """Where an example's arrays are or will be; of one that is held out for validation, nothing is dropped."""
         texts = {}
-        for has_caption in (True, False) if self.settings.caption_drop > 0 else (True,):
-            for has_picture in (True, False) if self.settings.picture_drop > 0 and self.has_picture else (True,):
+        drops_caption = self.settings.caption_drop > 0 and not is_held
+        drops_picture = self.settings.picture_drop > 0 and self.has_picture and not is_held
+        for has_caption in (True, False) if drops_caption else (True,):
+            for has_picture in (True, False) if drops_picture else (True,):
                 seen = example.digest if has_picture and self.has_picture else "black"
                 facts = {"caption": example.caption if has_caption else "", "picture": seen, "frames": self.frames}
                 texts[has_caption, has_picture] = key_of("text", self._text | facts)

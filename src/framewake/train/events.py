@@ -10,8 +10,8 @@ from pathlib import Path
 class Started:
     """Everything is checked: what will be trained, and how much of it was encoded before.
 
-    ``first`` updates are done already; ``parameters`` counts the numbers that are trained; ``forecast`` says in a
-    sentence what an update takes.
+    ``held`` of the clips are left out for validation; ``first`` updates are done already; ``parameters`` counts the
+    numbers that are trained; ``forecast`` says in a sentence what an update takes.
     """
 
     clips: int
@@ -21,6 +21,7 @@ class Started:
     first: int
     steps: int
     forecast: str
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Validated:
+    """The loss on clips that were left out, after an update: the mean, and that of each noise level by its name."""
+
+    step: int
+    loss: float
+    levels: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Saved:
     """File and state of an update are on disk."""
 
@@ -77,4 +87,4 @@ class Trained:
     seconds: float
 
 
-TrainingEvent = Started | Encoded | Update | Saved | Sampled | Trained
+TrainingEvent = Started | Encoded | Update | Validated | Saved | Sampled | Trained

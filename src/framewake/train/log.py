@@ -11,19 +11,22 @@ from typing import NamedTuple
 
 from framewake.errors import InputError
 from framewake.lasting import guarded, written_whole
-from framewake.train.events import Update
+from framewake.train.draws import LEVELS
+from framewake.train.events import Update, Validated
 
 ENDING = ".training.csv"
-COLUMNS = ("update", "loss", "loss_average", "gradient_norm", "learning_rate", "seconds")
+COLUMNS: tuple[str, ...] = ("update", "loss", "loss_average", "gradient_norm", "learning_rate", "seconds")
+COLUMNS += ("validation", *(f"validation_{level:g}" for level in LEVELS))
 _KEPT = 0.95  # of the mean, by each update
 
 
 class Logged(NamedTuple):
-    """One update of a log."""
+    """One row of a log: the losses of an update, or the one on clips that were left out."""
 
     update: int
-    loss: float
-    average: float
+    loss: float | None
+    average: float | None
+    validation: float | None
 
 
 def log_path(target: Path) -> Path:
@@ -40,7 +43,7 @@ class Log:
     def __init__(self, path: Path, first: int) -> None:
         self.path = path
         rows = [row for row in _rows(path) if int(row[0]) <= first]
-        self._average = float(rows[-1][2]) if rows else None
+        self._average = next((float(row[2]) for row in reversed(rows) if row[2]), None)
         with written_whole(path) as part:
             part.write_text(_text([COLUMNS, *rows]), encoding="utf-8", newline="")
 
@@ -52,7 +55,14 @@ class Log:
 
     def add(self, update: Update) -> None:
         """Write the row of an update."""
-        row = (update.step, update.loss, update.average, update.norm, update.rate, round(update.seconds, 3))
+        self._write(update.step, update.loss, update.average, update.norm, update.rate, round(update.seconds, 3))
+
+    def add_validation(self, found: Validated) -> None:
+        """Write the row of a validation."""
+        self._write(found.step, *[""] * (COLUMNS.index("validation") - 1), found.loss, *found.levels.values())
+
+    def _write(self, *cells: object) -> None:
+        row = [*cells, *[""] * (len(COLUMNS) - len(cells))]
         with guarded(self.path, 0), self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_text([row]))
 
@@ -65,8 +75,9 @@ def read_log(path: Path) -> list[Logged]:
     path = log_path(path) if path.suffix == ".safetensors" else path
     if not path.is_file():
         raise InputError(f"there is no {path}: name a LoRA that was trained here, or the {ENDING} file beside it.")
-    rows = [Logged(int(row[0]), float(row[1]), float(row[2])) for row in _rows(path)]
-    if not rows:
+    place = COLUMNS.index("validation")
+    rows = [Logged(int(row[0]), *(float(row[at]) if row[at] else None for at in (1, 2, place))) for row in _rows(path)]
+    if not any(row.average is not None for row in rows):
         raise InputError(f"{path} holds no updates of a training run: its first line should be {','.join(COLUMNS)}.")
     return rows
 
@@ -83,7 +94,7 @@ def _rows(path: Path) -> list[list[str]]:
 
 def _is_whole(row: list[str]) -> bool:
     try:
-        return len(row) == len(COLUMNS) and int(row[0]) > 0 and all(math.isfinite(float(cell)) for cell in row)
+        return len(row) == len(COLUMNS) and int(row[0]) >= 0 and all(math.isfinite(float(cell or 0)) for cell in row)
     except ValueError:
         return False
 

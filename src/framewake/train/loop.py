@@ -13,14 +13,15 @@ from framewake.engine.contract import Dtype
 from framewake.errors import NumericsError
 from framewake.pipeline.events import Note
 from framewake.pipeline.run import Pipeline
-from framewake.train.batch import load_batch
+from framewake.train.batch import fixed_batch, load_batch
 from framewake.train.cache import Cache
 from framewake.train.draws import batch_of
 from framewake.train.encode import Prepared
-from framewake.train.events import Sampled, Saved, Trained, TrainingEvent, Update
+from framewake.train.events import Sampled, Saved, Trained, TrainingEvent, Update, Validated
 from framewake.train.log import Log
 from framewake.train.optimiser import OptimiserState, learning_rate, norm_of, updated
 from framewake.train.settings import Training
+from framewake.train.validation import HeldOut, validated
 from framewake.train.walk import Gradients, Walk
 
 Events = Generator[TrainingEvent | Note, None, None]
@@ -40,11 +41,12 @@ class Saver(Protocol):
 
 
 class Feed(NamedTuple):
-    """What updates are made from."""
+    """What updates are made from, and what they are validated with."""
 
     cache: Cache
     clips: list[Prepared]
     dtype: Dtype
+    held: list[HeldOut]
 
 
 class Loop:
@@ -71,6 +73,9 @@ class Loop:
         first = saved = state.step
         recent: list[float] = []
         try:
+            if first == 0 and (found := self._validated(state)) is not None:  # what the checkpoint alone does
+                yield found
+                begin = before = clock()
             while state.step < settings.steps:
                 state, loss, norm = self._update(state)
                 recent = [*recent, loss][-max(settings.steps // 10, 1) :]
@@ -82,6 +87,9 @@ class Loop:
                 self.saver.log.add(done)
                 yield done
                 before = now
+                if (found := self._validated(state)) is not None:
+                    yield found
+                    before = clock()
                 is_sampled = bool(settings.sample_every) and state.step % settings.sample_every == 0
                 is_due = state.step % settings.save_every == 0 or now - saved_at >= SAVE_SECONDS
                 if is_due or is_sampled or state.step == settings.steps:
@@ -96,6 +104,22 @@ class Loop:
                 self.saver.save(state)
         mean = sum(recent) / len(recent)
         yield Trained(written.path, state.step, mean, clock() - begin)
+
+    def _validated(self, state: OptimiserState) -> Validated | None:
+        """The loss on the clips that were left out, where it is time, in the log too."""
+        settings, feed = self.settings, self.feed
+        every = settings.validate_every
+        if not feed.held or (state.step % every and state.step != settings.steps):
+            return None
+        store = self.pipeline.parts.get("dit", feed.dtype).weights
+
+        def loss_of(each: HeldOut, level: int) -> float:
+            batch = fixed_batch(self.engine, feed.cache, each.clip, each.digest, level=level)
+            return self.walk.value(state.factors, store, batch)
+
+        found = validated(state.step, feed.held, loss_of)
+        self.saver.log.add_validation(found)
+        return found
 
     def _update(self, state: OptimiserState) -> tuple[OptimiserState, float, float]:
         """One update: the next state, its loss, and the norm of its gradient.

@@ -44,6 +44,7 @@ from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import OptimiserState
 from framewake.train.settings import continued, training_from
 from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
+from framewake.train.validation import HeldOut, parted
 from framewake.train.walk import Walk
 from framewake.train.writer import alpha_of, write_lora
 from framewake.weights.checkpoint.load import Checkpoint
@@ -79,7 +80,7 @@ class Trainer:
         else:
             self.first, self.settings = 0, training_from(given)
         self.modules = chosen(targets_for(checkpoint.dit).tensors, self.settings.targets)
-        self.examples = read_examples(places.data)
+        self.examples, self.held = parted(read_examples(places.data), self.settings)
         self.sample = self._sample_plan()
 
     def run(
@@ -100,6 +101,8 @@ class Trainer:
         clear_abandoned(self.places.target.parent)
         encoder = ExampleEncoder(self.checkpoint, settings, precision, engine.name)
         keys = [encoder.keys(example) for example in self.examples]
+        held = [encoder.keys(example, is_held=True) for example in self.held]
+        keys += held
         missing = [key for key in keys if not encoder.is_there(cache, key)]
         sizes = encoder.check(missing)
         sizes += [LatentShape(*encoder.prepared(cache, key).latent) for key in keys if key not in missing]
@@ -107,16 +110,17 @@ class Trainer:
         pipeline = Pipeline(self.checkpoint, engine, memory=memory)
         way, forecast = self._way(pipeline, precision, sizes, begun)
         yield from map(Note, self._changes(begun, engine, way))
-        cached = len(keys) - len(missing)
-        yield Started(len(keys), cached, len(self.modules), self._trained(), self.first, settings.steps, forecast)
+        counts = (len(keys), len(keys) - len(missing), len(self.modules), self._trained())
+        yield Started(*counts, self.first, settings.steps, forecast, len(held))
         if missing:
             with memory_told(engine, "encode"):
                 yield from encoder.encode(engine, cache, missing, memory=memory)
-        clips = [encoder.prepared(cache, key) for key in keys]
+        clips = [encoder.prepared(cache, key) for key in keys[: len(self.examples)]]
+        left_out = [HeldOut(encoder.prepared(cache, key), key.example.digest) for key in held]
         # The encoders' weights are gone by now: nothing refers to them any more.
         results = _Results(self, engine, way, self._used(clips, precision))
         pipeline.parts.placements = results.placements
-        feed = Feed(cache, clips, precision.transformer)
+        feed = Feed(cache, clips, precision.transformer, left_out)
         with memory_told(engine, "train"):
             yield from Loop(settings, pipeline, self._walk(engine, precision, way), feed, results, clock=clock).run(
                 begun.state

@@ -79,6 +79,16 @@ class Training:
     format: str = choice("official", "--format", "Format of the file.", FORMATS)
     stored: str = choice("float16", "--dtype", "Type of the numbers in the file.", STORED, spellings=SPELLINGS)
     save_every: int = whole(100, "--save-every", "Updates between saved states.", (1, 10_000_000))
+    validate_every: int = whole(
+        0, "--validate-every", "Updates between losses on clips that are left out; 0 leaves none out.", (0, 10_000_000)
+    )
+    validation: str | None = plain(
+        None,
+        "text",
+        "--validation",
+        "The clips that are left out: a folder of its own, or a share of DATA such as 0.2.",
+        unset="0.1 of DATA",
+    )
     sample_every: int = whole(0, "--sample-every", "Updates between sample clips; 0 makes none.", (0, 10_000_000))
     sample_image: str | None = plain(
         None, "path", "--sample-image", "The picture of the sample clips.", unset="no picture"
@@ -124,6 +134,8 @@ def training_from(values: Mapping[str, Any]) -> Training:
         raise InputError("--sample-every needs --sample-prompt (and, unless for text-to-video, --sample-image).")
     if (made.sample_prompt or made.sample_image) and not made.sample_every:
         raise InputError("--sample-prompt and --sample-image need --sample-every N: after how many updates?")
+    if made.validation is not None and not made.validate_every:
+        raise InputError("--validation needs --validate-every N: after how many updates?")
     return made
 
 

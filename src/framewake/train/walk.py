@@ -61,30 +61,41 @@ class Walk:
 
     def __call__(self, factors: Weights, store: Walkable, batch: Batch) -> tuple[float, Gradients]:
         """Gradients are on the host. Precision: of the factors, float32; between them the store's type."""
-        latents, told = self.loss.told(batch)
-        view = Dressed(self.dressing, store, factors)
-        begun = self.model.head(view, latents, **told, manner=self._manner)
-        around = begun.around
-        functions = self.model.block_functions(around, self._manner)
-        rope = with_plain_tokens(self.engine, around.rope[0], around.rope[1], around.counts.text)
-        going = _Pass(begun, told, functions, rope, factors)
+        view, going = self._begin(factors, store, batch)
         # The last block turns around in its place, and the first stays for the next batch.
         blocks = store.walk([*self.keys, *reversed(self.keys[self.first :])])
-        kept, x = self._forward(going, blocks)
+        kept, x = self._forward(going, blocks, self.first)
         loss, gradients, cotangent = self._tail(going, view.part(LAST), x, batch)
         del x
         cotangents = self._backward(going, blocks, kept, cotangent, gradients)
         self._refiner(going, store, cotangents, gradients)
         return loss, gradients
 
-    def _forward(self, going: _Pass, blocks: Iterator[Weights]) -> tuple[list[tuple[Tensor, ...]], Tensor]:
-        """What each block began with, from the first that the way back reaches, and the tokens behind the last."""
+    def value(self, factors: Weights, store: Walkable, batch: Batch) -> float:
+        """The loss alone: the same operations forward, and nothing is kept."""
+        view, going = self._begin(factors, store, batch)
+        _, x = self._forward(going, store.walk(self.keys), len(self.keys))
+        count = sum(going.begun.around.counts.image)
+        velocity = self.model.tail(view.part(LAST), x[:, :count], going.begun)
+        return float(self.engine.numpy(self.loss.error(velocity, batch)))
+
+    def _begin(self, factors: Weights, store: Walkable, batch: Batch) -> tuple[Dressed, _Pass]:
+        latents, told = self.loss.told(batch)
+        view = Dressed(self.dressing, store, factors)
+        begun = self.model.head(view, latents, **told, manner=self._manner)
+        around = begun.around
+        functions = self.model.block_functions(around, self._manner)
+        rope = with_plain_tokens(self.engine, around.rope[0], around.rope[1], around.counts.text)
+        return view, _Pass(begun, told, functions, rope, factors)
+
+    def _forward(self, going: _Pass, blocks: Iterator[Weights], first: int) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+        """What each block began with from place ``first`` on, and the tokens behind the last."""
         kept: list[tuple[Tensor, ...]] = []
         x: tuple[Tensor, ...] = (going.begun.image, going.begun.around.text)
         for place, key in enumerate(self.keys):
             if place == self.model.config.double_blocks:
                 x = (self.engine.concat(x, 1),)
-            if place >= self.first:
+            if place >= first:
                 kept.append(self._put(x))
             merged = self.dressing.merged(_place(key), next(blocks), going.factors)
             x = self._block(going, key, merged, x)
