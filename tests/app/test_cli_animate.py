@@ -113,6 +113,15 @@ def test_info(call, picture):
     assert json.loads(call("info", "clip.mp4", "--json").out) == read_metadata("clip.mp4")
 
 
+def test_a_plan_for_several_devices_sets_them_against_one(call, picture):
+    out = call("plan", picture, PROMPT, *SMALL, "--devices", 3).out
+    assert "3 devices: memory and time are those of each" in out and "one device alone: about" in out
+    record = json.loads(call("plan", picture, PROMPT, *SMALL, "--devices", 3, "--json").out)
+    assert record["devices"] == 3 and record["seconds_alone"] > 0
+    answer = call("plan", picture, PROMPT, *SMALL, "--devices", 9999)
+    assert answer.code == 2 and "9999 devices cannot share" in answer.err
+
+
 @pytest.mark.parametrize("command", ["animate", "plan"])
 def test_a_batch_with_a_wrong_line_is_refused_by_its_number(call, picture, tmp_path, command):
     lines = [{"prompt": "x", "image": str(picture)}, {"prompt": "y", "image": "gone.png"}]

@@ -102,6 +102,28 @@ def test_a_forecast_says_every_choice_with_its_reason(pipeline, request_of):
     assert "5 frames" in text and "2 steps" in text
 
 
+@pytest.mark.parametrize(
+    ("neighbours", "groups", "expected"),
+    [(2, 1, 43.9), (4, 1, 33.0), (8, 1, 19.3), (4, 2, 27.5), (1, 8, 76.6), (5, 1, 28.2), (8, 2, 15.2), (16, 1, 10.4)],
+)
+def test_what_devices_send_is_the_published_count(neighbours, groups, expected):
+    """Gigabytes from each device in a step at 720x1280x129. Source: specification of several devices, section 7."""
+    scene = cost.Scene(1, 118_800, 400, "bfloat16", False, devices=neighbours * groups)
+    assert cost.sent_bytes(HUNYUAN_DIT, scene, neighbours) / 1e9 == pytest.approx(expected, rel=0.005)
+
+
+def test_each_of_several_devices_takes_less(pipeline, request_of):
+    plan, precision = pipeline.plan(Job(request_of())), choose_precision("auto", pipeline.engine)
+    found = {}
+    for devices in (1, 2):
+        setup = pipeline._setup(precision)._replace(devices=devices)
+        found[devices] = forecast(setup, plan, room=8 * GIB, rates=RATES)
+    assert found[2].step_seconds < found[1].step_seconds and found[2].seconds < found[1].seconds
+    alone = cost.Scene(1, 118_800, 400, "bfloat16", False)
+    assert cost.step_bytes(HUNYUAN_DIT, alone._replace(devices=2)) < 0.7 * cost.step_bytes(HUNYUAN_DIT, alone)
+    assert "2 devices" in "\n".join(found[2].lines) and "devices:" not in "\n".join(found[1].lines)
+
+
 def test_text_to_video_has_no_picture_among_its_text_tokens(tmp_path, request_of):
     pipeline = Pipeline.load(write_toy(tmp_path, "none"), engine=FIRST)
     limit = pipeline.reader.layout.prompt_limit

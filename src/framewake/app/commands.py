@@ -110,7 +110,7 @@ def say_hello(given: Given) -> None:
         tell_start(f"framewake {__version__} is starting")
 
 
-@hung(app, "plan", *parameters())
+@hung(app, "plan", *parameters(), DEVICES)
 def plan(given: Given) -> None:
     """Show what a clip will take, without making it.
 
@@ -119,6 +119,7 @@ def plan(given: Given) -> None:
     \b
     Examples:
       framewake plan demo/red-circle "the red circle grows" --memory 8GB --json
+      framewake plan demo/red-circle "the red circle grows" --devices 4
       framewake plan photo.jpg "she turns her head" \\
           --checkpoint /models/HunyuanVideo-I2V
     """

@@ -10,13 +10,14 @@ from typing import Any
 from framewake import engine as engines
 from framewake.app.animate import memory_note, plan_note, plans_of
 from framewake.app.asked import asked_crf, job_of, settings_of
+from framewake.app.devices import parse_devices
 from framewake.batch import read_batch
 from framewake.console.wrapping import fitted
-from framewake.errors import InputError
+from framewake.errors import InputError, ResourceError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
-from framewake.pipeline.forecast import parse_memory
-from framewake.pipeline.jobs import plan_job
+from framewake.pipeline.forecast import Forecast, parse_memory
+from framewake.pipeline.jobs import Plan, plan_job
 from framewake.pipeline.run import Pipeline
 from framewake.weights.checkpoint.layouts import parse_files
 
@@ -29,6 +30,7 @@ def plan(given: Mapping[str, Any]) -> None:
     if given["from_latents"] is not None or given["resume"]:
         raise InputError("plan looks at clips that are still to be made: leave out --from-latents and --resume.")
     memory = parse_memory(given["memory"])
+    devices = 1 if given["devices"] is None else parse_devices(given["devices"]).size
     like = {} if given["like"] is None else read_metadata(given["like"])
     job, requests = None, []
     if given["batch"] is None:
@@ -43,6 +45,8 @@ def plan(given: Mapping[str, Any]) -> None:
     for note in memory_note(memory, pipeline.engine):
         sys.stderr.write(fitted(f"Note: {note}", sys.stderr) + "\n")
     for each in plans:
+        alone = one_device(pipeline, each) if devices > 1 else None
+        pipeline.parts.devices = devices  # which are not started for this
         found = pipeline.forecast(each)
         if given["json"]:
             record = {
@@ -53,6 +57,27 @@ def plan(given: Mapping[str, Any]) -> None:
                 "placements": {name: place._asdict() for name, place in found.placements.items()},
                 "lines": list(found.lines),
             }
+            if devices > 1:
+                record |= {"devices": devices, "seconds_alone": None if alone is None else alone.seconds}
             sys.stdout.write(json.dumps(record) + "\n")
         else:
-            sys.stdout.write(fitted(plan_note(found), sys.stdout, indent="  ") + "\n")
+            note = plan_note(found) + ("" if devices == 1 else f"\n  {beside(alone)}")
+            sys.stdout.write(fitted(note, sys.stdout, indent="  ") + "\n")
+
+
+def one_device(pipeline: Pipeline, plan: Plan) -> Forecast | None:
+    """The forecast of a clip that one device makes, None where it does not fit."""
+    pipeline.parts.devices = 1
+    try:
+        return pipeline.forecast(plan)
+    except ResourceError:
+        return None
+
+
+def beside(alone: Forecast | None) -> str:
+    """The line that sets several devices against one."""
+    if alone is None:
+        return "one device alone: it does not fit"
+    if alone.step_seconds is None or alone.seconds is None:
+        return "one device alone: its time is unknown"
+    return f"one device alone: about {alone.step_seconds:.2g} s a step, {alone.seconds:.2g} s in all"

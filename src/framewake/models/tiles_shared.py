@@ -16,10 +16,10 @@ Shape = tuple[int, ...]
 Arrived = list[tuple[int, np.ndarray]]  # tiles by their number in the plan
 
 
-def shared_out(costs: Sequence[int], ranks: int) -> tuple[tuple[int, ...], ...]:
+def shared_out(costs: Sequence[float], ranks: int) -> tuple[tuple[int, ...], ...]:
     """The tiles of each rank: in the plan's order, each goes to the one that has the least to do so far."""
     shares: list[list[int]] = [[] for _ in range(ranks)]
-    busy = [0] * ranks
+    busy = [0.0] * ranks
     for number, cost in enumerate(costs):
         rank = busy.index(min(busy))
         shares[rank].append(number)

@@ -14,7 +14,7 @@ from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.place import Placement, fitting, gib, said, shortage
 from framewake.pipeline.forecast.probe import BUSY, Rates, busy_note
-from framewake.pipeline.forecast.setup import Setup, is_composed, scene_of
+from framewake.pipeline.forecast.setup import Setup, arrangement_of, is_composed, scene_of
 from framewake.pipeline.jobs import Plan
 from framewake.text.crop import TextLength
 
@@ -23,6 +23,7 @@ SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
 # Where an engine asks for it, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a
 # time: on a CPU 18 % for the 13B model (2.6 s instead of 3.2 s a block).
 CACHED_BYTES = 32 << 20
+LINKS = (20, 300)  # GB/s from a device to the others: over PCI Express, over NVLink
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +166,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         f"attention: {attention}",
     ]
     lines += caching(plan)
+    lines += [] if setup.devices == 1 else sharing(setup, plan, scene)
     lines += [said(place) for place in made.placements.values()]
     where = "memory" if engine.traits.is_host else "device memory"
     margin = engine.traits.margin_bytes
@@ -186,6 +188,17 @@ def fused(engine: Engine) -> str:
     """The fused attention kernel; an engine that has several tells which, as soon as it has measured them."""
     reason = engine.attention_reason
     return f"fused kernel ({reason})" if reason else "fused kernel, the fastest of this device"
+
+
+def sharing(setup: Setup, plan: Plan, scene: cost.Scene) -> list[str]:
+    """What it means that several devices make a clip; how fast they are linked, only a run of them could tell."""
+    sent = cost.sent_bytes(setup.checkpoint.dit, scene, arrangement_of(setup, plan).neighbours)
+    slow, fast = (f"{sent / rate / 1e9:.2g} s at {rate} GB/s" for rate in LINKS)
+    cores = ", nor the cores that they share here" if setup.engine.traits.is_host else ""
+    return [
+        f"{setup.devices} devices: memory and time are those of each; the time counts neither the {sent / 1e9:.3g} GB "
+        f"that it sends to the others in a step ({slow}, {fast}){cores}"
+    ]
 
 
 def caching(plan: Plan) -> list[str]:

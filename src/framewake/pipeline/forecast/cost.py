@@ -158,6 +158,14 @@ def pair_operations(config: DiTConfig, scene: Scene) -> float:
     return scene.batch * 4.0 * blocks * scene.attended**2 * config.hidden_size / scene.devices
 
 
+def sent_bytes(config: DiTConfig, scene: Scene, neighbours: int) -> float:
+    """Bytes from a device to the others in one step: heads to its neighbours and back, keys and values to all."""
+    head, blocks = config.hidden_size / neighbours, config.double_blocks + config.single_blocks
+    queries_and_back = (2 * scene.share + scene.text) * head * (neighbours - 1)
+    numbers = queries_and_back + 2 * scene.share * head * (scene.devices - 1)
+    return scene.batch * blocks * numbers * BYTES[scene.dtype]
+
+
 def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:
     """Memory that decoding needs for the tile it is at. ``size`` is frames, height and width of the clip in pixels."""
     frames, numbers = _widest(config, tiling, size)

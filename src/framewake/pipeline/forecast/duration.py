@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine
+from framewake.models.tiles_shared import shared_out
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
@@ -106,12 +107,15 @@ def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:
     tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
     tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
     is_in_slabs = setup.engine.traits.slab_numbers is not None
-    decode = sum(decode_operations(config, tile, is_in_slabs=is_in_slabs) for tile in tiles)
+    costs = [decode_operations(config, tile, is_in_slabs=is_in_slabs) for tile in tiles]
+    # Devices work at the same time: the one with most to do decides.
+    share = max(shared_out(costs, setup.devices), key=lambda numbers: sum(costs[number] for number in numbers))
+    decode = sum(costs[number] for number in share)
     encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
     if pace is None:
         products = rates.products * setup.engine.traits.product_share
         return encode / products, decode / products
-    return pace.encode.at(encode), len(tiles) * pace.decode.fixed + pace.decode.each * decode
+    return pace.encode.at(encode), len(share) * pace.decode.fixed + pace.decode.each * decode
 
 
 def _starts(rates: Rates) -> dict[str, float]:

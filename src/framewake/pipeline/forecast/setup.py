@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from framewake.engine.contract import Dtype, Engine
-from framewake.models.arrangement import arrange
+from framewake.models.arrangement import Arrangement, arrange
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.jobs import Plan
@@ -28,11 +28,16 @@ class Setup(NamedTuple):
     devices: int = 1
 
 
+def arrangement_of(setup: Setup, plan: Plan) -> Arrangement:
+    """How the devices share a step."""
+    samples = 2 if plan.request.guidance_scale > 1 else 1
+    return arrange(setup.devices, setup.checkpoint.dit.heads, samples=samples)
+
+
 def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     """What one step works on, on each device."""
-    samples = 2 if plan.request.guidance_scale > 1 else 1
-    arrangement = arrange(setup.devices, setup.checkpoint.dit.heads, samples=samples)
-    batch = 1 if arrangement.is_halved else samples
+    arrangement = arrangement_of(setup, plan)
+    batch = 1 if arrangement.is_halved or plan.request.guidance_scale <= 1 else 2
     count = arrangement.neighbours * arrangement.groups
     tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
     cached = 0 if plan.cache is None else plan.cache.kept_tensors
