@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_here import FIRST
+from engines_here import FIRST, needs_torch
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("schedule", "timestep_embedding", "buckets", "rope")
@@ -55,6 +57,28 @@ def test_a_golden_folder_that_does_not(call, golden):
     assert answer.code == 1 and answer.out.count("FAILED") == 1 and "1 of" in answer.out
     content = json.loads(call("doctor", "--golden", golden, "--json").out)
     assert content["passed"] is False and [row["array"] for row in content["rows"] if not row["passed"]] == [name]
+
+
+@needs_torch
+def test_two_devices_agree_with_a_golden_folder_or_say_where_not(golden):
+    content = json.loads((GOLDEN / "cases.json").read_text())
+    chosen = [case for case in content["cases"] if case["id"] in ("dit_tr_b2", "schedule")]
+    (golden / "cases.json").write_text(json.dumps(content | {"cases": chosen}))
+    for case in chosen:
+        shutil.copy(GOLDEN / case["file"], golden)
+    words = [sys.executable, "-m", "framewake", "doctor", "--golden", golden, "--devices", "2", "--engine", "torch:cpu"]
+    good = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert good.returncode == 0 and "arrays agree, 2 cases" in good.stdout, good.stderr
+    with np.load(golden / "dit_tr_b2.npz") as arrays:
+        changed = dict(arrays) | {"output": arrays["output"] + 1}
+    np.savez(golden / "dit_tr_b2.npz", **changed)
+    bad = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert bad.returncode not in (0, 130) and "FAILED dit_tr_b2" in bad.stdout, (bad.stdout, bad.stderr)
+
+
+def test_devices_without_a_golden_folder_are_refused(call):
+    answer = call("doctor", "--devices", 2)
+    assert answer.code == 2 and "goes with --golden" in answer.err
 
 
 def test_a_damaged_golden_folder(call, golden):

@@ -14,8 +14,9 @@ from framewake.app.options import DEVICES, JSON, PLACES, Given, argument, hung, 
 from framewake.app.reporting import is_started
 from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
+from framewake.errors import InputError
 
-GROUPS = ("animate", "demo")  # commands that work as a group of processes
+GROUPS = ("animate", "demo", "doctor")  # commands that work as a group of processes
 DEMO_PROMPT = "the red circle moves right"
 
 app = typer.Typer(
@@ -138,6 +139,7 @@ app.add_typer(lora.app, name="lora")
     "doctor",
     named("--engine", "NAME", "Check this engine only."),
     path("--golden", "DIR", "Compare with reference arrays: every case of a folder."),
+    named("--devices", "N|LIST", "With --golden: compare what so many devices, or these, compute together."),
     JSON,
 )
 def doctor(given: Given) -> None:
@@ -147,15 +149,21 @@ def doctor(given: Given) -> None:
     Examples:
       framewake doctor
       framewake doctor --golden tests/golden --engine mindspore:cpu
+      framewake doctor --golden tests/golden --devices 2
     """
     say_hello(given)
     from framewake.app import doctor as commands
 
     engine, as_json = given["engine"], given["json"]
-    if given["golden"] is None:
-        commands.describe(engine, as_json=as_json)
-    elif not commands.compare(given["golden"], engine or "auto", as_json=as_json):
-        raise typer.Exit(1)
+    if given["golden"] is not None:
+        code = commands.compare(given["golden"], engine or "auto", given["devices"], as_json=as_json)
+        if code:
+            raise typer.Exit(code)
+        return
+    refuse_copies()
+    if given["devices"] is not None:
+        raise InputError("--devices goes with --golden: doctor alone looks at every engine.")
+    commands.describe(engine, as_json=as_json)
 
 
 CLIP = "A clip: .mp4, .gif, .webp or a folder of frames."

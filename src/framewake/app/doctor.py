@@ -13,8 +13,12 @@ from typing import Any
 
 import framewake
 from framewake import engine as engines
+from framewake.app.devices import own_group, parse_devices, variables
+from framewake.app.joined import following
+from framewake.app.start import start
 from framewake.console.wrapping import fitted
-from framewake.errors import FramewakeError
+from framewake.engine.contract import Engine
+from framewake.errors import EngineError, FramewakeError
 from framewake.golden import Row, run
 from framewake.packages import install_line
 
@@ -74,12 +78,36 @@ def version(package: str) -> str | None:
         return None
 
 
-def compare(folder: str, engine_name: str, *, as_json: bool) -> bool:
-    """Print the largest difference of every array of a golden folder; whether all of them passed.
+def compare(folder: str, engine_name: str, devices: str | None, *, as_json: bool) -> int:
+    """Print the largest difference of every array of a golden folder; the exit code, 0 where all have passed.
 
-    Raises: InputError, CheckpointError for a folder that cannot be used.
+    Raises: InputError, CheckpointError for a folder that cannot be used, EngineError where devices do not agree.
     """
-    engine = engines.get(engine_name)
+    asked = None if devices is None else parse_devices(devices)
+    group = own_group(asked)
+    if group is None and asked is not None and asked.size > 1:
+        words = ["doctor", "--golden", folder, "--engine", engine_name, *(["--json"] if as_json else [])]
+        return start([sys.executable, "-m", "framewake", *words], variables(asked, engine_name), asked.size)
+    if group is None or group.leads:
+        passed = compared(folder, engines.join(engine_name), as_json=as_json)
+        engines.leave()
+        return 0 if passed else 1
+    following(group, engine_name, lambda engine: also_compared(folder, engine))
+    return 0
+
+
+def also_compared(folder: str, engine: Engine) -> None:
+    """Do the share of another process than the first, which prints.
+
+    Raises: EngineError for arrays that differ too much here.
+    """
+    failed = [row for row in run(folder, engine) if not row.passed]
+    if failed:
+        raise EngineError(f"{len(failed)} arrays differ too much, {failed[0].case} {failed[0].array} among them.")
+
+
+def compared(folder: str, engine: Engine, *, as_json: bool) -> bool:
+    """Print the comparison; whether all arrays have passed."""
     begin = time.monotonic()
     rows = []
     for row in run(folder, engine):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from framewake import engine as engines
 from framewake.app.reporting import is_started
 from framewake.app.stopping import SIGNALS
+from framewake.engine.contract import Engine
 from framewake.engine.group import Group
 from framewake.errors import PeerError, exit_code
 from framewake.pipeline.run import Pipeline
@@ -21,6 +22,14 @@ def follow(group: Group, checkpoint: Checkpoint, engine: str, *, memory: int | N
 
     Raises: FramewakeError of any kind; SystemExit, without a word, where another process has the cause.
     """
+    following(group, engine, lambda made: Pipeline(checkpoint, made, memory=memory).follow())
+
+
+def following(group: Group, engine: str, work: Callable[[Engine], None]) -> None:
+    """Do some work on the engine of a process that is not the first of its group.
+
+    Raises: FramewakeError of any kind; SystemExit, without a word, where another process has the cause.
+    """
     try:
         made = engines.join(engine)
         if group.is_scheduler:
@@ -28,7 +37,7 @@ def follow(group: Group, checkpoint: Checkpoint, engine: str, *, memory: int | N
         for number in (getattr(signal, name, None) for name in SIGNALS):
             if number is not None:
                 signal.signal(number, signal.SIG_IGN)  # the first process hears it, and stops all behind the same step
-        Pipeline(checkpoint, made, memory=memory).follow()
+        work(made)
         engines.leave()
     except PeerError as error:
         if is_started():
