@@ -131,7 +131,7 @@ def test_gpu_all_keeps_what_each_part_found(machine):
     done = run("second")
     assert done.returncode == 0, done.stdout[-2000:]
     parts = [line.rpartition(",")[0] for line in (place / "out" / "parts.txt").read_text().splitlines()]
-    assert parts == ["machine: rc 0", "doctor: rc 0", "attention: rc 1", "decode: rc 0", "memory: rc 0"]
+    assert parts == ["machine: rc 0", "doctor: rc 0", "attention: rc 1", "decode: rc 0", "memory: rc 0", "train: rc 0"]
     assert "broken" in (place / "out" / "log.txt").read_text()
     kept = [json.loads((place / "out" / f"bench-gpu-{name}.json").read_text()) for name in ("decode", "memory")]
     assert kept[0]["decode"]["is_finite"] and kept[1]["ratio"] > 0

@@ -141,9 +141,9 @@ def test_a_mistake_is_told_between_words(terminal):
 
 def test_a_command_that_goes_on_can_be_copied(terminal, picture, tmp_path):
     name = "a-clip-with-a-name-that-is-long-enough-to-fill-most-of-a-line-of-this-terminal.webp"
-    words = ["animate", picture, "x", "--resolution", "360p", "--steps", "400", "-o", name]
-    stopped = terminal(80, *words, stop_at=b"step 3 of")
-    assert stopped.code == 130
+    words = ["animate", picture, "x", "--resolution", "360p", "--steps", "1000", "-o", name]
+    stopped = terminal(80, *words, stop_at=b" of 1000")
+    assert stopped.code == 130, stopped.text
     lines = [line for line in stopped.text.splitlines() if "--resume" in line]
     assert len(lines) == 1  # the terminal breaks it where it must, and copies it whole
     command = lines[0].partition("`")[2].partition("`")[0]

@@ -259,6 +259,7 @@ CASES = SHAPES + ARITHMETIC + LAYERS + OPERATORS
 # Operations with tests of their own.
 ELSEWHERE = {
     *("asarray", "numpy", "zeros", "full", "arange", "cast", "dtype", "to_device", "draw_normal"),  # below
+    *("vjp", "stop_gradient", "recompute", "adapted_linear", "to_host", "make_deterministic"),  # _gradients, train
     *("attention", "key_lengths", "attention_kernels", "compile", "grad"),  # test_engine_attention, _cuda, _compile
     *("synchronize", "memory", "copy_stream", "mark", "rank", "size"),  # test_engine_control
     "exchange",  # test_engine_exchange

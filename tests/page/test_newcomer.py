@@ -29,7 +29,7 @@ def test_an_example_and_the_keys_make_a_video(page_of, server):
     page.keyboard.press("Tab")
     page.focus("#fw-prompt textarea")
     page.keyboard.press("Control+Enter")
-    page.wait_for_selector(f".fw-stage .fw-said:has-text('{PROMPTS[1]}')")
+    page.wait_for_selector(f".fw-stage .fw-said:text-is('{PROMPTS[1]}')")
     found = page.request.get(f"{server.url}/v1/videos?limit=1").json()["data"]
     assert [video["prompt"] for video in found] == [PROMPTS[1]]
     assert not page.request.get(f"{server.url}/v1/videos/{found[0]['id']}").json()["notes"], "the model knows it"

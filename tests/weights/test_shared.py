@@ -113,7 +113,8 @@ def test_a_device_of_several_needs_its_share():
     config = DiTConfig(
         (1, 2, 2), 33, 16, 3072, 24, (16, 56, 56), 256.0, 4.0, 20, 40, 2, 4096, 768, "token_replace", True
     )
-    scenes = [cost.Scene(1, 118_800, 400, "bfloat16", False, devices=count) for count in (1, 2, 4, 8)]
+    # With the 24 tensors that the specification counts; a device other than a processor takes fewer.
+    scenes = [cost.Scene(1, 118_800, 400, "bfloat16", False, devices=count, is_host=True) for count in (1, 2, 4, 8)]
     memory = [cost.step_bytes(config, scene) / 2**30 for scene in scenes]
     assert memory == pytest.approx([16.5 + 0.0, 8.3 + 1.7, 4.2 + 0.9, 2.1 + 0.5], abs=0.35)
     operations = [cost.step_operations(config, scene) for scene in scenes]
