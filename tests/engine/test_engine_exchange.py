@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -39,6 +41,15 @@ def test_pieces_of_any_size_arrive(engine, tmp_path):
         folder.mkdir()
         finished(engine.kind, size, folder, HERE / "exchange_check.py", engine.name)
         check_arrived(folder, size)
+
+
+@needs_torch
+def test_a_process_alone_does_not_wait_for_the_compiler():
+    """Torch's compiler takes a second to import, and only processes that exchange, or compile, need it."""
+    code = "import sys; from framewake import engine; engine.join('torch:cpu'); engine.leave()"
+    code += "; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 @needs_torch

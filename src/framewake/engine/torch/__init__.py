@@ -24,7 +24,7 @@ from framewake.engine.torch import cuda
 from framewake.engine.torch.cpu import TorchCpu
 from framewake.engine.torch.driver import why_absent
 from framewake.engine.torch.engine import TorchEngine
-from framewake.engine.torch.exchange import join, leave
+from framewake.engine.torch.joining import join, leave
 
 __all__ = ["devices", "leave", "make", "why_absent"]
 

@@ -11,7 +11,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from framewake.console.escape import one_line
-from framewake.engine.torch.exchange import TorchExchange
 from framewake.engine.torch.gradients import TorchGradients
 from framewake.errors import EngineError
 
@@ -248,6 +247,8 @@ class TorchEngine(TorchGradients):
     def exchange(self, pieces, shapes):
         if self.size() == 1:
             return lambda: list(pieces)
+        from framewake.engine.torch.exchange import TorchExchange  # see there
+
         return TorchExchange(pieces, shapes, self.rank())
 
 

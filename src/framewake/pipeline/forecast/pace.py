@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -118,7 +119,8 @@ def fresh_bytes() -> int:
 
 def random_tensor(engine: Engine, shape: tuple[int, ...], dtype: Dtype, *, deviation: float = 1.0) -> Tensor:
     """Normal random numbers, one row of them again and again: a device computes faster with constants."""
-    return engine.asarray(np.resize(_numbers() * np.float32(deviation), tuple(shape)), dtype)
+    row = _numbers()[: math.prod(shape)] * np.float32(deviation)
+    return engine.asarray(np.resize(row, tuple(shape)), dtype)
 
 
 @functools.cache

@@ -1,0 +1,39 @@
+"""Becoming one of a group of processes over torch.distributed, and leaving it."""
+
+from __future__ import annotations
+
+import datetime
+
+import torch
+import torch.distributed as dist
+
+from framewake.console.escape import one_line
+from framewake.errors import EngineError
+
+JOINING = datetime.timedelta(minutes=30)  # bounds every later wait too: a rank may load weights meanwhile
+
+
+def join(group, device):
+    """Become one of a group's processes; the address is read from the environment.
+
+    Raises: EngineError when the others are not found.
+    """
+    if dist.is_initialized():
+        return
+    is_cuda = device.startswith("cuda")
+    if is_cuda:
+        torch.cuda.set_device(torch.device(device))
+    try:
+        backend = "nccl" if is_cuda else "gloo"
+        dist.init_process_group(backend, timeout=JOINING, rank=group.rank, world_size=group.size)
+    except (RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"process {group.rank} of {group.size} finds no other ({one_line(str(error))[:300]}): start all of them "
+            "with one launcher, and let MASTER_ADDR and MASTER_PORT lead to the first."
+        ) from error
+
+
+def leave():
+    """End the group's connections, after the last exchange."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
