@@ -17,6 +17,7 @@ import time
 import numpy as np
 import pytest
 
+from framewake.app.stopping import stopped_by_signals
 from framewake.golden import rule
 from framewake.media.video import write_video
 from framewake.pipeline.latents import load_latents
@@ -118,3 +119,19 @@ def test_the_command_that_goes_on_names_what_was_given(folder, picture, toy):
     wait_until(lambda: load_latents(folder / "clip.mp4.latents.safetensors").step > before)
     process.send_signal(signal.SIGINT)
     assert advice in process.communicate(timeout=60)[1]
+
+
+class Swallower:
+    """Python drops what is raised in a destructor."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGHUP)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_destructor_swallows_still_ends_the_run():
+    with stopped_by_signals() as check:
+        check()
+        Swallower()
+        with pytest.raises(KeyboardInterrupt):
+            check()

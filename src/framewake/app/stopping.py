@@ -19,23 +19,20 @@ def stopped_by_signals(is_busy: Callable[[], bool] = lambda: False) -> Iterator[
 
     They come in pairs (a closed terminal, a system that shuts down, an impatient person): one that follows within
     some seconds must not break the saving that the first one began. ``is_busy``: whether others wait in an exchange for
-    this process. Then the signal raises in the function that is handed out, which is called behind every step.
+    this process. Then the signal raises only in the function that is handed out, which is called behind every step. It
+    also raises when the first time was in vain: Python drops what a signal raises in a destructor or a callback.
     """
     heard: list[float] = []
-    waiting: list[float] = []
 
     def stop(_number: int, _frame: Any) -> None:
         now = time.monotonic()
         if not heard or now - heard[-1] > GRACE_SECONDS:
             heard.append(now)
-            if is_busy() and not waiting:
-                waiting.append(now)
-            else:
+            if len(heard) > 1 or not is_busy():
                 raise KeyboardInterrupt
 
     def check() -> None:
-        if waiting:
-            waiting.clear()
+        if heard:
             raise KeyboardInterrupt
 
     with on_signals(stop, lasts=lambda: bool(heard)):

@@ -43,7 +43,7 @@ def train(given: Mapping[str, Any]) -> None:
     events = trainer.run(engine, memory=memory)
     screen: Screen = TrainingJson() if given["json"] else TrainingTerminal() if has_terminal() else TrainingLines()
     step = trainer.first
-    with stopped_by_signals():
+    with stopped_by_signals() as check_stopped:
         try:
             if given["checkpoint"] is None:
                 text = "no checkpoint was named, so the LoRA is for the embedded demonstration (--checkpoint)."
@@ -53,6 +53,7 @@ def train(given: Mapping[str, Any]) -> None:
             for event in events:
                 step = event.step if isinstance(event, Update) else step
                 screen.show(event)
+                check_stopped()
         except KeyboardInterrupt:
             events.close()  # saves the run, wherever the interrupt came, before anything else can go wrong
             screen.close()
