@@ -10,7 +10,7 @@ import numpy as np
 from framewake.engine.contract import Dtype, Engine, Tensor, Weights
 from framewake.errors import CheckpointError
 from framewake.weights.stores.store import Resident, beating
-from framewake.weights.stores.streamed import Key, Readable, check_no_block, split_names
+from framewake.weights.stores.streamed import Key, Readable, check_no_block, keys_of, split_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -47,11 +47,9 @@ class Shared:
 
         Raises: CheckpointError when fewer than ``count`` are there, PeerError when another device is gone.
         """
-        keys = [key for key in self._order if key[0] == name]
+        keys = keys_of(self._order, name, count)
         if not keys:
             return self._resident.blocks(name, count)
-        if count is not None and len(keys) < count:
-            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}.")
         behind = self._order[self._order.index(keys[-1]) + 1 :][:1]
         return self._along([*keys[:count], *(behind if count in (None, len(keys)) else ())], len(keys[:count]))
 

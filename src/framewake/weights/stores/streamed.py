@@ -75,11 +75,9 @@ class Streamed:
 
         Raises: CheckpointError when fewer than ``count`` are there, or a file cannot be read.
         """
-        keys = [key for key in self._order if key[0] == name]
+        keys = keys_of(self._order, name, count)
         if not keys:
             return self._resident.blocks(name, count)
-        if count is not None and len(keys) < count:
-            raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}.")
         return beating(self._take(key, self._following(self._order, self._order.index(key))) for key in keys[:count])
 
     def walk(self, order: Sequence[Key]) -> Iterator[Weights]:
@@ -136,6 +134,17 @@ def check_no_block(prefix: str, keys: Iterable[Key]) -> None:
             raise CheckpointError(
                 f"{prefix!r} holds {name}.{number}, which is streamed: take it from blocks({name!r})."
             )
+
+
+def keys_of(order: Sequence[Key], name: str, count: int | None) -> list[Key]:
+    """The blocks of a list, none where it is no list of blocks.
+
+    Raises: CheckpointError when there are some, but fewer than ``count``.
+    """
+    keys = [key for key in order if key[0] == name]
+    if keys and count is not None and len(keys) < count:
+        raise CheckpointError(f"{count} blocks {name!r} are asked for, the weights hold {len(keys)}.")
+    return keys
 
 
 def split_names(names: Iterable[str], streams: Sequence[str]) -> tuple[list[str], dict[Key, dict[str, str]]]:
