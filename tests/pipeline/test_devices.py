@@ -20,7 +20,7 @@ from framewake import engine as engines
 from framewake.errors import EngineError, InputError
 from framewake.models.tiles_shared import shared_out
 from framewake.models.tiling import tile_plan
-from framewake.pipeline import Job, Output, Pipeline, Result, Step, finish
+from framewake.pipeline import Draft, Drafts, Job, Output, Pipeline, Result, Step, finish
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.precision import choose_precision
 from framewake.request import Request
@@ -88,6 +88,20 @@ def test_threads_make_the_clip_of_one(toy, request_of, tmp_path, settings, size)
     expected = stopped(alone.run(request, one), one, STEPS - 1)
     found = on_ranks(toy, size, lambda pipeline: stopped(pipeline.run(request, many), many, STEPS - 1))
     assert differing(found, expected) <= CLOSE
+
+
+@needs_torch
+@pytest.mark.parametrize("cache", ["off", "first-block:0.1"])
+def test_drafts_and_the_clip_behind_them_by_several(toy, request_of, tmp_path, cache):
+    request, drafts = request_of(steps=STEPS, cache=cache), Drafts((2, 4))
+    one, many = Output(tmp_path / "one.mp4", drafts=drafts), Output(tmp_path / "many.mp4", drafts=drafts)
+    expected = list(Pipeline.load(toy, engine="torch:cpu").run(request, one))
+    found = on_ranks(toy, 2, lambda pipeline: list(pipeline.run(request, many)))
+    whole = on_ranks(toy, 2, lambda pipeline: list(pipeline.run(request, tmp_path / "whole.mp4")))
+    clips = [[e.frames for e in events if isinstance(e, Draft | Result)] for events in (found, expected)]
+    assert [len(frames) for frames in clips] == [3, 3]
+    assert max(np.abs(a.astype(int) - b).max() for a, b in zip(*clips, strict=True)) <= 1
+    assert np.array_equal(whole[-1].frames, found[-1].frames)
 
 
 @needs_torch

@@ -15,7 +15,7 @@ from framewake.app.joined import follow, leading
 from framewake.app.options import command_line
 from framewake.app.render import Reporter, duration
 from framewake.app.resume import go_on
-from framewake.app.screen import how_to_go_on, reporter, show
+from framewake.app.screen import how_to_go_on, reporter, show, tell_draft
 from framewake.app.start import start
 from framewake.batch import read_batch
 from framewake.console.escape import inline
@@ -75,6 +75,7 @@ def lead(given: Mapping[str, Any]) -> None:
         tell_model(screen, checkpoint)
         screen.tell(plan_note(found) if given["verbose"] or given["json"] else plan_brief(plan, pipeline.engine, found))
         show(screen, notes, pipeline.run_all([plan]), how_to_go_on([plan]), is_busy=pipeline.parts.lead.waits)
+    tell_draft(screen, given, plan.output)
 
 
 def named_checkpoint(given: Mapping[str, Any]) -> Checkpoint:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framewake.app.options import given_settings, place_words
+from framewake.app.options import given_settings, place_words, whole
 from framewake.app.outputs import free_path
 from framewake.errors import InputError
 from framewake.media.video import MAX_CRF
+from framewake.pipeline.drafts import DRAFT_SIZES, Drafts
 from framewake.pipeline.jobs import Job, Output, request_from
 from framewake.request import draw_seed, from_dict
 from framewake.setting import Setting, check_setting
@@ -17,6 +18,7 @@ from framewake.setting import Setting, check_setting
 CRF = 18
 # Options that saved latents do not hold: the command that goes on names them again.
 KEPT = ("checkpoint", "engine", "devices", "memory", "part", "crf", "no_metadata", "json", "verbose", "quiet")
+DRAFTS = ("draft", "drafts", "draft_size")
 
 
 def job_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> Job:
@@ -34,7 +36,26 @@ def job_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> J
 
 def output_of(given: Mapping[str, Any], path: Path, crf: int) -> Output:
     """A clip at this path, with what the options beside its settings say."""
-    return Output(path, crf, has_metadata=not given["no_metadata"], options=tuple(place_words(given, KEPT)))
+    options = tuple(place_words(given, (*KEPT, *DRAFTS)))
+    return Output(path, crf, has_metadata=not given["no_metadata"], options=options, drafts=drafts_of(given))
+
+
+def drafts_of(given: Mapping[str, Any]) -> Drafts:
+    """The drafts that the options ask for.
+
+    Raises: InputError.
+    """
+    size, steps = given["draft_size"], given["drafts"]
+    if size is not None:
+        check_setting("draft_size", size, Setting("choice", "", "--draft-size", choices=DRAFT_SIZES))
+        if given["draft"] is None and steps is None:
+            raise InputError("--draft-size says what a draft is like: add --draft or --drafts.")
+    if given["batch"] is not None and given["draft"] is not None:
+        raise InputError("a batch is made without a stop: take --drafts, which writes drafts on the way.")
+    numbers = () if steps is None else tuple(whole(text.strip()) for text in steps.split(","))
+    for number in numbers:
+        check_setting("drafts", number, Setting("integer", "", "--drafts", 1))
+    return Drafts(numbers, given["draft"], size or "full")
 
 
 def settings_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from framewake.app.render import LABELS, duration, made
+from framewake.app.render import LABELS, drafted, duration, made
 from framewake.console.escape import escaped
-from framewake.pipeline.events import Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
+from framewake.pipeline.events import Draft, Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
 
 LINE_SECONDS = 60.0
 LEAST_SECONDS = 1.0  # between two tenths: what is quick needs no lines
@@ -91,6 +91,11 @@ class Lines:
                 self._pacer.move(share, f"{share:.0%}, {duration(seconds_left)} left")
             case StageFinished(_, seconds):
                 self._pacer.end(duration(seconds))
+            case Draft(is_end=False):
+                say(drafted(event))
+            case Draft():
+                sys.stdout.write(f"{drafted(event)}\n")
+                sys.stdout.flush()
             case Note(text):
                 say(f"Note: {text}")
             case Result():

@@ -185,6 +185,21 @@ _PLACES = (
         text="Continue a stopped clip: the one named by -o, or the only one in this folder. The result is "
         "the same as without the stop. With --batch: make the clips that are missing.",
     ),
+    named(
+        "--draft",
+        "N",
+        "Stop after step N and write a draft beside the clip's place, as clip.draft-012.mp4: what the model expects by "
+        "then. --resume goes on, to the same clip as without the stop.",
+        kind=int | None,
+        parser=whole_from("draft", 1),
+    ),
+    named("--drafts", "N,N", "Write drafts after these steps, without stopping."),
+    named(
+        "--draft-size",
+        "[full|small]",
+        "full decodes every frame, which takes as long as the clip's own decoding; small shows colours and motion of "
+        "a frame in four without it, at half the side. Default: full.",
+    ),
     named("--crf", "N", "Quality of an mp4, 0 (best) to 51. Default: 18.", kind=int | None, parser=whole),
     switch("--no-metadata", text="Write no settings into the file."),
     EVENTS,

@@ -10,7 +10,19 @@ from typing import Any, Protocol
 
 from framewake.console.escape import escaped, inline
 from framewake.console.wrapping import fitted
-from framewake.pipeline.events import Cached, Event, Note, Result, StageFinished, StageStarted, Step, Tile, Written
+from framewake.pipeline.events import (
+    Cached,
+    Draft,
+    Drafting,
+    Event,
+    Note,
+    Result,
+    StageFinished,
+    StageStarted,
+    Step,
+    Tile,
+    Written,
+)
 
 LABELS = {
     "read image": "Reading the picture",
@@ -40,23 +52,26 @@ class Reporter(Protocol):
 
 def record(event: Event) -> dict[str, Any]:
     """An event as plain values for JSON; pictures are left out, their sizes are not."""
+    values: dict[str, Any]
     match event:
         case StageStarted(stage):
-            return {"event": "stage_started", "stage": stage}
+            name, values = "stage_started", {"stage": stage}
         case StageFinished(stage, seconds):
-            return {"event": "stage_finished", "stage": stage, "seconds": round(seconds, 3)}
+            name, values = "stage_finished", {"stage": stage, "seconds": round(seconds, 3)}
         case Step(index, count, seconds, seconds_left, _, is_skipped):
             times = {"seconds": round(seconds, 3), "seconds_left": round(seconds_left, 3)}
-            return {"event": "step", "index": index, "count": count, **times, "is_skipped": is_skipped}
-        case Tile() | Written():
+            name, values = "step", {"index": index, "count": count, **times, "is_skipped": is_skipped}
+        case Tile() | Written() | Drafting():
             values = {name: round(value, 3) for name, value in dataclasses.asdict(event).items()}
-            return {"event": type(event).__name__.lower(), **values}
+            name = type(event).__name__.lower()
+        case Draft(step, count, path, is_end):
+            name, values = "draft", {"step": step, "count": count, "path": str(path), "is_end": is_end}
         case Note(text):
-            return {"event": "note", "text": text}
+            name, values = "note", {"text": text}
         case Result():
             frames, height, width = event.frames.shape[:3]
-            return {
-                "event": "result",
+            name = "result"
+            values = {
                 "path": None if event.path is None else str(event.path),
                 "frames": frames,
                 "height": height,
@@ -66,14 +81,15 @@ def record(event: Event) -> dict[str, Any]:
                 "metadata": dict(event.metadata),
                 "cached": None if event.cached is None else dataclasses.asdict(event.cached),
             }
+    return {"event": name, **values}
 
 
 class Quiet:
-    """Only the path of each clip, on stdout."""
+    """Only the path of each clip, or of the draft that a run ends with, on stdout."""
 
     def show(self, event: Event) -> None:
         """Print a result's path."""
-        if isinstance(event, Result) and event.path is not None:
+        if (isinstance(event, Result) and event.path is not None) or (isinstance(event, Draft) and event.is_end):
             sys.stdout.write(f"{inline(event.path)}\n")
             sys.stdout.flush()
 
@@ -131,9 +147,13 @@ class Terminal:
             case StageFinished():
                 self._progress.update(self._task, total=1, completed=1, detail="")
                 self._progress.stop_task(self._task)
+            case Drafting(step, share):
+                self._progress.update(self._task, detail=f"draft after step {step}, {share:.0%}")
+            case Draft(is_end=False):
+                self._print(drafted(event))
             case Note(text):
                 self._print(f"Note: {text}", style="yellow")
-            case Result():
+            case Draft() | Result():
                 self._result(event)
 
     def tell(self, text: str) -> None:
@@ -150,12 +170,15 @@ class Terminal:
             self._progress = bars(self._console)
         return self._progress
 
-    def _result(self, event: Result) -> None:
+    def _result(self, event: Result | Draft) -> None:
         # The path is the program's answer and goes to stdout; the live display must have left the terminal before.
         self.close()
         self._done += 1
         seconds, self._begin = time.monotonic() - self._begin, time.monotonic()
-        sys.stdout.write(made(event, self._done, self._clips, seconds=seconds))
+        if isinstance(event, Draft):
+            sys.stdout.write(f"{drafted(event)}\n")
+        else:
+            sys.stdout.write(made(event, self._done, self._clips, seconds=seconds))
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -180,6 +203,13 @@ def made(event: Result, number: int, count: int, *, seconds: float) -> str:
     if event.cached is not None:
         what += f", {caching(event.cached)}"
     return f"{inline(event.path)}{which}: {what}\n"
+
+
+def drafted(event: Draft) -> str:
+    """A draft as a line."""
+    frames, height, width = event.frames.shape[:3]
+    what = f"{frames} frames of {width}x{height}"
+    return f"{inline(event.path)}: draft after step {event.step} of {event.count}, {what}"
 
 
 def bars(console: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 from framewake.app.asked import asked_crf, output_of
 from framewake.app.joined import leading
 from framewake.app.options import given_settings
-from framewake.app.screen import how_to_go_on, reporter, show
+from framewake.app.screen import how_to_go_on, reporter, show, tell_draft
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
 from framewake.pipeline.checkpoint import find_checkpoint
+from framewake.pipeline.drafts import MARK
 from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.jobs import Job, Output, request_from
 from framewake.pipeline.latents import ENDING, OLD_ENDING, SavedLatents, latents_path, load_latents, old_latents_path
@@ -27,6 +29,7 @@ def go_on(given: Mapping[str, Any]) -> bool:
 
     Raises: InputError when what was given contradicts what was saved.
     """
+    given = with_named_clip(given)
     if given["from_latents"] is not None:
         file = Path(given["from_latents"])
         refuse_settings(given)
@@ -38,6 +41,7 @@ def go_on(given: Mapping[str, Any]) -> bool:
             return False
         file = found
     saved = load_latents(file)
+    check_next_draft(given, saved)
     settings = request_from(saved.metadata)
     changed = given_settings(given)
     if given["resume"]:
@@ -48,12 +52,44 @@ def go_on(given: Mapping[str, Any]) -> bool:
     output = place_of(given, saved, file)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"), parse_files(given["part"] or []))
     clear_abandoned(output.path.parent)
-    advice = how_to_go_on([Job(request, output)])
+    advice, screen = how_to_go_on([Job(request, output)]), reporter(given, 1)
     with leading(checkpoint, given["engine"], memory=parse_memory(given["memory"])) as pipeline:
-        show(reporter(given, 1), [], pipeline.resume(saved, output), advice, is_busy=pipeline.parts.lead.waits)
-    if file == latents_path(output.path):
+        show(screen, [], pipeline.resume(saved, output), advice, is_busy=pipeline.parts.lead.waits)
+    tell_draft(screen, given, output)
+    if file == latents_path(output.path) and output.drafts.stop is None:
         file.unlink(missing_ok=True)
     return True
+
+
+def with_named_clip(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``--resume FILE`` without a prompt names a clip by itself, by a draft of it or by its saved latents."""
+    named = given["image"]
+    if not given["resume"] or named is None or given["prompt"] is not None or given["output"] is not None:
+        return given
+    return {**given, "image": None, "output": str(clip_of(Path(named)))}
+
+
+def clip_of(file: Path) -> Path:
+    """The clip that a file belongs to: its draft, its saved latents, or the clip itself."""
+    if file.name.endswith(ENDING):
+        return file.with_name(file.name.removesuffix(ENDING))
+    found = re.fullmatch(rf"(.+){re.escape(MARK)}\d{{3,}}(\.\w+)", file.name)
+    if found is None:
+        return file
+    folder = file.with_name(found[1])  # of pictures, whose drafts are a WebP
+    return folder if latents_path(folder).is_file() else file.with_name(found[1] + found[2])
+
+
+def check_next_draft(given: Mapping[str, Any], saved: SavedLatents) -> None:
+    """Whether the step of a draft is still to come.
+
+    Raises: InputError.
+    """
+    if given["draft"] is not None and given["draft"] <= saved.step:
+        raise InputError(
+            f"a draft after step {given['draft']} is impossible: {saved.step} steps of this clip are done. Name a "
+            "later step with --draft, or leave it out."
+        )
 
 
 def refuse_settings(given: Mapping[str, Any]) -> None:
@@ -78,6 +114,8 @@ def saved_file(given: Mapping[str, Any]) -> Path | None:
                 return place
         if given_settings(given):
             return None
+        if output.exists():
+            raise InputError(f"{output} is finished: nothing is left to go on with. Without --resume it is made anew.")
         raise InputError(f"{file}: there is nothing to go on from. Leave out --resume and give picture and prompt.")
     files = sorted(path for ending in (ENDING, OLD_ENDING) for path in Path().glob(f"*{ending}"))
     if len(files) == 1:

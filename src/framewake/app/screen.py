@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from framewake.app.asked import KEPT
 from framewake.app.lines import Lines
+from framewake.app.options import place_words
 from framewake.app.render import JsonLines, Quiet, Reporter, Terminal, has_terminal
 from framewake.app.stopping import stopped_by_signals
 from framewake.errors import Cancelled, FramewakeError, PeerError
-from framewake.pipeline.events import Event, Note, Result
+from framewake.pipeline.events import Draft, Event, Note, Result
 from framewake.pipeline.jobs import Job, Output, Plan
 from framewake.pipeline.latents import latents_path
 
@@ -47,7 +50,7 @@ def show(
             for note in notes:
                 screen.show(Note(note))
             for event in events:
-                done += isinstance(event, Result)
+                done += isinstance(event, Result) or (isinstance(event, Draft) and event.is_end)
                 screen.show(event)
                 check_stopped()
         except KeyboardInterrupt:
@@ -75,6 +78,14 @@ def how_to_go_on(jobs: Sequence[Job | Plan]) -> Callable[[int], str]:
         return f"No half file is left. The same clip is made by adding --seed {job.request.seed}."
 
     return advice
+
+
+def tell_draft(screen: Reporter, given: Mapping[str, Any], output: Output | None) -> None:
+    """How to go on behind the draft that a run has ended with; nothing for any other run."""
+    if output is not None and output.drafts.stop is not None:
+        names = KEPT if given["drafts"] is None else (*KEPT, "drafts", "draft_size")
+        again = dataclasses.replace(output, options=tuple(place_words(given, names)))
+        screen.tell(f"Go on with `{resume_command(again)}`.")
 
 
 def resume_command(output: Output) -> str:

@@ -56,6 +56,10 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     if steps:
         text = f"{_shown(steps.get('computed'))} computed, {_shown(steps.get('skipped'))} skipped"
         lines.append(_line("steps", text))
+    draft = _part(metadata, "draft")
+    if draft:
+        text = f"{_shown(draft.get('size'))}, after step {_shown(draft.get('step'))} of {_shown(draft.get('steps'))}"
+        lines.append(_line("draft", text))
     lines += [_line(name, _shown(metadata[name])) for name in ("checkpoint", "engine", "framewake") if name in metadata]
     versions = _part(metadata, "versions")
     if versions:

@@ -14,6 +14,7 @@ from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError, NumericsError
 from framewake.pipeline.adapters import Adapted, by_step
 from framewake.pipeline.caching import Caching
+from framewake.pipeline.drafts import NO_DRAFTS
 from framewake.pipeline.events import Cached, Note, Step
 from framewake.pipeline.group import call, division_of, led, told_clip
 from framewake.pipeline.jobs import Plan
@@ -32,10 +33,18 @@ from framewake.sampling.solvers import SOLVERS
 
 
 class Denoised(NamedTuple):
-    """Finished latents, and what a step cache did. Shapes: float32 (1, C, F, H, W)."""
+    """Latents and what a step cache did: finished ones, or those after ``step`` steps where a draft is due.
+
+    Of the latter, ``expected`` is the clip without its noise, as far as the model knows by then, and ``cache`` is what
+    a step cache remembers.
+    Shapes: float32 (1, C, F, H, W).
+    """
 
     latents: np.ndarray
     cached: Cached | None
+    step: int
+    expected: np.ndarray | None = None
+    cache: Mapping[str, np.ndarray] = {}
 
 
 def initial_latents(engine: Engine, plan: Plan, image: Tensor | None, precision: Precision) -> Tensor:
@@ -76,6 +85,7 @@ def denoise(
 ) -> Generator[Step | Note, None, Denoised]:
     """The loop: a ``Step`` after each; the generator's value is the finished latents on the host.
 
+    It ends earlier behind a step with which the plan's output has a draft: saving that one is up to the caller.
     ``keeper`` saves on the way and when the generator is closed; ``start`` is what it saved of an earlier run.
     Raises: NumericsError for NaN or infinity: in any frame after the first step and before a save, else in the middle.
     Source: specification, section 6.3.
@@ -87,25 +97,29 @@ def denoise(
     yield from map(Note, adapted.notes)
     steps, caching = cached_steps(parts, plan, condition, precision, adapted=adapted, begun=begun, start=start)
     loop = led(parts.lead, steps)
+    drafts = NO_DRAFTS if plan.output is None else plan.output.drafts
     done, is_whole, since = first, False, time.perf_counter()
-    before = since
+    before, due = since, tuple[Any, ...]()
     try:
         for step in loop:
             index = step.index + 1
             clean = expected_frame(engine, step)
-            is_kept = keeper is not None and keeper.is_due(index) and index < request.steps
+            is_kept = keeper is not None and keeper.is_due(index) and not drafts.is_planned(index)
+            is_kept = is_kept and index < request.steps
             looked_at = engine.numpy(step.latents) if index == first + 1 or is_kept else clean
             check_numbers(looked_at, index, request.steps, precision)
             done, latents = index, step.latents
             is_skipped = caching.finish_step(time.perf_counter() - before)
             if keeper is not None and is_kept:
                 failure = keeper.save(done, engine.numpy(latents), cache=all_arrays(parts.lead, caching))
-                if failure is not None:
-                    yield Note(failure)
+                yield from () if failure is None else (Note(failure),)
             now = time.perf_counter()
             left = (now - since) / (index - first) * (request.steps - index)
             yield Step(index, request.steps, now - before, left, preview(clean), is_skipped)
             before = now
+            if index < request.steps and drafts.is_due(index):
+                due = expected_clip(parts, step, condition), all_arrays(parts.lead, caching)
+                break
         is_whole = True
     finally:
         # Stopped, closed or failed: the last good step is not lost, be it the last of all. Where another process has
@@ -116,8 +130,8 @@ def denoise(
             keeper.save(done, engine.numpy(latents), cache=cache)
         loop.close()
     finished = engine.numpy(latents)
-    check_numbers(finished, request.steps, request.steps, precision)
-    return Denoised(finished, caching.report())
+    check_numbers(finished, done, request.steps, precision)
+    return Denoised(finished, caching.report(), done, *due)
 
 
 def cached_steps(
@@ -203,6 +217,14 @@ def expected_frame(engine: Engine, step: guide.SolverStep) -> np.ndarray:
     middle = step.latents.shape[2] // 2
     velocity = engine.cast(step.velocity[:, :, middle : middle + 1], "float32")
     return engine.numpy(step.latents[:, :, middle : middle + 1] - velocity * step.sigma)
+
+
+def expected_clip(parts: Parts, step: guide.SolverStep, condition: Condition) -> np.ndarray:
+    """The same of all frames; a first frame that is given is there as it is. Shapes: float32 (1, C, F, H, W)."""
+    engine, image = parts.engine, condition.image
+    clean = step.latents - engine.cast(step.velocity, "float32") * step.sigma
+    is_given = image is not None and parts.checkpoint.dit.replaces_first_frame
+    return engine.numpy(guide.put_first_frame(engine, clean, image) if is_given else clean)
 
 
 def check_numbers(values: np.ndarray, index: int, count: int, precision: Precision) -> None:

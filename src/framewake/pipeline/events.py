@@ -2,8 +2,9 @@
 
 Every event is a frozen value. Their order in one run is: for each stage a ``StageStarted``, then any
 ``Step``, ``Tile`` and ``Written``, then its ``StageFinished``; last of all one ``Result``. A ``Note`` may come
-anywhere before that. Several clips in one run share the first two stages, which come once; the other four come for each
-clip, each time with a ``Result``.
+anywhere before that. Drafts come between the steps; a clip that ends with one has a ``Draft`` with ``is_end``, behind
+the stage "denoise", in place of the later stages and the ``Result``. Several clips in one run share the first two
+stages, which come once; the other four come for each clip, each time with a ``Result``.
 """
 
 from __future__ import annotations
@@ -76,6 +77,32 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Drafting:
+    """A draft of what is expected after a step is being made; between two steps of the clip.
+
+    Units: ``share`` of the work is done.
+    """
+
+    step: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A draft is written: a clip of what the model expects after ``step`` of ``count`` steps.
+
+    ``is_end``: the run ends with it, with its latents saved.
+    Shapes: ``frames`` is uint8 (F, H, W, 3).
+    """
+
+    step: int
+    count: int
+    path: Path
+    is_end: bool
+    frames: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
 class Note:
     """One sentence that a person should read; nothing went wrong."""
 
@@ -112,4 +139,4 @@ class Result:
     cached: Cached | None = None
 
 
-Event = StageStarted | StageFinished | Step | Tile | Written | Note | Result
+Event = StageStarted | StageFinished | Step | Tile | Written | Drafting | Draft | Note | Result

@@ -20,6 +20,7 @@ from framewake.media.output import check_output
 from framewake.media.picture import Loaded, load_picture, picture_path
 from framewake.media.video import check_crf
 from framewake.pipeline.adapters import OpenedLora, open_loras
+from framewake.pipeline.drafts import NO_DRAFTS, Drafts, check_drafts
 from framewake.request import Defaults, Request, Settled, resolve
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
 from framewake.weights.checkpoint.load import Checkpoint
@@ -32,9 +33,10 @@ SMALL_PX = 64
 class Output:
     """Where a clip goes and how it is written.
 
-    Beside it, the latents are saved after every ``save_every`` steps and when the run is stopped; 0 saves none
-    before the last step. ``options`` are words of the command line that a command which goes on repeats.
-    ``picture_name`` stands in the clip's metadata where the picture's path would, for a file that is nobody's own.
+    Beside it, the latents are saved after every ``save_every`` steps, with each draft and when the run is stopped; 0
+    saves none before the last step but with drafts. ``options`` are words of the command line that a command which goes
+    on repeats. ``picture_name`` stands in the clip's metadata where the picture's path would, for a file that is
+    nobody's own.
     Units: ``crf`` is x264's quality, lower is better.
     """
 
@@ -44,6 +46,7 @@ class Output:
     save_every: int = 5
     options: tuple[str, ...] = ()
     picture_name: str | None = None
+    drafts: Drafts = NO_DRAFTS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))  # text is as good
@@ -184,6 +187,7 @@ def latent_of(shape: PixelShape, checkpoint: Checkpoint) -> LatentShape:
 def _check_output(output: Output, request: Settled, shape: PixelShape) -> None:
     check_output(output.path, shape=shape, fps=request.fps)
     check_crf(output.crf)
+    check_drafts(output.drafts, request.steps)
 
 
 def check_picture_use(request: Settled, dit: DiTConfig) -> None:

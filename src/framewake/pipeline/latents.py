@@ -65,13 +65,22 @@ class Keeper:
 
         Shapes: latents (1, C, F, H, W).
         """
-        saved = SavedLatents(latents, dict(self.metadata), step, self.sources, self.origin, cache or {})
         try:
-            save_latents(self.path, saved)
+            self.must_save(step, latents, cache or {})
         except FramewakeError as error:
             return f"the latents cannot be saved beside the clip ({str(error).rstrip('.')}); going on without."
-        self.step = step
         return None
+
+    def must_save(self, step: int, latents: np.ndarray, cache: Mapping[str, np.ndarray]) -> SavedLatents:
+        """Save where nothing goes on without, and tell what was saved.
+
+        Shapes: latents (1, C, F, H, W).
+        Raises: UnwritableError, DiskFullError.
+        """
+        saved = SavedLatents(latents, dict(self.metadata), step, self.sources, self.origin, cache)
+        save_latents(self.path, saved)
+        self.step = step
+        return saved
 
 
 def latents_path(output: Path) -> Path:

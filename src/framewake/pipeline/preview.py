@@ -20,8 +20,11 @@ class Preview:
 
     def __call__(self, latents: np.ndarray) -> np.ndarray:
         """The middle frame. Shapes: latents (1, C, F, H, W) -> uint8 (H, W, 3)."""
-        middle = latents[0, :, latents.shape[2] // 2]
-        colours = np.moveaxis(middle, 0, -1) @ self.matrix[:-1] + self.matrix[-1]
+        return self.frames(latents[:, :, latents.shape[2] // 2][:, :, None])[0]
+
+    def frames(self, latents: np.ndarray) -> np.ndarray:
+        """Every latent frame. Shapes: latents (1, C, F, H, W) -> uint8 (F, H, W, 3)."""
+        colours = np.moveaxis(latents[0], 0, -1) @ self.matrix[:-1] + self.matrix[-1]
         return np.clip(np.nan_to_num(colours) * 255.0, 0.0, 255.0).astype(np.uint8)
 
 

@@ -21,7 +21,8 @@ from framewake.models.dit import TextStates
 from framewake.pipeline import finish
 from framewake.pipeline.checkpoint import check_parts, find_checkpoint
 from framewake.pipeline.condition import image_latent
-from framewake.pipeline.denoise import denoise, followed_steps
+from framewake.pipeline.denoise import followed_steps
+from framewake.pipeline.drafting import Course, denoise_with_drafts
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
@@ -230,7 +231,7 @@ class Pipeline:
                 clip.timings.update({stage: seconds / len(clips) for stage, seconds in shared.items()})
             for index, clip in enumerate(clips):
                 text = texts.pop(0)  # let go of when its clip is made
-                yield from self._make(clip, text, keeps_transformer=is_roomy and index < len(clips) - 1)
+                yield from self._make(clip, text, is_roomy=is_roomy, is_last=index == len(clips) - 1)
         finally:
             # However it ended: the next run's forecast takes nothing to be there that it does not use.
             self.parts.release(*self.parts.held())
@@ -303,7 +304,7 @@ class Pipeline:
             found.append(self.reader.states(self.parts, prompts, pixels, clip.precision.text))
         return found
 
-    def _make(self, clip: Making, text: TextStates, *, keeps_transformer: bool) -> Iterator[Event]:
+    def _make(self, clip: Making, text: TextStates, *, is_roomy: bool, is_last: bool) -> Iterator[Event]:
         plan, timings = clip.plan, clip.timings
         image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
         condition = Condition(text, image)
@@ -315,12 +316,14 @@ class Pipeline:
             path, every = latents_path(plan.output.path), plan.output.save_every
             keeper = Keeper(path, metadata, sources, origin_of(self.engine), every)
             keeper.step = 0 if clip.start is None else clip.start.step
-        steps = denoise(
-            self.parts, plan, condition, precision=clip.precision, preview=preview, keeper=keeper, start=clip.start
-        )
-        latents, cached = yield from self._staged("denoise", timings, steps)
-        if not keeps_transformer:
+        course = Course(plan, clip.precision, condition, preview, keeper)
+        steps = denoise_with_drafts(self.parts, course, start=clip.start, keeps_transformer=is_roomy)
+        (latents, cached, *_), draft = yield from self._staged("denoise", timings, steps)
+        if not is_roomy or is_last:
             self.parts.release("dit")
+        if draft is not None:
+            yield draft
+            return
         if cached is not None:
             metadata = metadata | {"steps": {"computed": cached.computed, "skipped": cached.skipped}}
             if keeper is not None:

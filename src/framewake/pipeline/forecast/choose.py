@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from framewake.config import TilingConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
+from framewake.pipeline.drafts import NO_DRAFTS
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
@@ -181,7 +182,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         )
         busy = busy_note(rates)
         lines += [] if busy is None else [busy]
-    return lines
+    return lines + drafting(plan, made)
 
 
 def fused(engine: Engine) -> str:
@@ -212,6 +213,23 @@ def caching(plan: Plan) -> list[str]:
     else:
         what = f"{len(computed)} of {steps} steps are computed"
     return [f"step cache {plan.request.cache}: {what}"]
+
+
+def drafting(plan: Plan, made: Forecast) -> list[str]:
+    """What the drafts of a run cost."""
+    drafts = NO_DRAFTS if plan.output is None else plan.output.drafts
+    if not drafts.steps and drafts.stop is None:
+        return []
+    seconds = {"small": 0.0, "full": made.stages.get("decode", 0.0) + made.stages.get("write", 0.0)}[drafts.size]
+    cost = "a full draft costs a decode" if drafts.size == "full" else "a small draft costs no decode"
+    if made.step_seconds is None or made.seconds is None:
+        return [cost]
+    lines = [f"{cost}, about {seconds:.2g} s" if seconds else cost]
+    if drafts.stop is not None:
+        steps = made.stages["denoise"] * (plan.request.steps - drafts.stop) / plan.request.steps
+        ready = made.seconds - steps - made.stages["decode"] - made.stages.get("write", 0.0) + seconds
+        lines.append(f"draft after step {drafts.stop} of {plan.request.steps}: in about {ready:.2g} s")
+    return lines
 
 
 def too_little(setup: Setup, plan: Plan, place: Placement, *, room: int) -> ResourceError:
