@@ -62,7 +62,10 @@ def differing(found, expected):
     assert found.step == expected.step and found.cache.keys() == expected.cache.keys()
     for name, array in expected.cache.items():
         assert found.cache[name].shape == array.shape
-        np.testing.assert_allclose(found.cache[name], array, rtol=2e-3, atol=2e-5)
+        if name.startswith("cache_tensor_"):
+            assert largest(found.cache[name], array) <= CLOSE, name
+        else:  # signals: means of small differences, which are summed in another order
+            np.testing.assert_allclose(found.cache[name], array, rtol=2e-3, atol=2e-5)
     for steps in ("cache_computed", "cache_skipped"):
         assert np.array_equal(found.cache.get(steps, 0), expected.cache.get(steps, 0))
     return largest(found.latents, expected.latents)
