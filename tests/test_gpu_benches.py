@@ -91,6 +91,12 @@ def test_gpu_attention_starts_and_ends(toy_run):
     assert "CUDA" in kernels["flex"]["refused"] and kernels["flash_attn"]["refused"] == "not installed"
 
 
+def test_gpu_devices_starts_and_ends_with_one(toy_run):
+    found = toy_run("gpu-devices", "--rounds", "1", "--no-compile")
+    assert found["processes"] == 1 and found["sent"] == found["formula"] == 0
+    assert found["float32"]["largest"] == found["bfloat16"]["largest"] == 0 < found["attention"]
+
+
 def test_gpu_train_starts_and_ends(toy_run):
     found = toy_run("gpu-train")
     assert {found[part]["way"] for part in ("bounded", "free")} == {"weights resident"}
@@ -130,8 +136,13 @@ def test_gpu_all_keeps_what_each_part_found(machine):
     assert run("first", "machine", "doctor", "attention").returncode == 1
     done = run("second")
     assert done.returncode == 0, done.stdout[-2000:]
+    assert run("several").returncode == 0
     parts = [line.rpartition(",")[0] for line in (place / "out" / "parts.txt").read_text().splitlines()]
-    assert parts == ["machine: rc 0", "doctor: rc 0", "attention: rc 1", "decode: rc 0", "memory: rc 0", "train: rc 0"]
+    assert parts[:3] == ["machine: rc 0", "doctor: rc 0", "attention: rc 1"]
+    assert parts[3:] == ["decode: rc 0", "memory: rc 0", "train: rc 0", "by-2: rc 0"]
+    shared = json.loads((place / "out" / "bench-gpu-devices-2.json").read_text())
+    assert shared["processes"] == 2 and shared["sent"] == shared["formula"] > 0
+    assert shared["float32"]["largest"] <= 2e-6 and shared["bfloat16"]["largest"] < 0.1 and shared["peak"] > 0
     assert "broken" in (place / "out" / "log.txt").read_text()
     kept = [json.loads((place / "out" / f"bench-gpu-{name}.json").read_text()) for name in ("decode", "memory")]
     assert kept[0]["decode"]["is_finite"] and kept[1]["ratio"] > 0

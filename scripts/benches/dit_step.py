@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 
 from measuring import record, side_by_side
-from measuring.pairs import TEXTS, dit_pair
+from measuring.middle import TEXTS
+from measuring.pairs import dit_pair
 
 from framewake.pipeline.forecast.cost import Scene, step_operations
 

@@ -4,6 +4,7 @@
 #
 #   OUT=folder scripts/benches/gpu_all.sh first         within 585 s: does it work, how fast is a step
 #   OUT=folder scripts/benches/gpu_all.sh second        within 350 s: decode; streamed in 8 GB against resident; an update of a LoRA in 12 GB
+#   OUT=folder scripts/benches/gpu_all.sh several       within 580 s, with several GPUs: a step by 2, 4 and 8 of them
 #   OUT=folder scripts/benches/gpu_all.sh first step    that part alone
 #
 # For a bare machine: Python, torch, triton, numpy, safetensors, Pillow, tokenizers, typer, rich; no network. A trial on
@@ -13,7 +14,8 @@ cd "$(dirname "$0")/../.." || exit 1
 case ${1:-} in
   first) most=585 ;;
   second) most=350 ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  several) most=580 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 call=$1 slower=1
 if [[ -n $TOY ]]; then slower=10; fi
@@ -87,6 +89,17 @@ second() {
   cp -f results/bench-gpu-memory.json "$OUT/bench-gpu-decode.json" 2> /dev/null
   part memory 180 "$PY" scripts/benches/gpu_memory.py "${how[@]}" --rounds 1 --parts streamed resident
   part train 120 "$PY" scripts/benches/gpu_train.py "${how[@]}" --parts bounded
+}
+
+several() {
+  local there
+  there=$("$PY" -c 'import torch; print(torch.cuda.device_count())')
+  if [[ -n $TOY ]]; then there=2; fi
+  for count in 2 4 8; do
+    if [[ $count -gt $there ]]; then continue; fi
+    part "by-$count" 190 "$PY" -m torch.distributed.run --standalone --nproc-per-node "$count" \
+      scripts/benches/gpu_devices.py "${how[@]}" ${TOY:+--no-compile}
+  done
 }
 
 how=(--engine "$ENGINE")

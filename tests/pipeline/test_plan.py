@@ -14,6 +14,7 @@ from toy_checkpoint import write_toy
 
 from framewake.config import HUNYUAN_DIT, DiTConfig
 from framewake.errors import InputError, ResourceError
+from framewake.models.arrangement import Arrangement
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
@@ -109,7 +110,9 @@ def test_a_forecast_says_every_choice_with_its_reason(pipeline, request_of):
 def test_what_devices_send_is_the_published_count(neighbours, groups, expected):
     """Gigabytes from each device in a step at 720x1280x129. Source: specification of several devices, section 7."""
     scene = cost.Scene(1, 118_800, 400, "bfloat16", False, devices=neighbours * groups)
-    assert cost.sent_bytes(HUNYUAN_DIT, scene, neighbours) / 1e9 == pytest.approx(expected, rel=0.005)
+    assert cost.sent_bytes(HUNYUAN_DIT, scene, Arrangement(neighbours, groups)) / 1e9 == pytest.approx(
+        expected, rel=0.005
+    )
 
 
 def test_each_of_several_devices_takes_less(pipeline, request_of):

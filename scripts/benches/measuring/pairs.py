@@ -21,25 +21,8 @@ from framewake.weights.checkpoint import diffusers as layout
 from framewake.weights.checkpoint.hunyuan import COMPONENTS
 from framewake.weights.stores.store import Resident
 from framewake.weights.writing.export import to_diffusers
+from measuring.middle import LATENTS, MIDDLE_DIT, TEXTS, TIMESTEP
 
-# Attention and linears weigh as in the published model: its head width and ratio of single to double blocks.
-MIDDLE_DIT = DiTConfig(
-    patch_size=(1, 2, 2),
-    in_channels=16,
-    out_channels=16,
-    hidden_size=768,
-    heads=6,
-    rope_dims=(16, 56, 56),
-    rope_theta=256.0,
-    mlp_ratio=4.0,
-    double_blocks=4,
-    single_blocks=8,
-    refiner_blocks=2,
-    text_width=512,
-    pooled_width=256,
-    condition="token_replace",
-    has_guidance=True,
-)
 MIDDLE_VAE = VAEConfig(
     in_channels=3,
     out_channels=3,
@@ -52,11 +35,7 @@ MIDDLE_VAE = VAEConfig(
     temporal_compression=4,
     mid_block_attention=True,
 )
-LATENTS = {"demo": (9, 16, 16), "middle": (9, 48, 48)}  # frames, height, width: 576 and 5184 image tokens
 CLIPS = {"demo": (9, 16, 16), "middle": (3, 40, 40)}  # latent sizes of the autoencoder's clips
-# Padded states as diffusers' pipeline hands them over, and how many of them are valid (picture and a short prompt).
-TEXTS = {"demo": (260, 15), "middle": (400, 184)}
-TIMESTEP = 873.0
 
 
 class DitPair(NamedTuple):

@@ -193,7 +193,7 @@ def fused(engine: Engine) -> str:
 
 def sharing(setup: Setup, plan: Plan, scene: cost.Scene) -> list[str]:
     """What it means that several devices make a clip; how fast they are linked, only a run of them could tell."""
-    sent = cost.sent_bytes(setup.checkpoint.dit, scene, arrangement_of(setup, plan).neighbours)
+    sent = cost.sent_bytes(setup.checkpoint.dit, scene, arrangement_of(setup, plan))
     slow, fast = (f"{sent / rate / 1e9:.2g} s at {rate} GB/s" for rate in LINKS)
     cores = ", nor the cores that they share here" if setup.engine.traits.is_host else ""
     return [

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, TilingConfig, VAEConfig
 from framewake.engine.traits import Traits
+from framewake.models.arrangement import Arrangement
 from framewake.models.dit_blocks import cut
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -158,12 +159,16 @@ def pair_operations(config: DiTConfig, scene: Scene) -> float:
     return scene.batch * 4.0 * blocks * scene.attended**2 * config.hidden_size / scene.devices
 
 
-def sent_bytes(config: DiTConfig, scene: Scene, neighbours: int) -> float:
-    """Bytes from a device to the others in one step: heads to its neighbours and back, keys and values to all."""
-    head, blocks = config.hidden_size / neighbours, config.double_blocks + config.single_blocks
-    queries_and_back = (2 * scene.share + scene.text) * head * (neighbours - 1)
-    numbers = queries_and_back + 2 * scene.share * head * (scene.devices - 1)
-    return scene.batch * blocks * numbers * BYTES[scene.dtype]
+def sent_bytes(config: DiTConfig, scene: Scene, arrangement: Arrangement) -> float:
+    """Bytes from a device to the others in one step: heads to its neighbours and back, keys and values to all.
+
+    At the end, what the last layer makes of its tokens goes to all. Exact where tokens and heads divide.
+    """
+    neighbours, blocks = arrangement.neighbours, config.double_blocks + config.single_blocks
+    queries_and_back = (2 * scene.share + scene.text) * (neighbours - 1)
+    head = config.hidden_size / neighbours * (queries_and_back + 2 * scene.share * (scene.devices - 1))
+    last = scene.share * config.out_channels * math.prod(config.patch_size) * (arrangement.size - 1)
+    return scene.batch * (blocks * head + last) * BYTES[scene.dtype]
 
 
 def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:
