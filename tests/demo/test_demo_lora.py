@@ -21,9 +21,10 @@ from demonstration.world import FULL_FRAMES
 from framewake.media.clips import read_clip
 from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.checkpoint import find_checkpoint
-from framewake.train.data import read_examples
+from framewake.train.dataset import gathered
 from framewake.train.factors import chosen
 from framewake.train.settings import training_from
+from framewake.train.use import Use
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
 
@@ -48,7 +49,8 @@ def test_trails_fade():
 
 def test_clips_are_read_by_training(tmp_path):
     write_clips(tmp_path, 2, 64)
-    examples = read_examples(tmp_path)
+    use = Use((FULL_FRAMES,), lambda height, width: (height, width))
+    examples = gathered(tmp_path, use, None, takes_pictures=False).examples
     assert [example.caption for example in examples] == [trail_scene(number).prompt for number in range(2)]
     frames = read_clip(examples[0].path, FULL_FRAMES).frames
     assert np.abs(frames.astype(int) - render_trail(trail_scene(0), 64, 64)).mean() < 4

@@ -53,6 +53,8 @@ PACKAGES: dict[str, set[str]] = {
     "safetensors": {"weights", "demonstration"},
     "tokenizers": {"text", "demonstration"},
     "av": {"media.mp4"},
+    "tomli": {"train.dataset"},
+    "tomllib": {"train.dataset"},
     "pillow_heif": {"media.picture"},
     "flip_evaluator": {"media.quality"},
     "typer": {"app"},

@@ -50,8 +50,8 @@ def picture(tmp_path_factory):
 def trainer_of(toy, clips, tmp_path):
     """A trainer of a small run; settings, and where it reads and writes, can be changed."""
 
-    def make(name="a.safetensors", *, data=clips, resumes=False, checkpoint=toy, **changes):
+    def make(name="a.safetensors", *, data=clips, resumes=False, checkpoint=toy, cache=None, **changes):
         given = changes if resumes else SMALL | changes
-        return Trainer(checkpoint, Places(data, tmp_path / name), given, resumes=resumes)
+        return Trainer(checkpoint, Places(data, tmp_path / name, cache), given, resumes=resumes)
 
     return make

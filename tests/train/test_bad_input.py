@@ -14,11 +14,12 @@ from framewake import engine as engines
 from framewake.errors import InputError, NumericsError
 from framewake.media.clips import read_clip
 from framewake.train.cache import Cache
-from framewake.train.data import read_examples
+from framewake.train.dataset import gathered
 from framewake.train.events import Update
 from framewake.train.optimiser import learning_rate
 from framewake.train.settings import Training, training_from
 from framewake.train.state import saved_settings
+from framewake.train.use import Use
 
 
 def refused(trainer_of, words, **changes):
@@ -26,6 +27,10 @@ def refused(trainer_of, words, **changes):
     with pytest.raises(InputError, match=words) as caught:
         next(trainer_of(**changes).run(engines.get(FIRST)))
     assert "\n" not in str(caught.value)
+
+
+def examples_of(folder, frames=5):
+    return gathered(folder, Use((frames,), lambda height, width: (height, width)), None, takes_pictures=False).examples
 
 
 @pytest.fixture
@@ -43,21 +48,39 @@ def test_folders_without_clips(trainer_of, tmp_path):
 
 def test_captions_that_are_missing(trainer_of, data):
     (data / "1.txt").unlink()
-    refused(trainer_of, r"1.webp has no caption: put a caption into a .txt file", data=data)
+    refused(trainer_of, r"^1.webp has no caption: put a caption into a .txt file", data=data)
     (data / "2.txt").write_text(" \n")
-    refused(trainer_of, r"1.webp, 2.gif have no caption", data=data)
+    refused(trainer_of, r"data: 2 mistakes\. 1.webp has no caption; 2.gif has no caption: put", data=data)
     (data / "2.txt").write_bytes(b"\xff\xfe\x00\xd8")
     refused(trainer_of, "2.txt is no text in UTF-8", data=data)
 
 
+def test_every_mistake_is_told_at_once(trainer_of, data):
+    (data / "1.txt").unlink()
+    (data / "0.mp4").write_bytes((data / "0.mp4").read_bytes()[:300])
+    shutil.copy(data / "2.gif", data / "2.webp")
+    with pytest.raises(InputError) as caught:
+        trainer_of(data=data, frames=9)
+    parts = ("4 mistakes.", "1.webp has no caption", "0.mp4 holds no video", "--frames 5")
+    assert [part for part in parts if part not in str(caught.value)] == [], str(caught.value)
+    assert "2.gif and 2.webp share the caption 2.txt: give each clip" in str(caught.value)
+
+
+def test_very_many_mistakes_are_counted(trainer_of, data):
+    for number in range(30):
+        shutil.copy(data / "2.gif", data / f"new{number:02}.gif")
+    refused(trainer_of, r"30 mistakes\. new00.gif .*; new19.gif has no caption: put .*\. And 10 more\.$", data=data)
+
+
 def test_clips_that_cannot_be_used(trainer_of, data):
     shutil.copytree(data, data.parent / "whole")
-    refused(trainer_of, r"3 of 3 clips cannot be used. .*has 7 frames, 9 are needed.* --frames 5", data=data, frames=9)
+    refused(trainer_of, r"3 mistakes\. .*has 7 frames and 9 are needed: .*--frames 5", data=data, frames=9)
     (data / "0.mp4").write_bytes((data / "0.mp4").read_bytes()[:300])
-    refused(trainer_of, r"1 of 3 clips cannot be used. .*0.mp4", data=data)
+    refused(trainer_of, r"^\S+0.mp4 holds no video", data=data)
     (data / "1.webp").write_bytes(b"no picture")
-    refused(trainer_of, r"2 of 3 clips cannot be used", data=data)
-    assert not list((data / ".framewake").iterdir())
+    refused(trainer_of, r"2 mistakes\. \S+0.mp4 holds .*1.webp", data=data)
+    refused(trainer_of, r"^--frames is 1: the first frame is given, so at least 5 count", data=data, frames=1)
+    assert not list((data / ".framewake").glob("clip-*"))
 
 
 def test_a_folder_of_frames(tmp_path):
@@ -66,7 +89,7 @@ def test_a_folder_of_frames(tmp_path):
     for number in range(5):
         Image.fromarray(np.full((64, 64, 3), 10 * number, np.uint8)).save(folder / f"{number}.png")
     (tmp_path / "clip.txt").write_text("it gets brighter")
-    [example] = read_examples(tmp_path)
+    [example] = examples_of(tmp_path)
     assert example.caption == "it gets brighter"
     assert read_clip(example.path, 5).frames[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
     (folder / "3.png").write_bytes(b"x")
@@ -81,13 +104,13 @@ def test_a_list_of_clips(data):
     def listed(*lines):
         (data / "metadata.jsonl").write_text("\n".join(line if isinstance(line, str) else json.dumps(line)
                                                        for line in lines))  # fmt: skip
-        return read_examples(data)
+        return examples_of(data)
 
     found = listed({"file": "2.gif", "caption": " two "}, "", {"file": "0.mp4", "caption": "zero"})
     assert [(example.path.name, example.caption) for example in found] == [("2.gif", "two"), ("0.mp4", "zero")]
     for line, words in [
         ("{", "line 1 is not JSON"),
-        ({"name": "0.mp4"}, 'line 1: expected {"file"'),
+        ({"name": "0.mp4"}, 'line 1 names no clip: expected {"file"'),
         ({"file": "9.mp4", "caption": "x"}, "line 1: there is no"),
         ({"file": "0.txt", "caption": "x"}, "is no clip"),
         ({"file": "0.mp4", "caption": 3}, "the caption is 3"),
@@ -95,6 +118,8 @@ def test_a_list_of_clips(data):
     ]:
         with pytest.raises(InputError, match=words):
             listed(line)
+    with pytest.raises(InputError, match=r"2 mistakes.*line 2 is not JSON.*line 3 is line 1 again: take out one"):
+        listed({"file": "0.mp4", "caption": "x"}, "{", {"file": "0.mp4", "caption": "x"})
 
 
 def test_fast_clips_are_thinned_out(tmp_path):
@@ -102,9 +127,13 @@ def test_fast_clips_are_thinned_out(tmp_path):
 
     frames = np.stack([np.full((64, 64, 3), 10 * i, np.uint8) for i in range(12)])
     write_video(tmp_path / "fast.mp4", frames, fps=60, metadata=None)
-    assert np.abs(read_clip(tmp_path / "fast.mp4", 5).frames[:, 0, 0, 0] - np.arange(0, 100, 20)).max() <= 2
-    with pytest.raises(InputError, match=r"every second one is taken .* 9 are needed"):
-        read_clip(tmp_path / "fast.mp4", 9)
+    (tmp_path / "fast.txt").write_text("it gets brighter fast")
+    [example] = examples_of(tmp_path)
+    assert example.rate == 2
+    taken = read_clip(example.path, 5, rate=example.rate).frames[:, 0, 0, 0]
+    assert np.abs(taken - np.arange(0, 100, 20)).max() <= 2
+    with pytest.raises(InputError, match=r"12 frames, of which one in 2 is taken, and 9 are needed: .*--frames 5"):
+        examples_of(tmp_path, 9)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +142,6 @@ def test_fast_clips_are_thinned_out(tmp_path):
         ({"rank": 0}, "--rank is 0"),
         ({"learning_rate": -1.0}, "--lr is -1"),
         ({"frames": 6}, "multiple of 4 plus 1"),
-        ({"frames": 1}, "at least 5"),
         ({"stored": "float8"}, "--dtype is 'float8'"),
         ({"format": "offical"}, "Did you mean 'official'"),
         ({"ranks": 4}, "Did you mean 'rank'"),

@@ -68,9 +68,7 @@ def test_what_was_encoded_is_used_again(engine, trainer_of, clips, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
 
     def run(name, cache):
-        trainer = trainer_of(name, steps=1)
-        trainer.places = dataclasses.replace(trainer.places, cache=cache)
-        return list(trainer.run(engine))
+        return list(trainer_of(name, steps=1, cache=cache).run(engine))
 
     events = run("a.safetensors", first)
     assert events[0].cached == 0 and sum(isinstance(e, Encoded) for e in events) == 6

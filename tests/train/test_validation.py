@@ -19,7 +19,7 @@ from framewake.train.validation import parted
 
 
 def examples(count):
-    return [Example(Path(f"{n}.mp4"), "x", f"{n * 7919:064x}") for n in range(1, count + 1)]
+    return [Example(Path(f"{n}.mp4"), "x", f"{n * 7919:064x}", 5, (64, 64)) for n in range(1, count + 1)]
 
 
 def test_the_loss_alone_is_the_loss_of_the_walk(engine):
@@ -67,16 +67,16 @@ def test_a_run_in_two_parts_validates_alike(engine, trainer_of, tmp_path):
 
 def test_which_clips_are_left_out():
     settings = training_from({"validate_every": 1, "validation": "0.2"})
-    training, held = parted(examples(10), settings)
+    training, held = parted(examples(10), settings, examples)
     assert len(held) == 2 and sorted(training + held) == sorted(examples(10))
     renamed = [example._replace(path=Path("z" + example.path.name)) for example in reversed(examples(10))]
-    assert {e.digest for e in parted(renamed, settings)[1]} == {e.digest for e in held}
+    assert {e.digest for e in parted(renamed, settings, examples)[1]} == {e.digest for e in held}
     twice = examples(10) + renamed
-    assert len(parted(twice, settings)[1]) == 4  # never one copy here and one there
-    assert parted(examples(10), training_from({})) == (examples(10), [])
-    assert len(parted(examples(10), training_from({"validate_every": 1}))[1]) == 1
+    assert len(parted(twice, settings, examples)[1]) == 4  # never one copy here and one there
+    assert parted(examples(10), training_from({}), examples) == (examples(10), [])
+    assert len(parted(examples(10), training_from({"validate_every": 1}), examples)[1]) == 1
     with pytest.raises(InputError, match="one clip only"):
-        parted(examples(1), settings)
+        parted(examples(1), settings, examples)
 
 
 def test_noise_is_that_of_a_clip_and_a_level():

@@ -12,9 +12,10 @@ def train_parameters() -> list[inspect.Parameter]:
     """The parameters of the command: clips and file by position, everything else by name."""
     data = (
         "A folder of clips (.mp4, .gif, .webp, folders of .png files), each with a .txt file of the same name "
-        'that says what happens; or with a metadata.jsonl of {"file": ..., "caption": ...}.'
+        'that says what happens; or with a metadata.jsonl of {"file": ..., "caption": ...}. Or a dataset file of '
+        "musubi-tuner, ending in .toml."
     )
-    cache = "Where encoded clips and captions are kept for the next run. Default: .framewake in DATA."
+    cache = "Where encoded clips and captions are kept for the next run. Default: .framewake in DATA, or beside it."
     return [
         argument("data", "DATA", data, parser=local("DATA")),
         argument("target", "OUT", "The LoRA to write, ending in .safetensors.", parser=local("OUT")),

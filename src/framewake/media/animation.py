@@ -109,13 +109,13 @@ def read_animation(path: Path, timing: tuple[float, int] | None, *, most: int | 
         raise InputError(f"{path}: {DAMAGED} (its frames differ in size).")
     if timing is None:
         fps = len(frames) / times[-1] if times[-1] > 0 else 1.0
-        return Footage(np.stack(frames), fps, tuple(notes))
+        return Footage(np.stack(frames), fps, tuple(notes), len(frames))
     fps, count = timing
     if not len(frames) <= count <= MAX_FRAMES:
         raise InputError(f"{path} holds {len(frames)} frames, but its settings say {count}.")
     starts = np.minimum(np.rint(np.array(times[:-1]) * fps).astype(int), count - 1)
     shown_at = np.searchsorted(starts, np.arange(count), side="right") - 1
-    return Footage(np.stack(frames)[shown_at], fps, tuple(notes))
+    return Footage(np.stack(frames)[shown_at], fps, tuple(notes), count)
 
 
 def read_animation_comment(path: Path) -> str | None:

@@ -1,7 +1,9 @@
-"""The first frames of any clip: a video file, an animation, or a folder of PNG files."""
+"""Frames of any clip: a video file, an animation, a folder of PNG files, or a picture, which is one frame."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,25 +11,34 @@ import numpy as np
 from PIL import Image
 
 from framewake.errors import InputError
-from framewake.media.footage import Footage, read_frames
+from framewake.media.footage import NO_FRAMES, Footage, read_frames
 from framewake.media.image import bucket_pixels, clip_pixels
 from framewake.media.kinds import HEAD_BYTES, kind_of
 from framewake.media.parsers import parsing
-from framewake.media.picture import finished
+from framewake.media.picture import finished, load_picture
 from framewake.media.video import animated
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv",
           ".asf", ".flv", ".ogv")  # fmt: skip
 ANIMATIONS = (".gif", ".webp")
-FAST_FPS = 50  # from here on every second frame is taken, as the original does
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 
 
 class Clip(NamedTuple):
-    """Consecutive frames of one clip, and what a person should know of them. Shapes: frames uint8 (F, H, W, 3)."""
+    """Frames of one clip, and what a person should know of them. Shapes: frames uint8 (F, H, W, 3)."""
 
     path: Path
     frames: np.ndarray
     notes: tuple[str, ...] = ()
+
+
+class Extent(NamedTuple):
+    """What a clip is, without its frames. Units: ``height`` and ``width`` in pixels, ``fps`` in frames a second."""
+
+    frames: int
+    height: int
+    width: int
+    fps: float
 
 
 def is_clip(path: Path) -> bool:
@@ -37,27 +48,41 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS + ANIMATIONS
 
 
-def read_clip(path: Path, frames: int) -> Clip:
-    """The first ``frames`` frames, every second one from 50 frames a second on; the rest is not decoded.
+def is_picture(path: Path) -> bool:
+    """Whether a path looks like a picture."""
+    return path.suffix.lower() in PICTURES and path.is_file()
 
-    Raises: InputError for a clip that cannot be read or is shorter.
-    Source: specification, section 10.1.
+
+def look_at(path: Path, *, most: int | None = None) -> Extent:
+    """What a clip is, every frame of it decoded, or the first ``most``; it takes the memory of one.
+
+    Raises: InputError for a clip that cannot be read.
     """
-    if path.is_dir():
-        found, fps, notes = _pictures(path, frames)
-    elif _is_animation(path):
-        found, fps, notes = animated(path, most=2 * frames)  # which knows the frames that an encoder has joined
-    else:
-        found, fps, notes = read_frames(path, most=2 * frames)
-    step = 2 if int(fps) >= FAST_FPS else 1
-    taken = found[::step][:frames]
-    if len(taken) < frames:
-        every = " of which every second one is taken (50 a second or more)" if step > 1 else ""
-        raise InputError(
-            f"{path} has {len(found)} frames{every}, {frames} are needed: take it out of the folder, or train on "
-            f"fewer with --frames {_fitting(len(taken))}."
-        )
-    return Clip(path, np.ascontiguousarray(taken), notes)
+    found = _footage(path, (0,), most)
+    return Extent(found.decoded, found.frames.shape[1], found.frames.shape[2], found.fps)
+
+
+def read_clip(path: Path, frames: int, *, start: int = 0, rate: float = 1.0) -> Clip:
+    """Some frames of a clip; what lies behind them is not decoded.
+
+    ``rate`` is how many of its frames pass for each that is taken, ``start`` how many would have been taken before.
+    Raises: InputError for a clip that cannot be read or is shorter.
+    """
+    places = [place_of(start + number, rate) for number in range(frames)]
+    found = _footage(path, places, places[-1] + 1)
+    if len(found.frames) < frames:
+        raise InputError(f"{path} has {found.decoded} frames, {places[-1] + 1} are needed.")
+    return Clip(path, np.ascontiguousarray(found.frames), found.notes)
+
+
+def place_of(number: int, rate: float) -> int:
+    """Which of a clip's frames is the one of a number, where ``rate`` of them pass for each."""
+    return math.ceil(number * rate - 1e-9)
+
+
+def count_at(frames: int, rate: float) -> int:
+    """How many frames are taken of so many."""
+    return int((frames - 1) / rate + 1e-9) + 1 if frames else 0
 
 
 def fitted(clip: Clip, height: int, width: int) -> np.ndarray:
@@ -75,6 +100,19 @@ def black_for_clip(size: int, *, mean: tuple[float, ...], std: tuple[float, ...]
     return clip_pixels(Image.new("RGB", (size, size)), size, mean=mean, std=std)[None]
 
 
+def _footage(path: Path, kept: Sequence[int], most: int | None) -> Footage:
+    """The frames of some numbers, of the first ``most`` or of all."""
+    if path.is_dir():
+        return _pictures(path, kept, most)
+    if is_picture(path):
+        loaded = load_picture(path, takes_first_frame=True)
+        return Footage(np.asarray(loaded.image)[None], 0, loaded.notes, 1)
+    if not _is_animation(path):
+        return read_frames(path, most=most, kept=kept)
+    found = animated(path, most=most)  # which knows the frames that an encoder has joined
+    return found._replace(frames=found.frames[[number for number in kept if number < found.decoded]])
+
+
 def _is_animation(path: Path) -> bool:
     """By its first bytes, as messengers give an mp4 the name of the GIF that it was."""
     with parsing(f"{path}:", "the clip cannot be read"), path.open("rb") as stream:
@@ -82,23 +120,22 @@ def _is_animation(path: Path) -> bool:
     return kind is not None and kind.name in ("GIF", "WebP")
 
 
-def _fitting(count: int) -> int:
-    """The largest length of 4 n + 1 that so many frames hold."""
-    return max(count - 1, 0) // 4 * 4 + 1
-
-
-def _pictures(path: Path, frames: int) -> Footage:
-    found = []
+def _pictures(path: Path, kept: Sequence[int], most: int | None) -> Footage:
+    found: list[np.ndarray] = []
+    sizes: set[tuple[int, ...]] = set()
     notes: dict[str, None] = {}
-    for file in sorted(path.glob("*.png"))[:frames]:
+    files = sorted(path.glob("*.png"))[:most]
+    for number, file in enumerate(files):
         with parsing(f"{file}:", "the frame is damaged", advice="Write it again as PNG."), file.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
             stream.seek(0)
             with Image.open(stream, formats=("PNG",)) as image:
                 image.load()
                 frame = finished(image, str(file), head=head)
-        found.append(np.asarray(frame.image))
-        notes |= dict.fromkeys(frame.notes)
-    if len({frame.shape for frame in found}) > 1:
+        sizes.add(frame.image.size)
+        if number in kept:
+            found.append(np.asarray(frame.image))
+            notes |= dict.fromkeys(frame.notes)
+    if len(sizes) > 1:
         raise InputError(f"{path}: its frames differ in size: write them all in one.")
-    return Footage(np.stack(found), 0, tuple(notes))
+    return Footage(np.stack(found) if found else NO_FRAMES, 0, tuple(notes), len(files))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -27,6 +27,7 @@ MATRICES = {BT709: "ITU709", 4: "FCC", 7: "SMPTE240M"}
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 COVER = 1 << 10  # FFmpeg's mark of a picture that lies beside sound
 MOST_STRETCHED = 8
+NO_FRAMES = np.empty((0, 1, 1, 3), np.uint8)
 # Signs of a display matrix's first four numbers: how a frame becomes upright.
 TURNS = {
     (0, 1, -1, 0): Image.Transpose.ROTATE_270,
@@ -47,14 +48,16 @@ class Frame(NamedTuple):
 
 
 class Footage(NamedTuple):
-    """Consecutive frames, how many there are a second, and what a person should know of them.
+    """Frames of a clip, how many there are a second, and what a person should know of them.
 
+    ``decoded`` is how many there were to decode, of which some may have been let go.
     Shapes: frames uint8 (F, H, W, 3).
     """
 
     frames: np.ndarray
     fps: float
     notes: tuple[str, ...]
+    decoded: int
 
 
 def taken(*, is_first: bool) -> str:
@@ -64,23 +67,29 @@ def taken(*, is_first: bool) -> str:
     return "it is moving: its last frame is taken (--first-frame, or first_frame in the API, takes the first)."
 
 
-def read_frames(path: Path, *, most: int | None = None) -> Footage:
+def read_frames(path: Path, *, most: int | None = None, kept: Container[int] | None = None) -> Footage:
     """The frames of the first video stream; with ``most``, no more of them are decoded.
 
+    ``kept``: the numbers of those that are wanted; the others take no memory.
     Raises: InputError for a file that is no video or is damaged.
     """
-    name, notes = str(path), _Notes()
+    name, notes, count = str(path), _Notes(), 0
+    frames: list[np.ndarray] = []
+    sizes = set()
     with parsing(f"{name}:", DAMAGED), opened(path) as container:
         stream = _video_stream(container, name)
         _check_size(stream, name)
-        decoded = itertools.islice(_frames(container, stream), most)
-        frames = [np.asarray(_opaque(_shown(frame, stream, notes), notes)) for frame in decoded]
+        for frame in itertools.islice(_frames(container, stream), most):
+            sizes.add((frame.height, frame.width))
+            if kept is None or count in kept:
+                frames.append(np.asarray(_opaque(_shown(frame, stream, notes), notes)))
+            count += 1
         fps = float(stream.average_rate or stream.guessed_rate or 0)
-    if not frames:
+    if not count:
         raise InputError(f"{name} holds no video frames.")
-    if len({frame.shape for frame in frames}) > 1:
+    if len(sizes) > 1 or len({frame.shape for frame in frames}) > 1:
         raise InputError(f"{name}: the video changes its size on the way, which cannot be read here.")
-    return Footage(np.stack(frames), fps, tuple(notes))
+    return Footage(np.stack(frames) if frames else NO_FRAMES, fps, tuple(notes), count)
 
 
 def one_frame(path: Path, *, is_first: bool, check: Callable[[tuple[int, int], str], None]) -> Frame:

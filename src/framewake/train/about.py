@@ -13,13 +13,16 @@ from framewake.train.settings import Training
 class Used(NamedTuple):
     """What a run really used, where settings leave it open.
 
-    Shapes: ``sizes`` has (frames, height_px, width_px) of each clip. ``precision`` is that of the frozen weights.
+    Shapes: ``sizes`` has (frames, height_px, width_px) of each example, and ``batches`` is how many batches they make.
+    ``batch`` is the largest of them, ``precision`` that of the frozen weights.
     """
 
     base: str
     precision: str
     guidance: float
     sizes: Sequence[tuple[int, int, int]]
+    batches: int
+    batch: int
 
 
 def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
@@ -31,7 +34,6 @@ def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
     alpha = settings.rank if settings.alpha is None else settings.alpha
     _, height, width = max(used.sizes, key=lambda size: size[1] * size[2])
     groups = {size: used.sizes.count(size) for size in sorted(set(used.sizes))}
-    batches = sum(-(-count // settings.batch) for count in groups.values())
     facts = {
         "base_model_version": "hunyuan_video",
         "sd_model_name": used.base,
@@ -41,10 +43,10 @@ def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
         "network_args": json.dumps({"include_patterns": list(settings.targets)} if settings.targets else {}),
         "steps": step,
         "max_train_steps": settings.steps,
-        "epoch": step * settings.accumulation // batches,
+        "epoch": step * settings.accumulation // used.batches,
         "num_train_items": len(used.sizes),
-        "num_batches_per_epoch": batches,
-        "batch_size_per_device": settings.batch,
+        "num_batches_per_epoch": used.batches,
+        "batch_size_per_device": used.batch,
         "gradient_accumulation_steps": settings.accumulation,
         "learning_rate": settings.learning_rate,
         "lr_scheduler": f"cosine to {LAST_SHARE:g}" if settings.decays else "constant",

@@ -27,16 +27,28 @@ def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
-def batch_of(sizes: Sequence[tuple[int, ...]], batch: int, *, seed: int, number: int) -> list[int]:
-    """Which examples make batch ``number``: all come once before any comes again, only equal sizes together."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, size in enumerate(sizes):
-        groups.setdefault(size, []).append(index)
-    count = sum(-(-len(group) // batch) for group in groups.values())
+class Sized(NamedTuple):
+    """What decides with which others an example is computed: its latents' shape, and how many at a time."""
+
+    latent: tuple[int, ...]
+    batch: int
+
+
+def batch_count(examples: Sequence[Sized]) -> int:
+    """How many batches there are until each example came once."""
+    return sum(-(-examples.count(kind) // kind.batch) for kind in set(examples))
+
+
+def batch_of(examples: Sequence[Sized], *, seed: int, number: int) -> list[int]:
+    """Which examples make batch ``number``: all come once before any comes again, only equal ones together."""
+    groups: dict[Sized, list[int]] = {}
+    for index, kind in enumerate(examples):
+        groups.setdefault(kind, []).append(index)
+    count = batch_count(examples)
     epoch, position = divmod(number, count)
     rng = generator(seed, ORDER, epoch)
     batches = []
-    for group in groups.values():
+    for (_, batch), group in groups.items():
         mixed = [group[i] for i in rng.permutation(len(group))]
         batches += [mixed[i : i + batch] for i in range(0, len(mixed), batch)]
     return batches[rng.permutation(count)[position]]

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framewake.engine.contract import Engine
-from framewake.errors import InputError
-from framewake.media.clips import Clip, black_for_clip, first_for_clip, fitted, read_clip
+from framewake.media.clips import Clip, black_for_clip, first_for_clip, fitted, place_of, read_clip
 from framewake.media.image import normalise
 from framewake.models.tiling import tiled_encode
 from framewake.pipeline.condition import image_latent
@@ -19,19 +18,17 @@ from framewake.pipeline.forecast import Placement, cost
 from framewake.pipeline.forecast.place import fitting
 from framewake.pipeline.forecast.setup import is_composed
 from framewake.pipeline.hunyuan import family_of
-from framewake.pipeline.jobs import latent_of
 from framewake.pipeline.precision import Precision
 from framewake.pipeline.run import Pipeline
-from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket
 from framewake.train.cache import Cache, fingerprint, key_of
-from framewake.train.data import Example, some, together
+from framewake.train.data import Example, some
 from framewake.train.events import Encoded
 from framewake.train.settings import Training
 from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Prepared(NamedTuple):
-    """One example as training reads it: keys of the cache.
+    """One example as training reads it: keys of the cache, and how many of its size are computed together.
 
     ``texts`` has a key for (is the caption there, is the picture there).
     Shapes: latent (C, F, H, W).
@@ -40,6 +37,7 @@ class Prepared(NamedTuple):
     clip: str
     texts: dict[tuple[bool, bool], str]
     latent: tuple[int, ...]
+    batch: int
 
 
 class Keys(NamedTuple):
@@ -57,16 +55,12 @@ class ExampleEncoder:
         self.checkpoint = checkpoint
         self.settings = settings
         self.precision = precision
-        self.frames = settings.frames or checkpoint.settings.frames
-        self.base = base_px(settings.resolution, checkpoint.settings.resolutions)
         self.has_picture = checkpoint.dit.needs_picture
         # Engines agree to rounding only, and a run that goes on must read the very numbers it began with.
         self._common = {"engine": engine_name, "precision": precision}
         self._clip = self._common | {
             "vae": fingerprint(checkpoint, "vae"),
             "tiling": repr(checkpoint.settings.tiling),
-            "frames": self.frames,
-            "base": self.base,
         }
         self._text = self._common | {
             "encoders": fingerprint(checkpoint, *(encoder.name for encoder in family_of(checkpoint).encoders)),
@@ -82,26 +76,12 @@ class ExampleEncoder:
         drops_picture = self.settings.picture_drop > 0 and self.has_picture and not is_held
         for has_caption in (True, False) if drops_caption else (True,):
             for has_picture in (True, False) if drops_picture else (True,):
-                seen = example.digest if has_picture and self.has_picture else "black"
-                facts = {"caption": example.caption if has_caption else "", "picture": seen, "frames": self.frames}
+                first = [example.digest, place_of(example.start, example.rate)]
+                seen = first if has_picture and self.has_picture else "black"
+                facts = {"caption": example.caption if has_caption else "", "picture": seen}
                 texts[has_caption, has_picture] = key_of("text", self._text | facts)
-        return Keys(example, key_of("clip", self._clip | {"content": example.digest}), texts)
-
-    def check(self, missing: Sequence[Keys]) -> list[LatentShape]:
-        """Read every clip that will be encoded, so that none stops the work later; the sizes of their latents.
-
-        Raises: InputError that names what is wrong with the first few.
-        """
-        problems, found = [], []
-        for keys in missing:
-            try:
-                size = PixelShape(self.frames, *self._bucket(read_clip(keys.example.path, self.frames)))
-                found.append(latent_of(size, self.checkpoint))
-            except InputError as error:
-                problems.append(str(error))
-        if problems:
-            raise together(problems, len(missing))
-        return found
+        cut = {"start": example.start, "rate": example.rate, "frames": example.frames, "size": example.size}
+        return Keys(example, key_of("clip", self._clip | cut | {"content": example.digest}), texts)
 
     def encode(
         self, engine: Engine, cache: Cache, missing: Sequence[Keys], *, memory: int | None = None
@@ -118,8 +98,8 @@ class ExampleEncoder:
         notes: dict[str, list[str]] = {}
         for keys in missing:
             if not cache.has(keys.clip):
-                clip = read_clip(keys.example.path, self.frames)
-                cache.write(keys.clip, self._latents(pipeline, clip))
+                clip = _cut(keys.example)
+                cache.write(keys.clip, self._latents(pipeline, clip, keys.example.size))
                 for text in clip.notes:
                     notes.setdefault(text, []).append(clip.path.name)
             done += 1
@@ -141,7 +121,7 @@ class ExampleEncoder:
 
     def prepared(self, cache: Cache, keys: Keys) -> Prepared:
         """An example whose arrays are there."""
-        return Prepared(keys.clip, keys.texts, cache.shape(keys.clip, "latents"))
+        return Prepared(keys.clip, keys.texts, cache.shape(keys.clip, "latents"), keys.example.batch)
 
     def is_there(self, cache: Cache, keys: Keys) -> bool:
         """Whether everything of an example was encoded before."""
@@ -161,13 +141,9 @@ class ExampleEncoder:
             found[encoder.name] = fitting(held, [(None, work)], room, has_streams=bool(model.streams()))
         return found
 
-    def _bucket(self, clip: Clip) -> tuple[int, int]:
-        _, height, width, _ = clip.frames.shape
-        return choose_bucket(self.base, height, width)
-
-    def _latents(self, pipeline: Pipeline, clip: Clip) -> dict[str, np.ndarray]:
+    def _latents(self, pipeline: Pipeline, clip: Clip, size: tuple[int, int]) -> dict[str, np.ndarray]:
         parts, config = pipeline.parts, self.checkpoint.vae
-        pixels = fitted(clip, *self._bucket(clip))
+        pixels = fitted(clip, *size)
         vae = parts.get("vae", self.precision.vae)
         # Normalisation sees whole clips in training: tiles in space only.
         tiling = dataclasses.replace(self.checkpoint.settings.tiling, is_temporal=False)
@@ -185,14 +161,17 @@ class ExampleEncoder:
                 continue
             semantic = None
             if self.has_picture and has_picture:
-                clip = read_clip(keys.example.path, self.frames)
-                semantic = first_for_clip(clip, processor.size_px, **look)
+                semantic = first_for_clip(_cut(keys.example._replace(frames=1)), processor.size_px, **look)
             elif self.has_picture:
                 semantic = black_for_clip(processor.size_px, **look)
             tokens = pipeline.reader.tokens(keys.example.caption if has_caption else "")
             text = pipeline.reader.states(pipeline.parts, [tokens], semantic, self.precision.text)
             states = engine.numpy(text.states)[0, : text.lengths[0]]
             cache.write(key, {"states": np.array(states), "pooled": np.array(engine.numpy(text.pooled)[0])})
+
+
+def _cut(example: Example) -> Clip:
+    return read_clip(example.path, example.frames, start=example.start, rate=example.rate)
 
 
 def _names(folder: Any) -> list[Any]:

@@ -15,7 +15,6 @@ from framewake.pipeline.forecast.duration import step_parts
 from framewake.pipeline.forecast.setup import is_composed
 from framewake.pipeline.parts import Parts
 from framewake.shapes import LatentShape, choose_bucket, token_count
-from framewake.train.settings import Training
 
 # Tensors of (tokens, width) alive at the widest place of a block's product, all tokens at once or runs of them computed
 # again; its merged weights are beside them. Counted: tests/train/test_counted_training.py.
@@ -188,10 +187,12 @@ class Planner:
         return None
 
 
-def work_of(parts: Parts, settings: Training, latent: LatentShape, *, text: int, trained: int, dtype: Dtype) -> Work:
-    """What the largest batch of a run works on."""
+def work_of(
+    parts: Parts, latent: LatentShape, *, batch: int, text: int, trained: int, dtype: Dtype, accumulates: bool
+) -> Work:
+    """What a batch works on."""
     engine, config = parts.engine, parts.checkpoint.dit
     tokens = token_count(latent, config.patch_size)
-    scene = cost.Scene(settings.batch, tokens, text, dtype, is_composed(engine, dtype))
+    scene = cost.Scene(batch, tokens, text, dtype, is_composed(engine, dtype))
     shapes, is_host = parts.models["dit"].shapes(), engine.traits.is_host
-    return Work(config, shapes, scene, trained, is_host, settings.accumulation > 1)
+    return Work(config, shapes, scene, trained, is_host, accumulates)

@@ -15,7 +15,7 @@ from framewake.pipeline.events import Note
 from framewake.pipeline.run import Pipeline
 from framewake.train.batch import fixed_batch, load_batch
 from framewake.train.cache import Cache
-from framewake.train.draws import batch_of
+from framewake.train.draws import Sized, batch_of
 from framewake.train.encode import Prepared
 from framewake.train.events import Sampled, Saved, Trained, TrainingEvent, Update, Validated
 from framewake.train.log import Log
@@ -131,10 +131,10 @@ class Loop:
         store = self.pipeline.parts.get("dit", self.feed.dtype).weights
         total: Gradients = {}
         losses = []
-        sizes = [clip.latent for clip in self.feed.clips]
+        kinds = [Sized(clip.latent, clip.batch) for clip in self.feed.clips]
         for part in range(settings.accumulation):
             number = state.step * settings.accumulation + part
-            indices = batch_of(sizes, settings.batch, seed=settings.seed, number=number)
+            indices = batch_of(kinds, seed=settings.seed, number=number)
             clips = [self.feed.clips[i] for i in indices]
             loss, found = self.walk(
                 state.factors, store, load_batch(self.engine, self.feed.cache, clips, settings, number=number)

@@ -24,16 +24,17 @@ from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note, Result
 from framewake.pipeline.forecast import Placement, ProbedParts, largest_file, measured_rates
 from framewake.pipeline.forecast.place import memory_told
-from framewake.pipeline.jobs import Job, Output, Plan, placed, plan_job, with_loras
+from framewake.pipeline.jobs import Job, Output, Plan, latent_of, placed, plan_job, with_loras
 from framewake.pipeline.origin import part_sources
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request
-from framewake.shapes import LatentShape
+from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket
 from framewake.train.about import Used, metadata_of
 from framewake.train.adapted import AdaptedLayers, Dressing
-from framewake.train.cache import Cache
-from framewake.train.data import read_examples
+from framewake.train.data import Example
+from framewake.train.dataset import gathered
+from framewake.train.draws import Sized, batch_count
 from framewake.train.encode import ExampleEncoder, Prepared
 from framewake.train.events import Encoded, Sampled, Saved, Started
 from framewake.train.factors import chosen, start
@@ -42,8 +43,9 @@ from framewake.train.log import Log, log_path
 from framewake.train.loop import Events, Feed, Loop
 from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import OptimiserState
-from framewake.train.settings import continued, training_from
+from framewake.train.settings import continued, training_from, training_settings
 from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
+from framewake.train.use import Use
 from framewake.train.validation import HeldOut, parted
 from framewake.train.walk import Walk
 from framewake.train.writer import alpha_of, write_lora
@@ -80,7 +82,15 @@ class Trainer:
         else:
             self.first, self.settings = 0, training_from(given)
         self.modules = chosen(targets_for(checkpoint.dit).tensors, self.settings.targets)
-        self.examples, self.held = parted(read_examples(places.data), self.settings)
+        self._check_described(given)
+        takes_pictures = not checkpoint.dit.needs_picture
+        data = gathered(places.data, self._use(), places.cache, takes_pictures=takes_pictures)
+        self.cache, self.notes = data.cache, data.notes
+
+        def read(place: Path) -> list[Example]:
+            return gathered(place, self._use(), self.cache.folder, takes_pictures=takes_pictures).examples
+
+        self.examples, self.held = parted(data.examples, self.settings, read)
         self.sample = self._sample_plan()
 
     def run(
@@ -96,26 +106,23 @@ class Trainer:
             raise InputError(f"{engine.name} has no gradients: train without +fp8; files in eight bits are fine.")
         precision = training_precision(settings.precision, engine)
         engine.make_deterministic()
-        cache = Cache(self.places.cache or self.places.data / ".framewake")
-        cache.prepare()
+        cache = self.cache
         clear_abandoned(self.places.target.parent)
         encoder = ExampleEncoder(self.checkpoint, settings, precision, engine.name)
         keys = [encoder.keys(example) for example in self.examples]
         held = [encoder.keys(example, is_held=True) for example in self.held]
         keys += held
         missing = [key for key in keys if not encoder.is_there(cache, key)]
-        sizes = encoder.check(missing)
-        sizes += [LatentShape(*encoder.prepared(cache, key).latent) for key in keys if key not in missing]
         begun = self._begin(engine)
         pipeline = Pipeline(self.checkpoint, engine, memory=memory)
-        way, forecast = self._way(pipeline, precision, sizes, begun)
-        yield from map(Note, self._changes(begun, engine, way))
+        way, forecast = self._way(pipeline, precision, begun)
+        yield from map(Note, [*self.notes, *self._changes(begun, engine, way)])
         counts = (len(keys), len(keys) - len(missing), len(self.modules), self._trained())
         yield Started(*counts, self.first, settings.steps, forecast, len(held))
         if missing:
             with memory_told(engine, "encode"):
                 yield from encoder.encode(engine, cache, missing, memory=memory)
-        clips = [encoder.prepared(cache, key) for key in keys[: len(self.examples)]]
+        clips = [encoder.prepared(cache, key) for key in keys[: len(self.examples)] for _ in range(key.example.repeats)]
         left_out = [HeldOut(encoder.prepared(cache, key), key.example.digest) for key in held]
         # The encoders' weights are gone by now: nothing refers to them any more.
         results = _Results(self, engine, way, self._used(clips, precision))
@@ -129,15 +136,17 @@ class Trainer:
     def _trained(self) -> int:
         return sum(self.settings.rank * (rows + columns) for rows, columns in self.modules.values())
 
-    def _way(self, pipeline: Pipeline, precision: Precision, sizes: list[LatentShape], begun: Run) -> tuple[Way, str]:
+    def _way(self, pipeline: Pipeline, precision: Precision, begun: Run) -> tuple[Way, str]:
         """How updates are made, and the forecast in a sentence; nothing is loaded.
 
         Raises: ResourceError when nothing fits.
         """
         settings, checkpoint, parts = self.settings, self.checkpoint, pipeline.parts
-        latent, dtype = max(sizes, key=math.prod), precision.transformer
-        text = pipeline.reader.limit().kept
-        work = work_of(parts, settings, latent, text=text, trained=self._trained(), dtype=dtype)
+        dtype, text = precision.transformer, pipeline.reader.limit().kept
+        shapes = [(latent_of(PixelShape(x.frames, *x.size), checkpoint), x.batch) for x in (*self.examples, *self.held)]
+        latent, batch = max(shapes, key=lambda each: math.prod(each[0]) * each[1])
+        facts = {"text": text, "trained": self._trained(), "dtype": dtype, "accumulates": settings.accumulation > 1}
+        work = work_of(parts, latent, batch=batch, **facts)
         frames, *size = self._pixels(latent)
         clips = Clips(latent, frames, (size[0], size[1]), settings.resolution, checkpoint.settings.resolutions)
         planner = Planner(pipeline.engine, work, clips, rank=settings.rank)
@@ -154,7 +163,9 @@ class Trainer:
     def _used(self, clips: list[Prepared], precision: Precision) -> Used:
         latents = [LatentShape(*clip.latent) for clip in clips]
         sizes = [self._pixels(latent) for latent in latents]
-        return Used(self.checkpoint.settings.name, precision.transformer, self._guidance(), sizes)
+        batches = batch_count([Sized(clip.latent, clip.batch) for clip in clips])
+        most = max(clip.batch for clip in clips)
+        return Used(self.checkpoint.settings.name, precision.transformer, self._guidance(), sizes, batches, most)
 
     def _pixels(self, latent: LatentShape) -> tuple[int, int, int]:
         """Frames, height and width of a clip."""
@@ -176,8 +187,27 @@ class Trainer:
 
     def digest(self) -> str:
         """What tells these clips and captions from others."""
-        facts = json.dumps([[example.digest, example.caption] for example in self.examples])
+        facts = json.dumps([example[1:] for example in self.examples])
         return hashlib.sha256(facts.encode()).hexdigest()
+
+    def _use(self) -> Use:
+        """How the clips of a folder are used.
+
+        Raises: InputError for single frames, where the first one is given to the model.
+        """
+        settings, checkpoint = self.settings, self.checkpoint
+        frames, takes_pictures = settings.frames or checkpoint.settings.frames, not checkpoint.dit.needs_picture
+        if frames < 5 and not takes_pictures:
+            raise InputError(f"--frames is {frames}: the first frame is given, so at least 5 count.")
+        base = base_px(settings.resolution, checkpoint.settings.resolutions)
+        size = functools.partial(choose_bucket, base)
+        return Use((frames,), size, batch=settings.batch, takes_pictures=takes_pictures and frames == 1)
+
+    def _check_described(self, given: Mapping[str, Any]) -> None:
+        """A file says itself what options say for a folder."""
+        told = [training_settings()[name].flag for name in ("frames", "resolution", "batch") if given.get(name)]
+        if told and self.places.data.suffix.lower() == ".toml":
+            raise InputError(f"{self.places.data} says what {told[0]} would: leave it out, or change the file.")
 
     def _sample_plan(self) -> Plan | None:
         """Of a sample without its LoRA, which is still to be trained; None where none are asked for.

@@ -14,7 +14,6 @@ from framewake.weights.lora.keys import FORMATS
 
 STORED = ("float16", "bfloat16", "float32")
 MAX_SEED = 2**64 - 1
-LEAST_FRAMES = 5  # the first latent frame is given, so that there must be a second one to learn from
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,6 @@ def training_from(values: Mapping[str, Any]) -> Training:
             check_setting(setting.flag, value, setting)
     if made.frames is not None:
         check_frames(made.frames)
-        if made.frames < LEAST_FRAMES:
-            raise InputError(f"--frames is {made.frames}: the first frame is given, so at least {LEAST_FRAMES} count.")
     if made.sample_every and not made.sample_prompt:
         raise InputError("--sample-every needs --sample-prompt (and, unless for text-to-video, --sample-image).")
     if (made.sample_prompt or made.sample_image) and not made.sample_every:

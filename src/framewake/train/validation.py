@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.errors import InputError
-from framewake.train.data import Example, read_examples, some
+from framewake.train.data import Example, some
 from framewake.train.draws import HELD, LEVELS, generator
 from framewake.train.encode import Prepared
 from framewake.train.events import Validated
@@ -26,17 +26,20 @@ class HeldOut(NamedTuple):
     digest: str
 
 
-def parted(examples: list[Example], settings: Training) -> tuple[list[Example], list[Example]]:
+def parted(
+    examples: list[Example], settings: Training, read: Callable[[Path], list[Example]]
+) -> tuple[list[Example], list[Example]]:
     """The examples to train on, and those to validate with: none where validation is not asked for.
 
-    Which ones a share leaves out depends on the seed and on what is in the clips, not on their names.
+    ``read`` gives the examples of another place. Which ones a share leaves out depends on the seed and on what is in
+    the clips, not on their names.
     Raises: InputError for a share that is none, too few clips, or clips that are in both.
     """
     if not settings.validate_every:
         return examples, []
     share = _share(settings.validation)
     if share is None:
-        held = read_examples(Path(str(settings.validation)))
+        held = read(Path(str(settings.validation)))
         known = {example.digest for example in held}
         both = [example.path.name for example in examples if example.digest in known]
         if both:
@@ -65,7 +68,7 @@ def _share(text: str | None) -> float | None:
         share = float(text)
     except ValueError:
         return None
-    if Path(text).is_dir():
+    if Path(text).exists():
         return None
     if not 0 < share <= MOST_SHARE:
         raise InputError(f"--validation is {text}: expected a folder, or a share of the clips up to {MOST_SHARE}.")
