@@ -9,7 +9,7 @@ import pytest
 from browser import MISSING, find, options
 from page_server import PageServer
 from PIL import Image
-from steps import STEP_SECONDS, wait_until_open
+from steps import STEP_SECONDS, cancel_all, wait_until_open
 
 from framewake.demo import PICTURES
 
@@ -40,7 +40,10 @@ def chromium():
 
 @pytest.fixture
 def page_of(chromium, server):
-    """Opens the page; at the end, nothing may have gone wrong in it, and nothing may have been asked elsewhere."""
+    """Opens the page; at the end, nothing may have gone wrong in it, and nothing may have been asked elsewhere.
+
+    What is still being made at the end is cancelled: the page keeps it large, before whatever comes next.
+    """
     with contextlib.ExitStack() as stack:
         problems: list[str] = []
 
@@ -56,6 +59,7 @@ def page_of(chromium, server):
             return page
 
         yield open_page
+        cancel_all(server.url)
         assert not problems
 
 

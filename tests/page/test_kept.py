@@ -13,6 +13,8 @@ from steps import (
     choose_picture,
     fill_form,
     hand_in,
+    look_at,
+    press_make,
     values,
     wait_until_open,
     wait_until_ready,
@@ -148,9 +150,8 @@ def test_frames_that_cannot_be_made_become_the_nearest_once(page_of):
     page.wait_for_selector(".fw-plan dd:has-text('33 frames')")
     assert page.query_selector(".fw-plan ~ .fw-refused, #fw-plan .fw-refused") is None
     page.fill("#fw-frames input[type=number]", "4000")
-    page.click("#fw-make")
+    press_make(page)
     page.wait_for_selector("#fw-frames-note:has-text('65 will be made')")
-    page.wait_for_selector(".fw-stage [data-id]")
     page.wait_for_function("document.querySelector('.fw-card .fw-quiet').textContent.includes('65 frames')")
     page.click("[data-does='video.cancel'], [data-does='video.remove']")
 
@@ -180,7 +181,7 @@ def test_who_leaves_the_page_has_removed_it(page_of, server):
     page = page_of()
     job = hand_in(page, server)
     page.reload()
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    look_at(page, job)
     wait_until_ready(page, job)
     page.click("[data-does='video.remove']")
     page.wait_for_selector("[data-does='video.undo']")
@@ -204,7 +205,7 @@ def test_what_one_should_know_is_said_before_the_click_and_with_the_result(page_
     page.wait_for_selector("#fw-notes:empty", state="attached")
     job = hand_in(page, server, prompt="She turns her head")
     page.reload()
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    look_at(page, job)
     wait_until_ready(page, job)
     assert "提示词不像演示模型所认识的内容" in page.inner_text(".fw-card .fw-notes")
     cut = tmp_path / "cut.png"
@@ -213,11 +214,10 @@ def test_what_one_should_know_is_said_before_the_click_and_with_the_result(page_
     page.wait_for_selector("#fw-picture-message:has-text('图片已损坏或不完整')")
 
 
-def test_time_left_is_shown_until_the_end(page_of, server):
+def test_time_left_is_shown_at_every_step(page_of, server):
     page = page_of()
-    job = hand_in(page, server, num_frames="33", num_inference_steps="60")
+    job = hand_in(page, server, num_frames="33", num_inference_steps="1000")
     page.reload()
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
     page.evaluate("""() => {
       window.words = [];
       new MutationObserver(() => {
@@ -225,7 +225,7 @@ def test_time_left_is_shown_until_the_end(page_of, server):
         if (text && window.words.at(-1) !== text) window.words.push(text);
       }).observe(document.body, { childList: true, subtree: true, characterData: true });
     }""")
-    wait_until_ready(page, job)
-    words = page.evaluate("window.words")
-    steps = [text for text in words if text.startswith("Step")]
-    assert steps and all(re.search(r"about \d+ \w+ left$", text) for text in steps), words
+    look_at(page, job)
+    page.wait_for_function("window.words.filter((text) => text.startsWith('Step')).length > 3")
+    steps = [text for text in page.evaluate("window.words") if text.startswith("Step")]
+    assert all(re.search(r"about \d+ \w+ left$", text) for text in steps), steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from steps import PICTURE, choose_picture, fill_form, hand_in
+from steps import PICTURE, choose_picture, fill_form, hand_in, look_at, press_make
 
 from framewake.service.page.examples import PROMPTS
 
@@ -69,15 +69,12 @@ def test_the_demonstration_offers_what_it_has_and_nothing_idle(page_of, server):
     page.click("ul[role=listbox] li:has-text('Faster')")
     choose_picture(page)
     fill_form(page, frames=5, steps=3, seed=8)
-    page.click("#fw-make")
+    job = press_make(page)
     page.wait_for_selector(".fw-stage .fw-quiet:has-text('LoRA trails 1')")
-    job = page.get_attribute(".fw-stage .fw-card", "data-id")
     assert settings_of(page, server, job)["cache"] == "faster"
     rule = hand_in(page, server, cache="easy:0.07")
-    page.click(f".fw-list [data-id='{rule}']")
+    look_at(page, rule)
     page.click(f".fw-stage [data-id='{rule}'] [data-does='video.reuse']")
     page.wait_for_function("document.querySelector('#fw-cache input').value === 'easy:0.07'")
-    page.click("#fw-make")
-    page.wait_for_function(f"!['{job}', '{rule}'].includes(document.querySelector('.fw-stage .fw-card').dataset.id)")
-    again = page.get_attribute(".fw-stage .fw-card", "data-id")
+    again = press_make(page)
     assert settings_of(page, server, again)["cache"] == "easy:0.07", "a rule of one's own goes back as it came"

@@ -5,36 +5,47 @@ from __future__ import annotations
 import json
 
 import pytest
-from steps import PICTURE, PROMPT, choose_picture, fill_form, hand_in, values, wait_until_ready
+from steps import (
+    PICTURE,
+    PROMPT,
+    STEP_SECONDS,
+    choose_picture,
+    fill_form,
+    hand_in,
+    look_at,
+    press_make,
+    values,
+    wait_until_ready,
+)
 
 WATCH = """() => {
-  window.seen = [];
-  window.states = [];
-  new MutationObserver(() => {
-    const state = document.querySelector('.fw-card')?.dataset.status;
-    if (state && window.states.at(-1) !== state) window.states.push(state);
-    const bar = document.querySelector('.fw-bar');
-    const value = bar && Number(bar.getAttribute('aria-valuenow'));
-    if (bar && window.seen.at(-1) !== value) window.seen.push(value);
-    window.sawPreview ||= !!document.querySelector('.fw-preview:not([hidden])');
-  }).observe(document.body, { childList: true, subtree: true, attributes: true });
+  window.watched = {};
+  const look = () => {
+    const card = document.querySelector('.fw-stage .fw-card');
+    if (!card) return;
+    const { states, progress, ...rest } = (window.watched[card.dataset.id] ??= { states: [], progress: [] });
+    if (states.at(-1) !== card.dataset.status) states.push(card.dataset.status);
+    const value = card.querySelector('.fw-bar')?.getAttribute('aria-valuenow');
+    if (value && progress.at(-1) !== Number(value)) progress.push(Number(value));
+    const preview = rest.preview || !!card.querySelector('.fw-preview:not([hidden])');
+    window.watched[card.dataset.id].preview = preview;
+  };
+  new MutationObserver(look).observe(document.body, { childList: true, subtree: true, attributes: true });
 }"""
+ENDLESS = {"num_inference_steps": "1000", "num_frames": "33"}  # made until it is cancelled
 
 
 def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     page = page_of()
     choose_picture(page)
-    fill_form(page, frames=33, steps=120, seed=41)  # seconds even on a fast machine: ten times what the page polls
+    fill_form(page, frames=33, steps=8, seed=41)
     page.wait_for_selector(".fw-plan dd:has-text('64 × 64')")
     page.wait_for_selector(".fw-plan dd:has-text('torch:cpu')")
     page.evaluate(WATCH)
-    page.click("#fw-make")
-    page.wait_for_selector("#fw-player")
-    seen = page.evaluate("window.seen")
-    assert len(seen) > 3 and seen == sorted(seen), f"progress was {seen}"
-    assert page.evaluate("window.states") == ["queued", "in_progress", "completed"]
-    assert page.evaluate("window.sawPreview"), "no preview was shown while it was made"
-    job = page.get_attribute(".fw-card", "data-id")
+    job = press_make(page)
+    page.wait_for_selector(f".fw-stage [data-id='{job}'] #fw-player")
+    states = page.evaluate(f"window.watched['{job}'].states")
+    assert states == [each for each in ("queued", "in_progress", "completed") if each in states]
     if page.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.640028\"')"):
         page.wait_for_function("document.querySelector('#fw-player').duration > 0")
         assert page.evaluate("document.querySelector('#fw-player').duration") == pytest.approx(33 / 12, abs=0.1)
@@ -53,14 +64,18 @@ def test_from_a_picture_to_a_playing_video_that_stays(page_of, server):
     page.wait_for_function(f"document.querySelector(\".fw-list [data-id='{job}'] img\").naturalWidth > 0")
 
 
+def watch(page, job):
+    """The video large, and what is seen of it kept from now on."""
+    page.reload()
+    page.evaluate(WATCH)
+    look_at(page, job)
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='in_progress']")
+
+
 def test_an_old_answer_hides_nothing_that_is_known_since(page_of, server):
     page = page_of()
-    job = hand_in(page, server, num_inference_steps="200")
-    page.reload()
-    page.wait_for_selector(f"[data-id='{job}']")
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
-    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='in_progress']")
-    page.evaluate(WATCH)
+    job = hand_in(page, server, **ENDLESS)
+    watch(page, job)
     held = []
 
     def hold_first(route):
@@ -71,37 +86,40 @@ def test_an_old_answer_hides_nothing_that_is_known_since(page_of, server):
             held.append((route, answer))
 
     page.route("**/v1/videos?limit=*", hold_first)
-    wait_until_ready(page, job)  # told by the stream of events; the list of that time is still under way
+    page.evaluate("void window.framewake.videos.refresh()")  # not awaited: the answer is held
+    for _ in range(20 * STEP_SECONDS):
+        if held:
+            break
+        page.wait_for_timeout(50)
     assert [video["status"] for video in held[0][1].json()["data"] if video["id"] == job] == ["in_progress"]
+    assert page.request.delete(f"{server.url}/v1/videos/{job}").ok
+    # The stream of events tells it; the list of that time is still under way.
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='cancelled']")
     held[0][0].fulfill(response=held[0][1])
     page.evaluate("window.framewake.videos.refresh()")
-    assert page.evaluate("window.states") == ["in_progress", "completed"]
-    seen = page.evaluate("window.seen")
-    assert seen == sorted(seen), f"progress was {seen}"
+    assert page.evaluate(f"window.watched['{job}'].states") == ["in_progress", "cancelled"]
 
 
-def test_a_running_video_is_cancelled(page_of, server):
+def test_a_running_video_shows_its_progress_and_is_cancelled(page_of, server):
     page = page_of()
-    job = hand_in(page, server, num_inference_steps="1000", num_frames="33")
-    page.reload()
-    page.wait_for_selector(f".fw-list [data-id='{job}'], .fw-stage [data-id='{job}']")
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
-    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='in_progress']")
-    page.wait_for_function("Number(document.querySelector('.fw-bar')?.getAttribute('aria-valuenow')) > 0")
+    job = hand_in(page, server, **ENDLESS)
+    watch(page, job)
+    page.wait_for_function(f"window.watched['{job}'].progress.length > 3 && window.watched['{job}'].preview")
+    progress = page.evaluate(f"window.watched['{job}'].progress")
+    assert progress == sorted(progress)
     page.click("[data-does='video.cancel']")
     page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='cancelled']")
     body = page.request.get(f"{server.url}/v1/videos/{job}").json()
     assert body["status"] == "cancelled" and 0 < body["step"] < 1000
     page.click("[data-does='video.remove']")
-    page.wait_for_selector(f"[data-id='{job}']", state="detached")
+    page.wait_for_selector(f".fw-stage [data-id='{job}']", state="detached")
 
 
 def test_settings_come_back_from_a_clip_and_from_the_history(page_of, server, tmp_path):
     page = page_of()
     job = hand_in(page, server, seed="9007199254740993", stability="false", flow_shift="11.5")
     page.reload()
-    page.wait_for_selector(f"[data-id='{job}']")
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    look_at(page, job)
     wait_until_ready(page, job)
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(page.request.get(f"{server.url}/v1/videos/{job}/content").body())
@@ -213,8 +231,7 @@ def test_words_of_people_are_never_markup(page_of, server):
     prompt = "<img src=x onerror=\"document.title='owned'\"> <b>bold</b>"
     job = hand_in(page, server, prompt=prompt)
     page.reload()
-    page.wait_for_selector(f"[data-id='{job}']")
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    look_at(page, job)
     page.wait_for_selector(f".fw-stage [data-id='{job}']")
     assert page.inner_text(".fw-said") == prompt and page.title() == "framewake"
     assert json.loads(page.evaluate("JSON.stringify(!!document.querySelector('.fw-said b'))")) is False

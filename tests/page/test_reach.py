@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from steps import choose_picture, fill_form, hand_in, wait_until_ready
+from steps import choose_picture, fill_form, hand_in, look_at, wait_until_ready
 
 from framewake.service.page.texts import say
 
@@ -53,7 +53,7 @@ def test_the_keyboards_place_is_always_seen(page_of):
 
 def test_what_is_being_made_keeps_the_large_view_and_shows_its_preview_in_the_list(page_of, server):
     page = page_of()
-    running = hand_in(page, server, num_inference_steps="400", num_frames="33")
+    running = hand_in(page, server, num_inference_steps="1000", num_frames="33")
     page.reload()
     page.wait_for_selector(f".fw-stage [data-id='{running}'][data-status='in_progress']")
     choose_picture(page)
@@ -72,7 +72,7 @@ def test_a_download_is_named_after_its_prompt(page_of, server):
     page = page_of()
     job = hand_in(page, server, prompt="The red circle grows: 红色, at last!", seed="5")
     page.reload()
-    page.evaluate(f"document.querySelector(\".fw-list [data-id='{job}']\")?.click()")
+    look_at(page, job)
     wait_until_ready(page, job)
     with page.expect_download() as found:
         page.click(".fw-actions a[download]")
