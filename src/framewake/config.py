@@ -68,6 +68,16 @@ class DiTConfig:
         return {"token_replace": 4, "latent_concat": 2, "none": 1}[self.condition]
 
     @property
+    def has_next_timestep(self) -> bool:
+        """Whether it is told the timestep that a step leads to."""
+        return False
+
+    @property
+    def stretches_time(self) -> bool:
+        """Whether positions of long clips are changed so that they do not repeat themselves (RIFLEx)."""
+        return True
+
+    @property
     def dropped_frames(self) -> int:
         """How many frames at the start of a decoded clip do not belong to it."""
         return DROPPED_FRAMES if self.joins_picture else 0
@@ -75,7 +85,10 @@ class DiTConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Shape of the causal 3D autoencoder (specification, section 7.1)."""
+    """Shape of a causal 3D autoencoder (specification, section 7.1).
+
+    ``norm_groups`` is 0 where each cell is normed alone.
+    """
 
     in_channels: int
     out_channels: int
@@ -120,10 +133,15 @@ class LlamaConfig:
     norm_eps: float
     rope_theta: float
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether queries, keys and values have one."""
+        return False
+
 
 @dataclass(frozen=True)
 class ClipVisionConfig:
-    """Shape of the CLIP vision tower inside LLaVA."""
+    """Shape of a vision tower: CLIP's inside LLaVA, or SigLIP."""
 
     hidden_size: int
     mlp_size: int

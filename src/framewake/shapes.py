@@ -20,6 +20,9 @@ from framewake.errors import InputError, nearest
 # Resolution class -> side in pixels of its square bucket. A checkpoint may bring its own table.
 PUBLISHED_RESOLUTIONS: Mapping[str, int] = {"720p": 960, "540p": 720, "360p": 480}
 
+RESOLUTIONS_15: Mapping[str, int] = {"1080p": 1440, "720p": 960, "480p": 640, "360p": 480}
+STEP_15 = 16
+
 BUCKET_STEP = 32  # every bucket side is a multiple of this
 MAX_BUCKET_RATIO = 4.0
 
@@ -56,21 +59,21 @@ def base_px(resolution: str, resolutions: Mapping[str, int] = PUBLISHED_RESOLUTI
 
 
 @lru_cache(maxsize=64)
-def buckets(base_px: int) -> tuple[tuple[int, int], ...]:
-    """All (height, width) buckets of a base size, from the tallest to the widest.
+def buckets(base_px: int, step: int = BUCKET_STEP) -> tuple[tuple[int, int], ...]:
+    """All (height, width) buckets of a base size, from the tallest to the widest, their sides multiples of ``step``.
 
     The order matters: the first of two equally close buckets wins.
 
     Source: specification, section 2.1.
     """
-    area = round((base_px / BUCKET_STEP) ** 2)  # round() is half to even here: 22.5 ** 2 -> 506
+    area = round((base_px / step) ** 2)  # round() is half to even here: 22.5 ** 2 -> 506
     if area < 1:
-        raise InputError(f"bucket base of {base_px} px is too small: {BUCKET_STEP} px is the least.")
+        raise InputError(f"bucket base of {base_px} px is too small: {step} px is the least.")
     found = []
     height, width = area, 1
     while height > 0:
         if max(height, width) / min(height, width) <= MAX_BUCKET_RATIO:
-            found.append((height * BUCKET_STEP, width * BUCKET_STEP))
+            found.append((height * step, width * step))
         if (width + 1) * height <= area:
             width += 1
         else:
@@ -97,6 +100,30 @@ def choose_bucket(base_px: int, height_px: int, width_px: int) -> tuple[int, int
     gaps = [(bucket_ratio(bucket) - ratio, bucket) for bucket in buckets(base_px)]
     eligible = [(gap, bucket) for gap, bucket in gaps if (gap <= 0 if ratio >= 1 else gap > 0)]
     return min(eligible, key=lambda entry: abs(entry[0]))[1]
+
+
+def closest_bucket(base_px: int, height_px: int, width_px: int) -> tuple[int, int]:
+    """The bucket (height, width) whose rounded ratio is closest to a picture's, as HunyuanVideo-1.5 chooses.
+
+    Source: specification of 1.5, section 11.1.
+    """
+    if height_px < 1 or width_px < 1:
+        raise InputError(f"a picture of {width_px} x {height_px} px has no area: hand in one with at least 1 x 1 px.")
+    return min(buckets(base_px, STEP_15), key=lambda bucket: abs(bucket_ratio(bucket) - height_px / width_px))
+
+
+def larger_bucket(bucket: tuple[int, int], base_px: int) -> tuple[int, int]:
+    """The bucket of a larger base size for a clip of one: closest in width by height, the wider of two equal ones.
+
+    Source: specification of 1.5, section 13.
+    """
+    return min(reversed(buckets(base_px, STEP_15)), key=lambda each: abs(each[1] / each[0] - bucket[1] / bucket[0]))
+
+
+def covering_size(bucket: tuple[int, int], height_px: int, width_px: int) -> tuple[int, int]:
+    """Size (height, width) of a picture that covers a bucket and has one side of it (specification of 1.5, 11.2)."""
+    factor = max(bucket[1] / width_px, bucket[0] / height_px)
+    return round(height_px * factor), round(width_px * factor)
 
 
 def resized_size(bucket: tuple[int, int], height_px: int, width_px: int) -> tuple[int, int]:

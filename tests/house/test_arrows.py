@@ -11,7 +11,7 @@ from package_source import imports, modules
 OURS = {"framewake", "demonstration"}
 
 # Anyone may import these.
-LEAVES = {"", "errors", "lasting", "packages", "console", "config", "setting", "shapes", "lora", "cache"}
+LEAVES = {"", "errors", "lasting", "packages", "console", "config", "config15", "setting", "shapes", "lora", "cache"}
 LEAVES |= {"request", "pulse", "network", "demo"}
 
 CORE = {"engine", "nn", "models", "weights", "sampling", "text", "media", "pipeline"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from framewake.engine.contract import Engine, Tensor
 from framewake.errors import CheckpointError, InputError
 from framewake.golden import rule
 from framewake.weights.reading.files import read_json
+from framewake.weights.reading.names import NameRule, same
 from framewake.weights.stores.store import Resident
 
 Table = Mapping[str, list[int]]
@@ -79,16 +80,25 @@ class Case(NamedTuple):
         return Image.fromarray(rule.image(name, height, width, seed, block=block))
 
     def weights(
-        self, model: str, engine: Engine, shapes: Mapping[str, tuple[int, ...]], *, optional: Any = ()
+        self,
+        model: str,
+        engine: Engine,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        optional: Any = (),
+        rules: Callable[[Iterable[str]], list[NameRule]] = same,
     ) -> Resident:
         """A model's weights drawn by the rule, after its list of tensors was compared with the folder's.
 
-        ``optional`` names tensors that the folder lists but the model does not read.
+        ``optional`` names tensors that the folder lists but the model does not read; ``rules`` is the table of the
+        folder's names.
         Raises: CheckpointError when the lists differ.
         """
         if model not in self.tables:
             raise CheckpointError(f"tensors.json names no table of {model!r} tensors for case {self.id!r}.")
-        table = {name: tuple(shape) for name, shape in self.tables[model].items() if name not in optional}
+        listed = {name: tuple(shape) for name, shape in self.tables[model].items()}
+        made = {each.ours: each for each in rules(listed) if each.ours not in optional}
+        table = {name: each.shape(listed.__getitem__) for name, each in made.items()}
         strange = sorted(name for name in set(table) | set(shapes) if table.get(name) != tuple(shapes.get(name, ())))
         if strange:
             name = strange[0]
@@ -96,7 +106,11 @@ class Case(NamedTuple):
                 f"case {self.id!r}: {len(strange)} tensors of {model!r} differ between the model and tensors.json, "
                 f"first {name!r}: {shapes.get(name)} and {table.get(name)}."
             )
-        return Resident({name: tensor(engine, rule.weight(name, shape, self.seed)) for name, shape in shapes.items()})
+
+        def drawn(name: str) -> np.ndarray:
+            return rule.weight(name, listed[name], self.seed)
+
+        return Resident({name: tensor(engine, made[name].join(drawn)) for name in shapes})
 
 
 def tensor(engine: Engine, values: Any) -> Tensor:

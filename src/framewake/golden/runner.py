@@ -9,7 +9,7 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, FramewakeError, InputError, nearest
-from framewake.golden import encoders, loop, modules, tables
+from framewake.golden import encoders, loop, loop15, modules, modules15, tables
 from framewake.golden.cases import Case, read_cases
 from framewake.golden.compare import Pair, Row, rows
 
@@ -33,6 +33,27 @@ KINDS: dict[str, Callable[[Case, Engine, dict[str, np.ndarray]], Iterator[Pair]]
     "llava_encode": encoders.llava_encode,
     "clip_text": encoders.clip_text,
 }
+KINDS_15: dict[str, Callable[[Case, Engine, dict[str, np.ndarray]], Iterator[Pair]]] = {
+    "dit15_forward": modules15.dit15_forward,
+    "vae15_encode": modules15.vae15_encode,
+    "vae15_decode": modules15.vae15_decode,
+    "vae15_encode_tiled": modules15.vae15_encode,
+    "vae15_decode_tiled": modules15.vae15_decode,
+    "end_to_end15": loop15.end_to_end15,
+    "sr_end_to_end15": loop15.sr_end_to_end15,
+    "rope15": loop15.rope15,
+    "timestep_embedding15": loop15.timestep_embedding15,
+    "schedule15": loop15.schedule15,
+    "buckets15": loop15.buckets15,
+    "image_preprocess15": loop15.image_preprocess15,
+    "qwen_encode": modules15.qwen_encode,
+    "byt5_encode": modules15.byt5_encode,
+    "glyph_text": loop15.glyph_texts,
+    "siglip_encode": modules15.siglip_encode,
+    "ssta": modules15.ssta,
+    "sr_upsampler": modules15.sr_upsampler,
+}
+EVERY_KIND = KINDS | KINDS_15
 
 
 def run(folder: str | os.PathLike[str], engine: Engine, *, only: Collection[str] = ()) -> Iterator[Row]:
@@ -58,11 +79,11 @@ def run_case(case: Case, engine: Engine) -> Iterator[Row]:
 
     Raises: CheckpointError when the case is incomplete or of an unknown kind.
     """
-    if case.kind not in KINDS:
-        raise CheckpointError(f"case {case.id!r} is of the unknown kind {case.kind!r}.{nearest(case.kind, KINDS)}")
+    if case.kind not in EVERY_KIND:
+        raise CheckpointError(f"case {case.id!r} is of the unknown kind {case.kind!r}.{nearest(case.kind, EVERY_KIND)}")
     arrays = case.arrays()
     try:
-        yield from rows(case, arrays, KINDS[case.kind](case, engine, arrays))
+        yield from rows(case, arrays, EVERY_KIND[case.kind](case, engine, arrays))
     except FramewakeError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:

@@ -134,7 +134,7 @@ def image_preprocess(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pai
     pixels = np.ascontiguousarray(np.moveaxis(crop, -1, 0))
     digest = np.frombuffer(hashlib.sha256(pixels.tobytes()).digest(), dtype=np.uint8)
     made = {"pixels_u8": pixels, "pixels_u8_sub": pixels, "sha256_u8": digest, "pixels_sample": normalise(crop)}
-    yield from (_thinned(case, name, made[name], arrays[name]) for name in made if name in arrays)
+    yield from (thinned(case, name, made[name], arrays[name]) for name in made if name in arrays)
 
 
 def clip_image(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
@@ -142,10 +142,10 @@ def clip_image(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     size, picture = case.need("config", "crop"), case.picture()
     values = clip_pixels(picture, size, mean=case.need("config", "mean"), std=case.need("config", "std"))
     made = {"pixels_u8": np.moveaxis(clip_crop(picture, size), -1, 0), "pixel_values_sample": values}
-    yield from (_thinned(case, name, made[name], arrays[name]) for name in made if name in arrays)
+    yield from (thinned(case, name, made[name], arrays[name]) for name in made if name in arrays)
 
 
-def _thinned(case: Case, name: str, got: np.ndarray, want: np.ndarray) -> Pair:
+def thinned(case: Case, name: str, got: np.ndarray, want: np.ndarray) -> Pair:
     """Every n-th row and column where the case stores only those."""
     if got.shape == want.shape:
         return Pair(name, got, want)

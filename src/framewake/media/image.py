@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 from framewake.config import CLIP_MEAN, CLIP_STD
-from framewake.shapes import crop_offset, resized_size
+from framewake.shapes import covering_size, crop_offset, resized_size
+
+HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and deviation of red, green and blue
 
 
 def bucket_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
@@ -26,6 +28,31 @@ def bucket_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
         image = image.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
     top, left = crop_offset(resized_height, height), crop_offset(resized_width, width)
     return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def covering_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """The picture resized by Lanczos' filter and cropped to a bucket, as HunyuanVideo-1.5 sees it.
+
+    Shapes: -> (H, W, 3) uint8.
+    Source: specification of 1.5, section 11.2.
+    """
+    rows, columns = covering_size((height, width), image.height, image.width)
+    if image.size != (columns, rows):
+        image = image.resize((columns, rows), Image.Resampling.LANCZOS)
+    top, left = crop_offset(rows, height), crop_offset(columns, width)
+    return np.asarray(image.crop((left, top, left + width, top + height)))
+
+
+def squeezed_pixels(
+    pixels: np.ndarray, size: int, *, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
+) -> np.ndarray:
+    """A crop as SigLIP sees it: squeezed to a square, whatever its shape, and normalised.
+
+    Shapes: uint8 (H, W, 3) -> (3, S, S) float32.
+    Source: specification of 1.5, section 5.
+    """
+    square = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
+    return _coloured(square, mean, std)
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
@@ -66,6 +93,10 @@ def clip_pixels(
     Precision: scaled by 1/255 in float64, then normalised in float32.
     Source: specification, section 2.6.
     """
-    unit = (clip_crop(image, size).astype(np.float64) * (1 / 255)).astype(np.float32)
+    return _coloured(clip_crop(image, size), mean, std)
+
+
+def _coloured(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    unit = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
     values = (unit - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1))

@@ -8,14 +8,14 @@ another timestep": the blocks get one condition vector per token group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.models.arrangement import Division
 from framewake.models.dit_blocks import DoubleBlock, SingleBlock, TokenCounts
-from framewake.models.dit_shares import share_of
+from framewake.models.dit_shares import Share, share_of
 from framewake.models.dit_stack import BlockStack, Surroundings
 from framewake.models.manner import PLAIN, Manner
 from framewake.models.refiner import TokenRefiner, with_biases
@@ -31,16 +31,25 @@ REFINER = "txt_in.individual_token_refiner.blocks"
 SCALAR_LAYERS = ("mlp.0", "mlp.2")  # of the embedders of timestep and guidance
 
 
+class TextPart(NamedTuple):
+    """Further tokens beside the text; the first lengths[i] of sample i are valid. Shapes: states (B, T, Ds)."""
+
+    states: Tensor
+    lengths: tuple[int, ...]
+
+
 class TextStates(NamedTuple):
     """What the text encoders hand to the transformer.
 
-    ``lengths`` are host integers: the first lengths[i] states of sample i are valid, the rest is padding.
-    Shapes: states (B, T, Dt), pooled (B, Dp).
+    ``lengths`` are host integers: the first lengths[i] states of sample i are valid, the rest is padding. ``further``
+    are those of other encoders, by the transformer's name for what takes them.
+    Shapes: states (B, T, Dt), pooled (B, Dp), None where the transformer takes none.
     """
 
     states: Tensor
     lengths: tuple[int, ...]
-    pooled: Tensor
+    pooled: Tensor | None = None
+    further: dict[str, TextPart] = {}  # noqa: RUF012  # nobody changes it
 
 
 class Begun(NamedTuple):
@@ -74,9 +83,10 @@ class DiT:
         width, mlp_size, head_dim = config.hidden_size, config.mlp_size, config.head_dim
         patch_volume = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
         layers: dict[str, tuple[int, ...]] = {"img_in.proj": (width, config.in_channels, *config.patch_size)}
-        for name in ("time_in", "guidance_in") if config.has_guidance else ("time_in",):
+        for name in self.scalars():
             layers |= {f"{name}.mlp.0": (width, 256), f"{name}.mlp.2": (width, width)}
-        layers |= {"vector_in.in_layer": (width, config.pooled_width), "vector_in.out_layer": (width, width)}
+        if config.pooled_width > 0:
+            layers |= {"vector_in.in_layer": (width, config.pooled_width), "vector_in.out_layer": (width, width)}
         layers["final_layer.linear"] = (config.out_channels * patch_volume, width)
         layers["final_layer.adaLN_modulation.1"] = (2 * width, width)
         norms: dict[str, tuple[int, ...]] = {}
@@ -96,6 +106,10 @@ class DiT:
         refiner = {f"txt_in.{name}": shape for name, shape in self.refiner.shapes().items()}
         return with_biases(layers) | norms | refiner
 
+    def scalars(self) -> tuple[str, ...]:
+        """The embedders of numbers: the timestep's, and those of what else it is told."""
+        return ("time_in", "guidance_in") if self.config.has_guidance else ("time_in",)
+
     def streams(self) -> tuple[str, ...]:
         """The lists of blocks that need not stay on the device, in the order of their use."""
         return ("double_blocks", "single_blocks")
@@ -109,26 +123,27 @@ class DiT:
         text: TextStates,
         rope: tuple[Tensor, Tensor],
         guidance: Tensor | None = None,
+        until: Tensor | None = None,
         run_blocks: Callable[[BlockStack, Tensor], Tensor] | None = None,
         observe: Observe | None = None,
         manner: Manner = PLAIN,
     ) -> Tensor:
         """The velocity (noise minus data) at a timestep.
 
-        ``guidance`` is the embedded scale times 1000, rounded as ``sampling.flow.rounded_guidance`` does.
+        ``guidance`` is the embedded scale times 1000, rounded as ``sampling.flow.rounded_guidance`` does; ``until`` the
+        timestep that the step leads to, for a transformer that was distilled to be told it.
         ``run_blocks(stack, image)`` replaces the plain ``stack(image)``: image (B, N, D) are the embedded image
         tokens, and ``stack`` is everything up to the final layer, so that a cache may skip it.
         ``observe(name, tensor)`` sees inner activations. ``manner`` is how to work.
-        Shapes: latents (B, C, F, H, W), timestep and guidance (B,) float32, rope two (N, E) -> (B, C, F, H, W).
+        Shapes: latents (B, C, F, H, W), timestep, guidance and until (B,) float32, rope two (N, E) -> (B, C, F, H, W).
         Units: timestep in [0, 1000].
         Precision: that of the weights; the result too.
         Raises: InputError when sizes do not fit together or guidance is missing.
         Source: specification, section 4.4.
         """
         see = observe or _unseen
-        begun = self.head(
-            weights, latents, timestep=timestep, text=text, rope=rope, guidance=guidance, see=see, manner=manner
-        )
+        told: dict[str, Any] = {"timestep": timestep, "text": text, "rope": rope, "guidance": guidance, "until": until}
+        begun = self.head(weights, latents, **told, see=see, manner=manner)
         blocks = self.block_functions(begun.around, manner)
         stack = BlockStack(self.engine, self.config, weights, blocks, begun.around, see)
         x = stack(begun.image) if run_blocks is None else run_blocks(stack, begun.image)
@@ -143,24 +158,24 @@ class DiT:
         text: TextStates,
         rope: tuple[Tensor, Tensor],
         guidance: Tensor | None = None,
+        until: Tensor | None = None,
         see: Observe = _unseen,
         manner: Manner = PLAIN,
     ) -> Begun:
         """Everything in front of the blocks; arguments and errors are those of a call."""
         engine, config = self.engine, self.config
-        grid = self._grid(latents, text, guidance, rope)
+        grid = self._grid(latents, text, (guidance, until), rope)
         share = share_of(engine, manner.arrangement, grid[0] * grid[1] * grid[2], config.heads)
-        latents, timestep, guidance = (share.sample(x) for x in (latents, timestep, guidance))
-        text, text_lengths = trimmed(TextStates(*map(share.sample, text)))
-        counts = share.counts(self._counts(grid, text, text_lengths))
+        latents, timestep, guidance, until = (share.sample(x) for x in (latents, timestep, guidance, until))
+        text = of_share(share, text)
         w = weights.part("img_in")
         kind = engine.dtype(w["proj.weight"])
-        conditions = self._conditions(weights, timestep, engine.cast(text.pooled, kind), guidance, see)
+        conditions = self._conditions(weights, timestep, text, (guidance, until), see)
         cut = share.division.run
         image = patch_embedding(engine, w["proj.weight"], w["proj.bias"], engine.cast(latents, kind), run=cut)
         see("img_in", image)
-        tokens = self.refined(weights, text, timestep)
-        see("txt_in", tokens)
+        tokens, lengths = self.text_tokens(weights, text, timestep, see)
+        counts = share.counts(self._counts(grid, tokens.shape[1], lengths))
         around = Surroundings(tokens, conditions, (share.rows(rope[0]), share.rows(rope[1])), counts, share)
         if manner.is_compiled and engine.traits.text_bucket is not None:
             around = bucketed(engine, around, engine.traits.text_bucket)
@@ -168,9 +183,17 @@ class DiT:
 
     def refined(self, weights: WeightSource, text: TextStates, timestep: Tensor) -> Tensor:
         """The text tokens that the blocks begin with. Shapes: -> (B, T, D)."""
+        return self.text_tokens(weights, text, timestep, _unseen)[0]
+
+    def text_tokens(
+        self, weights: WeightSource, text: TextStates, timestep: Tensor, see: Observe
+    ) -> tuple[Tensor, tuple[int, ...] | None]:
+        """The same with their lengths, if some padding is left."""
         text, lengths = trimmed(text)
         blocks = list(weights.blocks(REFINER, self.config.refiner_blocks))
-        return self.refiner(weights.part("txt_in"), blocks, text.states, lengths, timestep)
+        tokens = self.refiner(weights.part("txt_in"), blocks, text.states, lengths, timestep)
+        see("txt_in", tokens)
+        return tokens, lengths
 
     def tail(self, w: Weights, x: Tensor, begun: Begun, *, see: Observe = _unseen) -> Tensor:
         """Image tokens behind the last block become the velocity, through the final layer.
@@ -183,7 +206,7 @@ class DiT:
         see("output", velocity)
         return velocity
 
-    def _grid(self, latents: Tensor, text: TextStates, guidance, rope) -> tuple[int, int, int]:
+    def _grid(self, latents: Tensor, text: TextStates, scalars, rope) -> tuple[int, int, int]:
         """Token grid of the latents, after checking that everything fits together."""
         config = self.config
         batch, channels, *sizes = latents.shape
@@ -191,7 +214,7 @@ class DiT:
             raise InputError(f"the latents have {channels} channels, this transformer takes {config.in_channels}.")
         if any(size % step for size, step in zip(sizes, config.patch_size, strict=True)):
             raise InputError(f"latent size {tuple(sizes)} is not a multiple of the patch {config.patch_size}.")
-        if config.has_guidance and guidance is None:
+        if config.has_guidance and scalars[0] is None:
             raise InputError("this transformer was trained with embedded guidance: hand in a scale (6.0 is usual).")
         frames, height, width = (size // step for size, step in zip(sizes, config.patch_size, strict=True))
         if tuple(rope[0].shape) != (frames * height * width, config.head_dim):
@@ -201,24 +224,26 @@ class DiT:
             raise InputError(f"{text.states.shape[0]} texts for {batch} latents: hand in one text per sample.")
         return frames, height, width
 
-    def _counts(self, grid: tuple[int, int, int], text: TextStates, text_lengths) -> TokenCounts:
+    def _counts(self, grid: tuple[int, int, int], text: int, text_lengths) -> TokenCounts:
         frames, height, width = grid
         first, rest = height * width, (frames - 1) * height * width
         # With a single frame there is no second image group, but the text still follows the real timestep:
         # an empty group carries it.
         image = (first, rest) if self.config.replaces_first_frame else (first + rest,)
         lengths = None if text_lengths is None else tuple(first + rest + n for n in text_lengths)
-        return TokenCounts(image, text.states.shape[1], lengths)
+        return TokenCounts(image, text, lengths)
 
-    def _conditions(self, weights: WeightSource, timestep, pooled, guidance, see: Observe) -> tuple[Tensor, ...]:
+    def _conditions(
+        self, weights: WeightSource, timestep, text: TextStates, scalars, see: Observe
+    ) -> tuple[Tensor, ...]:
         """One vector per image token group; the last is that of the real timestep.
 
         The first frame's vector is made from timestep 0 and gets no guidance (specification, 4.4).
         """
-        engine = self.engine
-        batch = pooled.shape[0]
-        names = ("in_layer", "out_layer")
-        vector = mlp(engine, weights.part("vector_in"), names, pooled, "silu")
+        engine, w = self.engine, weights.part("vector_in")
+        batch = text.states.shape[0]
+        pooled = engine.cast(text.pooled, engine.dtype(w["in_layer.weight"]))
+        vector = mlp(engine, w, ("in_layer", "out_layer"), pooled, "silu")
         see("vector_embedding", vector)
         is_replaced = self.config.replaces_first_frame
         times = engine.concat([timestep, engine.zeros((batch,))], 0) if is_replaced else timestep
@@ -226,7 +251,7 @@ class DiT:
         see("time_embedding", times[:batch])
         condition = times[:batch] + vector
         if self.config.has_guidance:
-            scale = scalar_embedding(engine, weights.part("guidance_in"), SCALAR_LAYERS, guidance)
+            scale = scalar_embedding(engine, weights.part("guidance_in"), SCALAR_LAYERS, scalars[0])
             see("guidance_embedding", scale)
             condition = condition + scale
         see("vec", condition)
@@ -296,9 +321,27 @@ def bucketed(engine: Engine, around: Surroundings, size: int) -> Surroundings:
     return around._replace(text=text, counts=counts, lengths=engine.key_lengths(lengths))
 
 
+def of_share(share: Share, text: TextStates) -> TextStates:
+    """Of texts, those of one device's samples."""
+    further = {name: TextPart(*map(share.sample, part)) for name, part in text.further.items()}
+    return TextStates(share.sample(text.states), share.sample(text.lengths), share.sample(text.pooled), further)
+
+
 def joined_texts(engine: Engine, texts: Sequence[TextStates]) -> TextStates:
     """Several texts as one batch, the shorter ones padded with zeros."""
-    longest = max(text.states.shape[1] for text in texts)
-    states = [engine.pad(text.states, ((0, longest - text.states.shape[1]), (0, 0))) for text in texts]
-    lengths = tuple(length for text in texts for length in text.lengths)
-    return TextStates(engine.concat(states, 0), lengths, engine.concat([text.pooled for text in texts], 0))
+    states, lengths = _stacked(engine, [TextPart(*text[:2]) for text in texts])
+    pooled = None if texts[0].pooled is None else engine.concat([text.pooled for text in texts], 0)
+    further = {name: _stacked(engine, [text.further[name] for text in texts]) for name in texts[0].further}
+    return TextStates(states, lengths, pooled, further)
+
+
+def _stacked(engine: Engine, parts: Sequence[TextPart]) -> TextPart:
+    lengths = tuple(length for part in parts for length in part.lengths)
+    return TextPart(padded_rows(engine, [part.states for part in parts]), lengths)
+
+
+def padded_rows(engine: Engine, rows: Sequence[Tensor]) -> Tensor:
+    """Sequences of any lengths as one batch, zeros behind the shorter ones. Shapes: (b, t, D) each -> (B, T, D)."""
+    longest = max(row.shape[1] for row in rows)
+    even = [row if row.shape[1] == longest else engine.pad(row, ((0, longest - row.shape[1]), (0, 0))) for row in rows]
+    return even[0] if len(even) == 1 else engine.concat(even, 0)

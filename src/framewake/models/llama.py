@@ -47,9 +47,13 @@ class LlamaLayer:
         engine, config = self.engine, self.config
         batch, tokens = x.shape[0], x.shape[1]
         heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
-        q = engine.reshape(engine.linear(x, w["self_attn.q_proj.weight"]), (batch, tokens, heads, width))
-        k = engine.reshape(engine.linear(x, w["self_attn.k_proj.weight"]), (batch, tokens, kv_heads, width))
-        v = engine.reshape(engine.linear(x, w["self_attn.v_proj.weight"]), (batch, tokens, kv_heads, width))
+        q, k, v = (
+            engine.reshape(
+                engine.linear(x, w[f"self_attn.{name}.weight"], w.get(f"self_attn.{name}.bias")),
+                (batch, tokens, count, width),
+            )
+            for name, count in (("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads))
+        )
         q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
         out = engine.attention(q, self.repeat(k), self.repeat(v), scale=width**-0.5, mask=mask)
         out = engine.reshape(out, (batch, tokens, heads * width))
@@ -143,12 +147,15 @@ class Llama:
                 f"{name}.mlp.up_proj.weight": (config.mlp_size, width),
                 f"{name}.mlp.down_proj.weight": (width, config.mlp_size),
             }
+            if config.has_bias:
+                entry = [f"{name}.self_attn.{letter}_proj" for letter in "qkv"]
+                shapes |= {f"{layer}.bias": shapes[f"{layer}.weight"][:1] for layer in entry}
         if skip_layers == 0:
             shapes[f"{prefix}.norm.weight"] = (width,)
         return shapes
 
     def unused_shapes(self, skip_layers: int = 2) -> dict[str, tuple[int, ...]]:
         """Published tensors of the language model that no computation here reads."""
-        head = {"language_model.lm_head.weight": (self.config.vocab_size, self.config.hidden_size)}
+        head = {f"{self.prefix.removesuffix('model')}lm_head.weight": (self.config.vocab_size, self.config.hidden_size)}
         used = self.shapes(skip_layers)
         return {name: shape for name, shape in (self.shapes(0) | head).items() if name not in used}

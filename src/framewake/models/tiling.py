@@ -11,19 +11,34 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from framewake.config import TilingConfig, VAEConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
-from framewake.models import vae_slabs
 from framewake.models.manner import PLAIN, Manner
 from framewake.models.tiles_shared import Arrived, in_order, shared_out, turns
-from framewake.models.vae import LOGVAR_RANGE, CausalVAE
+from framewake.models.vae import LOGVAR_RANGE
 
 OnTile = Callable[[int, int], None]
+
+
+class Autoencoder(Protocol):
+    """What tiles ask of an autoencoder."""
+
+    engine: Engine
+    config: VAEConfig
+
+    def moments(self, w: Weights, pixels: Tensor) -> Tensor:
+        """Mean and unclamped log variance of pixels, joined along the channels."""
+
+    def decode(self, w: Weights, latents: Tensor) -> Tensor:
+        """Pixels of unscaled latents."""
+
+    def decode_slabs(self, w: Weights, latents: Tensor, numbers: int) -> Tensor:
+        """The same a few frames at a time, of at most so many numbers."""
 
 
 class Cut(NamedTuple):
@@ -103,7 +118,7 @@ def tile_plan(size: tuple[int, int, int], tiling: TilingConfig, config: VAEConfi
 
 
 def tiled_decode(
-    vae: CausalVAE,
+    vae: Autoencoder,
     w: Weights,
     latents: Tensor,
     tiling: TilingConfig,
@@ -121,7 +136,7 @@ def tiled_decode(
 
 
 def decoding(
-    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, *, manner: Manner = PLAIN
+    vae: Autoencoder, w: Weights, latents: Tensor, tiling: TilingConfig, *, manner: Manner = PLAIN
 ) -> Generator[tuple[int, int], None, np.ndarray]:
     """``tiled_decode`` tile by tile: yields how many tiles are done and how many there are, returns the pixels."""
     plan = tile_plan(_size(latents), tiling, vae.config, is_decode=True)
@@ -133,7 +148,7 @@ def decoding(
 
 
 def decoding_turns(
-    vae: CausalVAE, w: Weights, latents: Tensor, tiling: TilingConfig, *, manner: Manner = PLAIN
+    vae: Autoencoder, w: Weights, latents: Tensor, tiling: TilingConfig, *, manner: Manner = PLAIN
 ) -> Iterator[Arrived]:
     """One device's share of a decode by several, turn by turn; the first hands what arrives to ``put_together``."""
     engine, config = vae.engine, vae.config
@@ -162,14 +177,14 @@ def put_together(
     return (yield from _assemble(tiles, plan))
 
 
-def decode_tile(vae: CausalVAE, w: Weights, latents: Tensor, *, manner: Manner = PLAIN) -> Tensor:
+def decode_tile(vae: Autoencoder, w: Weights, latents: Tensor, *, manner: Manner = PLAIN) -> Tensor:
     """Pixels of one tile: a few frames at a time where that costs nothing, and where memory is short."""
     numbers = manner.slab_numbers or vae.engine.traits.slab_numbers
-    return vae.decode(w, latents) if numbers is None else vae_slabs.decode(vae, w, latents, numbers=numbers)
+    return vae.decode(w, latents) if numbers is None else vae.decode_slabs(w, latents, numbers)
 
 
 def tiled_encode(
-    vae: CausalVAE, w: Weights, pixels: Tensor, tiling: TilingConfig, *, on_tile: OnTile | None = None
+    vae: Autoencoder, w: Weights, pixels: Tensor, tiling: TilingConfig, *, on_tile: OnTile | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log variance of pixels as host arrays, in tiles where the sizes ask for it.
 

@@ -7,6 +7,7 @@ import itertools
 from framewake.config import VAEConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import CheckpointError
+from framewake.models import vae_slabs
 from framewake.models.vae_blocks import GroupNorm, MidBlock, Observe, Resnet, Upsample
 from framewake.nn.convolution import CausalConv3d
 
@@ -62,6 +63,10 @@ class CausalVAE:
         if observe is not None:
             observe("dec_post_quant", x)
         return self.decoder(w, x, observe=observe)
+
+    def decode_slabs(self, w: Weights, latents: Tensor, numbers: int) -> Tensor:
+        """The same a few frames at a time, of at most so many numbers."""
+        return vae_slabs.decode(self, w, latents, numbers=numbers)
 
 
 class Encoder:

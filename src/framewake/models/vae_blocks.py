@@ -6,9 +6,10 @@ Precision: convolutions and linears in the type of the weights; GroupNorm, and t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from framewake.engine.contract import Engine, Tensor, Weights
-from framewake.nn.convolution import CausalConv3d
+from framewake.nn.convolution import CausalConv3d, Past
 
 NORM_EPS = 1e-6
 Observe = Callable[[str, Tensor], None]
@@ -48,9 +49,9 @@ class Resnet:
     """Two normalised causal convolutions plus the input. Shapes: x (B, I, F, H, W) -> (B, O, F, H, W)."""
 
     def __init__(self, engine: Engine, name: str, *, inputs: int, outputs: int, groups: int) -> None:
-        self.norm1 = GroupNorm(engine, f"{name}.norm1", channels=inputs, groups=groups, has_silu=True)
+        self.norm1: Any = GroupNorm(engine, f"{name}.norm1", channels=inputs, groups=groups, has_silu=True)
         self.conv1 = CausalConv3d(engine, f"{name}.conv1.conv", inputs=inputs, outputs=outputs)
-        self.norm2 = GroupNorm(engine, f"{name}.norm2", channels=outputs, groups=groups, has_silu=True)
+        self.norm2: Any = GroupNorm(engine, f"{name}.norm2", channels=outputs, groups=groups, has_silu=True)
         self.conv2 = CausalConv3d(engine, f"{name}.conv2.conv", inputs=outputs, outputs=outputs)
         self.has_shortcut = inputs != outputs
         self.shortcut = CausalConv3d(engine, f"{name}.conv_shortcut.conv", inputs=inputs, outputs=outputs, kernel=1)
@@ -60,9 +61,9 @@ class Resnet:
         parts = self.norm1.shapes() | self.conv1.shapes() | self.norm2.shapes() | self.conv2.shapes()
         return parts | self.shortcut.shapes() if self.has_shortcut else parts
 
-    def __call__(self, w: Weights, x: Tensor) -> Tensor:
-        y = self.conv1(w, self.norm1(w, x))
-        y = self.conv2(w, self.norm2(w, y))
+    def __call__(self, w: Weights, x: Tensor, *, past: Past | None = None) -> Tensor:
+        y = self.conv1(w, self.norm1(w, x), past=past)
+        y = self.conv2(w, self.norm2(w, y), past=past)
         if self.has_shortcut:
             x = self.shortcut(w, x)
         return x + y
@@ -73,41 +74,53 @@ class FrameCausalAttention:
 
     Frame by frame, with the keys of the frames so far: the same numbers as one masked attention,
     without a mask of (F H W) squared.
+    ``parts`` are the names of the layers of queries, keys, values and of the last one.
     Shapes: x (B, C, F, H, W), same out.
     Source: specification, section 7.4.
     """
+
+    parts = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, engine: Engine, name: str, *, channels: int, groups: int) -> None:
         self.engine = engine
         self.name = name
         self.channels = channels
-        self.norm = GroupNorm(engine, f"{name}.group_norm", channels=channels, groups=groups, has_silu=False)
+        self.norm: Any = GroupNorm(engine, f"{name}.group_norm", channels=channels, groups=groups, has_silu=False)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each weight."""
         table = self.norm.shapes()
-        for part in ("to_q", "to_k", "to_v", "to_out.0"):
+        for part in self.parts:
             table[f"{self.name}.{part}.weight"] = (self.channels, self.channels)
             table[f"{self.name}.{part}.bias"] = (self.channels,)
         return table
 
-    def __call__(self, w: Weights, x: Tensor) -> Tensor:
+    def __call__(self, w: Weights, x: Tensor, *, past: Past | None = None) -> Tensor:
+        """With a ``past``, x are some frames of a clip behind those of the call before."""
         engine = self.engine
         batch, channels, frames, height, width = x.shape
         cells = height * width
         tokens = self.tokens(self.norm(w, x))
-        q = self._project(w, "to_q", tokens)
-        k = self._project(w, "to_k", tokens)
-        v = self._project(w, "to_v", tokens)
+        q, k, v = (self._project(w, part, tokens) for part in self.parts[:3])
+        if past is not None:
+            k, v = self._remembered(past, "k", k), self._remembered(past, "v", v)
+        before = int(k.shape[1]) - frames * cells
         scale = channels**-0.5
         outs = []
         for frame in range(frames):
-            seen = (frame + 1) * cells
-            outs.append(engine.attention(q[:, seen - cells : seen], k[:, :seen], v[:, :seen], scale=scale))
+            end = (frame + 1) * cells
+            seen = before + end
+            outs.append(engine.attention(q[:, end - cells : end], k[:, :seen], v[:, :seen], scale=scale))
         y = engine.concat(outs, 1) if frames > 1 else outs[0]
-        y = self._linear(w, "to_out.0", engine.reshape(y, (batch, frames * cells, channels)))
+        y = self._linear(w, self.parts[3], engine.reshape(y, (batch, frames * cells, channels)))
         y = engine.permute(engine.reshape(y, (batch, frames, height, width, channels)), (0, 4, 1, 2, 3))
         return x + y
+
+    def _remembered(self, past: Past, letter: str, new: Tensor) -> Tensor:
+        """Keys or values of all frames so far."""
+        name = f"{self.name}.{letter}"
+        past[name] = self.engine.concat([past[name], new], 1) if name in past else new
+        return past[name]
 
     def tokens(self, x: Tensor) -> Tensor:
         """(B, C, F, H, W) as (B, F H W, C)."""

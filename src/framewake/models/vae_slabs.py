@@ -11,9 +11,9 @@ three times and twice: with those taps summed beforehand they take a third and t
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from framewake.engine.contract import Engine, Tensor, Weights
-from framewake.models.vae import CausalVAE
 from framewake.models.vae_blocks import NORM_EPS, GroupNorm, MidBlock, Resnet, Upsample
 from framewake.nn.convolution import CausalConv3d
 
@@ -25,8 +25,8 @@ Slabs = list[Tensor]
 Moments = list[tuple[Tensor, Tensor, int]]
 
 
-def decode(vae: CausalVAE, w: Weights, latents: Tensor, *, numbers: int = NUMBERS) -> Tensor:
-    """``CausalVAE.decode``, slab by slab; ``numbers`` is how many a slab may have, one frame at least.
+def decode(vae: Any, w: Weights, latents: Tensor, *, numbers: int = NUMBERS) -> Tensor:
+    """What ``models.vae.CausalVAE`` decodes, slab by slab; ``numbers`` is how many a slab may have, one frame at least.
 
     Precision: statistics are joined in another order, which changes the last places.
     """

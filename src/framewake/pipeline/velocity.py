@@ -25,15 +25,27 @@ class Condition(NamedTuple):
 
 
 class Wrapping:
-    """What a transformer is told of all clips of one size: rotary positions, and the guidance it was distilled with."""
+    """What a transformer is told of all clips of one size: rotary positions, and the guidance it was distilled with.
+
+    ``timesteps`` are those of all steps, for a transformer that is told where a step ends.
+    """
 
     def __init__(
-        self, engine: Engine, config: DiTConfig, latent: Sequence[int], frames: int, *, guidance: float, dtype: Dtype
+        self,
+        engine: Engine,
+        config: DiTConfig,
+        latent: Sequence[int],
+        frames: int,
+        *,
+        guidance: float,
+        dtype: Dtype,
+        timesteps: Sequence[float] = (),
     ) -> None:
         self.engine = engine
         self.config = config
         self.rope = clip_rope(engine, config, latent, frames)
         self.guidance = rounded_guidance(guidance, dtype) if config.has_guidance else None
+        self.until = dict(zip(timesteps, [*timesteps[1:], 0.0], strict=True)) if config.has_next_timestep else None
 
     def denoise(self, transformer: Callable[..., Tensor], condition: Condition, *, scale: float = 1.0) -> Denoise:
         """The transformer, with its weights already in it, for clips with this condition.
@@ -44,17 +56,19 @@ class Wrapping:
 
         def told(latents: Tensor, timestep: Timestep) -> Tensor:
             batch = (int(latents.shape[0]),)
+            more = {} if self.until is None else {"until": engine.full(batch, self.until[float(timestep)])}
             return transformer(
                 latents,
                 timestep=engine.full(batch, timestep) if isinstance(timestep, float) else engine.asarray(timestep),
                 text=condition.text,
                 guidance=None if self.guidance is None else engine.full(batch, self.guidance),
                 rope=self.rope,
+                **more,
             )
 
         function: Denoise = told
         if self.config.joins_picture:
-            both = engine.concat([image, image], 0) if is_guided else image
+            both = engine.concat([image, image], 0) if is_guided and image is not None else image
             function = with_image_channels(engine, function, both)
         if is_guided:
             function = with_negative(engine, function, scale)
@@ -68,5 +82,5 @@ class Wrapping:
 def clip_rope(engine: Engine, config: DiTConfig, latent: Sequence[int], frames: int) -> tuple[Tensor, Tensor]:
     """The rotary tables of a clip of so many frames. Shapes: latent (C, F, H, W) -> two (N, E) float32."""
     grid = token_grid(LatentShape(*latent), config.patch_size)
-    cos, sin = rope_table(grid, config.rope_dims, config.rope_theta, frames)
+    cos, sin = rope_table(grid, config.rope_dims, config.rope_theta, frames if config.stretches_time else 1)
     return engine.asarray(cos), engine.asarray(sin)

@@ -19,6 +19,9 @@ Timestep = float | np.ndarray  # one for all samples, or one for each
 Denoise = Callable[[Tensor, Timestep], Tensor]
 
 
+LESSER_UNTIL = 700.0  # the timestep below which the smaller clip is not shown any more
+
+
 class SolverStep(NamedTuple):
     """One finished step; ``index`` counts from 0, ``sigma`` is the noise that is left.
 
@@ -47,13 +50,21 @@ def with_negative(engine: Engine, denoise: Denoise, scale: float) -> Denoise:
     return guided
 
 
-def with_image_channels(engine: Engine, denoise: Denoise, image: Tensor) -> Denoise:
-    """The image latent as further input channels: latents, image in frame 0, mask of frame 0.
+def with_image_channels(engine: Engine, denoise: Denoise, image: Tensor | None) -> Denoise:
+    """The image latent as further input channels: latents, image in frame 0, mask of frame 0; zeros without one.
 
     Inside ``with_negative`` the image is doubled like the latents; around it, it is not.
     Shapes: image (B, C, 1, H, W); the wrapped function gets (B, 2 * C + 1, F, H, W).
     Source: specification, section 4.8.
     """
+    if image is None:
+
+        def alone(latents: Tensor, timestep: Timestep) -> Tensor:
+            batch, channels, *sizes = latents.shape
+            nothing = engine.zeros((batch, channels + 1, *sizes), engine.dtype(latents))
+            return denoise(engine.concat([latents, nothing], 1), timestep)
+
+        return alone
     batch, _, _, height, width = image.shape
     mask = engine.full((batch, 1, 1, height, width), 1.0, engine.dtype(image))
     first_frame = engine.concat([image, mask], 1)
@@ -61,6 +72,23 @@ def with_image_channels(engine: Engine, denoise: Denoise, image: Tensor) -> Deno
     def conditioned(latents: Tensor, timestep: Timestep) -> Tensor:
         channels = engine.pad(first_frame, ((0, latents.shape[2] - 1), (0, 0), (0, 0)))
         return denoise(engine.concat([latents, engine.cast(channels, engine.dtype(latents))], 1), timestep)
+
+    return conditioned
+
+
+def with_lesser_clip(engine: Engine, denoise: Denoise, clip: Tensor) -> Denoise:
+    """The latents of a smaller clip, enlarged, as the last input channels, with a mask; zeros in the last steps.
+
+    Shapes: clip (B, C, F, H, W); the wrapped function gets C + 1 channels more.
+    Source: specification of 1.5, section 13.
+    """
+    batch, _, *sizes = clip.shape
+    channels = engine.concat([clip, engine.full((batch, 1, *sizes), 1.0, engine.dtype(clip))], 1)
+    nothing = engine.zeros(channels.shape, engine.dtype(clip))
+
+    def conditioned(latents: Tensor, timestep: Timestep) -> Tensor:
+        shown = channels if float(np.max(timestep)) >= LESSER_UNTIL else nothing
+        return denoise(engine.concat([latents, engine.cast(shown, engine.dtype(latents))], 1), timestep)
 
     return conditioned
 

@@ -1,0 +1,162 @@
+"""Shapes of HunyuanVideo-1.5's models, and the published presets; what it shares with the first is in ``config``.
+
+Source: specification of 1.5, sections 2 to 9.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from framewake.config import ClipVisionConfig, DiTConfig, LlamaConfig, VAEConfig
+
+
+@dataclass(frozen=True)
+class TileRule:
+    """Which tiles of tokens see each other where attention is sparse.
+
+    ``window`` are tiles around a query's own, ``kept`` is how many it keeps beside them, chosen by likeness and, for
+    the share 1 - ``likeness``, by how little they are like all others.
+    Units: ``tile`` in tokens along frames, height and width; ``window`` in tiles.
+    Source: specification of 1.5, section 14.
+    """
+
+    tile: tuple[int, int, int]
+    window: tuple[int, int, int]
+    kept: int
+    likeness: float
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a tile."""
+        return self.tile[0] * self.tile[1] * self.tile[2]
+
+
+@dataclass(frozen=True)
+class DiT15Config(DiTConfig):
+    """Shape of HunyuanVideo-1.5's transformer: double blocks alone, and further tokens in front of the text.
+
+    ``condition`` is "latent_concat" for pictures and "none" for text alone; the channels for a picture are there in
+    both. ``glyph_widths`` are those of byT5's states and of the two layers behind them. ``tiles``: attention is sparse.
+    Source: specification of 1.5, sections 2.1 and 7.
+    """
+
+    glyph_widths: tuple[int, int, int]
+    vision_width: int
+    is_step_distilled: bool
+    tiles: TileRule | None
+
+    @property
+    def has_next_timestep(self) -> bool:
+        """Step-distilled weights were trained with it."""
+        return self.is_step_distilled
+
+    @property
+    def stretches_time(self) -> bool:
+        """No: clips of any length have the same positions."""
+        return False
+
+    @property
+    def joins_picture(self) -> bool:
+        """Always: without a picture, its channels are zero."""
+        return True
+
+    @property
+    def dropped_frames(self) -> int:
+        """None: no frame is given, all are made (specification of 1.5, section 10.4)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class QwenConfig(LlamaConfig):
+    """Shape of Qwen2.5-VL's language model: the same decoder with biases."""
+
+    @property
+    def has_bias(self) -> bool:
+        """Yes."""
+        return True
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Shape of a T5 encoder with gated layers."""
+
+    hidden_size: int
+    head_dim: int
+    mlp_size: int
+    layers: int
+    heads: int
+    vocab_size: int
+    position_buckets: int
+    position_distance: int
+    norm_eps: float
+
+
+HUNYUAN15_DIT = DiT15Config(
+    patch_size=(1, 1, 1),
+    in_channels=65,
+    out_channels=32,
+    hidden_size=2048,
+    heads=16,
+    rope_dims=(16, 56, 56),
+    rope_theta=256.0,
+    mlp_ratio=4.0,
+    double_blocks=54,
+    single_blocks=0,
+    refiner_blocks=2,
+    text_width=3584,
+    pooled_width=0,
+    condition="latent_concat",
+    has_guidance=False,
+    glyph_widths=(1472, 2048, 2048),
+    vision_width=1152,
+    is_step_distilled=False,
+    tiles=None,
+)
+
+HUNYUAN15_VAE = VAEConfig(
+    in_channels=3,
+    out_channels=3,
+    latent_channels=32,
+    block_out_channels=(128, 256, 512, 1024, 1024),
+    layers_per_block=2,
+    norm_groups=0,
+    scaling_factor=1.03682,
+    spatial_compression=16,
+    temporal_compression=4,
+    mid_block_attention=True,
+)
+
+QWEN25_VL_7B = QwenConfig(
+    hidden_size=3584,
+    mlp_size=18944,
+    layers=28,
+    heads=28,
+    kv_heads=4,
+    head_dim=128,
+    vocab_size=152064,
+    norm_eps=1e-6,
+    rope_theta=1000000.0,
+)
+
+GLYPH_BYT5 = T5Config(
+    hidden_size=1472,
+    head_dim=64,
+    mlp_size=3584,
+    layers=12,
+    heads=6,
+    vocab_size=1510,
+    position_buckets=32,
+    position_distance=128,
+    norm_eps=1e-6,
+)
+
+SIGLIP_SO400M = ClipVisionConfig(
+    hidden_size=1152,
+    mlp_size=4304,
+    layers=27,
+    heads=16,
+    image_size=384,
+    patch_size=14,
+    activation="gelu_pytorch_tanh",
+    norm_eps=1e-6,
+)

@@ -1,0 +1,85 @@
+"""Latents of a larger clip from those of a smaller one: bilinear, then a small network.
+
+Source: specification of 1.5, section 13.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.models.vae import shapes_of
+from framewake.models.vae15_blocks import CellNorm, CellResnet, repeated
+from framewake.nn.convolution import CausalConv3d
+
+
+class PlainUpsampler:
+    """Blocks of two and a half convolutions around themselves, for 480p to 720p."""
+
+    def __init__(self, engine: Engine, *, channels: int, hidden: int, blocks: int) -> None:
+        self.engine = engine
+        self.conv_in = CausalConv3d(engine, "in_conv.conv", inputs=channels, outputs=hidden)
+        self.blocks = [
+            [
+                CausalConv3d(engine, f"blocks.{block}.block.{place}.conv", inputs=hidden, outputs=hidden)
+                for place in (0, 2, 4)
+            ]
+            for block in range(blocks)
+        ]
+        self.conv_out = CausalConv3d(engine, "out_conv.conv", inputs=hidden, outputs=channels)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        return shapes_of([self.conv_in, *(conv for block in self.blocks for conv in block), self.conv_out])
+
+    def __call__(self, w: Weights, latents: Tensor) -> Tensor:
+        """Shapes: (B, C, F, H, W), already of the target's size, same out."""
+        engine, x = self.engine, self.conv_in(w, latents)
+        for first, second, third in self.blocks:
+            y = second(w, engine.silu(first(w, x)))
+            x = x + third(w, engine.silu(y))
+        return self.conv_out(w, x)
+
+
+class LevelledUpsampler:
+    """Levels of resnets, as the autoencoder's decoder without growing, for 720p to 1080p."""
+
+    def __init__(self, engine: Engine, *, channels: int, widths: tuple[int, ...], resnets: int) -> None:
+        self.engine = engine
+        self.conv_in = CausalConv3d(engine, "conv_in.conv", inputs=channels, outputs=widths[0])
+        self.blocks: list[Any] = []
+        inputs = widths[0]
+        for level, width in enumerate(widths):
+            for number in range(resnets):
+                name = f"up.{level}.block.{number}"
+                self.blocks.append(CellResnet(engine, name, inputs=inputs, outputs=width))
+                inputs = width
+        self.norm_out = CellNorm(engine, "norm_out", channels=inputs, has_silu=True)
+        self.conv_out = CausalConv3d(engine, "conv_out.conv", inputs=inputs, outputs=channels)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight."""
+        return shapes_of([self.conv_in, *self.blocks, self.norm_out, self.conv_out])
+
+    def __call__(self, w: Weights, latents: Tensor) -> Tensor:
+        """Shapes: (B, C, F, H, W), already of the target's size, same out."""
+        x = self.conv_in(w, latents)
+        x = x + repeated(self.engine, latents, x.shape[1])
+        for block in self.blocks:
+            x = block(w, x)
+        return self.conv_out(w, self.norm_out(w, x))
+
+
+def enlarged(engine: Engine, latents: Tensor, height: int, width: int) -> Tensor:
+    """Every frame bilinear to another size, edges of cells on edges. Shapes: (B, C, F, h, w) -> (B, C, F, H, W)."""
+    for axis, size in ((3, height), (4, width)):
+        held = int(latents.shape[axis])
+        places = np.maximum((np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(held / size) - 0.5, 0)
+        low = np.minimum(np.floor(places).astype(np.int64), held - 1)
+        share = engine.asarray((places - low).astype(np.float32).reshape([size if a == axis else 1 for a in range(5)]))
+        first = engine.take(latents, engine.asarray(low), axis)
+        second = engine.take(latents, engine.asarray(np.minimum(low + 1, held - 1)), axis)
+        latents = first * (1.0 - share) + second * share
+    return latents
