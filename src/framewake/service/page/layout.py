@@ -110,7 +110,7 @@ class PageLayout:
         own_html('<div id="fw-examples" role="group" aria-labelledby="fw-examples-title"></div>', is_visible=is_demo)
         self._add("prompt")
         own_html(self._advice())
-        own_html('<ul id="fw-notes" role="status"></ul>')
+        own_html('<div role="status"><ul id="fw-notes"></ul></div>')
         with gr.Row():
             self._add("resolution")
             self._add("is_stable")

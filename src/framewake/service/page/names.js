@@ -18,4 +18,13 @@
     }
     whenThere(`#fw-${id} .reset-button`, (button) => button.setAttribute("aria-label", say("setting.reset", { name })));
   }
+
+  // Whether what a button unfolds is there to be read.
+  for (const id of ["fw-loras", "fw-advanced"]) {
+    whenThere(`#${id} button.label-wrap`, (button) => {
+      const tell = () => button.setAttribute("aria-expanded", String(button.classList.contains("open")));
+      new MutationObserver(tell).observe(button, { attributeFilter: ["class"] });
+      tell();
+    });
+  }
 })();

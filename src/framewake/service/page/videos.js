@@ -38,7 +38,8 @@
       parts.push(player);
     } else if (video.status === "in_progress") {
       const preview = make("img", { className: "fw-preview", alt: say("video.preview"), hidden: true });
-      const bar = make("div", { className: "fw-bar", role: "progressbar", "aria-valuemin": 0, "aria-valuemax": 100 });
+      const range = { "aria-label": say("stage.denoise"), "aria-valuemin": 0, "aria-valuemax": 100 };
+      const bar = make("div", { className: "fw-bar", role: "progressbar", ...range });
       bar.append(make("div"));
       const [width, height] = video.size.split("x");
       const window_ = make("div", { className: "fw-window" }, preview, make("span", { className: "fw-pulse" }));
