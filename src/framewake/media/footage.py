@@ -67,10 +67,13 @@ def taken(*, is_first: bool) -> str:
     return "it is moving: its last frame is taken (--first-frame, or first_frame in the API, takes the first)."
 
 
-def read_frames(path: Path, *, most: int | None = None, kept: Container[int] | None = None) -> Footage:
+def read_frames(
+    path: Path, *, most: int | None = None, kept: Container[int] | None = None, longest_px: int | None = None
+) -> Footage:
     """The frames of the first video stream; with ``most``, no more of them are decoded.
 
     ``kept``: the numbers of those that are wanted; the others take no memory.
+    ``longest_px``: frames with a longer side are shrunk to it one by one.
     Raises: InputError for a file that is no video or is damaged.
     """
     name, notes, count = str(path), _Notes(), 0
@@ -82,7 +85,10 @@ def read_frames(path: Path, *, most: int | None = None, kept: Container[int] | N
         for frame in itertools.islice(_frames(container, stream), most):
             sizes.add((frame.height, frame.width))
             if kept is None or count in kept:
-                frames.append(np.asarray(_opaque(_shown(frame, stream, notes), notes)))
+                image = _opaque(_shown(frame, stream, notes), notes)
+                if longest_px is not None:
+                    image.thumbnail((longest_px, longest_px))
+                frames.append(np.asarray(image))
             count += 1
         fps = float(stream.average_rate or stream.guessed_rate or 0)
     if not count:

@@ -10,11 +10,13 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AfterValidator
 
+from framewake.errors import InputError
 from framewake.media.naming import stem
 from framewake.service.creation import Creation
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
 from framewake.service.files import file_answer
+from framewake.service.formats import MEDIA, Format, Formats
 from framewake.service.intake import BODY
 from framewake.service.metrics import Figures
 from framewake.service.refusals import Conflict, NoSuchVideo
@@ -152,7 +154,9 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
 
 
 def _add_files(router: APIRouter, desk: Desk) -> None:
-    kinds = {media: {"schema": {"type": "string", "format": "binary"}} for _, media in VARIANTS.values()}
+    formats = Formats(desk.storage)
+    media_types = dict.fromkeys([*MEDIA.values(), *(media for _, media in VARIANTS.values())])
+    kinds = {media: {"schema": {"type": "string", "format": "binary"}} for media in media_types}
     described: dict[int | str, dict[str, Any]] = {
         200: {"content": kinds, "description": "The file."},
         206: {"content": kinds, "description": "Part."},
@@ -163,20 +167,30 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
 
     @router.get(
         "/v1/videos/{video_id}/content",
-        responses=_errors(404, 409, 412, 422) | described,
+        responses=_errors(404, 409, 412, 422, 429, 507) | described,
         response_class=FileResponse,
         tags=["videos"],
     )
     def video_content(
-        request: Request, video_id: VideoId, variant: Literal["video", "thumbnail", "preview"] = "video"
+        request: Request,
+        video_id: VideoId,
+        variant: Literal["video", "thumbnail", "preview"] = "video",
+        format: Annotated[Format, Query(description="Of the video itself.")] = "mp4",
     ) -> Response:
-        """The mp4 (ranges are understood), its thumbnail, or the newest preview of a running one."""
+        """The clip (ranges are understood), its thumbnail, or the newest preview of a running one.
+
+        GIF and WebP are made when they are first asked for, with the longer side at most 640 px.
+        """
         row = desk.store.get(video_id, _owner(request))
         name, media = VARIANTS[variant]
         path = desk.storage.job(video_id) / name
         if variant != "preview" and row.state != "completed":
             raise Conflict(f"the video is {row.state}: there is no file yet.")
         made = video(row, None)
+        if format != "mp4":
+            if variant != "video":
+                raise InputError(f"format {format} is for the video itself: leave variant out.", about="format")
+            path, media = formats.file(path.parent, format), MEDIA[format]
         called = stem(made.prompt, made.seed) + path.suffix
         return file_answer(request.headers, path, media=media, name=called)
 
