@@ -117,7 +117,7 @@ def make_on(server: Server, body: Mapping[str, Any], png: bytes, watch: Any) -> 
             elif name == "preview":
                 _preview(data, watch)
         video = server.ask("GET", place)
-        is_over = video["status"] not in ("queued", "in_progress")
+        is_over = video["status"] not in ("queued", "in_progress", "paused")
     finally:
         if not is_over:
             with contextlib.suppress(Refused):  # what went wrong is told already

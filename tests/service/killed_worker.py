@@ -75,7 +75,7 @@ def work(url: str, folder: Path, pipeline: Pipeline, death: Death) -> None:
         worker.presence.bury()
         taken = store.claim(worker.name, worker.model)
         if taken is None:
-            if not is_last or not set(store.counts()) & {"queued", "in_progress"}:
+            if not is_last or not set(store.counts()) & {"queued", "in_progress", "paused"}:
                 os._exit(0)
             time.sleep(0.05)
             continue

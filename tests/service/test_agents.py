@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from framewake.agents.calls import Calls
 from framewake.agents.protocol import make_server
-from framewake.media.video import read_video
+from framewake.media.video import read_metadata, read_video
 from framewake.service.api import Access, create_app
 
 WISH = {"prompt": "the red circle moves right", "resolution": "360p", "num_frames": 5, "num_inference_steps": 2}
@@ -105,6 +105,27 @@ def test_a_clip_is_cancelled_and_never_removed(talk, desk, worker_of, place):
     assert (desk.store.get(first).state, desk.store.get(second).state) == ("completed", "cancelled")
 
 
+def test_a_clip_is_paused_looked_at_and_goes_on(talk, desk, worker_of, place, tmp_path):
+    worker, target = worker_of(desk), tmp_path / "draft.mp4"
+
+    async def say(client):
+        made = await client.call_tool(
+            "make_clip", WISH | {"input_reference": place, "num_inference_steps": 4, "draft": 2}
+        )
+        video = {"id": made.structured_content["id"]}
+        await anyio.to_thread.run_sync(work_once, worker)
+        looked = await client.call_tool("look_at_clip", video)
+        assert '"status": "paused"' in text_of(looked) and looked.content[1].mime_type == "image/png"
+        assert not (await client.call_tool("save_clip", video | {"path": str(target)})).is_error
+        resumed = await client.call_tool("resume_clip", video)
+        assert resumed.structured_content["status"] == "queued"
+        paused = await client.call_tool("pause_clip", video)
+        assert paused.structured_content["status"] == "paused"
+
+    talk(say)
+    assert read_metadata(target)["draft"]["step"] == 2
+
+
 @pytest.mark.parametrize(
     ("tool", "given", "words"),
     [
@@ -136,7 +157,8 @@ def test_the_tools_say_what_the_model_can_do(talk, desk):
         return (await client.list_tools()).tools
 
     tools = {tool.name: tool for tool in talk(say)}
-    assert list(tools) == ["make_clip", "look_at_clip", "list_clips", "cancel_clip", "save_clip"]
+    changing = ["pause_clip", "resume_clip", "cancel_clip"]
+    assert list(tools) == ["make_clip", "look_at_clip", "list_clips", *changing, "save_clip"]
     assert desk.model in tools["make_clip"].description
     described = tools["make_clip"].input_schema["properties"]
     assert described["prompt"]["description"] and tools["make_clip"].input_schema["required"] == ["prompt"]

@@ -87,7 +87,7 @@ class Tasks:
     async def cancel(self, context: Any, given: TaskParams) -> dict[str, Any]:
         """Stop a task; one that has ended stays as it is."""
         video = await self._of(context, given.task_id)
-        if video["status"] in ("queued", "in_progress"):
+        if video["status"] in ("queued", "in_progress", "paused"):
             with _told(), contextlib.suppress(InputError):  # it has ended in the meantime
                 await self.calls.ask("POST", f"{place_of(given.task_id)}/cancel")
         return {"resultType": "complete"}

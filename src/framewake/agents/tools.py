@@ -27,6 +27,7 @@ OFFERED = {
     "num_frames": "integer",
     "num_inference_steps": "integer",
     "seed": "integer",
+    "draft": "integer",
     "stability": "boolean",
     "negative_prompt": "string",
     "true_cfg_scale": "number",
@@ -35,7 +36,7 @@ OFFERED = {
 # What an agent is told of a video; the structured answer has everything.
 TOLD = (
     *("id", "status", "progress", "step", "num_inference_steps", "seconds_left", "queue_position"),
-    *("prompt", "size", "num_frames", "fps", "seed", "notes", "error"),
+    *("draft", "pauses_after", "prompt", "size", "num_frames", "fps", "seed", "notes", "error"),
 )
 ID = {"id": {"type": "string", "description": "As make_clip gave it: video_ and 32 digits."}}
 
@@ -103,14 +104,26 @@ async def cancel(calls: Calls, given: Mapping[str, Any]) -> CallToolResult:
     return shown_video(await calls.ask("POST", f"{place_of(given.get('id'))}/cancel"))
 
 
+async def pause(calls: Calls, given: Mapping[str, Any]) -> CallToolResult:
+    """Pause a clip, with a draft where it is being made."""
+    return shown_video(await calls.ask("POST", f"{place_of(given.get('id'))}/pause"))
+
+
+async def resume(calls: Calls, given: Mapping[str, Any]) -> CallToolResult:
+    """Let a paused clip go on."""
+    return shown_video(await calls.ask("POST", f"{place_of(given.get('id'))}/resume"))
+
+
 async def save(calls: Calls, given: Mapping[str, Any]) -> CallToolResult:
-    """Write a finished clip to a file of this machine."""
+    """Write a clip, or the draft of a paused one, to a file of this machine."""
     path = Path(str(given.get("path", ""))).expanduser()
     if path.suffix.lower() != ".mp4" or not path.is_absolute():
         raise InputError(f"path is {shown(given.get('path'))}: expected a whole path that ends in .mp4.")
     if path.exists():
         raise InputError(f"{path} is there already: name another file.")
-    clip = await calls.file(f"{place_of(given.get('id'))}/content")
+    place = place_of(given.get("id"))
+    is_paused = (await calls.ask("GET", place))["status"] == "paused"
+    clip = await calls.file(f"{place}/content", {"variant": "draft"} if is_paused else None)
     with written_whole(path, len(clip)) as part:
         part.write_bytes(clip)
     return CallToolResult(content=[TextContent(text=str(path))], structured_content={"path": str(path)})
@@ -178,10 +191,18 @@ _ACTIONS = (
         list_clips,
         is_reading=True,
     ),
+    _action(
+        "pause_clip",
+        "Pause a clip: it keeps what is done and no longer holds the device. One that is being made gets a draft of "
+        "what is expected by then: look_at_clip shows it, save_clip saves it.",
+        _schema(ID, "id"),
+        pause,
+    ),
+    _action("resume_clip", "Let a paused clip go on from where it is, to the same clip.", _schema(ID, "id"), resume),
     _action("cancel_clip", "Stop a clip that has not ended, within a step.", _schema(ID, "id"), cancel),
     _action(
         "save_clip",
-        "Write a finished clip to a new mp4 file on this machine.",
+        "Write a finished clip, or the draft of a paused one, to a new mp4 file on this machine.",
         _schema(ID | {"path": {"type": "string", "description": "Whole path of a new file, NAME.mp4."}}, "id", "path"),
         save,
     ),

@@ -17,7 +17,7 @@ _MAKERS = {("animate",), ("serve",), ("worker",), ("mcp",)} | {
     for group, commands in {
         "checkpoints": ("convert", "download"),
         "lora": ("convert", "merge", "train"),
-        "jobs": ("cancel", "retry", "rm"),
+        "jobs": ("cancel", "pause", "resume", "retry", "rm"),
     }.items()
     for command in commands
 }

@@ -63,7 +63,7 @@ def show_job(given: Mapping[str, Any]) -> None:
 
 @_told()
 def change_job(given: Mapping[str, Any], what: str) -> None:
-    """Cancel, retry or remove a job, and print what became of it."""
+    """Pause, resume, cancel, retry or remove a job, and print what became of it."""
     _print_line(f"{given['job']}: {_desk(given).change(given['job'], what)}")
 
 
@@ -268,9 +268,11 @@ class _Folder:
 
             remove(self.store, self.storage, job)
             return "removed"
-        if what == "retry":
-            return self.store.retry(job).state
-        is_waiting = self.store.get(job).state == "queued"
+        changes = {"retry": self.store.retry, "pause": self.store.pause, "resume": self.store.go_on}
+        if what in changes:
+            row = changes[what](job)
+            return "pausing behind its next step" if what == "pause" and row.state == "in_progress" else row.state
+        is_waiting = self.store.get(job).state in ("queued", "paused")
         row = self.store.cancel(job)
         if is_waiting:  # otherwise its worker clears what it is just writing
             with contextlib.suppress(OSError):  # what stays is cleared when the job is removed
@@ -322,9 +324,10 @@ class _Server:
 
     def change(self, job: str, what: str) -> str:
         place = f"/{urllib.parse.quote(job, safe='')}"
-        if what == "retry":
-            return str(self._ask("POST", f"{place}/retry").get("status"))
-        is_final = self.get(job)["status"] not in ("queued", "in_progress")
+        if what in ("retry", "pause", "resume"):
+            status = str(self._ask("POST", f"{place}/{what}").get("status"))
+            return "pausing behind its next step" if what == "pause" and status == "in_progress" else status
+        is_final = self.get(job)["status"] not in ("queued", "in_progress", "paused")
         if is_final != (what == "rm"):
             advice = "it has ended already" if is_final else "cancel it first"
             raise InputError(f"the video cannot be {'removed' if what == 'rm' else 'cancelled'}: {advice}.")

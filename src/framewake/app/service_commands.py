@@ -183,6 +183,18 @@ def cancel_job(given: Given) -> None:
     _change(given, "cancel")
 
 
+@hung(jobs, "pause", VIDEO, *QUEUE)
+def pause_job(given: Given) -> None:
+    """Pause a waiting video at once, and a running one with a draft behind its next step."""
+    _change(given, "pause")
+
+
+@hung(jobs, "resume", VIDEO, *QUEUE)
+def resume_job(given: Given) -> None:
+    """Let a paused video go on; one that is to pause does not."""
+    _change(given, "resume")
+
+
 @hung(jobs, "retry", VIDEO, *QUEUE)
 def retry_job(given: Given) -> None:
     """Put a failed or cancelled video back into the queue."""

@@ -69,6 +69,8 @@ EXAMPLE_VIDEO: dict[str, Any] = {
     "num_inference_steps": 24,
     "seconds_left": 6.2,
     "queue_position": None,
+    "draft": None,
+    "pauses_after": 15,
     "created_at": 1767225600,
     "started_at": 1767225601,
     "completed_at": None,

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.pipeline.adapters import offered_loras
+from framewake.pipeline.drafts import Drafts, check_drafts
 from framewake.pipeline.jobs import Job, plan_job
 from framewake.service.fields import VideoSettings, about_fields, check_model, request_of
 from framewake.service.guard import Limits, Rate
@@ -23,7 +24,7 @@ from framewake.service.repeats import Once
 from framewake.service.storage import PICTURE, Storage, digest_of
 from framewake.service.store import JobStore, NewJob, new_id
 from framewake.service.strays import remove, sweep
-from framewake.service.tables import FINAL
+from framewake.service.tables import FINAL, WAITING
 from framewake.service.worker import LORAS
 from framewake.weights.checkpoint.load import Checkpoint
 
@@ -82,6 +83,7 @@ class Desk:
             names = self._lora_files(given)
             request = dataclasses.replace(request, loras=tuple(f"{self.loras}/{name}" for name in names))
             plan = plan_job(Job(request), self.checkpoint)
+            check_drafts(Drafts(stop=given.draft), plan.request.steps)
             outlook = self.advisor.outlook(plan)
             stored = dataclasses.replace(
                 plan.request,
@@ -99,6 +101,8 @@ class Desk:
                 notes=outlook.notes,
                 seconds=outlook.seconds,
                 picture=None if picture is None else digest_of(picture),
+                draft=given.draft,
+                draft_size=given.draft_size,
             )
             row = self.store.submit(
                 new, most_queued=self.limits.queued, once=once, before_end=lambda: self.storage.place(folder, job)
@@ -134,7 +138,7 @@ class Desk:
 
         Raises: NotFound, Conflict when it has ended.
         """
-        is_waiting = self.store.get(job, owner).state == "queued"
+        is_waiting = self.store.get(job, owner).state in WAITING
         row = self.store.cancel(job, owner)
         if is_waiting:  # otherwise its worker clears what it is just writing
             with contextlib.suppress(OSError):  # what stays is cleared when the job is removed

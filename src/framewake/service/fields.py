@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -104,8 +104,17 @@ class VideoSettings(BaseModel):
     lora: Annotated[
         list[LoraReference] | None, Field(max_length=8, description="LoRA files that the server offers, by name.")
     ] = None
+    draft: Annotated[
+        int | None,
+        Field(ge=1, le=999, description="Pause after this step with a draft: a clip of what is expected by then."),
+    ] = None
+    draft_size: Annotated[
+        Literal["full", "small"] | None,
+        Field(description="full decodes all of a draft; small shows colours and motion at once, without detail."),
+    ] = None
     callback_url: Annotated[
-        str | None, Field(max_length=2000, description="Gets a signed POST when the video has ended.")
+        str | None,
+        Field(max_length=2000, description="Gets a signed POST when the video has ended, or has a draft."),
     ] = None
 
 

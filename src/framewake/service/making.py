@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from sqlalchemy import Row
 
 from framewake.errors import FramewakeError, InputError, UnwritableError
 from framewake.media.video import read_metadata, read_video
+from framewake.pipeline.drafts import Drafts, DraftSize, draft_path
 from framewake.pipeline.events import STAGES, Event, Stage, Step, Tile
 from framewake.pipeline.finish import clip_frames
 from framewake.pipeline.jobs import Job, Output, Plan, request_from
@@ -54,10 +55,11 @@ class Goal(NamedTuple):
     plan: Plan | FramewakeError
 
 
-def goal_of(pipeline: Pipeline, job: Row[Any], *, save_every: int) -> Goal:
-    """A job settled, once."""
+def goal_of(pipeline: Pipeline, job: Row[Any], *, save_every: int, is_asked: Callable[[], bool]) -> Goal:
+    """A job settled, once. ``is_asked``: whether it is to pause behind the step at hand."""
     request = from_dict(json.loads(job.request))
-    output = Output(Path(CLIP), save_every=save_every)
+    size: DraftSize = "small" if job.draft_size == "small" else "full"
+    output = Output(Path(CLIP), save_every=save_every, drafts=Drafts((), job.draft or None, size, is_asked))
     try:
         return Goal(job, request, output, pipeline.plan(Job(request, output)))
     except FramewakeError as error:
@@ -74,6 +76,17 @@ def begun(pipeline: Pipeline, goal: Goal) -> tuple[Generator[Event, None, None],
             except InputError as error:
                 _forget(goal.job, file, error)
     return _anew(pipeline, goal), 0
+
+
+def waiting_draft(job: Row[Any]) -> int | None:
+    """The step of the draft with which the job was to pause, where a worker died between the two."""
+    file = latents_path(Path(CLIP))
+    if job.draft is None or not file.is_file():
+        return None
+    with contextlib.suppress(InputError):
+        step = load_latents(file).step
+        return step if step >= job.draft and draft_path(Path(CLIP), step).is_file() else None
+    return None
 
 
 def _anew(pipeline: Pipeline, goal: Goal) -> Generator[Event, None, None]:

@@ -19,7 +19,7 @@ from framewake.service.tables import jobs, notes
 class NewJob:
     """What is handed in. Units: sizes in pixels; ``seconds`` is how long it is expected to take.
 
-    ``picture`` is the SHA-256 of the picture's file.
+    ``picture`` is the SHA-256 of the picture's file; ``draft`` the step behind which the job pauses with a draft.
     """
 
     id: str
@@ -32,6 +32,8 @@ class NewJob:
     notes: Sequence[str] = ()
     seconds: float | None = None
     picture: str | None = None
+    draft: int | None = None
+    draft_size: str | None = None
 
 
 def new_id(kind: str) -> str:
@@ -80,6 +82,8 @@ def first_values(connection: Connection, new: NewJob, created: float) -> dict[st
         "steps": new.request["steps"],
         "seconds_left": new.seconds,
         "picture": new.picture,
+        "draft": new.draft,
+        "draft_size": new.draft_size,
         "notes": json.dumps(list(new.notes)) if new.notes else None,
     }
 
@@ -110,7 +114,7 @@ def enter_missing(connection: Connection, beside: Beside) -> None:
 def last_place(connection: Connection) -> Any:
     """The place behind everything that waits or may come back to wait."""
     # What was damaged into a text, or into a number that cannot grow, is left out.
-    counted = and_(jobs.c.state.in_(("queued", "in_progress")), jobs.c.queued < 1e15)
+    counted = and_(jobs.c.state.in_(("queued", "paused", "in_progress")), jobs.c.queued < 1e15)
     return (connection.execute(select(func.max(jobs.c.queued)).where(counted)).scalar() or 0) + 1
 
 

@@ -35,7 +35,9 @@ def once_of(key: str | None, given: VideoSettings, reference: Any) -> Once | Non
         return None
     if not re.fullmatch(r"[!-~](?:[ -~]{0,253}[!-~])?", key):
         raise BadRequest(f"{HEADER} must be 1 to 255 ASCII characters: send a new random one for each video.")
-    asked = hashlib.sha256(given.model_dump_json(exclude={"input_reference"}).encode())
+    # What says nothing is left out where an earlier version had no such field: its keys are still good.
+    silent = {name for name in ("draft", "draft_size") if getattr(given, name) is None}
+    asked = hashlib.sha256(given.model_dump_json(exclude={"input_reference", *silent}).encode())
     picture = reference.file.read() if isinstance(reference, UploadFile) else str(reference).encode()
     if isinstance(reference, UploadFile):
         reference.file.seek(0)

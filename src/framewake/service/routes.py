@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 
 from framewake.errors import InputError
 from framewake.media.naming import stem
+from framewake.pipeline.drafts import draft_path
 from framewake.service.creation import Creation
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
@@ -57,7 +58,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 # File and media type of each variant.
-VARIANTS = {"video": (CLIP, "video/mp4"), "thumbnail": (THUMBNAIL, "image/jpeg"), "preview": (PREVIEW, "image/png")}
+VARIANTS = {
+    "video": (CLIP, "video/mp4"),
+    "thumbnail": (THUMBNAIL, "image/jpeg"),
+    "preview": (PREVIEW, "image/png"),
+    "draft": (CLIP, "video/mp4"),  # beside it, under its own name
+}
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -69,6 +75,7 @@ def make_routes(desk: Desk, fetcher: Guarded | None, callbacks: Guarded, *, figu
     router = APIRouter()
     _add_creation(router, desk, fetcher, callbacks)
     _add_reading(router, desk)
+    _add_changing(router, desk)
     _add_files(router, desk)
     _add_state(router, desk, figures)
     return router
@@ -121,24 +128,6 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
         """How far a video is."""
         return video(*desk.store.look(video_id, _owner(request)))
 
-    @router.delete("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
-    def delete_video(request: Request, video_id: VideoId) -> Deleted:
-        """Cancel a video that has not ended: it stops within a step. One that has ended is removed."""
-        row = desk.delete(video_id, _owner(request))
-        return Deleted(id=video_id, deleted=row is None, status="deleted" if row is None else row.state)
-
-    @router.post("/v1/videos/{video_id}/cancel", responses=_errors(404, 409, 422), tags=["videos"])
-    def cancel_video(request: Request, video_id: VideoId) -> Video:
-        """Stop a video that has not ended, within a step. One that has ended is left as it is."""
-        return video(desk.cancel(video_id, _owner(request)), None)
-
-    @router.post("/v1/videos/{video_id}/retry", responses=_errors(404, 409, 422), tags=["videos"])
-    def retry_video(request: Request, video_id: VideoId) -> Video:
-        """Put a failed or cancelled video back into the queue."""
-        desk.store.get(video_id, _owner(request))
-        row = desk.store.retry(video_id)
-        return video(row, desk.store.position(row))
-
     @router.get(
         "/v1/videos/{video_id}/events",
         responses=_errors(404, 422, 429) | {200: {"content": {"text/event-stream": {}}, "description": "Events."}},
@@ -151,6 +140,37 @@ def _add_reading(router: APIRouter, desk: Desk) -> None:
         if request.method == "HEAD":
             return Response(media_type="text/event-stream", headers=HEADERS)
         return EventStream(desk, video_id, _owner(request), streams=streams)
+
+
+def _add_changing(router: APIRouter, desk: Desk) -> None:
+    @router.delete("/v1/videos/{video_id}", responses=_errors(404, 422), tags=["videos"])
+    def delete_video(request: Request, video_id: VideoId) -> Deleted:
+        """Cancel a video that has not ended: it stops within a step. One that has ended is removed."""
+        row = desk.delete(video_id, _owner(request))
+        return Deleted(id=video_id, deleted=row is None, status="deleted" if row is None else row.state)
+
+    @router.post("/v1/videos/{video_id}/cancel", responses=_errors(404, 409, 422), tags=["videos"])
+    def cancel_video(request: Request, video_id: VideoId) -> Video:
+        """Stop a video that has not ended, within a step. One that has ended is left as it is."""
+        return video(desk.cancel(video_id, _owner(request)), None)
+
+    @router.post("/v1/videos/{video_id}/pause", responses=_errors(404, 409, 422), tags=["videos"])
+    def pause_video(request: Request, video_id: VideoId) -> Video:
+        """Pause a video: one that waits at once, one that runs with a draft behind its next step."""
+        return video(desk.store.pause(video_id, _owner(request)), None)
+
+    @router.post("/v1/videos/{video_id}/resume", responses=_errors(404, 409, 422), tags=["videos"])
+    def resume_video(request: Request, video_id: VideoId) -> Video:
+        """Let a paused video go on, at its old place in the queue; one that is to pause does not."""
+        row = desk.store.go_on(video_id, _owner(request))
+        return video(row, desk.store.position(row))
+
+    @router.post("/v1/videos/{video_id}/retry", responses=_errors(404, 409, 422), tags=["videos"])
+    def retry_video(request: Request, video_id: VideoId) -> Video:
+        """Put a failed or cancelled video back into the queue."""
+        desk.store.get(video_id, _owner(request))
+        row = desk.store.retry(video_id)
+        return video(row, desk.store.position(row))
 
 
 def _add_files(router: APIRouter, desk: Desk) -> None:
@@ -174,17 +194,21 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
     def video_content(
         request: Request,
         video_id: VideoId,
-        variant: Literal["video", "thumbnail", "preview"] = "video",
+        variant: Literal["video", "thumbnail", "preview", "draft"] = "video",
         format: Annotated[Format, Query(description="Of the video itself.")] = "mp4",
     ) -> Response:
-        """The clip (ranges are understood), its thumbnail, or the newest preview of a running one.
+        """The clip (ranges are understood), its thumbnail, its newest draft, or the newest preview of a running one.
 
         GIF and WebP are made when they are first asked for, with the longer side at most 640 px.
         """
         row = desk.store.get(video_id, _owner(request))
         name, media = VARIANTS[variant]
         path = desk.storage.job(video_id) / name
-        if variant != "preview" and row.state != "completed":
+        if variant == "draft":
+            if row.drafted is None:
+                raise Conflict(f"the video is {row.state}: there is no draft.")
+            path = draft_path(path, row.drafted)
+        elif variant != "preview" and row.state != "completed":
             raise Conflict(f"the video is {row.state}: there is no file yet.")
         made = video(row, None)
         if format != "mp4":

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from framewake.errors import Cancelled
 from framewake.service.database import COMPARING, Database
+from framewake.service.pausing import NOW, going_on, held, pausing
 from framewake.service.records import (
     WHOLE,
     Beside,
@@ -27,7 +28,7 @@ from framewake.service.records import (
 )
 from framewake.service.refusals import Conflict, TooMany
 from framewake.service.repeats import Once, earlier, forget, remember
-from framewake.service.tables import FINAL, deliveries, jobs, notes
+from framewake.service.tables import FINAL, WAITING, deliveries, jobs, notes
 
 LONGEST_PAUSE = 120.0  # seconds; no job is told to wait longer
 MOST_DEATHS = 6  # workers that may die over one job without its coming any further
@@ -85,7 +86,7 @@ class JobStore:
                 if found is not None:
                     return row_of(connection, found, None)
                 remember(connection, new.owner, once, job=new.id)
-            waiting = and_(jobs.c.owner == new.owner, jobs.c.state == "queued")
+            waiting = and_(jobs.c.owner == new.owner, jobs.c.state.in_(WAITING))
             count = connection.execute(select(func.count()).where(waiting)).scalar_one()
             if count >= most_queued:
                 raise TooMany(f"{count} videos are waiting already, {most_queued} may: try later.", retry_after=60)
@@ -187,7 +188,27 @@ class JobStore:
             row = row_of(connection, job, owner, is_locked=True)
             if row.state in FINAL:
                 raise Conflict(f"the video is {row.state} already.")
-            self._end(connection, row, "cancelled", {})
+            self._end(connection, row, "cancelled", {"drafted": None})
+            return row_of(connection, job, owner)
+
+    def pause(self, job: str, owner: str | None = None) -> Row[Any]:
+        """A job pauses: at once, or with a draft behind its next step.
+
+        Raises: NotFound, Conflict.
+        """
+        return self._change(job, owner, pausing)
+
+    def go_on(self, job: str, owner: str | None = None) -> Row[Any]:
+        """A paused job goes on.
+
+        Raises: NotFound, Conflict.
+        """
+        return self._change(job, owner, going_on)
+
+    def _change(self, job: str, owner: str | None, change: Callable[[Row[Any]], dict[str, Any]]) -> Row[Any]:
+        with self.database.writing() as connection:
+            values = change(row_of(connection, job, owner, is_locked=True))
+            connection.execute(update(jobs).where(jobs.c.id == job).values(values))
             return row_of(connection, job, owner)
 
     def retry(self, job: str) -> Row[Any]:
@@ -259,14 +280,28 @@ class JobStore:
             row = connection.execute(select(jobs).where(jobs.c.number == found)).one()
             return Lease(row.id, worker, row.lease), row
 
-    def report(self, lease: Lease, values: Mapping[str, Any]) -> None:
-        """Progress of a job; also a sign of life.
+    def report(self, lease: Lease, values: Mapping[str, Any]) -> bool:
+        """Progress of a job, and a sign of life; whether the job is to pause behind its next step.
 
         Raises: LeaseLost when the worker must stop.
         """
         with self.database.writing(is_promise=False) as connection:
             now = self.database.now(connection)
             _held(connection, lease, {"heartbeat": now, **values})
+            return connection.execute(select(jobs.c.draft).where(jobs.c.id == lease.job)).scalar() == NOW
+
+    def hold(self, lease: Lease, step: int) -> None:
+        """A job has its draft after a step and waits for a decision, told to its callback in the same transaction.
+
+        Raises: LeaseLost.
+        """
+        with self.database.writing() as connection:
+            _held(connection, lease, {})
+            row = row_of(connection, lease.job, None, is_locked=True)
+            values = held(row, step)
+            connection.execute(update(jobs).where(jobs.c.number == row.number).values(values))
+            if values["state"] == "paused":
+                self._tell(connection, row, "paused")
 
     def note(self, lease: Lease, text: str) -> None:
         """A sentence that a person should read; a run that begins anew says it again, and it is kept once.
@@ -334,10 +369,14 @@ class JobStore:
 
     def _end(self, connection: Connection, row: Row[Any], state: str, values: Mapping[str, Any]) -> None:
         now = self.database.now(connection)
-        done = {"state": state, "ended": now, "seconds_left": None, "worker": None, **values}
+        done = {"state": state, "ended": now, "seconds_left": None, "worker": None, "draft": None, **values}
         connection.execute(update(jobs).where(jobs.c.number == row.number).values(done))
+        self._tell(connection, row, state)
+
+    def _tell(self, connection: Connection, row: Row[Any], state: str) -> None:
         if row.callback is None:
             return
+        now = self.database.now(connection)
         event, receiver = new_id("evt"), receiver_of(row.callback)
         kind = f"video.{state}"
         body = {"id": event, "object": "event", "type": kind, "created_at": int(now), "data": {"id": row.id}}

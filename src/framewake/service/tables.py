@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import Column, Double, Index, Integer, MetaData, String, Table, Text
 
 # A state is one of these for ever: nothing leaves the last three but an explicit retry.
-STATES = ("queued", "in_progress", "completed", "failed", "cancelled")
+STATES = ("queued", "in_progress", "paused", "completed", "failed", "cancelled")
+WAITING = ("queued", "paused")  # no worker has them
 FINAL = ("completed", "failed", "cancelled")
 
 metadata = MetaData()
@@ -51,6 +52,11 @@ jobs = Table(
     Column("heartbeat", Double),
     Column("deaths", Integer, nullable=False),
     Column("picture", String(64)),  # SHA-256 of what was handed in
+    # The step behind which the job is to pause with a draft, 0 for the next one; how large drafts are; and the step of
+    # the newest draft.
+    Column("draft", Integer),
+    Column("draft_size", String(8)),
+    Column("drafted", Integer),
     Index("jobs_by_queue", "state", "model", "queued", "number"),
     Index("jobs_by_owner", "owner", "number"),
 )

@@ -27,20 +27,23 @@ class Video(BaseModel):
     """A video and how far it is.
 
     Times are Unix seconds. ``seconds_left`` is for all that is left to do, decoding and writing with it; while a video
-    waits, for making it, without the others before it. ``notes`` are sentences that a person should read.
+    waits, for making it, without the others before it. ``draft`` is the step of the newest draft, ``pauses_after`` the
+    step behind which the video pauses with one, 0 for the next. ``notes`` are sentences that a person should read.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)  # JSON has neither
     id: str
     object: Literal["video"] = "video"
     model: str
-    status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+    status: Literal["queued", "in_progress", "paused", "completed", "failed", "cancelled"]
     progress: int
     stage: str | None
     step: int
     num_inference_steps: int
     seconds_left: float | None
     queue_position: int | None
+    draft: int | None = None
+    pauses_after: int | None = None
     created_at: int
     started_at: int | None
     completed_at: int | None
@@ -178,6 +181,8 @@ def _video(row: Row[Any], position: int | None) -> Video:
         num_inference_steps=row.steps,
         seconds_left=None if row.seconds_left is None else round(row.seconds_left, 1),
         queue_position=position,
+        draft=row.drafted,
+        pauses_after=row.draft,
         created_at=_time(row.created),
         started_at=None if row.started is None else _time(row.started),
         completed_at=None if row.ended is None else _time(row.ended),

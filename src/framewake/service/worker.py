@@ -20,7 +20,18 @@ from framewake import pulse
 from framewake.errors import DiskFullError, FramewakeError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import read_video
-from framewake.pipeline.events import Event, Note, Result, Stage, StageStarted, Step, Tile, Written
+from framewake.pipeline.events import (
+    Draft,
+    Drafting,
+    Event,
+    Note,
+    Result,
+    Stage,
+    StageStarted,
+    Step,
+    Tile,
+    Written,
+)
 from framewake.pipeline.forecast import busy_since, taken
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
@@ -28,7 +39,8 @@ from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
 from framewake.service.liveness import Watch
-from framewake.service.making import Goal, begun, goal_of, is_made, last_place, without_deaths
+from framewake.service.making import Goal, begun, goal_of, is_made, last_place, waiting_draft, without_deaths
+from framewake.service.pausing import NOW
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
 from framewake.service.progress import LEAST, Remaining
@@ -85,6 +97,7 @@ class Worker:
         self._lease: Lease | None = None
         self._lost = threading.Event()
         self._warned = -WARN_SECONDS
+        self._is_pausing = False
         self._facts: dict[str, Any] | None = None
         self._load = taken()
         self._left = Remaining()
@@ -146,9 +159,13 @@ class Worker:
         self._lease = lease
         log.info("%s: begun, claim %d", lease.job, lease.number)
         try:
-            self._make(lease, job)
-            self._insist(lambda: self.store.end(lease, "completed"))
-            log.info("%s: completed", lease.job)
+            step = self._make(lease, job)
+            if step is None:
+                self._insist(lambda: self.store.end(lease, "completed"))
+                log.info("%s: completed", lease.job)
+            else:
+                self._insist(lambda: self.store.hold(lease, step))
+                log.info("%s: paused after step %d, with a draft", lease.job, step)
         except LeaseLost:
             self._tidy(lease)
         except Stopped:
@@ -173,7 +190,8 @@ class Worker:
 
     # --- one job
 
-    def _make(self, lease: Lease, job: Row[Any]) -> None:
+    def _make(self, lease: Lease, job: Row[Any]) -> int | None:
+        """Make the clip; the value is the step of the draft with which the job pauses before that, if it does."""
         folder = self.storage.job(lease.job)
         if not folder.is_dir():
             raise FolderMissing("the files of this video are not in the data folder.")
@@ -183,16 +201,24 @@ class Worker:
         if self.settings.loras is not None and not Path(LORAS).is_symlink():
             Path(LORAS).symlink_to(self.settings.loras)
         if not is_made(self.pipeline, job):  # a worker may have died between the clip and the word that it is made
+            self._is_pausing = job.draft == NOW
+            held = waiting_draft(job)
+            if held is not None:
+                return held
             Path(PREVIEW).unlink(missing_ok=True)
-            goal = goal_of(self.pipeline, job, save_every=self.settings.save_every)
+            every = self.settings.save_every
+            goal = goal_of(self.pipeline, job, save_every=every, is_asked=lambda: self._is_pausing)
             events, step = begun(self.pipeline, goal)
             self._left = Remaining(self._stages(goal))
             self._report(lease, {"step": step})
             with contextlib.closing(events):
-                self._follow(events, lease, job)
+                held = self._follow(events, lease, job)
+            if held is not None:
+                return held
         if not Path(THUMBNAIL).is_file() or not Path(THUMBNAIL).stat().st_size:
             write_thumbnail(Path(THUMBNAIL), read_video(Path(CLIP))[0])
         latents_path(Path(CLIP)).unlink(missing_ok=True)
+        return None
 
     def _stages(self, goal: Goal) -> Mapping[Stage, float]:
         """Seconds by stage from what was measured when this worker began; nothing when that is not known."""
@@ -203,8 +229,9 @@ class Worker:
         except FramewakeError:  # the run itself says so, or goes on from saved latents where nothing has to fit
             return {}
 
-    def _follow(self, events: Iterator[Event], lease: Lease, job: Row[Any]) -> None:
+    def _follow(self, events: Iterator[Event], lease: Lease, job: Row[Any]) -> int | None:
         shown = told = 0.0
+        held: int | None = None
         last = last_place(job)
         left = self._left
         for event in events:
@@ -227,13 +254,17 @@ class Worker:
                     self._report(lease, values | without_deaths(last, "denoise", index))
                 case Tile():
                     self._report(lease, {"seconds_left": left.seconds()})
-                case Written():
+                case Draft(step):
+                    write_preview(Path(PREVIEW), event.frames[len(event.frames) // 2])
+                    held = step if event.is_end else held
+                case Written() | Drafting():
                     if time.monotonic() - told > TELL_SECONDS:
                         self._report(lease, {"seconds_left": left.seconds()})
                         told = time.monotonic()
                 case Result():
                     self._report(lease, {"step": event.metadata["request"]["steps"], "seconds_left": LEAST})
                     write_thumbnail(Path(THUMBNAIL), event.frames)  # reading a long clip again takes seconds
+        return held
 
     def _check(self) -> None:
         """Whether to go on.
@@ -251,16 +282,18 @@ class Worker:
 
         Raises: LeaseLost.
         """
-        self._try(lambda: self.store.report(lease, values))
+        found = self._try(lambda: self.store.report(lease, values))
+        self._is_pausing = self._is_pausing if found is None else found
 
     def _note(self, lease: Lease, text: str) -> None:
         self._try(lambda: self.store.note(lease, text))
 
-    def _try(self, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], bool | None]) -> bool | None:
         try:
-            action()
+            return action()
         except SQLAlchemyError as error:
             self._warn_of(error)
+            return None
 
     def _give_back(self, lease: Lease) -> None:
         with contextlib.suppress(LeaseLost):

@@ -38,6 +38,7 @@ window.framewake = (() => {
     play: "M8 5v14l11-7z",
     queued: "M12 7v5l3 3M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z",
     in_progress: "M8 5v14l11-7z",
+    paused: "M9 6v12M15 6v12",
     failed: "M12 6v8M12 17.5v.5",
     cancelled: "M6 6l12 12M18 6L6 18",
   };

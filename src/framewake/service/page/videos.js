@@ -1,7 +1,7 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
   const { given, say, translated, make, icon, lasting, ago, ask, parse, whenThere } = window.framewake;
-  const ACTIVE = ["queued", "in_progress"];
+  const ACTIVE = ["queued", "in_progress", "paused"];
   const UNDO_MS = 8000;
   const known = new Map(); // id -> video
   const leaving = new Map(); // id -> timer: removed for the eye, and soon for good
@@ -111,6 +111,8 @@
       const words = [position === 1 ? say("video.next") : say("video.position", { position })];
       if (video.seconds_left) words.push(say("video.takes", { time: lasting(video.seconds_left) }));
       told.textContent = words.join(" · ");
+    } else if (video.status === "paused") {
+      told.textContent = say("video.paused", { step: video.step, steps: video.num_inference_steps });
     } else if (video.status === "failed") {
       told.textContent = video.error ? translated(video.error.message) : say("state.failed");
     } else told.textContent = say("video.cancelled");
