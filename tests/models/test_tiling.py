@@ -177,6 +177,10 @@ def test_untiled_is_the_plain_model(engine):
     pixels = engine.asarray(rule.input("pixels", (1, 3, 5, 16, 24), 1))
     for tiled, plain in zip(tiled_encode(vae, w, pixels, TOY_TILING), vae.encode(w, pixels), strict=True):
         assert np.array_equal(tiled, engine.numpy(plain))
+    large = rule.input("pixels", (1, 3, 9, 40, 24), 1)
+    found = tiled_encode(vae, w, large, TOY_TILING, compute=lambda x: vae.moments_slabs(w, x, 300))[0]
+    expected = tiled_encode(vae, w, large, TOY_TILING)[0]
+    assert 0 < np.abs(found - expected).max() <= 5e-6 * np.abs(expected).max()
 
 
 def test_a_host_array_gives_the_same_and_is_left_alone(engine):

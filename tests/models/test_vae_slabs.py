@@ -115,3 +115,21 @@ def test_a_tile_on_a_cpu(engine):
     latents = engine.asarray(rule.input("latents", (1, 4, 3, 2, 2), 1))
     found = engine.numpy(tiling.decode_tile(vae, w, latents))
     assert largest(found, engine.numpy(vae.decode(w, latents))) <= 5e-6
+
+
+@pytest.mark.parametrize("numbers", [1, 700, 1 << 30])
+@pytest.mark.parametrize(
+    "config",
+    [
+        TOY,
+        replace(TOY, layers_per_block=2, block_out_channels=(4, 4, 8, 8)),
+        replace(TOY, spatial_compression=4, temporal_compression=2),
+        replace(TOY, mid_block_attention=False),
+    ],
+)
+@pytest.mark.parametrize("frames", [1, 5, 13])
+def test_slabs_give_the_same_latents(engine, config, frames, numbers):
+    vae, w = decoder(engine, config)
+    pixels = engine.asarray(rule.input("pixels", (2, 3, frames, 16, 24), 1))
+    found = engine.numpy(vae_slabs.moments(vae, w, pixels, numbers=numbers))
+    assert largest(found, engine.numpy(vae.moments(w, pixels))) <= 5e-6

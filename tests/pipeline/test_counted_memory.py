@@ -119,3 +119,21 @@ def test_a_tile_of_129_frames(shapeless, numbers):
     expected = cost.slab_bytes(HUNYUAN_VAE, HUNYUAN_TILING, CLIP, "float16", slab_numbers=numbers, is_host=False)
     assert found <= expected <= 1.1 * found, (expected, found)
     assert expected + held <= LIMIT
+
+
+@pytest.mark.parametrize("is_in_slabs", [False, True])
+@pytest.mark.parametrize(("dtype", "frames"), [("float16", 129), ("float16", 33), ("float32", 129)])
+def test_encoding_a_clip_for_training(shapeless, dtype, frames, is_in_slabs):
+    vae = CausalVAE(shapeless, HUNYUAN_VAE)
+    kept = {name: torch.empty(x, dtype=getattr(torch, dtype), device="meta") for name, x in vae.shapes().items()}
+
+    def encode():
+        pixels = shapeless.zeros((1, 3, frames, 256, 256))
+        if is_in_slabs:
+            vae_slabs.moments(vae, kept, pixels, numbers=cost.ENCODED_NUMBERS)
+        else:
+            vae.moments(kept, pixels)
+
+    found, facts = counted(encode, kept.values()), {"is_in_slabs": is_in_slabs, "is_host": False}
+    expected = cost.encode_bytes(HUNYUAN_VAE, HUNYUAN_TILING, (frames, 352, 640), dtype, **facts)
+    assert found <= expected <= 1.1 * found, (expected, found)

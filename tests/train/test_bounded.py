@@ -11,7 +11,11 @@ from toy_checkpoint import DIT, write_toy
 from framewake.errors import InputError, ResourceError
 from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.events import Note
+from framewake.pipeline.forecast import cost
 from framewake.pipeline.hunyuan import HUNYUAN
+from framewake.pipeline.precision import choose_precision
+from framewake.pipeline.run import Pipeline
+from framewake.train.encode import ExampleEncoder
 from framewake.train.events import Started, Update
 from framewake.train.state import load_run, save_run
 from framewake.weights.checkpoint.load import open_checkpoint
@@ -51,11 +55,10 @@ def test_a_streamed_run_makes_the_same_file(engine, trainer_of, wide, tmp_path):
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_encoded(engine, trainer_of, wide, clips, tmp_path):
-    trainer = trainer_of(checkpoint=wide)
-    trainer.places = dataclasses.replace(trainer.places, cache=tmp_path / "cache")
+    trainer = trainer_of(checkpoint=wide, cache=tmp_path / "cache")
     with pytest.raises(ResourceError, match=r"an update of 64x64 x 5 frames at rank 4 needs .* may take"):
         run(trainer, engine, room=20 * MIB)
-    assert not list((tmp_path / "cache").iterdir())
+    assert {path.name[:5] for path in (tmp_path / "cache").iterdir()} == {"look-"}
 
 
 @pytest.mark.parametrize("kind", ["fp8", "int8"])
@@ -86,3 +89,18 @@ def test_a_saved_run_goes_on_as_it_began(engine, trainer_of, toy, tmp_path):
     events = run(trainer_of(resumes=True, steps=2), engine)
     assert "tokens computed again in runs" in forecast_of(events)
     assert load_run(target).recomputes and not [e for e in events if isinstance(e, Note)]
+
+
+def test_how_clips_are_encoded_depends_on_the_room(engine, trainer_of):
+    trainer = trainer_of()
+    encoder = ExampleEncoder(trainer.checkpoint, trainer.settings, choose_precision("float32", engine), engine.name)
+    long = [encoder.keys(example._replace(frames=129, size=(512, 512))) for example in trainer.examples]
+
+    def place(room):
+        return encoder.autoencoder(Pipeline(trainer.checkpoint, engine, memory=engine.memory()["used"] + room), long)
+
+    whole = place(4000 * MIB)
+    found = place(whole.peak - 10 * MIB)
+    assert whole.slab_numbers is None and found.slab_numbers == cost.ENCODED_NUMBERS and found.peak < whole.peak
+    with pytest.raises(ResourceError, match=r"encoding 129 frames needs .* at the least .*: take fewer --frames"):
+        place(100 * MIB)

@@ -184,16 +184,22 @@ def decode_tile(vae: Autoencoder, w: Weights, latents: Tensor, *, manner: Manner
 
 
 def tiled_encode(
-    vae: Autoencoder, w: Weights, pixels: Tensor, tiling: TilingConfig, *, on_tile: OnTile | None = None
+    vae: Autoencoder,
+    w: Weights,
+    pixels: Tensor,
+    tiling: TilingConfig,
+    *,
+    on_tile: OnTile | None = None,
+    compute: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log variance of pixels as host arrays, in tiles where the sizes ask for it.
 
-    The raw moments are blended; the log variance is clamped afterwards.
+    The raw moments are blended; the log variance is clamped afterwards. ``compute`` is another way to those of a tile.
     Shapes: pixels (B, 3, F, H, W), a tensor or a numpy array -> two numpy (B, C, F / 4, H / 8, W / 8), rounded up.
     Precision: as in ``tiled_decode``.
     """
     plan = tile_plan(_size(pixels), tiling, vae.config, is_decode=False)
-    tiles = _computed(functools.partial(vae.moments, w), pixels, plan, vae.engine)
+    tiles = _computed(compute or functools.partial(vae.moments, w), pixels, plan, vae.engine)
     moments = _drained(_assemble(tiles, plan), on_tile)
     mean, logvar = np.split(moments, 2, axis=1)
     return mean, np.clip(logvar, LOGVAR_RANGE[0], LOGVAR_RANGE[1])

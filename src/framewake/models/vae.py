@@ -53,6 +53,10 @@ class CausalVAE:
         pixels = self.engine.cast(pixels, self.engine.dtype(w["quant_conv.weight"]))
         return self.quant(w, self.encoder(w, pixels, observe=observe))
 
+    def moments_slabs(self, w: Weights, pixels: Tensor, numbers: int) -> Tensor:
+        """The same a few frames at a time, of at most so many numbers."""
+        return vae_slabs.moments(self, w, pixels, numbers=numbers)
+
     def decode(self, w: Weights, latents: Tensor, *, observe: Observe | None = None) -> Tensor:
         """Pixels, not clamped, of latents already divided by the scaling factor.
 

@@ -1,4 +1,4 @@
-"""The autoencoder's decoder a few frames at a time: the same clip with a fraction of the memory.
+"""The autoencoder a few frames at a time: the same clip, or the same latents, with a fraction of the memory.
 
 A tile is kept as slabs, short runs of frames that fit into a processor's cache. Convolutions are causal, so each hands
 the frames that the next slab sees on to it. Only normalisation looks at all frames: it goes over the slabs twice, once
@@ -11,6 +11,7 @@ three times and twice: with those taps summed beforehand they take a third and t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from framewake.engine.contract import Engine, Tensor, Weights
@@ -41,6 +42,68 @@ def decode(vae: Any, w: Weights, latents: Tensor, *, numbers: int = NUMBERS) -> 
     for index, x in enumerate(slabs):
         slabs[index] = convolve(x)
     return engine.concat(slabs, 2)
+
+
+def moments(vae: Any, w: Weights, pixels: Tensor, *, numbers: int = NUMBERS) -> Tensor:
+    """``CausalVAE.moments`` slab by slab; ``numbers`` is how many a slab may have, one frame at least.
+
+    The first level, whose clip is by far the largest, is never there as a whole: it is computed again up to each of
+    its norms, for the statistics of that one.
+    Precision: statistics are joined in another order, which changes the last places.
+    """
+    if pixels.shape[2] == 1:  # one frame has a way of its own
+        return vae.moments(w, pixels)
+    engine, encoder = vae.engine, vae.encoder
+    x = engine.cast(pixels, engine.dtype(w["quant_conv.weight"]))
+    each = max(1, numbers // (_of_frame(x) // x.shape[1] * vae.config.block_out_channels[0]))
+    pieces = _cut(x, each, OPENING)
+    known: list[Moments] = []
+    for _ in range(2 * sum(isinstance(block, Resnet) for block in encoder.levels[0])):
+        known.append([moments_of(engine, x) for x in _first_level(w, encoder, pieces, known)])
+    slabs = list(_convolved(w, encoder.levels[0][-1], _first_level(w, encoder, pieces, known)))
+    for block in itertools.chain(*encoder.levels[1:]):
+        if isinstance(block, Resnet):
+            slabs = _resnet(w, block, slabs)
+        else:
+            slabs = cut(engine.concat(list(_convolved(w, block, _used_up(slabs))), 2), numbers)
+    slabs = _middle(w, encoder.mid, engine.concat(slabs, 2), numbers)
+    convolve = _Carried(w, encoder.norm_out, encoder.conv_out, [moments_of(engine, x) for x in slabs])
+    return vae.quant(w, engine.concat([convolve(x) for x in slabs], 2))
+
+
+def _first_level(w: Weights, encoder: Any, pieces: Slabs, known: list[Moments]) -> Iterator[Tensor]:
+    """What the first level's next norm sees, behind those whose moments are known."""
+    resnets = [block for block in encoder.levels[0] if isinstance(block, Resnet)]
+    layers = [layer for block in resnets for layer in ((block.norm1, block.conv1), (block.norm2, block.conv2))]
+    steps = [_Carried(w, norm, conv, found) for (norm, conv), found in zip(layers, known, strict=False)]
+    for x in _convolved(w, encoder.conv_in, pieces):
+        y = before = x
+        for number, step in enumerate(steps):
+            y = step(y)
+            block = resnets[number // 2]
+            if number % 2:
+                y = (block.shortcut(w, before) if block.has_shortcut else before) + y
+                before = y
+        yield y
+
+
+def _convolved(w: Weights, conv: CausalConv3d, slabs: Iterable[Tensor]) -> Iterator[Tensor]:
+    """A causal convolution of one slab after another; where it strides in time, not all of them give frames."""
+    engine, before, done = conv.engine, None, 0
+    for slab in slabs:
+        x = engine.pad(slab, [(0, 0), (1, 1), (1, 1)], mode="replicate")
+        x = engine.concat([*([x[:, :, :1]] * 2 if before is None else [before]), x], 2)
+        before, skipped = x[:, :, -2:], done % conv.stride[0]
+        done += x.shape[2] - 2
+        if x.shape[2] - skipped > 2:
+            yield engine.conv3d(x[:, :, skipped:], w[conv.weight], w[conv.bias], stride=conv.stride)
+
+
+def _used_up(slabs: Slabs) -> Iterator[Tensor]:
+    """Slabs, each let go when the next one is asked for."""
+    slabs.reverse()
+    while slabs:
+        yield slabs.pop()
 
 
 def cut(x: Tensor, numbers: int) -> Slabs:

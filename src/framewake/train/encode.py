@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framewake.engine.contract import Engine
+from framewake.errors import ResourceError
 from framewake.media.clips import Clip, black_for_clip, first_for_clip, fitted, place_of, read_clip
 from framewake.media.image import normalise
 from framewake.models.tiling import tiled_encode
 from framewake.pipeline.condition import image_latent
 from framewake.pipeline.events import Note
-from framewake.pipeline.forecast import Placement, cost
+from framewake.pipeline.forecast import Placement, cost, gib
 from framewake.pipeline.forecast.place import fitting
 from framewake.pipeline.forecast.setup import is_composed
 from framewake.pipeline.hunyuan import family_of
@@ -94,6 +95,8 @@ class ExampleEncoder:
         """
         pipeline = Pipeline(self.checkpoint, engine, memory=memory)
         pipeline.parts.placements = self._placements(pipeline)
+        if clips := self.unseen(cache, missing):
+            pipeline.parts.placements["vae"] = self.autoencoder(pipeline, clips)
         done, count = 0, 2 * len(missing)
         notes: dict[str, list[str]] = {}
         for keys in missing:
@@ -118,6 +121,36 @@ class ExampleEncoder:
             self._write_texts(pipeline, cache, keys)
             done += 1
             yield Encoded("captions", done, count)
+
+    def unseen(self, cache: Cache, missing: Sequence[Keys]) -> list[Keys]:
+        """Those whose clips are to be encoded, and not captions alone."""
+        return [keys for keys in missing if not cache.has(keys.clip)]
+
+    def autoencoder(self, pipeline: Pipeline, clips: Sequence[Keys]) -> Placement:
+        """How clips are encoded: whole tiles, or a few frames of each at a time where those do not fit.
+
+        Raises: ResourceError where these do not either.
+        """
+        engine, config, kind = pipeline.engine, self.checkpoint.vae, self.precision.vae
+        sizes = {(keys.example.frames, *keys.example.size) for keys in clips}
+
+        def work(is_in_slabs: bool) -> int:
+            tiling, is_host = self.checkpoint.settings.tiling, engine.traits.is_host
+            found = [
+                cost.encode_bytes(config, tiling, size, kind, is_in_slabs=is_in_slabs, is_host=is_host)
+                + (cost.host_bytes(size) if is_host else 0)
+                for size in sizes
+            ]
+            return cost.decode_bytes(max(found), engine.traits)
+
+        held = cost.weights(pipeline.parts.models["vae"].shapes(), (), kind)
+        room, ways = pipeline.parts.room(), [(None, work(False)), (cost.ENCODED_NUMBERS, work(True))]
+        place = fitting(held, ways, room, has_streams=False)
+        if place.peak > room:
+            need = f"encoding {max(size[0] for size in sizes)} frames needs {gib(place.peak)} on {engine.name}"
+            text = f"{need} at the least and may take {gib(room)}: take fewer --frames or target_frames."
+            raise ResourceError(text, bytes_needed=place.peak, bytes_free=room)
+        return place._replace(chunk_tokens=None, slab_numbers=place.chunk_tokens)
 
     def prepared(self, cache: Cache, keys: Keys) -> Prepared:
         """An example whose arrays are there."""
@@ -147,7 +180,9 @@ class ExampleEncoder:
         vae = parts.get("vae", self.precision.vae)
         # Normalisation sees whole clips in training: tiles in space only.
         tiling = dataclasses.replace(self.checkpoint.settings.tiling, is_temporal=False)
-        mean, _ = tiled_encode(vae.model, vae.weights.part(""), normalise(pixels)[None], tiling)
+        weights, numbers = vae.weights.part(""), parts.placements["vae"].slab_numbers
+        by_slabs = None if numbers is None else lambda x: vae.model.moments_slabs(weights, x, numbers)
+        mean, _ = tiled_encode(vae.model, weights, normalise(pixels)[None], tiling, compute=by_slabs)
         image = parts.engine.numpy(image_latent(parts, pixels[0], self.precision))
         scaled = (mean * np.asarray(config.scaling_factor, mean.dtype)).astype(mean.dtype)
         return {"latents": scaled[0], "image": image[0]}

@@ -22,7 +22,7 @@ from framewake.models.dit import DiT
 from framewake.pipeline.adapters import targets_for
 from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note, Result
-from framewake.pipeline.forecast import Placement, ProbedParts, largest_file, measured_rates
+from framewake.pipeline.forecast import Placement, ProbedParts, gib, largest_file, measured_rates
 from framewake.pipeline.forecast.place import memory_told
 from framewake.pipeline.jobs import Job, Output, Plan, latent_of, placed, plan_job, with_loras
 from framewake.pipeline.origin import part_sources
@@ -116,18 +116,22 @@ class Trainer:
         begun = self._begin(engine)
         pipeline = Pipeline(self.checkpoint, engine, memory=memory)
         way, forecast = self._way(pipeline, precision, begun)
+        if missing:
+            forecast += f"; encoding clips takes {gib(encoder.autoencoder(pipeline, missing).peak)}"
         yield from map(Note, [*self.notes, *self._changes(begun, engine, way)])
         counts = (len(keys), len(keys) - len(missing), len(self.modules), self._trained())
         yield Started(*counts, self.first, settings.steps, forecast, len(held))
         if missing:
             with memory_told(engine, "encode"):
                 yield from encoder.encode(engine, cache, missing, memory=memory)
-        clips = [encoder.prepared(cache, key) for key in keys[: len(self.examples)] for _ in range(key.example.repeats)]
+        examples = [
+            encoder.prepared(cache, key) for key in keys[: len(self.examples)] for _ in range(key.example.repeats)
+        ]
         left_out = [HeldOut(encoder.prepared(cache, key), key.example.digest) for key in held]
         # The encoders' weights are gone by now: nothing refers to them any more.
-        results = _Results(self, engine, way, self._used(clips, precision))
+        results = _Results(self, engine, way, self._used(examples, precision))
         pipeline.parts.placements = results.placements
-        feed = Feed(cache, clips, precision.transformer, left_out)
+        feed = Feed(cache, examples, precision.transformer, left_out)
         with memory_told(engine, "train"):
             yield from Loop(settings, pipeline, self._walk(engine, precision, way), feed, results, clock=clock).run(
                 begun.state

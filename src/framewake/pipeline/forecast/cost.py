@@ -38,6 +38,12 @@ TILE = 5
 BESIDE_TILE = 2  # frames: the enlargement makes one that is left out, and small things
 SLABS = {"host": 1.15, "device": 1.03}
 HOST_SLAB, DEVICE_SLAB = 7, 2
+# The same for the encoder, whose first level is the widest. A few frames at a time, that level is never there as a
+# whole, and the second one, twice as wide at a quarter of the size, is twice.
+ENCODED = {"float16": 6.08, "bfloat16": 6.08, "float32": 5.06}
+SHRUNK = {"host": 1.15, "device": 1.065}
+BESIDE_SHRUNK = {"host": 28, "device": 8}  # bytes for each number of a frame, or of a slab that is larger
+ENCODED_NUMBERS = 1 << 23  # of a slab: the least that one frame of a tile has
 SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
@@ -194,6 +200,24 @@ def slab_bytes(
         return clip + HOST_SLAB * inside * BYTES["float32"]
     inside = min(max(slab_numbers // numbers, SEEN), frames)
     return clip + numbers * (DEVICE_SLAB * inside * BYTES["float32"] + (inside + SEEN) * BYTES[dtype])
+
+
+def encode_bytes(
+    config: VAEConfig, tiling: TilingConfig, size: tuple[int, int, int], dtype: str, *, is_in_slabs: bool, is_host: bool
+) -> int:
+    """Memory for encoding a clip's largest tile, which has all its frames, and its first frame in one piece.
+
+    ``size`` is frames, height and width in pixels.
+    """
+    frames, height, width = size
+    channels = config.block_out_channels[0]
+    tile = min(height, tiling.sample_size) * min(width, tiling.sample_size) * channels
+    whole = int(ENCODED[dtype] * BYTES[dtype] * max(frames * tile, height * width * channels))
+    if not is_in_slabs or frames == 1:
+        return whole
+    place = "host" if is_host else "device"
+    slabs = int(SHRUNK[place] * frames * tile * BYTES[dtype]) + BESIDE_SHRUNK[place] * max(tile, ENCODED_NUMBERS)
+    return max(slabs, int(ENCODED[dtype] * BYTES[dtype] * height * width * channels))
 
 
 def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int]) -> tuple[int, int]:
