@@ -192,7 +192,12 @@ def test_state_of_the_server(client, desk, picture):
     desk.presence.beat("elsewhere:1:ab", model="toy", engine="torch:cpu")
     post(client, picture)
     health = client.get("/health")
-    assert health.status_code == 200 and health.json() == {"status": "ok", "workers": 1, "jobs": {"queued": 1}}
+    assert health.status_code == 200 and health.json() == {
+        "status": "ok",
+        "workers": 1,
+        "devices": 1,
+        "jobs": {"queued": 1},
+    }
     model = client.get("/v1/models").json()["data"][0]
     assert model["id"] == "toy" and model["resolutions"] == ["720p", "540p", "360p"]
     text = client.get("/metrics").text

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from framewake.app.access import asked_keys, asked_site
+from framewake.app.devices import own_group, parse_devices, variables
 from framewake.app.listen import address_of, listen
+from framewake.app.start import start
 from framewake.app.stopping import SIGNALS
 from framewake.console import logs
 from framewake.console.streams import tell_start
@@ -35,6 +37,8 @@ def serve(given: Mapping[str, Any]) -> None:
     """
     begin = time.perf_counter()
     packages = ["fastapi", "uvicorn", "sqlalchemy", "multipart", "httpx", "prometheus_client", "av"]
+    if given["devices"] is not None:
+        variables(parse_devices(given["devices"]), given["engine"])  # what is wrong with them is told now
     need("framewake serve", *packages, *([] if given["no_page"] else ["gradio"]))
     sockets = listen(given["host"], given["port"])
     address = address_of(given["host"], sockets)
@@ -152,33 +156,50 @@ def worker_arguments(given: Mapping[str, Any], folder: Path, loras: Path | None)
     """The command line of the worker beside the API; the database's address goes through the environment."""
     arguments = ["--storage", str(folder), "--engine", given["engine"], "--save-every", str(given["save_every"])]
     arguments += ["--stall-seconds", str(given["stall_seconds"])]
-    if given["checkpoint"] is not None:
-        arguments += ["--checkpoint", given["checkpoint"]]
+    for name in ("checkpoint", "devices"):
+        if given.get(name) is not None:
+            arguments += [f"--{name}", given[name]]
     return arguments if loras is None else [*arguments, "--loras", str(loras)]
 
 
-def work(given: Mapping[str, Any]) -> None:
-    """Run a worker until a signal comes.
+def work(given: Mapping[str, Any]) -> int:
+    """Run a worker until a signal comes: here, as processes that are started for it, or as one of them; the exit code.
 
-    Raises: InputError, CheckpointError, EngineError.
+    Raises: InputError, CheckpointError, EngineError; PeerError where another process of the group has ended.
     """
     need("framewake worker", "sqlalchemy", "av")
-    from framewake import engine as engines
+    from framewake.app.joined import follow, leading
     from framewake.pipeline.checkpoint import find_checkpoint, open_whole
-    from framewake.pipeline.run import Pipeline
+    from framewake.service.liveness import PIPE
+
+    asked = None if given["devices"] is None else parse_devices(given["devices"])
+    group = own_group(asked)
+    if not Path(given["storage"]).is_dir():  # made anew, it would be a queue that nobody hands anything in to
+        raise InputError(f"--storage {given['storage']} is no folder: name the data folder of framewake serve.")
+    if group is None and asked is not None and asked.size > 1:
+        pipe = os.environ.get(PIPE, "")
+        passed = [int(pipe)] if pipe.isdecimal() else []
+        command = [sys.executable, *sys.orig_argv[1:]]
+        return start(command, variables(asked, given["engine"]), asked.size, passed=passed)
+    start_logging()
+    checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
+    if group is not None and not group.leads:
+        follow(group, checkpoint, given["engine"])
+        return 0
+    with leading(checkpoint, given["engine"]) as pipeline:
+        _work_on(pipeline, given)
+    return 0
+
+
+def _work_on(pipeline: Any, given: Mapping[str, Any]) -> None:
     from framewake.service.binding import open_place
     from framewake.service.liveness import Watch
     from framewake.service.store import JobStore
     from framewake.service.worker import Worker, WorkerSettings
 
-    if not Path(given["storage"]).is_dir():  # made anew, it would be a queue that nobody hands anything in to
-        raise InputError(f"--storage {given['storage']} is no folder: name the data folder of framewake serve.")
-    start_logging()
     os.umask(0o077)
     storage, database = open_place(Path(given["storage"]), given["database"])
-    checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
-    pipeline = Pipeline(checkpoint, engines.get(given["engine"]))
-    loras = lora_folder(given["loras"], is_demo=checkpoint.settings.is_demo)
+    loras = lora_folder(given["loras"], is_demo=pipeline.checkpoint.settings.is_demo)
     worker = Worker(JobStore(database), storage, pipeline, WorkerSettings(given["save_every"], loras=loras))
     for name in SIGNALS:
         number = getattr(signal, name, None)

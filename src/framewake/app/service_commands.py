@@ -34,6 +34,11 @@ def _many(flag: str, metavar: str, text: str, *, variable: str | None = None) ->
 
 
 KEY_VARIABLE = "FRAMEWAKE_API_KEY"
+DEVICES = named(
+    "--devices",
+    "N|LIST",
+    "Let so many devices, or these, make each video together. Many videos are done sooner by one worker a device.",
+)
 CHECKPOINT = checkpoint_option("Checkpoint folder; the embedded demonstration by default.")
 ENGINE = engine_option("As in framewake animate.")
 DATA = path("--data", "DIR", "Folder for the queue and the videos.", default="framewake-data")
@@ -72,7 +77,7 @@ def add_commands(app: typer.Typer) -> None:
         "serve",
         named("--host", "NAME", "Where to listen; anything but this machine needs a key.", default="127.0.0.1"),
         _whole("--port", "Port to listen on", default=7860, minimum=0, maximum=65535),
-        *(CHECKPOINT, ENGINE, DATA, DATABASE, LORAS),
+        *(CHECKPOINT, ENGINE, DEVICES, DATA, DATABASE, LORAS),
         _many("--api-key", "KEY", "A key that clients must send.", variable=KEY_VARIABLE),
         path("--api-key-file", "FILE", "Keys, one per line; other users cannot see them."),
         switch("--public", text="No keys, on any --host: strangers may use it, and see each other's videos."),
@@ -99,7 +104,7 @@ def add_commands(app: typer.Typer) -> None:
         app,
         "worker",
         path("--storage", "DIR", "The data folder, shared with the server.", default=REQUIRED),
-        *(DATABASE, CHECKPOINT, ENGINE, LORAS, SAVE_EVERY, STALL_SECONDS),
+        *(DATABASE, CHECKPOINT, ENGINE, DEVICES, LORAS, SAVE_EVERY, STALL_SECONDS),
         parameter("attached", bool, False, typer.Option("--attached", hidden=True)),
     )(worker)
     hung(
@@ -136,10 +141,13 @@ def worker(given: Given) -> None:
     Examples:
       framewake worker --database postgresql://framewake@db/framewake \\
           --storage /shared --engine torch:cuda
+      framewake worker --storage /srv/framewake --devices 4
     """
     from framewake.app.serve import work
 
-    work(given)
+    code = work(given)
+    if code:
+        raise typer.Exit(code)
 
 
 def mcp(given: Given) -> None:

@@ -23,7 +23,9 @@ MOST_SAID = 300
 class Rank:
     """One of the processes; the first one has this program's own streams, the others are silent."""
 
-    def __init__(self, number: int, command: Sequence[str], variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, number: int, command: Sequence[str], variables: Mapping[str, str], *, passed: Sequence[int] = ()
+    ) -> None:
         self.number = number
         self.fault = ""  # what was seen from outside
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
@@ -39,7 +41,7 @@ class Rank:
         environment = os.environ | dict(variables) | {STARTER: f"{ends},{tells}"}
         try:
             self._process = subprocess.Popen(
-                command, env=environment, pass_fds=(ends, tells), start_new_session=True, **quiet
+                command, env=environment, pass_fds=(ends, tells, *passed), start_new_session=True, **quiet
             )
         finally:
             os.close(ends)
@@ -97,15 +99,18 @@ class Rank:
         return f"ended with code {code} ({last[:MOST_SAID]})"
 
 
-def start(command: Sequence[str], variables: Sequence[Mapping[str, str]], size: int) -> int:
+def start(
+    command: Sequence[str], variables: Sequence[Mapping[str, str]], size: int, *, passed: Sequence[int] = ()
+) -> int:
     """Run a command once for each set of variables, of which ``size`` work and others help; the first one's exit code.
 
+    ``passed``: open files by their number, which the first one gets too.
     Raises: FramewakeError with the cause where one of them has failed; Cancelled where this program was asked to stop.
     """
     with contextlib.ExitStack() as stack:
         ranks: list[Rank] = []
         for number, own in enumerate(variables):
-            ranks.append(Rank(number, command, own))
+            ranks.append(Rank(number, command, own, passed=() if number else passed))
             stack.callback(ranks[-1].end)
         workers = ranks[:size]
         stack.enter_context(on_signals(lambda _number, _frame: workers[0].interrupt()))

@@ -7,11 +7,13 @@ Pictures, texts, noise, saving and writing are the first one's alone.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from framewake.demo import LORAS, shipped
 from framewake.engine.contract import Tensor
 from framewake.errors import EngineError, InputError
 from framewake.models.arrangement import Division, arrange
@@ -70,7 +72,7 @@ def call(
         "request": plan.request.to_dict(),
         "shape": list(plan.shape),
         "latent": list(plan.latent),
-        "loras": [lora.digest for lora in plan.loras],
+        "loras": [[_place(lora.use.path), lora.digest] for lora in plan.loras],
         "lengths": list(condition.text.lengths),
         "precision": precision.name,
         "placements": _placements(parts),
@@ -165,6 +167,11 @@ def told_clip(parts: Parts, message: Message) -> Told:
     return Told(_plan(parts, values), condition, precision, (values["step"], sent[LATENTS]), start)
 
 
+def _place(path: str) -> str:
+    """Where a LoRA is for a process that may stand in another folder; what ships is found by its name."""
+    return path if shipped(path, LORAS) else os.path.abspath(os.path.expanduser(path))
+
+
 def _placements(parts: Parts) -> dict[str, list[Any]]:
     return {name: list(place) for name, place in parts.placements.items()}
 
@@ -178,8 +185,9 @@ def _plan(parts: Parts, values: Mapping[str, Any]) -> Plan:
     frames, steps, seed, flow_shift, fps = asked.frames, asked.steps, asked.seed, asked.flow_shift, asked.fps
     assert frames is not None and steps is not None and seed is not None and flow_shift is not None and fps is not None
     request = settled(asked, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
-    loras = open_loras(request, request.uses, parts.checkpoint)
-    other = [lora.lora.path for lora, digest in zip(loras, values["loras"], strict=True) if lora.digest != digest]
+    uses = [use._replace(path=path) for use, (path, _) in zip(request.uses, values["loras"], strict=True)]
+    loras = open_loras(request, uses, parts.checkpoint)
+    other = [lora.lora.path for lora, (_, digest) in zip(loras, values["loras"], strict=True) if lora.digest != digest]
     if other:
         raise InputError(f"{other[0]} is not the file that the first process has: copy it to every host.")
     shape, latent = PixelShape(*values["shape"]), LatentShape(*values["latent"])

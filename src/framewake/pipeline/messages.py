@@ -116,10 +116,14 @@ class Lead:
         self, do: str, values: Mapping[str, Any] | None = None, *, arrays: Mapping[str, Any] | None = None
     ) -> None:
         """Raises: PeerError when one of the others has ended, or waits for what will not come."""
-        if self.is_lost:
-            raise PeerError("this group of processes broke off in the middle of a step: start it anew.")
+        self.check()
         for link in self._links:
             link.send(Message(do, values or {}, arrays or {}))
+
+    def check(self) -> None:
+        """Raises: PeerError when the others wait for what will not come."""
+        if self.is_lost:
+            raise PeerError("this group of processes broke off in the middle of a step: start it anew.")
 
     def wait(self) -> None:
         """Until all others have said that they are ready.

@@ -51,6 +51,7 @@ def device_facts(pipeline: Pipeline) -> dict[str, Any]:
         "attention": engine.attention_reason,
         "traits": engine.traits.to_plain(),
         "memory": {name: int(value) for name, value in engine.memory().items()},
+        "devices": pipeline.parts.devices,
         "room": pipeline.parts.room(),
         "keeps_all": pipeline.parts.keeps_all,
         "text": pipeline.reader.limit(),
@@ -73,6 +74,7 @@ class Forecaster:
         family = family_of(self.checkpoint)
         models = family.models(self.checkpoint.configs, engine)
         precision = choose_precision(plan.request.precision, engine)
-        setup = Setup(engine, self.checkpoint, family, models, precision, TextLength(*facts["text"]))
+        devices = facts.get("devices", 1)  # an older worker on another machine says nothing of them
+        setup = Setup(engine, self.checkpoint, family, models, precision, TextLength(*facts["text"]), devices)
         rates = rates_from_plain(facts["rates"])
         return forecast(setup, plan, room=facts["room"], keeps_all=facts["keeps_all"], rates=rates)

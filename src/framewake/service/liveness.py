@@ -103,7 +103,14 @@ class Listener:
 
 
 def processor_seconds(process: int) -> float | None:
-    """How long a process has used processors; None where the system does not tell."""
+    """How long a process and those that it has started have used processors; None where the system does not tell."""
+    own, place = _own_seconds(process), Path(f"/proc/{process}/task/{process}/children")
+    if own is None or not place.is_file():  # not every kernel tells who was started
+        return own
+    return own + sum(processor_seconds(int(child)) or 0.0 for child in place.read_text().split())
+
+
+def _own_seconds(process: int) -> float | None:
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -73,16 +73,23 @@ class Presence:
 
     def device(self, model: str) -> dict[str, Any] | None:
         """What a living worker for a model says of its device."""
-        alive = [row.id for row in self.alive() if row.model == model]
+        return next(iter(self._told([row.id for row in self.alive() if row.model == model])), None)
+
+    def device_count(self, alive: Sequence[Row[Any]]) -> int:
+        """How many devices living workers have, as far as they say so: one each at the least."""
+        more = [facts.get("devices") for facts in self._told([row.id for row in alive])]
+        return len(alive) + sum(count - 1 for count in more if isinstance(count, int) and count > 1)
+
+    def _told(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """What workers say of their devices."""
         with self.store.database.reading() as connection:
-            query = select(devices.c.facts).where(devices.c.worker.in_(alive)).order_by(devices.c.worker)
+            query = select(devices.c.facts).where(devices.c.worker.in_(names)).order_by(devices.c.worker)
             told = connection.execute(query).scalars().all()
+        found = []
         for facts in told:
             with contextlib.suppress(ValueError, TypeError):  # one damaged row
-                found = json.loads(facts)
-                if isinstance(found, dict):
-                    return found
-        return None
+                found.append(json.loads(facts))
+        return [facts for facts in found if isinstance(facts, dict)]
 
     def leave(self, worker: str) -> None:
         """A worker goes in peace."""

@@ -240,8 +240,9 @@ def _add_state(router: APIRouter, desk: Desk, figures: Figures) -> None:
     @router.get("/health", tags=["server"], responses={503: {"description": "No worker is alive."}})
     def health() -> JSONResponse:
         """Whether videos are being made: 503 without a living worker."""
-        alive = len(desk.presence.alive())
-        body = {"status": "ok" if alive else "no worker", "workers": alive, "jobs": desk.store.counts()}
+        alive = desk.presence.alive()
+        counts = {"workers": len(alive), "devices": desk.presence.device_count(alive), "jobs": desk.store.counts()}
+        body = {"status": "ok" if alive else "no worker", **counts}
         return JSONResponse(body, status_code=200 if alive else 503)
 
     @router.get("/metrics", responses=_errors(), tags=["server"], response_class=Response)

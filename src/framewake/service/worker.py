@@ -17,7 +17,7 @@ from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
 from framewake import pulse
-from framewake.errors import DiskFullError, FramewakeError
+from framewake.errors import DiskFullError, FramewakeError, PeerError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import read_video
 from framewake.pipeline.events import (
@@ -111,6 +111,7 @@ class Worker:
         """Work until ``stop`` is set; the job at hand is saved and given back within a step.
 
         ``watch`` ends this process when the work hangs.
+        Raises: PeerError where this process is one of several, and they can work together no more.
         """
         self._insist(self._beat)
         self._describe()
@@ -125,6 +126,7 @@ class Worker:
                 self.stop.wait(IDLE_SECONDS)
                 continue
             self.work(*taken)
+            self.pipeline.parts.lead.check()
         beating.join(timeout=5)
         with contextlib.suppress(SQLAlchemyError):
             self.presence.leave(self.name)
@@ -170,7 +172,7 @@ class Worker:
             self._tidy(lease)
         except Stopped:
             self._give_back(lease)
-        except DatabaseBroken:
+        except (DatabaseBroken, PeerError):  # another process of this worker's: whoever comes next takes the job over
             raise
         except FolderMissing as error:
             self._wait_for_folder(lease, job, error)

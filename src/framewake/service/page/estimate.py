@@ -78,7 +78,9 @@ class Estimates:
         if facts is None:
             return self._table(lines) + f'<p class="fw-quiet fw-unknown">{html.escape(self._say("plan.unknown"))}</p>'
         found = self.desk.advisor.forecast(plan, facts)
-        memory = self._say("plan.memory", {"memory": gib(found.device_peak), "device": facts["name"]})
+        count = facts.get("devices", 1)
+        told = {"memory": gib(found.device_peak), "device": facts["name"], "count": str(count)}
+        memory = self._say("plan.memory" if count == 1 else "plan.memory.each", told)
         if any(place.is_streamed for place in found.placements.values()):
             memory += "; " + self._say("plan.streamed")
         lines.append(("plan.label.memory", memory))
@@ -86,8 +88,8 @@ class Estimates:
             time = self._say("plan.time", {"time": lasting(self.language, found.seconds)})
             lines.append(("plan.label.time", time))
         busy = self.desk.advisor.busy()
-        told = "" if busy is None else f'<p class="fw-advised">{html.escape(translated(self.language, busy))}</p>'
-        return self._table(lines) + told
+        advice = "" if busy is None else f'<p class="fw-advised">{html.escape(translated(self.language, busy))}</p>'
+        return self._table(lines) + advice
 
     def _table(self, lines: list[tuple[str, str]]) -> str:
         rows = "".join(f"<dt>{html.escape(self._say(key))}</dt><dd>{html.escape(text)}</dd>" for key, text in lines)
