@@ -54,6 +54,8 @@ window.framewake = (() => {
     return drawing;
   }
 
+  const content = (video, variant) => `${given.root}/v1/videos/${video.id}/content?variant=${variant}`;
+
   function lasting(seconds) {
     if (seconds < 90) return say("time.seconds", { count: Math.max(1, Math.round(seconds)) });
     const minutes = Math.round(seconds / 60);
@@ -88,7 +90,7 @@ window.framewake = (() => {
   }
 
   // Seeds may be larger than a browser's numbers: they stay text.
-  const parse = (text) => JSON.parse(text.replace(/"seed":(\d{16,})/g, '"seed":"$1"'));
+  const parse = (text) => JSON.parse(text.replace(/"seed": ?(\d{16,})/g, '"seed":"$1"'));
 
   // A hidden box of Gradio's: what is written there reaches the handlers.
   function tell(id, text) {
@@ -117,5 +119,5 @@ window.framewake = (() => {
   new MutationObserver(keepTag).observe(document.documentElement, { attributeFilter: ["lang"] });
   keepTag();
 
-  return { given, say, translated, make, icon, lasting, ago, ask, parse, tell, whenThere };
+  return { given, say, translated, make, icon, content, lasting, ago, ask, parse, tell, whenThere };
 })();

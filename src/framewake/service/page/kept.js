@@ -116,6 +116,7 @@
   function forget() {
     isRestored = false;
     write(FORM, null);
+    window.framewake.seeds.forget();
     const key = tab();
     const gone = pictures("readwrite", (store) => store.delete(key));
     write(TAB, null);

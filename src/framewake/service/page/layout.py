@@ -32,7 +32,8 @@ from framewake.service.refusals import public_error
 
 HERE = Path(__file__).parent
 SCRIPTS = tuple(
-    f"{name}.js" for name in ("elements", "wire", "kept", "advice", "picture", "examples", "names", "videos", "page")
+    f"{name}.js"
+    for name in ("elements", "wire", "kept", "advice", "picture", "examples", "names", "seeds", "videos", "page")
 )
 # Quick answers without Gradio's queue; clips are made by workers, from the queue in the database.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -129,7 +130,9 @@ class PageLayout:
         self.plan = own_html("", name="fw-plan")
         with gr.Column(elem_classes="fw-go"):  # stays in view while the form is longer than the window
             own_html('<p id="fw-message" role="alert"></p>')
-            self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
+            with gr.Row(elem_classes="fw-press"):
+                self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
+                own_html('<div id="fw-many"></div>')
 
     def _add(self, name: str) -> None:
         self.controls[name] = control(name, self.language, self.checkpoint)

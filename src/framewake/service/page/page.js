@@ -41,7 +41,7 @@
 
   async function send(text) {
     if (!text || !isNew(text) || isSending) return;
-    const { fields, error } = JSON.parse(text);
+    const { fields, error } = parse(text);
     const picture = window.framewake.picture.file();
     if (error) return message(error);
     if (given.needsPicture && !picture) {
@@ -49,22 +49,31 @@
       return message(say("make.no_picture"));
     }
     if (!fields.prompt?.trim()) return message(say("make.no_prompt"));
-    const body = new FormData();
-    for (const [name, value] of Object.entries(fields)) {
-      body.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
-    }
-    if (given.needsPicture) body.append("input_reference", picture, "picture");
     isSending = true;
     message(say("make.busy"), "fw-note");
+    const made = [];
     try {
-      const video = parse(await (await ask("/v1/videos", { method: "POST", body })).text());
+      for (const each of window.framewake.seeds.variants(fields)) {
+        const answer = await ask("/v1/videos", { method: "POST", body: bodyOf(each, picture) });
+        made.push(parse(await answer.text()));
+      }
       message("");
-      await window.framewake.videos.look(video);
     } catch (failure) {
       message(`${say("error.title")} ${failure.message}`);
     } finally {
       isSending = false;
     }
+    if (made.length > 1) window.framewake.seeds.keep(made.map((video) => video.id));
+    if (made.length) await window.framewake.videos.look(...made);
+  }
+
+  function bodyOf(fields, picture) {
+    const body = new FormData();
+    for (const [name, value] of Object.entries(fields)) {
+      body.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+    }
+    if (given.needsPicture) body.append("input_reference", picture, "picture");
+    return body;
   }
 
   // Settings of an earlier video, and its picture where the server still has it.

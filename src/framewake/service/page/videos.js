@@ -1,6 +1,6 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
-  const { given, say, translated, make, icon, lasting, ago, ask, parse, whenThere } = window.framewake;
+  const { given, say, translated, make, icon, content, lasting, ago, ask, parse, seeds, whenThere } = window.framewake;
   const ACTIVE = ["queued", "in_progress", "paused"];
   const UNDO_MS = 8000;
   const known = new Map(); // id -> video
@@ -13,9 +13,7 @@
   let moment = 0; // counts questions and what was learnt, so that an old answer never hides newer knowledge
   let answered = 0; // the moment of the newest list that is shown
   let timer = null;
-  let stage, list, banner, more, problem, undo;
-
-  const content = (video, variant) => `${given.root}/v1/videos/${video.id}/content?variant=${variant}`;
+  let stage, strip, list, banner, more, problem, undo;
 
   // --- the large card
 
@@ -80,11 +78,33 @@
     if (video.status === "completed") {
       const link = { href: content(video, "video"), download: "", className: "fw-button" };
       found.push(make("a", link, say("video.download")));
+      for (const kind of ["GIF", "WebP"]) {
+        const convert = (event) => saveAs(video, kind.toLowerCase(), event.currentTarget);
+        const name = `${say("video.download")}: ${kind}`;
+        found.push(make("button", { type: "button", className: "fw-button", "aria-label": name, onclick: convert }, kind));
+      }
     }
     found.push(button("video.reuse", () => reuse(video)));
     if (["failed", "cancelled"].includes(video.status)) found.push(button("video.retry", () => retry(video)));
     if (!ACTIVE.includes(video.status)) found.push(button("video.remove", () => leave(video), "fw-danger"));
     return found;
+  }
+
+  // Made when it is asked for, which may take seconds.
+  async function saveAs(video, kind, button) {
+    tellProblem("");
+    button.disabled = true;
+    try {
+      const answer = await ask(`/v1/videos/${video.id}/content?format=${kind}`);
+      const said = answer.headers.get("content-disposition");
+      const name = /filename\*=utf-8''([^;]+)/i.exec(said)?.[1] ?? /filename="([^"]+)"/.exec(said)[1];
+      const href = URL.createObjectURL(await answer.blob());
+      make("a", { href, download: decodeURIComponent(name) }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    } catch (error) {
+      tellProblem(error.message);
+    }
+    button.disabled = false;
   }
 
   function fillCard(video) {
@@ -157,11 +177,7 @@
         ? make("img", { src: content(video, "thumbnail"), alt: "", loading: "lazy" })
         : icon(video.status);
     const status = make("span", { className: `fw-chip fw-${video.status}` }, say(`state.${video.status}`));
-    const work = () => {
-      focus = video.id;
-      render();
-      stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    };
+    const work = () => choose(video.id);
     return make(
       "button",
       { type: "button", className: "fw-tile", "data-id": video.id, "data-status": video.status, onclick: work },
@@ -171,9 +187,21 @@
     );
   }
 
+  function choose(id) {
+    focus = id;
+    render();
+    stage.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  // Of several seeds, the first one stands in the list for all.
+  function isFirst(video) {
+    const first = seeds.beside(video.id).find((id) => known.has(id) && !leaving.has(id));
+    return (first ?? video.id) === video.id;
+  }
+
   // The newest preview of what is being made, in the list as in the large view.
   function showPreviews() {
-    for (const each of list.querySelectorAll("[data-status='in_progress']")) {
+    for (const each of document.querySelectorAll(".fw-tile[data-status='in_progress']")) {
       const video = known.get(each.dataset.id);
       if (!video?.step) continue;
       const image = make("img", { src: `${content(video, "preview")}&step=${video.step}`, alt: "" });
@@ -184,7 +212,8 @@
   function render() {
     const visible = [...known.values()].filter((video) => !leaving.has(video.id));
     const videos = visible.sort((a, b) => b.created_at - a.created_at || b.order - a.order);
-    if (!known.has(focus) || leaving.has(focus)) focus = null;
+    const isThere = (id) => known.has(id) && !leaving.has(id);
+    if (!isThere(focus)) focus = seeds.beside(focus).find(isThere) ?? null;
     focus ??= (videos.find((video) => video.status === "in_progress") ?? videos[0])?.id ?? null;
     const video = known.get(focus);
     const current = stage.firstElementChild;
@@ -206,14 +235,16 @@
       }
       fillCard(video);
     }
+    const ids = video ? seeds.beside(video.id) : [];
+    seeds.show(strip, ids.filter(isThere).map((id) => known.get(id)), focus, choose);
     follow(video);
     const tiles = new Map([...list.children].map((each) => [`${each.dataset.id} ${each.dataset.status}`, each]));
-    const wanted = videos.map((each) => tiles.get(`${each.id} ${each.status}`) ?? tile(each));
+    const wanted = videos.filter(isFirst).map((each) => tiles.get(`${each.id} ${each.status}`) ?? tile(each));
     if (wanted.length !== list.children.length || wanted.some((each, index) => each !== list.children[index])) {
       list.replaceChildren(...wanted);
     }
-    for (const each of list.children) each.setAttribute("aria-current", String(each.dataset.id === focus));
-    list.hidden = videos.length < 2;
+    for (const each of list.children) each.setAttribute("aria-current", String(ids.includes(each.dataset.id)));
+    list.hidden = wanted.length < 2;
     more.hidden = !hasMore;
   }
 
@@ -346,10 +377,10 @@
 
   window.framewake.videos = {
     refresh,
-    look(video) {
+    look(...videos) {
       // What is just being made keeps the large view.
-      if (known.get(focus)?.status !== "in_progress") focus = video.id;
-      accept({ ...video, order: 1 });
+      if (known.get(focus)?.status !== "in_progress") focus = videos[0].id;
+      videos.forEach((video, index) => accept({ ...video, order: index + 1 }));
       stage.scrollIntoView({ behavior: "smooth", block: window.innerWidth < 900 ? "start" : "nearest" });
       return refresh();
     },
@@ -360,13 +391,14 @@
     problem = make("p", { id: "fw-problem", className: "fw-refused", role: "alert" });
     undo = make("div", { className: "fw-undo", role: "status" });
     stage = make("div", { className: "fw-stage", "aria-live": "polite" });
+    strip = make("div", { className: "fw-list fw-strip", role: "group", "aria-label": say("seeds.together"), hidden: true });
     list = make("div", { className: "fw-list", hidden: true });
     more = make("button", { type: "button", className: "fw-button fw-more", hidden: true }, say("videos.more"));
     more.addEventListener("click", () => {
       shown = Math.min(shown + 24, 100);
       refresh();
     });
-    place.replaceChildren(make("h2", {}, say("videos.title")), banner, problem, undo, stage, list, more);
+    place.replaceChildren(make("h2", {}, say("videos.title")), banner, problem, undo, strip, stage, list, more);
     document.addEventListener("visibilitychange", () => !document.hidden && refresh());
     refresh();
   });
