@@ -12,7 +12,7 @@ from framewake.demo import PICTURES
 PROMPT = "the red circle moves right"
 PICTURE = PICTURES / "red-circle.png"
 STEP_SECONDS = 90  # for one condition, on a machine that may be busy
-ACTIVE = ("queued", "in_progress")
+ACTIVE = ("queued", "in_progress", "paused")
 SETTINGS = {"resolution": "360p", "num_frames": "9", "num_inference_steps": "4"}
 
 

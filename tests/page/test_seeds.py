@@ -51,3 +51,45 @@ def test_a_clip_is_saved_as_gif_and_webp(page_of, server):
     page.route("**/content?format=gif", lambda route: route.abort())
     page.click(".fw-actions button:text-is('GIF')")
     page.wait_for_selector("#fw-problem:has-text('The server did not answer')")
+
+
+def test_drafts_first_and_the_chosen_one_goes_on(page_of, server):
+    page = page_of()
+    choose_picture(page)
+    fill_form(page, frames=5, steps=10, seed=20)
+    assert not page.is_visible("#fw-drafts"), "of one video there is nothing to choose"
+    page.select_option("#fw-count", "2")
+    page.check("#fw-drafts")
+    first = press_make(page)
+    page.wait_for_function(f"document.querySelectorAll(\"{CELLS}[data-status='paused'] video\").length === 2")
+    page.wait_for_function(f"[...document.querySelectorAll('{CELLS} video')].every((each) => each.duration > 0)")
+    page.wait_for_selector(f".fw-stage [data-id='{first}'] .fw-told:text-is('Paused after step 4 of 10')")
+    page.click("[data-does='video.drop']")
+    page.wait_for_selector(f".fw-stage [data-id='{first}'][data-status='cancelled']")
+    page.click(f"{CELLS} >> nth=1")
+    page.wait_for_selector(".fw-stage [data-status='paused'] #fw-player")
+    chosen = page.get_attribute(".fw-stage .fw-card", "data-id")
+    page.click("[data-does='video.resume']")
+    wait_until_ready(page, chosen)
+    assert page.request.get(f"{server.url}/v1/videos/{chosen}").json()["seed"] == 21
+
+
+def test_a_running_video_pauses_with_a_draft_and_goes_on(page_of, server):
+    page = page_of("/zh/")
+    job = hand_in(page, server, num_inference_steps="1000", num_frames="5")
+    page.reload()
+    look_at(page, job)
+    page.wait_for_function("Number(document.querySelector('.fw-bar')?.getAttribute('aria-valuenow')) > 0")
+    page.click("[data-does='video.pause']:text-is('暂停查看')")
+    page.wait_for_selector(
+        f".fw-stage [data-id='{job}'][data-status='paused'] #fw-player[aria-label^='目前预期结果的草稿']"
+    )
+    page.wait_for_function("document.querySelector('#fw-player').duration > 0")
+    at = page.request.get(f"{server.url}/v1/videos/{job}").json()["step"]
+    page.click("[data-does='video.resume']:text-is('继续')")
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='in_progress']")
+    page.wait_for_function(
+        f"fetch('/v1/videos/{job}').then((answer) => answer.json()).then(({{ step }}) => step > {at})"
+    )
+    page.click("[data-does='video.cancel']")
+    page.wait_for_selector(f".fw-stage [data-id='{job}'][data-status='cancelled']")

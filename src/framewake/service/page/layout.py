@@ -33,7 +33,19 @@ from framewake.service.refusals import public_error
 HERE = Path(__file__).parent
 SCRIPTS = tuple(
     f"{name}.js"
-    for name in ("elements", "wire", "kept", "advice", "picture", "examples", "names", "seeds", "videos", "page")
+    for name in (
+        "elements",
+        "wire",
+        "kept",
+        "advice",
+        "picture",
+        "examples",
+        "names",
+        "seeds",
+        "card",
+        "videos",
+        "page",
+    )
 )
 # Quick answers without Gradio's queue; clips are made by workers, from the queue in the database.
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -133,6 +145,7 @@ class PageLayout:
             with gr.Row(elem_classes="fw-press"):
                 self.make = gr.Button(self._say("make"), variant="primary", size="lg", elem_id="fw-make")
                 own_html('<div id="fw-many"></div>')
+            own_html('<div id="fw-early"></div>')
 
     def _add(self, name: str) -> None:
         self.controls[name] = control(name, self.language, self.checkpoint)

@@ -1,7 +1,7 @@
 // Queue and history, as the API tells them: they live in the server's database, and outlive this page.
 (() => {
-  const { given, say, translated, make, icon, content, lasting, ago, ask, parse, seeds, whenThere } = window.framewake;
-  const ACTIVE = ["queued", "in_progress", "paused"];
+  const { given, say, make, icon, content, ago, ask, parse, seeds, card, whenThere } = window.framewake;
+  const ACTIVE = ["queued", "in_progress"];
   const UNDO_MS = 8000;
   const known = new Map(); // id -> video
   const leaving = new Map(); // id -> timer: removed for the eye, and soon for good
@@ -14,129 +14,6 @@
   let answered = 0; // the moment of the newest list that is shown
   let timer = null;
   let stage, strip, list, banner, more, problem, undo;
-
-  // --- the large card
-
-  function card(video) {
-    const parts = [];
-    if (video.status === "completed") {
-      const player = make("video", {
-        src: content(video, "video"),
-        poster: content(video, "thumbnail"),
-        controls: true,
-        loop: true,
-        muted: true,
-        autoplay: true,
-        playsInline: true,
-        id: "fw-player",
-        "aria-label": video.prompt,
-      });
-      const [width, height] = video.size.split("x");
-      player.style.aspectRatio = `${width} / ${height}`;
-      parts.push(player);
-    } else if (video.status === "in_progress") {
-      const preview = make("img", { className: "fw-preview", alt: say("video.preview"), hidden: true });
-      const range = { "aria-label": say("stage.denoise"), "aria-valuemin": 0, "aria-valuemax": 100 };
-      const bar = make("div", { className: "fw-bar", role: "progressbar", ...range });
-      bar.append(make("div"));
-      const [width, height] = video.size.split("x");
-      const window_ = make("div", { className: "fw-window" }, preview, make("span", { className: "fw-pulse" }));
-      window_.style.aspectRatio = `${width} / ${height}`;
-      parts.push(window_, bar, make("p", { className: "fw-progress" }));
-    } else {
-      parts.push(make("p", { className: `fw-told fw-${video.status}`, role: "status" }));
-    }
-    parts.push(
-      make("p", { className: "fw-said" }, video.prompt),
-      make("ul", { className: "fw-notes" }),
-      make(
-        "p",
-        { className: "fw-quiet" },
-        say("video.details", {
-          size: video.size.replace("x", " × "),
-          frames: video.num_frames,
-          steps: video.num_inference_steps,
-          seed: video.seed,
-        }) + loras(video),
-      ),
-      make("div", { className: "fw-actions" }, ...actions(video)),
-    );
-    return make("article", { className: "fw-card", "data-id": video.id, "data-status": video.status }, ...parts);
-  }
-
-  // The API's own spelling: a file with its ending, and its weight behind a colon.
-  function loras(video) {
-    const names = video.lora.map((text) => text.replace(/\.\w+:/, " ")).join(", ");
-    return names && say("video.loras", { names });
-  }
-
-  function actions(video) {
-    const button = (key, work, kind = "") =>
-      make("button", { type: "button", className: `fw-button ${kind}`, "data-does": key, onclick: work }, say(key));
-    const found = [];
-    if (ACTIVE.includes(video.status)) found.push(button("video.cancel", () => stop(video), "fw-danger"));
-    if (video.status === "completed") {
-      const link = { href: content(video, "video"), download: "", className: "fw-button" };
-      found.push(make("a", link, say("video.download")));
-      for (const kind of ["GIF", "WebP"]) {
-        const convert = (event) => saveAs(video, kind.toLowerCase(), event.currentTarget);
-        const name = `${say("video.download")}: ${kind}`;
-        found.push(make("button", { type: "button", className: "fw-button", "aria-label": name, onclick: convert }, kind));
-      }
-    }
-    found.push(button("video.reuse", () => reuse(video)));
-    if (["failed", "cancelled"].includes(video.status)) found.push(button("video.retry", () => retry(video)));
-    if (!ACTIVE.includes(video.status)) found.push(button("video.remove", () => leave(video), "fw-danger"));
-    return found;
-  }
-
-  // Made when it is asked for, which may take seconds.
-  async function saveAs(video, kind, button) {
-    tellProblem("");
-    button.disabled = true;
-    try {
-      const answer = await ask(`/v1/videos/${video.id}/content?format=${kind}`);
-      const said = answer.headers.get("content-disposition");
-      const name = /filename\*=utf-8''([^;]+)/i.exec(said)?.[1] ?? /filename="([^"]+)"/.exec(said)[1];
-      const href = URL.createObjectURL(await answer.blob());
-      make("a", { href, download: decodeURIComponent(name) }).click();
-      setTimeout(() => URL.revokeObjectURL(href), 60_000);
-    } catch (error) {
-      tellProblem(error.message);
-    }
-    button.disabled = false;
-  }
-
-  function fillCard(video) {
-    const place = stage.firstElementChild;
-    const notes = (video.notes ?? []).map((text) => make("li", {}, translated(text)));
-    const there = place.querySelector(".fw-notes");
-    if (there.children.length !== notes.length) there.replaceChildren(...notes);
-    if (video.status === "in_progress") {
-      const bar = place.querySelector(".fw-bar");
-      bar.setAttribute("aria-valuenow", video.progress);
-      bar.firstElementChild.style.width = `${Math.max(video.progress, 1)}%`;
-      const words = [say(`stage.${video.stage ?? "start"}`)];
-      if (video.stage === "denoise" && video.step > 0) {
-        words[0] = say("video.step", { step: video.step, steps: video.num_inference_steps });
-      }
-      if (video.seconds_left) words.push(say("video.left", { time: lasting(video.seconds_left) }));
-      place.querySelector(".fw-progress").textContent = words.join(" · ");
-      return;
-    }
-    const told = place.querySelector(".fw-told");
-    if (!told) return;
-    if (video.status === "queued") {
-      const position = video.queue_position ?? 1;
-      const words = [position === 1 ? say("video.next") : say("video.position", { position })];
-      if (video.seconds_left) words.push(say("video.takes", { time: lasting(video.seconds_left) }));
-      told.textContent = words.join(" · ");
-    } else if (video.status === "paused") {
-      told.textContent = say("video.paused", { step: video.step, steps: video.num_inference_steps });
-    } else if (video.status === "failed") {
-      told.textContent = video.error ? translated(video.error.message) : say("state.failed");
-    } else told.textContent = say("video.cancelled");
-  }
 
   function follow(video) {
     // A browser opens six connections to a server for all its tabs together: hidden ones must not keep any.
@@ -175,7 +52,9 @@
     const picture =
       video.status === "completed"
         ? make("img", { src: content(video, "thumbnail"), alt: "", loading: "lazy" })
-        : icon(video.status);
+        : video.status === "paused" && video.draft
+          ? make("video", { src: seeds.source(video), muted: true, preload: "metadata" })
+          : icon(video.status);
     const status = make("span", { className: `fw-chip fw-${video.status}` }, say(`state.${video.status}`));
     const work = () => choose(video.id);
     return make(
@@ -231,9 +110,9 @@
       }
     } else {
       if (current?.dataset.id !== video.id || current?.dataset.status !== video.status) {
-        stage.replaceChildren(card(video));
+        stage.replaceChildren(card.make(video, does));
       }
-      fillCard(video);
+      card.fill(stage.firstElementChild, video, does);
     }
     const ids = video ? seeds.beside(video.id) : [];
     seeds.show(strip, ids.filter(isThere).map((id) => known.get(id)), focus, choose);
@@ -320,8 +199,8 @@
     render(); // what was removed in vain is shown again, also while the server is away
   }
 
+  const asked = (name) => (video) => change(`/v1/videos/${video.id}/${name}`, "POST");
   const stop = (video) => change(`/v1/videos/${video.id}`, "DELETE");
-  const retry = (video) => change(`/v1/videos/${video.id}/retry`, "POST");
 
   // Removing can be undone for some seconds: only then is the server told.
   function leave(video) {
@@ -374,6 +253,9 @@
       tellProblem(error.message);
     }
   }
+
+  const [pause, resume, retry] = ["pause", "resume", "retry"].map(asked);
+  const does = { stop, pause, resume, retry, leave, reuse, tellProblem };
 
   window.framewake.videos = {
     refresh,
