@@ -12,6 +12,7 @@ from framewake.app.asked import asked_crf, job_of, settings_of
 from framewake.app.batches import BatchRun, making, numbered
 from framewake.app.devices import own_group, parse_devices, variables
 from framewake.app.joined import follow, leading
+from framewake.app.longer import is_longer, lead_longer
 from framewake.app.options import command_line
 from framewake.app.render import Reporter, duration
 from framewake.app.resume import go_on
@@ -54,6 +55,9 @@ def lead(given: Mapping[str, Any]) -> None:
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C.
     """
     memory = parse_memory(given["memory"])  # before a framework starts
+    if is_longer(given):
+        lead_longer(given)
+        return
     if (given["from_latents"] is not None or (given["resume"] and given["batch"] is None)) and go_on(given):
         return
     like = {} if given["like"] is None else read_metadata(given["like"])

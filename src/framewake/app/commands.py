@@ -95,6 +95,30 @@ def animate(given: Given) -> None:
     animate_with(given)
 
 
+# What a clip that goes on has no use for, or has from the clip before.
+_ONE_SEGMENT = {"image", "prompt", "image_option", "prompt_option", "background", "takes_first_frame", "like", "batch"}
+_ONE_SEGMENT |= {"from_latents", "resume", "draft", "drafts", "draft_size"}
+
+
+@hung(
+    app,
+    "extend",
+    argument("clip", "CLIP", "The clip that goes on: any video, its settings are taken where framewake made it."),
+    argument("prompt", "PROMPT", "What happens next."),
+    *(each for each in parameters() if each.name not in _ONE_SEGMENT),
+)
+def extend(given: Given) -> None:
+    """Go on where a clip ends: one longer clip, with no frame twice.
+
+    \b
+    Examples:
+      framewake extend clip.mp4 "she laughs" -o longer.mp4
+      framewake extend clip.mp4 "she laughs" --then "she waves" -o longer.mp4
+    """
+    defaults = {each.name: each.default for each in parameters()}
+    animate_with({**defaults, **given, "extends": given["clip"]})
+
+
 def animate_with(given: Given) -> None:
     """Make the clips that these options ask for."""
     say_hello(given)

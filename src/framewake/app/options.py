@@ -200,6 +200,13 @@ _PLACES = (
         "full decodes every frame, which takes as long as the clip's own decoding; small shows colours and motion of "
         "a frame in four without it, at half the side. Default: full.",
     ),
+    named(
+        "--then",
+        "PROMPT",
+        "What happens next: another segment from the last frame, joined to one clip; may be repeated.",
+        kind=list[str] | None,
+    ),
+    switch("--no-anchor", text="Let the colours of segments wander as they do, instead of leading them back."),
     named("--crf", "N", "Quality of an mp4, 0 (best) to 51. Default: 18.", kind=int | None, parser=whole),
     switch("--no-metadata", text="Write no settings into the file."),
     EVENTS,

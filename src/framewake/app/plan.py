@@ -62,6 +62,7 @@ def plan(given: Mapping[str, Any]) -> None:
             sys.stdout.write(json.dumps(record) + "\n")
         else:
             note = plan_note(found) + ("" if devices == 1 else f"\n  {beside(alone)}")
+            note += f"\n  {in_a_row(1 + len(given['then']), each, found)}" if given["then"] else ""
             sys.stdout.write(fitted(note, sys.stdout, indent="  ") + "\n")
 
 
@@ -72,6 +73,13 @@ def one_device(pipeline: Pipeline, plan: Plan) -> Forecast | None:
         return pipeline.forecast(plan)
     except ResourceError:
         return None
+
+
+def in_a_row(count: int, plan: Plan, found: Forecast) -> str:
+    """The line that says what several segments like this one take."""
+    frames = 1 + count * (plan.shape.frames - 1)
+    time = "" if found.seconds is None else f", about {count * found.seconds:.2g} s in all"
+    return f"{count} segments like this, one after another: {frames} frames{time}, and the memory of one"
 
 
 def beside(alone: Forecast | None) -> str:

@@ -60,12 +60,27 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     if draft:
         text = f"{_shown(draft.get('size'))}, after step {_shown(draft.get('step'))} of {_shown(draft.get('steps'))}"
         lines.append(_line("draft", text))
+    lines += _told_segments(metadata)
     lines += [_line(name, _shown(metadata[name])) for name in ("checkpoint", "engine", "framewake") if name in metadata]
     versions = _part(metadata, "versions")
     if versions:
         text = ", ".join(f"{_shown(name)} {_shown(value)}" for name, value in versions.items())
         lines.append(_line("versions", text))
     return lines
+
+
+def _told_segments(metadata: Mapping[str, Any]) -> list[str]:
+    """The segments of a longer clip, each with what happens in it."""
+    before, segments = _part(metadata, "before"), metadata.get("segments")
+    lines = [_line("goes on from", _shown(before["clip"]))] if "clip" in before else []
+    for number, each in enumerate(segments if isinstance(segments, list) else [], 1):
+        own = each if isinstance(each, dict) else {}
+        request = _part(own, "request")
+        text = (
+            f"{_shown(own.get('frames'))} frames, seed {_shown(request.get('seed'))}: {_shown(request.get('prompt'))}"
+        )
+        lines.append(_line(f"segment {number}", text))
+    return lines + ([_line("anchor", _shown(metadata["anchor"]))] if "anchor" in metadata else [])
 
 
 def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:

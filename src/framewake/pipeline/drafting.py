@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from framewake.pipeline import finish
 from framewake.pipeline.denoise import Denoised, denoise
 from framewake.pipeline.drafts import draft_path
-from framewake.pipeline.events import Draft, Drafting, Event, Note, Tile, Written
+from framewake.pipeline.events import Cached, Draft, Drafting, Event, Note, Tile, Written
 from framewake.pipeline.jobs import Output, Plan
 from framewake.pipeline.latents import Keeper, SavedLatents
 from framewake.pipeline.parts import Parts
@@ -49,6 +49,10 @@ def denoise_with_drafts(
             seconds_saved += found.cached.seconds_saved
             found = found._replace(cached=dataclasses.replace(found.cached, seconds_saved=seconds_saved))
         if found.expected is None or keeper is None or plan.output is None:
+            if keeper is not None:  # before anybody hears that the steps are done, and may stop the run
+                keeper.metadata = {**keeper.metadata, **steps_told(found.cached)}
+                failure = keeper.save(found.step, found.latents)
+                yield from () if failure is None else (Note(failure),)
             return found, None
         if not keeps_transformer:
             parts.release("dit")
@@ -59,6 +63,11 @@ def denoise_with_drafts(
         if draft.is_end:
             return found, draft
         yield draft
+
+
+def steps_told(cached: Cached | None) -> dict[str, Any]:
+    """What a clip's metadata say of a step cache."""
+    return {} if cached is None else {"steps": {"computed": cached.computed, "skipped": cached.skipped}}
 
 
 def _once(steps: Generator[Event, None, Any], told: set[str]) -> Generator[Event, None, Any]:

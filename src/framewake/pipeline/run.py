@@ -22,7 +22,7 @@ from framewake.pipeline import finish
 from framewake.pipeline.checkpoint import check_parts, find_checkpoint
 from framewake.pipeline.condition import image_latent
 from framewake.pipeline.denoise import followed_steps
-from framewake.pipeline.drafting import Course, denoise_with_drafts
+from framewake.pipeline.drafting import Course, denoise_with_drafts, steps_told
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
@@ -324,14 +324,7 @@ class Pipeline:
         if draft is not None:
             yield draft
             return
-        if cached is not None:
-            metadata = metadata | {"steps": {"computed": cached.computed, "skipped": cached.skipped}}
-            if keeper is not None:
-                keeper.metadata = metadata
-        done = Finished(request, plan.output, latents, metadata, cached)
-        failure = None if keeper is None else keeper.save(request.steps, latents)
-        if failure is not None:
-            yield Note(failure)
+        done = Finished(request, plan.output, latents, metadata | steps_told(cached), cached)
         saved = None if keeper is None or not keeper.path.is_file() else keeper.path
         with finish.told_where(saved, () if plan.output is None else plan.output.options):
             yield from self._finish(done, clip.precision, timings, saved=saved)

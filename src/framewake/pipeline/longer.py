@@ -1,0 +1,228 @@
+"""Clips longer than one run: segments, each made from the last frame of the one before, and joined at the end.
+
+While they are made, a folder beside the clip's place holds a record of what is wanted, and every segment that is done,
+without loss. A segment is an ordinary clip with its own saved latents: whatever ends the work, nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import time
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from framewake.errors import InputError, said
+from framewake.lasting import read_record, write_record, written_whole
+from framewake.media.anchor import colour_offset, led_back, shifted
+from framewake.media.clips import Clip, fitted, look_at, read_clip
+from framewake.media.output import check_output
+from framewake.media.video import read_metadata
+from framewake.pipeline import finish
+from framewake.pipeline.events import Event, Result, StageFinished, StageStarted
+from framewake.pipeline.jobs import Job, Output, Plan, defaults_of, plan_job, plan_size
+from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.run import Pipeline
+from framewake.request import Request, from_dict, resolve
+from framewake.shapes import PixelShape
+from framewake.weights.checkpoint.load import Checkpoint
+
+ENDING, RECORD, FORMAT = ".segments", "record", "framewake segments 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Longer:
+    """What a longer clip is made of: a request for each segment, behind the clip that goes before, if one does.
+
+    ``is_anchored``: what stands still keeps the colours of the first frame. ``digest`` is that of the clip before.
+    """
+
+    requests: tuple[Request, ...]
+    output: Output
+    before: str | None = None
+    digest: str | None = None
+    is_anchored: bool = True
+
+
+def segments_path(output: Path) -> Path:
+    """Where the segments of a clip lie while it is being made."""
+    output = output if output.name else output.resolve()
+    return output.with_name(output.name + ENDING)
+
+
+def digest_of(path: str) -> str:
+    """What tells a file from any other.
+
+    Raises: InputError when it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({said(error)}).") from error
+
+
+def plan_longer(longer: Longer, checkpoint: Checkpoint) -> list[Plan]:
+    """The plan of each segment, with the first picture or the clip before opened; the others have no picture yet.
+
+    Raises: InputError, CheckpointError.
+    """
+    first = plan_job(Job(longer.requests[0]), checkpoint)
+    plans = [first] + [plan_size(each, checkpoint, first.shape[1:]) for each in longer.requests[1:]]
+    for number, plan in enumerate(plans, 1):
+        if plan.shape[1:] != first.shape[1:]:
+            raise InputError(f"segment {number} would be of another size: give all the same resolution.")
+    frames = 1 + sum(plan.shape.frames - 1 for plan in plans)
+    check_output(longer.output.path, shape=PixelShape(frames, *first.shape[1:]), fps=plans[0].request.fps)
+    return plans
+
+
+def begin(longer: Longer, plans: list[Plan]) -> Longer:
+    """Write down what is wanted, with every choice made; segments of an earlier clip of that name go.
+
+    Raises: UnwritableError, DiskFullError.
+    """
+    folder = segments_path(longer.output.path)
+    shutil.rmtree(folder, ignore_errors=True)
+    settled = tuple(from_dict(plan.request.to_dict()) for plan in plans)
+    longer = dataclasses.replace(longer, requests=settled)
+    with written_whole(folder) as part:
+        part.mkdir()
+        values: dict[str, Any] = {"before": longer.before, "digest": longer.digest, "is_anchored": longer.is_anchored}
+        values |= {"crf": longer.output.crf, "has_metadata": longer.output.has_metadata}
+        requests = [each.to_dict() for each in settled]
+        write_record(part / RECORD, {"format": FORMAT, "requests": requests, **values})
+    return longer
+
+
+def begun(output: Path, options: tuple[str, ...]) -> Longer:
+    """What was written down for a clip that was stopped.
+
+    Raises: InputError when it is damaged, of another version, or the clip before is another one by now.
+    """
+    file = segments_path(output) / RECORD
+    record = read_record(file)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{file} was written by another version: begin the clip anew, without --resume.")
+    place = Output(output, record["crf"], has_metadata=record["has_metadata"], options=options)
+    requests = tuple(map(from_dict, record["requests"]))
+    longer = Longer(requests, place, record["before"], record["digest"], record["is_anchored"])
+    if longer.before is not None and digest_of(longer.before) != longer.digest:
+        raise InputError(f"{longer.before} is not what was to be extended: put back what it was, or begin anew.")
+    return longer
+
+
+def make_longer(pipeline: Pipeline, longer: Longer) -> Generator[Event, None, None]:
+    """Make the segments that are missing, and the clip of all of them, which comes as one ``Result``.
+
+    Raises: FramewakeError of any kind.
+    """
+    timings: dict[str, float] = {}
+    for number in range(1, len(longer.requests) + 1):
+        if not _place(longer, number).is_dir():
+            yield from _segment(pipeline, longer, number, timings)
+    yield StageStarted("write")
+    since = time.perf_counter()
+    frames, metadata = joined(longer), about_segments(longer)
+    first = resolve(longer.requests[0], defaults_of(pipeline.checkpoint))
+    path = yield from finish.write(longer.output, frames, first, metadata)
+    seconds = time.perf_counter() - since
+    yield StageFinished("write", seconds)
+    shutil.rmtree(segments_path(longer.output.path), ignore_errors=True)
+    yield Result(frames, path, first.seed, {**timings, "write": timings.get("write", 0.0) + seconds}, metadata)
+
+
+def _place(longer: Longer, number: int) -> Path:
+    return segments_path(longer.output.path) / str(number)
+
+
+def _segment(
+    pipeline: Pipeline, longer: Longer, number: int, timings: dict[str, float]
+) -> Generator[Event, None, None]:
+    """One segment, on from where it was stopped."""
+    request, place = longer.requests[number - 1], _place(longer, number)
+    if number > 1 or longer.before is not None:
+        request = dataclasses.replace(request, image=str(_start(longer, number)), takes_first_frame=False)
+    output, file = Output(place, options=longer.output.options), latents_path(place)
+    events = (
+        pipeline.resume(load_latents(file), output, request=request)
+        if file.is_file()
+        else pipeline.run(request, output)
+    )
+    for event in events:
+        if isinstance(event, Result):
+            timings.update({stage: timings.get(stage, 0.0) + seconds for stage, seconds in event.timings.items()})
+        else:
+            yield event
+    file.unlink(missing_ok=True)
+
+
+def _start(longer: Longer, number: int) -> Path:
+    """The picture that a segment starts from: the last frame before it, without loss."""
+    path = segments_path(longer.output.path) / f"start-{number}.png"
+    if not path.is_file():
+        frames = _frames(longer, number - 1)
+        picture = shifted(frames[-1], _offset(longer, number - 1, frames))
+        with written_whole(path, picture.nbytes) as part:
+            Image.fromarray(picture).save(part, format="PNG")
+    return path
+
+
+def _frames(longer: Longer, number: int) -> np.ndarray:
+    """The frames of a segment as they were decoded; number 0 is the clip before. Shapes: uint8 (F, H, W, 3)."""
+    path = Path(longer.before or "") if number == 0 else _place(longer, number)
+    return read_clip(path, look_at(path).frames).frames
+
+
+def _offset(longer: Longer, number: int, frames: np.ndarray) -> np.ndarray:
+    """How far the colours of a segment have wandered by its end. The clip before stays as it is."""
+    if number == 0 or not longer.is_anchored:
+        return np.zeros(3)
+    first = _fitted(_frames(longer, 1 if longer.before is None else 0)[:1], frames.shape)[0]
+    return colour_offset(first, frames[-1])
+
+
+def joined(longer: Longer) -> np.ndarray:
+    """All frames, none of them twice: a segment begins with the frame that the one before ends with.
+
+    The colours of a segment are led back on its way, so that it ends with what the next one began from.
+    Shapes: uint8 (F, H, W, 3), in the size of the segments.
+    """
+    found = []
+    for number in range(1, len(longer.requests) + 1):
+        frames = _frames(longer, number)
+        frames = led_back(frames, _offset(longer, number, frames))
+        found.append(frames if number == 1 and longer.before is None else frames[1:])
+    if longer.before is not None:
+        found.insert(0, _fitted(_frames(longer, 0), found[0].shape))
+    return np.concatenate(found)
+
+
+def _fitted(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Frames cropped and scaled as a picture is, where they are of another size. Shapes: uint8 (F, H, W, 3)."""
+    return frames if frames.shape[1:] == shape[1:] else fitted(Clip(Path(), frames), *shape[1:3])
+
+
+def about_segments(longer: Longer) -> dict[str, Any]:
+    """What a longer clip says about its making: what its first segment says, and the settings of every one."""
+    metadata = read_metadata(_place(longer, 1))
+    segments = []
+    for number, request in enumerate(longer.requests, 1):
+        own = read_metadata(_place(longer, number))
+        values = {name: value for name, value in request.to_dict().items() if name != "image"}
+        segments.append({"frames": request.frames, "request": values | {"precision": own["request"]["precision"]}})
+    told: dict[str, Any] = {"segments": segments, "anchor": longer.is_anchored, "crf": longer.output.crf}
+    if longer.before is not None:
+        told["before"] = {"clip": longer.before, "sha256": longer.digest, "made": _made(longer.before)}
+    return {**metadata, "request": {**metadata["request"], "image": longer.requests[0].image}, **told}
+
+
+def _made(clip: str) -> Mapping[str, Any] | None:
+    try:
+        return read_metadata(clip)
+    except InputError:
+        return None
