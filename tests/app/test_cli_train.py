@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_here import FIRST
+from engines_here import FIRST, needs_torch
 from PIL import Image
 
 from framewake.golden import rule
@@ -88,3 +88,31 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, toy, tmp_path):
     assert process.returncode == 130 and "go on with `framewake lora train" in err and "--resume" in err, err
     assert Path(tmp_path / "a.safetensors").exists() and (tmp_path / "a.training.safetensors").exists()
     assert json.loads(out.splitlines()[-1])["event"] == "error"
+
+
+@needs_torch
+def test_two_processes_train_as_two_batches_behind_an_update(call, data, toy):
+    words = [data, "--checkpoint", toy, "--engine", "torch:cpu", *SMALL, "--steps", 3]
+    answer = call("lora", "train", *words[:1], "one.safetensors", *words[1:], "--accumulate", 2)
+    assert answer.code == 0, answer.err
+    again = [sys.executable, "-m", "framewake", "lora", "train", *words[:1], "two.safetensors", *words[1:]]
+    # Other clips' folder of what is encoded, so that both processes encode.
+    done = subprocess.run(
+        list(map(str, [*again, "--devices", 2, "--cache", "cache"])), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path("two.safetensors").read_bytes() == Path("one.safetensors").read_bytes()
+    assert "saved after update 2" in done.stderr and done.stderr.count("2 clips (0 encoded before)") == 1
+    answer = call("lora", "train", data, "two.safetensors", "--resume", "--steps", 4, "--checkpoint", toy)
+    assert answer.code == 0 and "the first 3 updates were made by 2 devices, not 1." in answer.err
+
+
+def test_many_prompts_make_many_samples(call, data, picture):
+    Path("prompts.txt").write_text(f"# two\nit moves left --d 3 --f 5\n\nit moves right --i {picture}\n")
+    words = ("--sample-every", 1, "--sample-prompts", "prompts.txt", "--sample-image", picture)
+    answer = call("lora", "train", data, "a.safetensors", *SMALL, "--steps", 1, *words)
+    assert answer.code == 0, answer.err
+    assert Path("a-000001-01.mp4").exists() and Path("a-000001-02.mp4").exists()
+    Path("prompts.txt").write_text("it moves --x 3\n")
+    answer = call("lora", "train", data, "b.safetensors", *SMALL, *words)
+    assert answer.code == 2 and "prompts.txt, line 1: --x 3 is unknown: expected a prompt" in answer.err

@@ -16,7 +16,7 @@ from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
 from framewake.errors import InputError
 
-GROUPS = ("animate", "demo", "doctor", "worker")  # commands that work as a group of processes
+GROUPS = ("animate", "demo", "doctor", "worker", "lora")  # commands that work as a group of processes
 DEMO_PROMPT = "the red circle moves right"
 
 app = typer.Typer(

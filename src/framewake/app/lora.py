@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from framewake.app.launch import refuse_copies
 from framewake.app.options import (
     JSON,
     REQUIRED,
@@ -31,11 +32,8 @@ if TYPE_CHECKING:
     from framewake.weights.lora.file import Lora
     from framewake.weights.lora.targets import Targets
 
-app = typer.Typer(
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="Inspect, convert, merge and train LoRAs.",
-)
+HELP = "Inspect, convert, merge and train LoRAs."
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 CHECKPOINT = checkpoint_option(
     "The checkpoint it is for, or demo for the embedded one. Default: the published model's sizes."
@@ -43,6 +41,13 @@ CHECKPOINT = checkpoint_option(
 ADAPTER = named("--adapter", "NAME", "Which adapter, when a file holds several of PEFT's.")
 LONGEST = 100  # characters of a value of the metadata, as JSON has all of it
 PARTIAL = switch("--lora-partial", text="Use what fits of a file instead of refusing it.")
+
+
+@app.callback(help=HELP)
+def alone(context: typer.Context) -> None:
+    """All of these but training are for one process."""
+    if context.invoked_subcommand != "train":
+        refuse_copies()
 
 
 @hung(
@@ -220,7 +225,9 @@ def train(given: Given) -> None:
     """
     from framewake.app.train import train as run
 
-    run(given)
+    code = run(given)
+    if code:
+        raise typer.Exit(code)
 
 
 def _short(text: str) -> str:

@@ -296,7 +296,7 @@ def command_line(given: Given, *, more: Sequence[str] = ()) -> str:
         if isinstance(value, bool):
             words += flags[:1] if value else flags[1:]
         else:
-            words += _named(flags[0], value)
+            words += option_words(flags[0], value)
     words += place_words(given, PLACES)
     return shlex.join([*words, *(word for word in more if word not in words)])
 
@@ -309,11 +309,12 @@ def place_words(given: Given, names: Iterable[str]) -> list[str]:
         value = given.get(name, place.default)
         flag = place.annotation.__metadata__[0].default  # where typer puts the first of an option's names
         if value != place.default:
-            words += [flag] if value is True else _named(flag, value)
+            words += [flag] if value is True else option_words(flag, value)
     return words
 
 
-def _named(flag: str, value: Any) -> list[str]:
+def option_words(flag: str, value: Any) -> list[str]:
+    """An option with its values, as a command line has them."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     words: list[str] = []
     for text in map(str, values):

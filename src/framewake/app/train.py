@@ -12,11 +12,16 @@ from typing import Any, Protocol
 
 from framewake import engine as engines
 from framewake.app.animate import memory_note
+from framewake.app.devices import own_group, parse_devices, variables
+from framewake.app.joined import following
 from framewake.app.lines import LINE_SECONDS, Pacer, say
+from framewake.app.options import option_words
 from framewake.app.render import bars, duration, has_terminal
+from framewake.app.start import start
 from framewake.app.stopping import stopped_by_signals
 from framewake.console.escape import escaped, inline
 from framewake.console.wrapping import fitted
+from framewake.engine.contract import Engine
 from framewake.errors import Cancelled
 from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.events import Note
@@ -28,18 +33,66 @@ from framewake.train.state import state_path
 from framewake.weights.checkpoint.load import open_checkpoint
 
 
-def train(given: Mapping[str, Any]) -> None:
-    """Train the LoRA that the options ask for.
+def train(given: Mapping[str, Any]) -> int:
+    """Train the LoRA that the options ask for, here, by processes that are started, or as one of them; the exit code.
 
     Raises: FramewakeError of any kind; Cancelled after Ctrl-C, which says how to go on.
     """
+    asked = None if given["devices"] is None else parse_devices(given["devices"])
+    group = own_group(asked)
+    if group is not None and not group.leads:
+        following(group, given["engine"], lambda engine: help_train(given, engine))
+    elif group is None and asked is not None and asked.size > 1:
+        command = [sys.executable, "-m", "framewake", *command_words(given)]
+        return start(command, variables(asked, given["engine"]), asked.size)
+    else:
+        lead(given)
+        engines.leave()
+    return 0
+
+
+def command_words(given: Mapping[str, Any]) -> list[str]:
+    """The command that was called, but for its devices."""
+    words = ["lora", "train", given["data"], given["target"]]
+    for name, setting in training_settings().items():
+        if setting.kind == "switch":
+            words += [setting.flag] if given[name] else []
+        else:
+            words += option_words(setting.flag, given[name])
+    for name in ("checkpoint", "engine", "cache", "memory"):
+        words += option_words(f"--{name}", given[name])
+    return words + [f"--{name}" for name in ("resume", "json") if given[name]]
+
+
+def trainer_of(given: Mapping[str, Any]) -> Trainer:
+    """The run that the options ask for.
+
+    Raises: FramewakeError of any kind.
+    """
     settings = {name: given[name] for name in training_settings() if given[name] is not None and given[name] != []}
     cache = None if given["cache"] is None else Path(given["cache"])
-    memory = parse_memory(given["memory"])
     places = Places(Path(given["data"]), Path(given["target"]), cache)
     checkpoint = open_checkpoint(find_checkpoint(given["checkpoint"] or "demo"))
-    trainer = Trainer(checkpoint, places, settings, resumes=given["resume"])
-    engine = engines.get(given["engine"])
+    return Trainer(checkpoint, places, settings, resumes=given["resume"])
+
+
+def help_train(given: Mapping[str, Any], engine: Engine) -> None:
+    """Make the share of a process that another one leads, in silence.
+
+    Raises: FramewakeError of any kind.
+    """
+    for _ in trainer_of(given).run(engine, memory=parse_memory(given["memory"])):
+        pass
+
+
+def lead(given: Mapping[str, Any]) -> None:
+    """Train, alone or as the first process of a group.
+
+    Raises: FramewakeError of any kind; Cancelled after Ctrl-C, which says how to go on.
+    """
+    memory = parse_memory(given["memory"])
+    trainer = trainer_of(given)
+    engine = engines.join(given["engine"])
     events = trainer.run(engine, memory=memory)
     screen: Screen = TrainingJson() if given["json"] else TrainingTerminal() if has_terminal() else TrainingLines()
     step = trainer.first
@@ -68,7 +121,7 @@ def how_to_go_on(given: Mapping[str, Any], step: int) -> str:
     if not state_path(Path(given["target"])).exists():
         return "stopped before the first update; what was encoded is kept for the next run."
     words = ["framewake", "lora", "train", given["data"], given["target"], "--resume"]
-    for name in ("checkpoint", "engine", "cache", "memory"):
+    for name in ("checkpoint", "engine", "cache", "memory", "devices"):
         if given[name] is not None and (name, given[name]) != ("engine", "auto"):
             words += [f"--{name}", given[name]]
     return f"stopped after update {step}. Nothing is lost: go on with `{shlex.join(words)}`."

@@ -30,6 +30,12 @@ def train_parameters() -> list[inspect.Parameter]:
             "activations kept in the host's memory and tokens computed again where that is needed. Default: what is "
             "free.",
         ),
+        named(
+            "--devices",
+            "N|LIST",
+            "Train by several devices, each with batches of its own, as if they were --accumulate: how many, or which. "
+            "torchrun and msrun start it too.",
+        ),
         switch("--resume", text="Continue OUT where it was stopped, with its own settings."),
         EVENTS,
     ]

@@ -14,7 +14,7 @@ class Used(NamedTuple):
     """What a run really used, where settings leave it open.
 
     Shapes: ``sizes`` has (frames, height_px, width_px) of each example, and ``batches`` is how many batches they make.
-    ``batch`` is the largest of them, ``precision`` that of the frozen weights.
+    ``batch`` is the largest of them, ``precision`` that of the frozen weights; devices count as batches of an update.
     """
 
     base: str
@@ -23,6 +23,7 @@ class Used(NamedTuple):
     sizes: Sequence[tuple[int, int, int]]
     batches: int
     batch: int
+    devices: int = 1
 
 
 def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
@@ -43,11 +44,11 @@ def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
         "network_args": json.dumps({"include_patterns": list(settings.targets)} if settings.targets else {}),
         "steps": step,
         "max_train_steps": settings.steps,
-        "epoch": step * settings.accumulation // used.batches,
+        "epoch": step * settings.accumulation * used.devices // used.batches,
         "num_train_items": len(used.sizes),
         "num_batches_per_epoch": used.batches,
         "batch_size_per_device": used.batch,
-        "gradient_accumulation_steps": settings.accumulation,
+        "gradient_accumulation_steps": settings.accumulation * used.devices,
         "learning_rate": settings.learning_rate,
         "lr_scheduler": f"cosine to {LAST_SHARE:g}" if settings.decays else "constant",
         "lr_warmup_steps": settings.warmup,

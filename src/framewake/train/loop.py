@@ -21,17 +21,21 @@ from framewake.train.events import Sampled, Saved, Trained, TrainingEvent, Updat
 from framewake.train.log import Log
 from framewake.train.optimiser import OptimiserState, learning_rate, norm_of, updated
 from framewake.train.settings import Training
+from framewake.train.share import TrainingShare
 from framewake.train.validation import HeldOut, validated
 from framewake.train.walk import Gradients, Walk
 
 Events = Generator[TrainingEvent | Note, None, None]
+LOSS = "loss"  # travels with the gradients
 SAVE_SECONDS = 600.0  # between saved states at the most: an update may take minutes
 
 
 class Saver(Protocol):
     """Where a run's results go."""
 
-    log: Log
+    @property
+    def log(self) -> Log:
+        """The table of updates."""
 
     def save(self, state: OptimiserState) -> Saved:
         """The LoRA and the state of an update, on disk."""
@@ -47,6 +51,7 @@ class Feed(NamedTuple):
     clips: list[Prepared]
     dtype: Dtype
     held: list[HeldOut]
+    share: TrainingShare
 
 
 class Loop:
@@ -105,6 +110,11 @@ class Loop:
         mean = sum(recent) / len(recent)
         yield Trained(written.path, state.step, mean, clock() - begin)
 
+    def follow(self, state: OptimiserState) -> None:
+        """The same updates in a process that another one leads."""
+        while state.step < self.settings.steps:
+            state, _, _ = self._update(state)
+
     def _validated(self, state: OptimiserState) -> Validated | None:
         """The loss on the clips that were left out, where it is time, in the log too."""
         settings, feed = self.settings, self.feed
@@ -130,20 +140,21 @@ class Loop:
         # Asked for anew each time: a sample clip may have let it go.
         store = self.pipeline.parts.get("dit", self.feed.dtype).weights
         total: Gradients = {}
-        losses = []
+        share = self.feed.share
         kinds = [Sized(clip.latent, clip.batch) for clip in self.feed.clips]
         for part in range(settings.accumulation):
-            number = state.step * settings.accumulation + part
+            number = (state.step * settings.accumulation + part) * share.size + share.rank
             indices = batch_of(kinds, seed=settings.seed, number=number)
             clips = [self.feed.clips[i] for i in indices]
             loss, found = self.walk(
                 state.factors, store, load_batch(self.engine, self.feed.cache, clips, settings, number=number)
             )
-            losses.append(loss)
-            total = added(total, found, settings.accumulation)
+            found[LOSS] = np.asarray([loss], np.float32)
+            total = added(total, found, settings.accumulation * share.size)
             del found
+        total = share.summed(total)
+        mean = float(total.pop(LOSS)[0])
         norm = norm_of(self.engine, total)
-        mean = sum(losses) / len(losses)
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise NumericsError(
                 f"the loss is {mean} and the gradient's norm {norm} at update {state.step + 1}: try a smaller --lr, "

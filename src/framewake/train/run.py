@@ -7,9 +7,8 @@ import functools
 import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,35 @@ from framewake.lasting import clear_abandoned
 from framewake.models.dit import DiT
 from framewake.pipeline.adapters import targets_for
 from framewake.pipeline.checkpoint import check_whole
-from framewake.pipeline.events import Note, Result
+from framewake.pipeline.events import Note
 from framewake.pipeline.forecast import Placement, ProbedParts, gib, largest_file, measured_rates
 from framewake.pipeline.forecast.place import memory_told
-from framewake.pipeline.jobs import Job, Output, Plan, latent_of, placed, plan_job, with_loras
+from framewake.pipeline.jobs import latent_of
 from framewake.pipeline.origin import part_sources
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
-from framewake.request import Request
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket
-from framewake.train.about import Used, metadata_of
+from framewake.train.about import Used
 from framewake.train.adapted import AdaptedLayers, Dressing
 from framewake.train.data import Example
 from framewake.train.dataset import gathered
 from framewake.train.draws import Sized, batch_count
 from framewake.train.encode import ExampleEncoder, Prepared
-from framewake.train.events import Encoded, Sampled, Saved, Started
+from framewake.train.events import Encoded, Started
 from framewake.train.factors import chosen, start
 from framewake.train.forecast import Clips, Planner, Way, work_of
-from framewake.train.log import Log, log_path
 from framewake.train.loop import Events, Feed, Loop
 from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import OptimiserState
+from framewake.train.results import Results
+from framewake.train.samples import sample_plans
 from framewake.train.settings import continued, training_from, training_settings
-from framewake.train.state import Run, load_run, save_run, saved_settings, state_path, unfit
+from framewake.train.share import Alone, TrainingShare
+from framewake.train.state import Run, load_run, saved_settings, state_path, unfit
 from framewake.train.use import Use
 from framewake.train.validation import HeldOut, parted
 from framewake.train.walk import Walk
-from framewake.train.writer import alpha_of, write_lora
+from framewake.train.writer import alpha_of
 from framewake.weights.checkpoint.load import Checkpoint
 
 
@@ -91,7 +91,7 @@ class Trainer:
             return gathered(place, self._use(), self.cache.folder, takes_pictures=takes_pictures).examples
 
         self.examples, self.held = parted(data.examples, self.settings, read)
-        self.sample = self._sample_plan()
+        self.samples = sample_plans(self.settings, places.target, checkpoint)
 
     def run(
         self, engine: Engine, *, memory: int | None = None, clock: Callable[[], float] = time.perf_counter
@@ -101,46 +101,56 @@ class Trainer:
         ``memory`` is how many bytes the process may use on the device, everything that is free when it is None.
         Raises: FramewakeError of any kind.
         """
-        settings = self.settings
+        settings, share = self.settings, TrainingShare(engine)
+        alone: Any = Alone(engine)
+        engine = engine if share.size == 1 else alone
         if not engine.traits.has_gradients:
             raise InputError(f"{engine.name} has no gradients: train without +fp8; files in eight bits are fine.")
         precision = training_precision(settings.precision, engine)
         engine.make_deterministic()
         cache = self.cache
-        clear_abandoned(self.places.target.parent)
+        if share.leads:
+            clear_abandoned(self.places.target.parent)
         encoder = ExampleEncoder(self.checkpoint, settings, precision, engine.name)
         keys = [encoder.keys(example) for example in self.examples]
         held = [encoder.keys(example, is_held=True) for example in self.held]
         keys += held
         missing = [key for key in keys if not encoder.is_there(cache, key)]
-        begun = self._begin(engine)
+        begun = self._begin(engine, share.size)
         pipeline = Pipeline(self.checkpoint, engine, memory=memory)
-        way, forecast = self._way(pipeline, precision, begun)
+        way, forecast = self._way(pipeline, precision, begun, tells=share.leads)
         if missing:
             forecast += f"; encoding clips takes {gib(encoder.autoencoder(pipeline, missing).peak)}"
-        yield from map(Note, [*self.notes, *self._changes(begun, engine, way)])
+        yield from map(Note, [*self.notes, *self._changes(begun, engine, way, share.size)])
         counts = (len(keys), len(keys) - len(missing), len(self.modules), self._trained())
         yield Started(*counts, self.first, settings.steps, forecast, len(held))
-        if missing:
+        if missing or share.size > 1:
             with memory_told(engine, "encode"):
-                yield from encoder.encode(engine, cache, missing, memory=memory)
+                own = [key for key in share.of(keys) if not encoder.is_there(cache, key)]
+                yield from encoder.encode(engine, cache, own, memory=memory)
+        share.meet()
         examples = [
             encoder.prepared(cache, key) for key in keys[: len(self.examples)] for _ in range(key.example.repeats)
         ]
         left_out = [HeldOut(encoder.prepared(cache, key), key.example.digest) for key in held]
         # The encoders' weights are gone by now: nothing refers to them any more.
-        results = _Results(self, engine, way, self._used(examples, precision))
+        begun = Run(begun.state, settings, begun.data, begun.base, engine.name, way.recomputes, share.size)
+        used = self._used(examples, precision, share.size)
+        results = Results(self.places.target, self.checkpoint, begun, used, samples=self.samples)
+        results.placements["dit"] = Placement(way.is_streamed, None, way.device, 0, "training")
         pipeline.parts.placements = results.placements
-        feed = Feed(cache, examples, precision.transformer, left_out)
+        feed = Feed(cache, examples, precision.transformer, left_out, share)
+        loop = Loop(settings, pipeline, self._walk(engine, precision, way), feed, results, clock=clock)
         with memory_told(engine, "train"):
-            yield from Loop(settings, pipeline, self._walk(engine, precision, way), feed, results, clock=clock).run(
-                begun.state
-            )
+            if share.leads:
+                yield from loop.run(begun.state)
+            else:
+                loop.follow(begun.state)
 
     def _trained(self) -> int:
         return sum(self.settings.rank * (rows + columns) for rows, columns in self.modules.values())
 
-    def _way(self, pipeline: Pipeline, precision: Precision, begun: Run) -> tuple[Way, str]:
+    def _way(self, pipeline: Pipeline, precision: Precision, begun: Run, *, tells: bool) -> tuple[Way, str]:
         """How updates are made, and the forecast in a sentence; nothing is loaded.
 
         Raises: ResourceError when nothing fits.
@@ -155,6 +165,8 @@ class Trainer:
         clips = Clips(latent, frames, (size[0], size[1]), settings.resolution, checkpoint.settings.resolutions)
         planner = Planner(pipeline.engine, work, clips, rank=settings.rank)
         way = planner.way(parts.room(), recomputes=begun.recomputes if self.first else None)
+        if not tells:
+            return way, ""
         # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
         probed = ProbedParts((checkpoint.dit, checkpoint.vae), (dtype, precision.vae))
         file = largest_file(checkpoint.layout.weights["dit"][0])
@@ -164,12 +176,14 @@ class Trainer:
         own = self.settings.guidance
         return self.checkpoint.settings.guidance if own is None else own
 
-    def _used(self, clips: list[Prepared], precision: Precision) -> Used:
+    def _used(self, clips: list[Prepared], precision: Precision, devices: int) -> Used:
         latents = [LatentShape(*clip.latent) for clip in clips]
         sizes = [self._pixels(latent) for latent in latents]
         batches = batch_count([Sized(clip.latent, clip.batch) for clip in clips])
         most = max(clip.batch for clip in clips)
-        return Used(self.checkpoint.settings.name, precision.transformer, self._guidance(), sizes, batches, most)
+        return Used(
+            self.checkpoint.settings.name, precision.transformer, self._guidance(), sizes, batches, most, devices
+        )
 
     def _pixels(self, latent: LatentShape) -> tuple[int, int, int]:
         """Frames, height and width of a clip."""
@@ -213,29 +227,6 @@ class Trainer:
         if told and self.places.data.suffix.lower() == ".toml":
             raise InputError(f"{self.places.data} says what {told[0]} would: leave it out, or change the file.")
 
-    def _sample_plan(self) -> Plan | None:
-        """Of a sample without its LoRA, which is still to be trained; None where none are asked for.
-
-        Raises: InputError.
-        """
-        settings = self.settings
-        if not settings.sample_prompt:
-            return None
-        request = Request(
-            settings.sample_prompt,
-            image=settings.sample_image,
-            resolution=settings.resolution,
-            frames=settings.frames,
-            seed=settings.seed,
-            precision=settings.precision,
-        )
-        return plan_job(Job(request, self.sample_output(0)), self.checkpoint)
-
-    def sample_output(self, step: int) -> Output:
-        """Where the sample clip of an update goes."""
-        target = self.places.target
-        return Output(target.with_name(f"{target.stem}-{step:06d}.mp4"), save_every=0)
-
     def _check_target(self) -> None:
         target = self.places.target
         if target.suffix != ".safetensors":
@@ -246,13 +237,13 @@ class Trainer:
         if taken and not self.resumes:
             raise InputError(f"{taken[0]} exists: go on with it with --resume, or name another file.")
 
-    def _begin(self, engine: Engine) -> Run:
+    def _begin(self, engine: Engine, devices: int) -> Run:
         """The run to go on with, or a new one."""
         values = start(self.modules, self.settings.rank, self.settings.seed)
         if not self.resumes:
             first, second = ({name: np.zeros_like(x) for name, x in values.items()} for _ in range(2))
             state = OptimiserState(0, values, first, second)
-            return Run(state, self.settings, self.digest(), self.base(), engine.name, False)
+            return Run(state, self.settings, self.digest(), self.base(), engine.name, False, devices)
         run = load_run(self.places.target)
         if run.data != self.digest():
             raise InputError(
@@ -268,47 +259,16 @@ class Trainer:
             raise unfit(self.places.target)
         return run
 
-    def _changes(self, begun: Run, engine: Engine, way: Way) -> list[str]:
+    def _changes(self, begun: Run, engine: Engine, way: Way, devices: int) -> list[str]:
         """What makes a run that goes on another one than in one go."""
         found = []
         if begun.engine != engine.name:
             found.append(f"the first {begun.state.step} updates were made on {begun.engine}.")
         if self.first and begun.recomputes != way.recomputes:
             found.append(f"the first {begun.state.step} updates had other memory: the file is as good, not the same.")
+        if self.first and begun.devices != devices:
+            found.append(f"the first {begun.state.step} updates were made by {begun.devices} devices, not {devices}.")
         return found
-
-
-class _Results:
-    """Where a run's results go."""
-
-    def __init__(self, trainer: Trainer, engine: Engine, way: Way, used: Used) -> None:
-        self.trainer, self.engine, self.way, self.used = trainer, engine, way, used
-        self.log = Log(log_path(trainer.places.target), trainer.first)
-        self.placements = {"dit": Placement(way.is_streamed, None, way.device, 0, "training")}
-
-    def save(self, state: OptimiserState) -> Saved:
-        """The LoRA and the state of an update."""
-        trainer = self.trainer
-        target = trainer.places.target
-        about = metadata_of(trainer.settings, state.step, self.used)
-        write_lora(target, state, trainer.settings, base=trainer.checkpoint.dit, about=about)
-        run = Run(state, trainer.settings, trainer.digest(), trainer.base(), self.engine.name, self.way.recomputes)
-        save_run(target, run)
-        return Saved(state.step, target)
-
-    def sample(self, pipeline: Pipeline, step: int) -> Generator[Note | Sampled, None, None]:
-        """A clip with the LoRA that was just saved, through the pipeline like any other."""
-        trainer = self.trainer
-        if trainer.sample is None:
-            return
-        pipeline.parts.release("dit")
-        plan = placed(trainer.sample, trainer.sample_output(step), seed=trainer.settings.seed)
-        for event in pipeline.run_all([with_loras(plan, (os.fspath(trainer.places.target),), trainer.checkpoint)]):
-            if isinstance(event, Result) and event.path is not None:
-                yield Sampled(step, event.path)
-        # Neither its merged weights nor its placement is for training.
-        pipeline.parts.placements = self.placements
-        pipeline.parts.adapted((), choose_precision(trainer.settings.precision, pipeline.engine).transformer)
 
 
 def training_precision(name: str, engine: Engine) -> Precision:

@@ -93,10 +93,17 @@ class Training:
         None, "path", "--sample-image", "The picture of the sample clips.", unset="no picture"
     )
     sample_prompt: str | None = plain(None, "text", "--sample-prompt", "The prompt of the sample clips.", unset="none")
+    sample_prompts: str | None = plain(
+        None,
+        "path",
+        "--sample-prompts",
+        "A file with a prompt a line, each with a sample clip; behind it may stand --i PICTURE, --d SEED.",
+        unset="none",
+    )
 
 
 # With these, a run may go on otherwise than it began: they do not change what its next update does.
-FREE = ("steps", "save_every", "sample_every", "sample_image", "sample_prompt", "format", "stored")
+FREE = ("steps", "save_every", "sample_every", "sample_image", "sample_prompt", "sample_prompts", "format", "stored")
 
 
 def training_settings() -> dict[str, Setting]:
@@ -127,9 +134,10 @@ def training_from(values: Mapping[str, Any]) -> Training:
             check_setting(setting.flag, value, setting)
     if made.frames is not None:
         check_frames(made.frames)
-    if made.sample_every and not made.sample_prompt:
+    has_prompts = bool(made.sample_prompt or made.sample_prompts)
+    if made.sample_every and not has_prompts:
         raise InputError("--sample-every needs --sample-prompt (and, unless for text-to-video, --sample-image).")
-    if (made.sample_prompt or made.sample_image) and not made.sample_every:
+    if (has_prompts or made.sample_image) and not made.sample_every:
         raise InputError("--sample-prompt and --sample-image need --sample-every N: after how many updates?")
     if made.validation is not None and not made.validate_every:
         raise InputError("--validation needs --validate-every N: after how many updates?")

@@ -17,15 +17,15 @@ from framewake.weights.writing.sealed import open_sealed, write_sealed
 
 KEY = "framewake_training"
 ENDING = ".training.safetensors"
-_ABOUT = {"step": int, "data": str, "base": str, "engine": str, "recomputes": bool, "settings": dict}
+_ABOUT = {"step": int, "data": str, "base": str, "engine": str, "recomputes": bool, "devices": int, "settings": dict}
 _PARTS = ("factors", "first", "second")
 
 
 class Run(NamedTuple):
     """A saved run. ``data`` tells its clips and captions from others, ``base`` its transformer's weights.
 
-    ``engine`` is the one that it was saved on; ``recomputes``: blocks worked through runs of tokens, which rounds
-    otherwise.
+    ``engine`` is the one that it was saved on, ``devices`` how many of them; ``recomputes``: blocks worked through runs
+    of tokens, which rounds otherwise.
     """
 
     state: OptimiserState
@@ -34,6 +34,7 @@ class Run(NamedTuple):
     base: str
     engine: str
     recomputes: bool
+    devices: int
 
 
 def state_path(target: Path) -> Path:
@@ -49,7 +50,7 @@ def save_run(target: Path, run: Run) -> None:
     tensors = {
         f"{part}.{name}": np.ascontiguousarray(x) for part in _PARTS for name, x in getattr(run.state, part).items()
     }
-    about = {name: getattr(run, name) for name in ("data", "base", "engine", "recomputes")}
+    about = {name: getattr(run, name) for name in ("data", "base", "engine", "recomputes", "devices")}
     about |= {"step": run.state.step, "settings": dataclasses.asdict(run.settings)}
     write_sealed(state_path(target), tensors, metadata={KEY: json.dumps(about, sort_keys=True)})
 
@@ -69,7 +70,7 @@ def load_run(target: Path) -> Run:
         raise unfit(target)
     parts = {part: {name: file.read(f"{part}.{name}") for name in shapes[part]} for part in _PARTS}
     state, settings = OptimiserState(about["step"], **parts), training_from(about["settings"])
-    return Run(state, settings, about["data"], about["base"], about["engine"], about["recomputes"])
+    return Run(state, settings, about["data"], about["base"], about["engine"], about["recomputes"], about["devices"])
 
 
 def saved_settings(target: Path) -> tuple[Training, int]:
