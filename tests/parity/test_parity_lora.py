@@ -11,6 +11,11 @@ from framewake import engine as engines
 from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
+from framewake.train.about import Used, metadata_of
+from framewake.train.factors import chosen, start
+from framewake.train.optimiser import OptimiserState
+from framewake.train.settings import training_from
+from framewake.train.writer import write_lora
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
@@ -105,6 +110,18 @@ def test_a_file_converted_to_their_format_does_the_same_there(folder, theirs, tm
     expected = loaded(theirs, path, 0.7)
     for file in (source, path):
         check(our_velocity(folder, file, 0.7), expected, our_velocity(folder))
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16"])
+def test_a_trained_file_does_the_same_there(folder, theirs, tmp_path, stored):
+    settings = training_from({"rank": 4, "alpha": 2.0, "format": "diffusers", "stored": stored})
+    factors = start(chosen(TARGETS.tensors), settings.rank, settings.seed)
+    moved = {name: (x + 0.2 * rule.input(name, x.shape, 3)).astype(np.float32) for name, x in factors.items()}
+    about = metadata_of(settings, 3, Used("toy", "float32", 6.0, [(5, 64, 64)], batches=1, batch=1))
+    path = tmp_path / "trained.safetensors"
+    write_lora(path, OptimiserState(3, moved, moved, moved), settings, base=DIT, about=about)
+    check(our_velocity(folder, path), loaded(theirs, path), our_velocity(folder))
+    assert open_lora(path, TARGETS).tensors.metadata["ss_steps"] == "3"
 
 
 def test_original_names_are_read_alike(folder, theirs, tmp_path):
