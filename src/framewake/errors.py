@@ -78,7 +78,9 @@ class NumericsError(FramewakeError):
 
 
 class Cancelled(FramewakeError):
-    """The run was stopped on request; nothing already written is lost."""
+    """The run was stopped on request; nothing already written is lost. ``advice`` is how to go on, where known."""
+
+    advice = ""
 
 
 SAID = 160  # letters of another library's message that ours repeats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -151,6 +152,20 @@ def test_two_processes_make_the_clip_of_one(here, call, engine, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
+@needs_linux
+@needs_torch
+def test_a_batch_by_two_processes(here, call, picture, tmp_path):
+    clips = [{"prompt": "it moves", "image": str(picture), "guidance_scale": scale} for scale in (1.0, 2.0)]
+    lines = [json.dumps(clip | {"frames": 5, "steps": 3, "resolution": "360p", "seed": 4}) + "\n" for clip in clips]
+    (tmp_path / "list.jsonl").write_text("".join(lines))
+    assert call("animate", "--batch", "list.jsonl", "-o", "one", "--engine", "torch:cpu").code == 0
+    code, said = Started("--batch", "list.jsonl", "-o", "two", "--quiet").ended()
+    one, two = (sorted((tmp_path / name).glob("*.mp4")) for name in ("one", "two"))
+    assert code == 0 and [path.name for path in one] == [path.name for path in two] and len(one) == 2, said
+    for first, second in zip(one, two, strict=True):
+        assert np.abs(made_frames(first) - made_frames(second)).max() <= 1
+
+
 ENDS = {
     "first killed": ("torch:cpu", 0, "SIGKILL", "was ended by SIGKILL"),
     "second killed": ("torch:cpu", 1, "SIGKILL", "was ended by SIGKILL"),
@@ -178,14 +193,61 @@ def test_one_that_is_killed_or_hangs_ends_all(here, tmp_path, name):
         assert "--devices 2" in said[0]
 
 
+LONG = ("--frames", "129", "--resolution", "540p", "--seed", "4", "--steps", "2")
+STAGES = {
+    "loading": None,
+    "text": '"stage": "encode text"',
+    "decoding": '"stage": "decode"',
+    "writing": '"event": "written"',
+}
+BLOWS = {
+    "first killed": (0, "SIGKILL", "process 0 of 2 was ended by SIGKILL"),
+    "second killed": (1, "SIGKILL", "process 1 of 2 was ended by SIGKILL"),
+    "second stopped": (1, "SIGSTOP", "process 1 of 2 does not answer"),
+    "Ctrl-C": (None, "SIGINT", "stopped."),
+}
+AT = {
+    "first killed": ("text", "writing"),
+    "second killed": STAGES,
+    "second stopped": ("loading", "decoding"),  # while the first one writes, it may be done before that is seen
+    "Ctrl-C": STAGES,
+}
+
+
 @needs_linux
 @needs_torch
-def test_one_that_fails_tells_the_cause(here, tmp_path):
-    run = Started(*here, "--steps", 1000, "-o", "clip.mp4", "--quiet")
+@pytest.mark.parametrize(("blow", "stage"), [(blow, stage) for blow, stages in AT.items() for stage in stages])
+def test_whatever_they_are_at(here, tmp_path, stage, blow):
+    """Loading, text, decoding and writing: the cause in one line, and finished latents stay."""
+    rank, number, reason = BLOWS[blow]
+    run = Started(*here[:2], *LONG, "-o", "clip.mp4", "--json")
+    if STAGES[stage] is not None:
+        run.wait_for(STAGES[stage])
+    os.kill(run.process.pid if rank is None else run.pids[rank], getattr(signal, number))
+    code, said = run.ended()
+    assert code == (130 if rank is None else 4) and len(said) == 1 and said[0].startswith(f"framewake: {reason}"), said
+    left = [path.name for path in tmp_path.iterdir() if not path.name.endswith(".partial")]
+    if stage in ("loading", "text"):
+        assert left == []
+        return
+    assert left == [LATENTS] and step_of(tmp_path) == 2
+    if rank != 0:
+        assert "framewake animate --resume -o clip.mp4" in said[0], said
+
+
+@needs_linux
+@needs_torch
+@pytest.mark.parametrize("moment", [None, '"stage": "encode text"', '"index": 1'])
+def test_one_that_fails_tells_the_cause(here, tmp_path, moment):
+    """It cannot be reached, read the transformer, or read the autoencoder."""
+    run = Started(*here[:2], *LONG, "-o", "clip.mp4", "--json")
+    if moment is not None:
+        run.wait_for(moment)
     resource.prlimit(run.pids[1], resource.RLIMIT_NOFILE, (6, 6))
     code, said = run.ended()
     assert code != 0 and len(said) == 1 and said[0].startswith("framewake: process 1 of 2: "), said
-    assert "oo many open files" in said[0] and list(tmp_path.iterdir()) == []
+    assert "oo many open files" in said[0]
+    assert [path.name for path in tmp_path.iterdir()] == ([LATENTS] if moment == '"index": 1' else [])
 
 
 @needs_linux
@@ -215,6 +277,21 @@ def test_stopping_stops_all_and_says_how_to_go_on(here, call, tmp_path, number):
     whole = call("animate", *here, "--steps", 60, "--cache", "first-block:0.1", "-o", "whole")
     assert whole.code == 0
     assert np.abs(made_frames(tmp_path / "clip") - made_frames(tmp_path / "whole")).max() <= 1
+
+
+@needs_linux
+@pytest.mark.skipif("mindspore:cpu" not in INSTALLED, reason="mindspore is not installed")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_mindspore_s_processes_end_together(here, tmp_path, number):
+    """Ctrl-C between two steps, and a second one that is killed while the clip is decoded."""
+    is_killed = number == signal.SIGKILL
+    words = [*here[:2], *LONG] if is_killed else [*here, "--steps", 60]
+    run = Started(*words, "-o", "clip.mp4", "--json", engine="mindspore:cpu")
+    run.wait_for('"stage": "decode"' if is_killed else '"index": 3')
+    os.kill(run.pids[1] if is_killed else run.process.pid, number)
+    code, said = run.ended()
+    assert code == (4 if is_killed else 130) and step_of(tmp_path) >= (2 if is_killed else 3), said
+    assert said[-1].startswith(f"framewake: {'process 1 of 2 was ended by SIGKILL' if is_killed else 'stopped.'}"), said
 
 
 @needs_linux

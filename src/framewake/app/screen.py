@@ -56,7 +56,9 @@ def show(
         except KeyboardInterrupt:
             events.close()  # saves the latents, wherever the interrupt came, before anything else can go wrong
             screen.close()
-            raise Cancelled(f"stopped. {advice(done)}") from None
+            cancelled = Cancelled(f"stopped. {advice(done)}")
+            cancelled.advice = advice(done)
+            raise cancelled from None
         except FramewakeError as error:
             if isinstance(error, PeerError):
                 error.advice = advice(done)

@@ -180,7 +180,7 @@ def work(given: Mapping[str, Any]) -> int:
         pipe = os.environ.get(PIPE, "")
         passed = [int(pipe)] if pipe.isdecimal() else []
         command = [sys.executable, *sys.orig_argv[1:]]
-        return start(command, variables(asked, given["engine"]), asked.size, passed=passed)
+        return start(command, variables(asked, given["engine"]), asked.size, passed=passed, is_endless=True)
     start_logging()
     checkpoint = open_whole(find_checkpoint(given["checkpoint"] or "demo").resolve())
     if group is not None and not group.leads:

@@ -16,6 +16,7 @@ from framewake.app.stopping import on_signals
 from framewake.errors import Cancelled, EngineError, FramewakeError, PeerError
 
 POLL_SECONDS = 0.05
+UNAWARE_SECONDS = 2.0  # the first process may need no other for a while, and has ended then perhaps
 STOPPED_SECONDS = 3.0  # a process that is stopped for a moment goes on
 MOST_SAID = 300
 
@@ -100,11 +101,17 @@ class Rank:
 
 
 def start(
-    command: Sequence[str], variables: Sequence[Mapping[str, str]], size: int, *, passed: Sequence[int] = ()
+    command: Sequence[str],
+    variables: Sequence[Mapping[str, str]],
+    size: int,
+    *,
+    passed: Sequence[int] = (),
+    is_endless: bool = False,
 ) -> int:
     """Run a command once for each set of variables, of which ``size`` work and others help; the first one's exit code.
 
-    ``passed``: open files by their number, which the first one gets too.
+    ``passed``: open files by their number, which the first one gets too. ``is_endless``: its good end, when it is asked
+    to stop because another one has failed, is none.
     Raises: FramewakeError with the cause where one of them has failed; Cancelled where this program was asked to stop.
     """
     with contextlib.ExitStack() as stack:
@@ -118,23 +125,25 @@ def start(
         for rank in ranks:
             rank.kill()
         code = workers[0].code() or 0
-        error = None if code == 0 else _cause(workers, failed)
+        error = None if code == 0 and not (is_endless and failed) else _cause(workers, failed)
         if error is not None:
             raise error
         return code
 
 
 def _watch(ranks: Sequence[Rank]) -> Iterator[Rank]:
-    """Wait for the end of the first process, or of any that fails; those that failed, in this order.
+    """Wait for the end of the first process, or of any that fails before it; those that failed, in this order.
 
-    The others get some seconds then: to save, to leave, or to say what the cause is.
+    The others get some seconds then: to save, to leave, or to say what the cause is. A first one that goes on, with
+    something that needs no other, is asked to stop.
     """
     failed: list[Rank] = []
     since: float | None = None
+    is_asked = False
     while True:
         for rank in ranks:
             rank.look()
-            if rank.code() and rank not in failed:
+            if rank.code() and rank not in failed and ranks[0].code() != 0:
                 failed.append(rank)
                 yield rank
         if failed or ranks[0].code() is not None:
@@ -143,24 +152,36 @@ def _watch(ranks: Sequence[Rank]) -> Iterator[Rank]:
         is_known = first is not None and not isinstance(first, PeerError)
         if is_known or all(rank.code() is not None for rank in ranks):
             return
-        if since is not None and time.monotonic() - since > SAVING_SECONDS:
-            return
+        is_unaware = not is_asked and ranks[0].code() is None
+        if since is not None and time.monotonic() - since > (UNAWARE_SECONDS if is_unaware else SAVING_SECONDS):
+            if not is_unaware:
+                return
+            is_asked, since = True, time.monotonic()
+            ranks[0].interrupt()
         time.sleep(POLL_SECONDS)
 
 
 def _cause(ranks: Sequence[Rank], failed: Sequence[Rank]) -> FramewakeError | None:
-    """Why it failed: what a process says itself, else what was seen of one, else the echo of that in the others."""
-    advice, size = getattr(ranks[0].error(), "advice", ""), len(ranks)
+    """Why it failed: what a process says itself, else what was seen of one, else that the first one was asked to stop.
+
+    Only where there is nothing else, the echo of it all in the other processes.
+    """
+    own, size = ranks[0].error(), len(ranks)
+    advice = getattr(own, "advice", "")
     told = [(rank, error) for rank in failed if (error := rank.error()) is not None]
     for rank, error in told:
-        if not isinstance(error, (PeerError, Cancelled)) or (rank.number == 0 and isinstance(error, Cancelled)):
+        if not isinstance(error, (PeerError, Cancelled)):
             return error if rank.number == 0 else _of(rank, error, size, advice)
+    spoken = [rank for rank, _ in told]
     for rank in failed:
-        if rank.seen():
+        if rank.number == 0 and rank.code() == -signal.SIGINT:  # before it could say so itself
+            return Cancelled("stopped.")
+        if rank.seen() and (rank.fault or rank not in spoken):
             text = f"process {rank.number} of {size} {rank.seen()}."
             return EngineError(f"{text} {advice}".rstrip())
-    is_said = ranks[0].error() is None and (ranks[0].code() or 0) > 0
-    return None if is_said or not told else told[0][1]
+    if isinstance(own, Cancelled) or not told or (own is None and (ranks[0].code() or 0) > 0):
+        return own  # which is nothing where it has said so on its own screen
+    return told[0][1]
 
 
 def _of(rank: Rank, error: FramewakeError, size: int, advice: str) -> FramewakeError:
