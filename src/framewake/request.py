@@ -18,11 +18,12 @@ from framewake.cache import OFF, CacheChoice, parse_cache
 from framewake.errors import InputError, about, nearest
 from framewake.lora import LoraUse, parse_lora
 from framewake.setting import SPELLINGS, Setting, check_setting, choice, number, plain, shown, whole
-from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames
+from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames, parse_crop
 
 MAX_SEED = 2**64 - 1
 MAX_DRAWN_SEED = 1_000_000  # the original draws from 0 to this, both included
 
+CENTRE = "0.5,0.5"  # where the original crops
 STABLE_SHIFT = 7.0
 DYNAMIC_SHIFT = 17.0
 # The two ways to animate that the model's authors recommend.
@@ -46,6 +47,12 @@ class Request:
     background: str = plain("white", "text", "--background", "Colour behind a transparent picture: white, #ff8800, ...")
     takes_first_frame: bool = plain(
         False, "switch", "--first-frame/--last-frame", "Which frame to use when a clip is given as the picture."
+    )
+    crop: str = plain(
+        CENTRE,
+        "text",
+        "--crop",
+        "Which part of the picture becomes the video: x,y from 0,0 (left, top) to 1,1; 0.5,0.5 is the centre.",
     )
     negative_prompt: str | None = plain(
         None,
@@ -168,11 +175,19 @@ class Request:
         """
         return parse_cache(self.cache)
 
+    @functools.cached_property
+    def crop_place(self) -> tuple[float, float]:
+        """Where the crop lies, across and down.
+
+        Raises: InputError.
+        """
+        return parse_crop(self.crop)
+
     def to_dict(self) -> dict[str, Any]:
         """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
         values = dataclasses.asdict(self) | {"loras": list(self.loras)}
         # Left out where they say nothing: the file of a clip from a plain picture is the same as before there were any.
-        quiet = ("background", "takes_first_frame", "solver")
+        quiet = ("background", "takes_first_frame", "crop", "solver")
         silent = [name for name in quiet if values[name] == getattr(Request, name)]
         return {name: value for name, value in values.items() if name not in silent}
 
@@ -241,6 +256,8 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
     with about("image"):
         if request.image is not None and not request.image:
             raise InputError("the path of the picture is empty: name a PNG, JPEG or WebP file.")
+    with about("crop"):
+        _ = request.crop_place
     with about("frames"):
         if request.frames is not None:
             check_frames(request.frames)

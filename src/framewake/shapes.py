@@ -139,9 +139,28 @@ def resized_size(bucket: tuple[int, int], height_px: int, width_px: int) -> tupl
     return short, int(short * width_px / height_px)
 
 
-def crop_offset(size: int, crop: int) -> int:
-    """Where a centred bucket crop begins; halves go to the even number (specification 2.4 and 16.5)."""
-    return round((size - crop) / 2)
+def crop_offset(size: int, crop: int, *, place: float = 0.5) -> int:
+    """Where a bucket crop begins, from 0 for the first pixel to 1 for the last that it can begin at.
+
+    Halves go to the even number (specification 2.4 and 16.5; there it is always centred).
+    """
+    return round((size - crop) * place)
+
+
+def parse_crop(text: str) -> tuple[float, float]:
+    """Where a crop lies across and down, from a text such as "0.5,0.5".
+
+    Raises: InputError.
+    """
+    try:
+        across, down = (float(part) for part in text.split(","))
+    except ValueError:
+        across = down = -1.0
+    if not (0 <= across <= 1 and 0 <= down <= 1):
+        raise InputError(
+            f"crop is {text[:40]!r}: expected two numbers from 0 to 1, such as 0.5,0.5 (centre) or 0,1 (left, bottom)."
+        )
+    return across, down
 
 
 def nearest_frames(frames: int) -> int:

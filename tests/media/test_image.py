@@ -86,3 +86,15 @@ def test_a_rounded_ratio_leaves_no_black_line():
     assert (bucket, resized_size(bucket, 1841, 4554)) == ((608, 1504), (608, 1503))
     pixels = pictures.bucket_pixels(Image.new("RGB", (4554, 1841), (255, 255, 255)), *bucket)
     assert (pixels.shape, pixels.min()) == ((608, 1504, 3), 255)
+
+
+@pytest.mark.parametrize(("size", "axis"), [((96, 64), 1), ((64, 96), 0)])
+def test_the_crop_lies_where_it_is_asked_for(size, axis):
+    shades = np.arange(96, dtype=np.uint8).reshape((1, 96, 1) if axis else (96, 1, 1))
+    image = Image.fromarray(np.ascontiguousarray(np.broadcast_to(shades, (*size[::-1], 3))))
+    centred = pictures.bucket_pixels(image, 64, 64)
+    assert np.array_equal(pictures.bucket_pixels(image, 64, 64, place=(0.5, 0.5)), centred)
+    for place, first in ((0.0, 0), (0.25, 8), (0.5, 16), (1.0, 32)):
+        place_of = (place, 0.9) if axis else (0.1, place)
+        found = pictures.bucket_pixels(image, 64, 64, place=place_of)
+        assert np.array_equal(found.take(range(64), axis=axis).max(axis=1 - axis)[:, 0], np.arange(first, first + 64))

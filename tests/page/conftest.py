@@ -26,7 +26,7 @@ def server(tmp_path_factory):
     made.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while Playwright is there, no test of the same process can run an event loop
 def chromium():
     if find() is None:
         pytest.skip(MISSING)

@@ -164,6 +164,47 @@ def test_the_crop_is_outlined_where_it_will_be(page_of, wide_picture):
     assert box == pytest.approx([width, 1.0, (1 - width) / 2], abs=0.01)
 
 
+def crop_of(page):
+    page.wait_for_function("window.framewake.picture.isSettled()")
+    return page.evaluate(
+        "(() => { const at = (s) => document.querySelector(s).getBoundingClientRect();"
+        "const a = at('.fw-crop'), b = at('#fw-image');"
+        "return [(a.left - b.left) / (b.width - a.width), a.width / b.width]; })()"
+    )
+
+
+def test_the_crop_is_moved_by_pointer_and_keys_and_comes_back(page_of, server, wide_picture):
+    page = page_of()
+    choose_picture(page, wide_picture)
+    fill_form(page, frames=5, steps=2, seed=4)
+    page.wait_for_selector(".fw-crop.fw-movable")
+    place, width = crop_of(page)
+    assert place == pytest.approx(0.5, abs=0.02) and width < 0.98, "to the pixel, of which 27 are outside"
+    page.locator(".fw-crop").scroll_into_view_if_needed()
+    box = page.locator(".fw-crop").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 300, box["y"] + 20, steps=4)
+    page.mouse.up()
+    assert crop_of(page)[0] == pytest.approx(1, abs=0.01)
+    page.focus(".fw-crop")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    assert crop_of(page)[0] == pytest.approx(0.9, abs=0.02)
+    assert page.get_attribute(".fw-crop", "aria-valuenow") == "90"
+    job = press_make(page)
+    stored = page.request.get(f"{server.url}/page/videos/{job}/settings").json()["settings"]
+    assert json.loads(stored)["crop"] == "0.9,0.5"
+    page.reload()
+    page.wait_for_selector(".fw-crop.fw-movable")
+    page.wait_for_function("document.querySelector('.fw-crop').ariaValueNow === '90'")
+    choose_picture(page, wide_picture)
+    page.wait_for_function("document.querySelector('.fw-crop').ariaValueNow === '50'")
+    look_at(page, job)
+    page.click("[data-does='video.reuse']")
+    page.wait_for_function("document.querySelector('.fw-crop').ariaValueNow === '90'")
+
+
 def test_a_phone_shows_everything_without_scrolling_sideways(page_of, wide_picture):
     page = page_of(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     width = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"

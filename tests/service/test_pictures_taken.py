@@ -66,6 +66,17 @@ def test_a_clip_of_too_many_pixels(client, desk, tmp_path):
     assert post(client, clip_bytes(tmp_path)).status_code == 413
 
 
+def test_a_crop_is_kept_with_the_video(client, desk, picture):
+    kept = [
+        json.loads(desk.store.get(post(client, picture, **given).json()["id"], None).request)
+        for given in ({"crop": "0,1"}, {"crop": "0.5,0.5"}, {})
+    ]
+    assert [each.get("crop") for each in kept] == ["0,1", None, None]
+    for wrong in ("0.5", "0,2", "nan,0", "left,top"):
+        answer = post(client, picture, crop=wrong)
+        assert answer.status_code == 422 and answer.json()["error"]["param"] == "crop"
+
+
 def test_a_background_that_is_no_colour(client, picture):
     answer = post(client, picture, background="whiteish")
     assert answer.status_code == 422

@@ -28,6 +28,7 @@ OFFERED = {
     "num_inference_steps": "integer",
     "seed": "integer",
     "draft": "integer",
+    "crop": "string",
     "stability": "boolean",
     "negative_prompt": "string",
     "true_cfg_scale": "number",

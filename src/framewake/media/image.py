@@ -13,8 +13,10 @@ from framewake.shapes import covering_size, crop_offset, resized_size
 HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and deviation of red, green and blue
 
 
-def bucket_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """The picture resized and cropped to a bucket, as the VAE sees it.
+def bucket_pixels(
+    image: Image.Image, height: int, width: int, *, place: tuple[float, float] = (0.5, 0.5)
+) -> np.ndarray:
+    """The picture resized and cropped to a bucket, as the VAE sees it; ``place`` is where the crop lies, x and y.
 
     Departure: the ratios of buckets are rounded, so a rare picture (4554 x 1841 at 720p) ends one pixel
     short of its bucket, where the original pads a black line; here it is resized to that pixel more.
@@ -26,7 +28,7 @@ def bucket_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
     resized_height, resized_width = max(sizes[0], height), max(sizes[1], width)
     if image.size != (resized_width, resized_height):
         image = image.resize((resized_width, resized_height), Image.Resampling.BILINEAR)
-    top, left = crop_offset(resized_height, height), crop_offset(resized_width, width)
+    left, top = crop_offset(resized_width, width, place=place[0]), crop_offset(resized_height, height, place=place[1])
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 

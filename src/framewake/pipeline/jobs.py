@@ -121,7 +121,7 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
         else:
             loaded = open_picture(request.image, request)
             shape = shape_of(request, checkpoint, (loaded.image.height, loaded.image.width))
-            picture = read_picture(request.image, loaded, shape, checkpoint)
+            picture = read_picture(request.image, loaded, shape, checkpoint, place=request.crop_place)
     if job.output is not None:
         _check_output(job.output, request, shape)
     return Plan(request, job.output, shape, latent_of(shape, checkpoint), asked.step_cache, loras, picture)
@@ -219,8 +219,10 @@ def open_picture(image: str, request: Request) -> Loaded:
     return load_picture(image, background=request.background, takes_first_frame=request.takes_first_frame)
 
 
-def read_picture(path: str, loaded: Loaded, shape: PixelShape, checkpoint: Checkpoint) -> Picture:
-    """What is needed of a picture: its crops, and all of it in small.
+def read_picture(
+    path: str, loaded: Loaded, shape: PixelShape, checkpoint: Checkpoint, *, place: tuple[float, float]
+) -> Picture:
+    """What is needed of a picture: its crops, and all of it in small. ``place``: where the crop lies, x and y.
 
     Raises: InputError when the file cannot be read any more.
     Source: specification, sections 2.4, 2.6 and 3.6.
@@ -235,7 +237,7 @@ def read_picture(path: str, loaded: Loaded, shape: PixelShape, checkpoint: Check
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({said(error)}).") from error
     return Picture(
-        bucket_pixels(image, shape.height, shape.width),
+        bucket_pixels(image, shape.height, shape.width, place=place),
         clip_pixels(image, processor.size_px, mean=processor.mean, std=processor.std)[None],
         clip_pixels(black, processor.size_px, mean=processor.mean, std=processor.std)[None],
         Loaded(image.resize((SMALL_PX, SMALL_PX)), loaded.notes),

@@ -29,6 +29,7 @@ FIELD_OF = {
     "guidance_scale": "true_cfg_scale",
     "background": "background",
     "takes_first_frame": "first_frame",
+    "crop": "crop",
     "negative_prompt": "negative_prompt",
     "flow_shift": "flow_shift",
     "frames": "num_frames",
@@ -95,6 +96,7 @@ class VideoSettings(BaseModel):
         bool | None,
         Field(description="Of a clip as input_reference, take the first frame and not the last."),
     ] = None
+    crop: Annotated[str | None, Field(max_length=100, description=_LIMITS["crop"].help)] = None
     negative_prompt: Annotated[str | None, Field(max_length=10_000, description=_LIMITS["negative_prompt"].help)] = None
     flow_shift: Annotated[float | None, Field(ge=0.01, le=1000, description=_LIMITS["flow_shift"].help)] = None
     stability: Annotated[bool | None, Field(description=_LIMITS["is_stable"].help)] = None

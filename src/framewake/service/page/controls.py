@@ -29,7 +29,7 @@ ADVANCED = (
     "vae_tiling",
     "cache",
 )
-NAMES = (*BASIC, *ADVANCED)
+NAMES = (*BASIC, "crop", *ADVANCED)
 MOST_LORAS = 8
 MOTION = ("stable", "dynamic")
 IDLE_IN_DEMO = "embedded_guidance"  # the demonstration was not distilled
@@ -44,6 +44,8 @@ def control(name: str, language: str, checkpoint: Settings) -> gr.components.Com
         "elem_id": f"fw-{name}",
     }
     described["visible"] = not (checkpoint.is_demo and name == IDLE_IN_DEMO)
+    if name == "crop":
+        described["visible"] = "hidden"  # it is moved over the picture
     if name == "is_stable":
         words = [(say(language, f"setting.motion.{word}"), word) for word in MOTION]
         described |= {"label": say(language, "setting.motion"), "info": say(language, "setting.motion.help")}

@@ -19,13 +19,15 @@ from framewake.service.refusals import public_error
 from framewake.shapes import crop_offset, resized_size
 
 
-def crop_of(plan: Plan, height_px: int, width_px: int) -> dict[str, float]:
+def crop_of(plan: Plan, height_px: int, width_px: int) -> dict[str, Any]:
     """The part of a picture that becomes the video, as shares of the picture's sides."""
     bucket = (plan.shape.height, plan.shape.width)
     height, width = (max(pair) for pair in zip(resized_size(bucket, height_px, width_px), bucket, strict=True))
+    across, down = plan.request.crop_place
     return {
-        "top": crop_offset(height, bucket[0]) / height,
-        "left": crop_offset(width, bucket[1]) / width,
+        "place": plan.request.crop,
+        "top": crop_offset(height, bucket[0], place=down) / height,
+        "left": crop_offset(width, bucket[1], place=across) / width,
         "height": bucket[0] / height,
         "width": bucket[1] / width,
         "height_px": bucket[0],

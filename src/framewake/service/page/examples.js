@@ -6,7 +6,7 @@
   async function take(prompt) {
     try {
       const bytes = await (await ask(ADDRESS)).blob();
-      await window.framewake.picture.take(new File([bytes], "red-circle.png", { type: bytes.type }));
+      await window.framewake.picture.choose(new File([bytes], "red-circle.png", { type: bytes.type }));
       tell("fw-prompt", prompt);
     } catch (error) {
       window.framewake.picture.tell(error.message);

@@ -119,6 +119,7 @@ class PageLayout:
 
     def _add_form(self) -> None:
         own_html('<div id="fw-picture"></div>', is_visible=self.needs_picture)
+        self._add("crop")
         is_demo = self.checkpoint.is_demo
         own_html('<div id="fw-examples" role="group" aria-labelledby="fw-examples-title"></div>', is_visible=is_demo)
         self._add("prompt")

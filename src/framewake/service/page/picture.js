@@ -1,22 +1,25 @@
 // The picture: dropped, pasted or chosen; kept here until the video is handed in, shown with the crop outlined.
 (() => {
   const { given, say, make, icon, ask, tell, whenThere } = window.framewake;
+  const CENTRE = "0.5,0.5";
+  const KEYS = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] };
   let place, file, address, crop, size, notice;
+  let moved = null; // where the crop was moved to, until an answer is about that
 
   function show() {
-    const choose = make("input", {
+    const input = make("input", {
       type: "file",
       id: "fw-file",
       accept: "image/*,video/mp4,.mp4",
       className: "fw-unseen",
-      onchange: () => choose.files[0] && take(choose.files[0]),
+      onchange: () => input.files[0] && choose(input.files[0]),
     });
     if (!file) {
       place.replaceChildren(
         make(
           "label",
           { className: "fw-drop", htmlFor: "fw-file" },
-          choose,
+          input,
           icon("add"),
           make("strong", {}, say("picture.drop")),
           make("small", {}, say("picture.restore")),
@@ -25,7 +28,16 @@
       return;
     }
     const image = make("img", { src: address, alt: say("picture.alt"), id: "fw-image" });
-    const outline = make("div", { className: "fw-crop", hidden: true });
+    const outline = make("div", { className: "fw-crop", hidden: true, role: "slider", "aria-label": say("picture.place") });
+    outline.addEventListener("pointerdown", drag);
+    outline.addEventListener("keydown", (event) => {
+      const step = KEYS[event.key];
+      if (!step || !isMovable()) return;
+      event.preventDefault();
+      const [across, down] = crop.place.split(",").map(Number);
+      move(across + step[0], down + step[1]);
+      tell("fw-crop", moved);
+    });
     place.replaceChildren(
       make(
         "figure",
@@ -35,7 +47,7 @@
           "figcaption",
           {},
           make("span", { id: "fw-caption" }),
-          make("label", { className: "fw-button", htmlFor: "fw-file" }, choose, say("picture.change")),
+          make("label", { className: "fw-button", htmlFor: "fw-file" }, input, say("picture.change")),
         ),
       ),
     );
@@ -48,8 +60,45 @@
     for (const side of ["top", "left", "width", "height"]) outline.style[side] = `${crop[side] * 100}%`;
     outline.hidden = false;
     const isWhole = crop.width > 0.999 && crop.height > 0.999;
+    const free = isMovable();
+    const [across, down] = crop.place.split(",").map(Number);
+    const isUpright = crop.width > crop.height;
+    outline.classList.toggle("fw-movable", free);
+    outline.tabIndex = free ? 0 : -1;
+    outline.setAttribute("aria-valuenow", Math.round(100 * (isUpright ? down : across)));
+    outline.setAttribute("aria-orientation", isUpright ? "vertical" : "horizontal");
+    outline.setAttribute("aria-disabled", String(!free));
     const sizes = { width: crop.width_px, height: crop.height_px };
-    place.querySelector("#fw-caption").textContent = say(isWhole ? "picture.whole" : "picture.crop", sizes);
+    const told = say(isWhole ? "picture.whole" : "picture.crop", sizes);
+    place.querySelector("#fw-caption").textContent = free ? `${told} ${say("picture.move")}` : told;
+  }
+
+  const isMovable = () => Math.min(crop.width, crop.height) < 0.99;
+
+  function move(...wanted) {
+    const [across, down] = wanted.map((share) => Math.min(Math.max(Number(share.toFixed(3)), 0), 1));
+    moved = `${across},${down}`;
+    crop = { ...crop, place: moved, left: across * (1 - crop.width), top: down * (1 - crop.height) };
+    draw();
+  }
+
+  function drag(event) {
+    if (!isMovable()) return;
+    const outline = event.currentTarget;
+    const { width, height } = outline.parentElement.getBoundingClientRect();
+    const [start, begun] = [{ x: event.clientX, y: event.clientY }, crop];
+    const share = (at, room) => (room > 0.005 ? at / room : 0.5);
+    const go = (at) => {
+      const [x, y] = [(at.clientX - start.x) / width, (at.clientY - start.y) / height];
+      move(share(begun.left + x, 1 - begun.width), share(begun.top + y, 1 - begun.height));
+    };
+    const end = () => {
+      outline.removeEventListener("pointermove", go);
+      if (moved) tell("fw-crop", moved);
+    };
+    outline.setPointerCapture(event.pointerId);
+    outline.addEventListener("pointermove", go);
+    for (const kind of ["pointerup", "pointercancel"]) outline.addEventListener(kind, end, { once: true });
   }
 
   // A page that is still being built may lose what it is told, so it is told again until an answer is there.
@@ -64,6 +113,13 @@
   function tellHere(text) {
     notice.textContent = text;
     if (text) notice.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  }
+
+  // A picture that somebody has chosen is cropped at its centre; one that comes back, where it was.
+  function choose(chosen) {
+    moved = null;
+    tell("fw-crop", CENTRE);
+    return take(chosen);
   }
 
   async function take(chosen) {
@@ -108,10 +164,14 @@
 
   window.framewake.picture = {
     file: () => file,
+    isSettled: () => crop && !moved,
+    choose,
     take,
     tell: tellHere,
     outline(text) {
-      crop = text ? JSON.parse(text) : null;
+      const found = text ? JSON.parse(text) : null;
+      if (found && crop && moved && found.place !== moved) return; // of an earlier place, or another is still under way
+      [crop, moved] = [found, null];
       draw();
     },
   };
@@ -131,11 +191,11 @@
     place.addEventListener("drop", (event) => {
       over(false)(event);
       const dropped = event.dataTransfer.files[0];
-      if (dropped) take(dropped);
+      if (dropped) choose(dropped);
     });
   });
   document.addEventListener("paste", (event) => {
     const pasted = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
-    if (pasted && place) take(pasted);
+    if (pasted && place) choose(pasted);
   });
 })();
