@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -16,6 +17,9 @@ def test_look_decide_and_go_on(call, picture, tmp_path):
     advice = found.err.splitlines()[-1].partition("`framewake ")[2].partition("`")[0]
     assert advice.startswith("animate --resume -o clip.mp4 --") and "--memory 4GB" in advice and "draft" not in advice
     assert "draft:" in call("info", "clip.draft-002.mp4").out
+    told = call("info", "clip.mp4.latents.safetensors").out
+    assert "step 2 of 5" in told and "threads " in told and "clip.draft-002.mp4" in told
+    assert json.loads(call("info", "clip.mp4.latents.safetensors", "--json").out)["saved"]["step"] == 2
     late = call("animate", "--resume", "clip.draft-002.mp4", "--draft", 2)
     assert late.code == 2 and "2 steps of this clip are done. Name a later step" in late.err
     assert call("animate", "--resume", "clip.draft-002.mp4", "--draft", 3, "-q").out == "clip.draft-003.mp4\n"

@@ -42,6 +42,14 @@ def test_a_video_from_start_to_end(client, picture):
         client.videos.retrieve(video.id)
 
 
+def test_a_video_goes_on(client, picture):
+    fields = {"input_reference": ("p.png", picture), "extra_body": SETTINGS, "poll_interval_ms": 200}
+    first = client.videos.create_and_poll(prompt="the red circle moves left", seconds="1", **fields)
+    longer = client.videos.extend(video={"id": first.id}, prompt="it grows", seconds="1")
+    assert longer.remixed_from_video_id == first.id
+    assert client.videos.poll(longer.id, poll_interval_ms=200).status == "completed"
+
+
 def test_the_list_is_paged(client, picture):
     fields = {"prompt": "x", "input_reference": ("p.png", picture), "extra_body": SETTINGS}
     made = [client.videos.create(**fields).id for _ in range(3)]

@@ -48,39 +48,39 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     """The metadata as lines for a person, tolerant of parts that are missing or strange."""
     request = _part(metadata, "request")
     names = [*(name for name in settings() if name in request), *(name for name in request if name not in settings())]
-    lines = [_line(name.replace("_", " "), _shown(request[name])) for name in names if request[name] not in (None, [])]
+    lines = [row(name.replace("_", " "), _shown(request[name])) for name in names if request[name] not in (None, [])]
     size = metadata.get("size")
     if isinstance(size, list):
-        lines.append(_line("size", " x ".join(_shown(side) for side in size) + " px"))
+        lines.append(row("size", " x ".join(_shown(side) for side in size) + " px"))
     steps = _part(metadata, "steps")
     if steps:
         text = f"{_shown(steps.get('computed'))} computed, {_shown(steps.get('skipped'))} skipped"
-        lines.append(_line("steps", text))
+        lines.append(row("steps", text))
     draft = _part(metadata, "draft")
     if draft:
         text = f"{_shown(draft.get('size'))}, after step {_shown(draft.get('step'))} of {_shown(draft.get('steps'))}"
-        lines.append(_line("draft", text))
+        lines.append(row("draft", text))
     lines += _told_segments(metadata)
-    lines += [_line(name, _shown(metadata[name])) for name in ("checkpoint", "engine", "framewake") if name in metadata]
+    lines += [row(name, _shown(metadata[name])) for name in ("checkpoint", "engine", "framewake") if name in metadata]
     versions = _part(metadata, "versions")
     if versions:
         text = ", ".join(f"{_shown(name)} {_shown(value)}" for name, value in versions.items())
-        lines.append(_line("versions", text))
+        lines.append(row("versions", text))
     return lines
 
 
 def _told_segments(metadata: Mapping[str, Any]) -> list[str]:
     """The segments of a longer clip, each with what happens in it."""
     before, segments = _part(metadata, "before"), metadata.get("segments")
-    lines = [_line("goes on from", _shown(before["clip"]))] if "clip" in before else []
+    lines = [row("goes on from", _shown(before["clip"]))] if "clip" in before else []
     for number, each in enumerate(segments if isinstance(segments, list) else [], 1):
         own = each if isinstance(each, dict) else {}
         request = _part(own, "request")
         text = (
             f"{_shown(own.get('frames'))} frames, seed {_shown(request.get('seed'))}: {_shown(request.get('prompt'))}"
         )
-        lines.append(_line(f"segment {number}", text))
-    return lines + ([_line("anchor", _shown(metadata["anchor"]))] if "anchor" in metadata else [])
+        lines.append(row(f"segment {number}", text))
+    return lines + ([row("anchor", _shown(metadata["anchor"]))] if "anchor" in metadata else [])
 
 
 def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -88,7 +88,8 @@ def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _line(name: str, text: str) -> str:
+def row(name: str, text: str) -> str:
+    """A line of the list."""
     return f"{_shown(name) + ':':<{COLUMN}} {text}"
 
 

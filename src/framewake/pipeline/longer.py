@@ -147,7 +147,8 @@ def _segment(
     request, place = longer.requests[number - 1], _place(longer, number)
     if number > 1 or longer.before is not None:
         request = dataclasses.replace(request, image=str(_start(longer, number)), takes_first_frame=False)
-    output, file = Output(place, options=longer.output.options), latents_path(place)
+    every, options = longer.output.save_every, longer.output.options
+    output, file = Output(place, save_every=every, options=options), latents_path(place)
     events = (
         pipeline.resume(load_latents(file), output, request=request)
         if file.is_file()

@@ -15,7 +15,7 @@ from framewake.service.body import check_coding, received
 from framewake.service.desk import Desk
 from framewake.service.fetch import Guarded
 from framewake.service.fields import VideoSettings
-from framewake.service.intake import check_there, read_fields, read_picture
+from framewake.service.intake import check_there, continued, read_extension, read_fields, read_picture
 from framewake.service.repeats import HEADER, Once, once_of
 from framewake.service.store import new_id
 from framewake.service.views import Video, video
@@ -61,6 +61,34 @@ class Creation:
         with file:
             async with self._working.of(owner):
                 return await self._work(request, response, file)
+
+    async def extend(self, request: Request, response: Response, *, job: str | None) -> Video:
+        """Read a request and put a video into the queue that goes on from a finished one.
+
+        Raises: InputError, Refused, ResourceError.
+        """
+        owner, kind, key = request.scope["owner"], request.headers.get("content-type", ""), request.headers.get(HEADER)
+        self.desk.rate.take(owner)
+        check_coding(request)
+
+        def submit(body: bytes) -> tuple[Row[Any], bool]:
+            before, fields = read_extension(body, kind, job)
+            known, clip = self.desk.ended_clip(before, owner)
+            given, new = continued(fields, known), new_id("video")
+            once = once_of(key, given, before)
+            row = self.desk.submit(
+                given, owner, picture=clip, callback=given.callback_url, once=once, job=new, extends=before
+            )
+            return row, row.id != new
+
+        async with self._sending.of(owner):
+            file = await received(request, self.desk.storage.folder)
+        with file:
+            async with self._working.of(owner), self._gate:
+                row, is_repeated = await run_in_threadpool(submit, file.read())
+        if is_repeated:
+            response.headers["Idempotent-Replayed"] = "true"
+        return await run_in_threadpool(self._shown, row)
 
     async def _work(self, request: Request, response: Response, file: IO[bytes]) -> Video:
         owner, kind, key = request.scope["owner"], request.headers.get("content-type", ""), request.headers.get(HEADER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from framewake.errors import FramewakeError, InputError, about, nearest
 from framewake.pipeline.adapters import offered_loras
 from framewake.pipeline.drafts import Drafts, check_drafts
 from framewake.pipeline.jobs import Job, plan_job
-from framewake.service.fields import VideoSettings, about_fields, check_model, request_of
+from framewake.service.fields import VideoSettings, about_fields, check_model, fields_again, request_of
 from framewake.service.guard import Limits, Rate
 from framewake.service.outlook import Advisor
 from framewake.service.pictures import check_pixels
 from framewake.service.presence import Presence
+from framewake.service.refusals import Conflict, NotFound
 from framewake.service.repeats import Once
-from framewake.service.storage import PICTURE, Storage, digest_of
+from framewake.service.storage import CLIP, PICTURE, Storage, digest_of
 from framewake.service.store import JobStore, NewJob, new_id
 from framewake.service.strays import remove, sweep
 from framewake.service.tables import FINAL, WAITING
@@ -66,6 +68,7 @@ class Desk:
         callback: str | None = None,
         once: Once | None = None,
         job: str | None = None,
+        extends: str | None = None,
     ) -> Row[Any]:
         """Check everything and put a video into the queue under the id ``job``, or find what the request made before.
 
@@ -103,6 +106,7 @@ class Desk:
                 picture=None if picture is None else digest_of(picture),
                 draft=given.draft,
                 draft_size=given.draft_size,
+                extends=extends,
             )
             row = self.store.submit(
                 new, most_queued=self.limits.queued, once=once, before_end=lambda: self.storage.place(folder, job)
@@ -122,6 +126,19 @@ class Desk:
                 if not known:
                     self.storage.hide(job)
             self.storage.erase(job)
+
+    def ended_clip(self, job: str, owner: str) -> tuple[dict[str, Any], bytes]:
+        """The fields that made a finished video, for one that goes on from it with the next seed, and its clip.
+
+        Raises: NotFound, Conflict when it is not finished.
+        """
+        row = self.store.get(job, owner)
+        if row.state != "completed":
+            raise Conflict(f"the video is {row.state}: only a completed one can go on.")
+        try:
+            return fields_again(json.loads(row.request)), (self.storage.job(job) / CLIP).read_bytes()
+        except OSError as error:
+            raise NotFound("there is no such file of this video.") from error
 
     def delete(self, job: str, owner: str | None) -> Row[Any] | None:
         """Cancel a video that has not ended, and return it; forget any other, and return None.

@@ -208,6 +208,18 @@ def request_of(given: VideoSettings, checkpoint: Settings, *, picture: str | Non
     return from_dict(values)
 
 
+def fields_again(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a video that goes on from the one of a request: its settings, with the next seed."""
+    kept = {field: request[name] for name, field in FIELD_OF.items() if request.get(name) is not None}
+    for gone in ("background", "first_frame"):  # of the picture that the first one began with
+        kept.pop(gone, None)
+    loras = [text.removeprefix("loras/").rpartition(":") for text in request.get("loras", [])]
+    return kept | {
+        "seed": (request["seed"] + 1) % MAX_INTEGER,
+        "lora": [{"name": name, "scale": float(scale)} for name, _, scale in loras] or None,
+    }
+
+
 def _agree(given: Any, meant: Any, said: str) -> None:
     """Whether two fields for one thing agree, when both are there."""
     if given is not None and given != meant:

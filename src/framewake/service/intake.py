@@ -10,10 +10,11 @@ from starlette.datastructures import UploadFile
 from framewake.config import DiTConfig
 from framewake.errors import InputError, about
 from framewake.service.body import form_pairs, json_value
-from framewake.service.dialects import PICTURE, unfolded
+from framewake.service.dialects import PICTURE, translated, unfolded
 from framewake.service.fetch import Guarded, read_data_url
 from framewake.service.fields import FormVideo, JsonVideo, VideoSettings, fields_in
 from framewake.service.refusals import TooLarge, WrongType
+from framewake.service.storage import is_id
 
 # Both kinds of body, for the OpenAPI description.
 BODY = {
@@ -41,6 +42,36 @@ def read_fields(body: bytes, content_type: str) -> tuple[VideoSettings, Any]:
         form = fields_in(unfolded(form_pairs(body, content_type)), FormVideo)
         return form, form.input_reference
     raise WrongType("the body must be application/json or multipart/form-data.")
+
+
+def read_extension(body: bytes, content_type: str, job: str | None) -> tuple[str, dict[str, Any]]:
+    """The id of the video that is to go on, from the address or as OpenAI's client sends it, and the other fields.
+
+    Raises: InputError, Refused.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    given = json_value(body) if kind == "application/json" else unfolded(form_pairs(body, content_type))
+    if not isinstance(given, dict):
+        raise InputError('the body must be a JSON object such as {"prompt": ...}.')
+    named = given.pop("video", None)
+    found = named.get("id") if isinstance(named, dict) else named
+    if not is_id(job or found):
+        raise InputError("video is missing: send the id of a completed video of this server.", about="video")
+    fields = translated(given, JsonVideo.model_fields)
+    for name in ("input_reference", "draft", "draft_size"):
+        if name in fields:
+            raise InputError(f"{name} is not for a video that goes on: leave it out.", about=name)
+    return str(job or found), fields
+
+
+def continued(fields: dict[str, Any], before: dict[str, Any]) -> FormVideo:
+    """The fields of a video that goes on, with those of the one before where they say nothing.
+
+    Raises: InputError.
+    """
+    instead = {"seconds": "num_frames", "size": "resolution"}
+    gone = {other for name, other in instead.items() if name in fields}
+    return fields_in({name: value for name, value in before.items() if name not in gone} | fields, FormVideo)
 
 
 async def read_picture(given: Any, fetcher: Guarded | None, *, most_bytes: int) -> bytes | None:

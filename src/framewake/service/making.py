@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 from framewake.errors import FramewakeError, InputError, UnwritableError
+from framewake.media.clips import look_at
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.drafts import Drafts, DraftSize, draft_path
 from framewake.pipeline.events import STAGES, Event, Stage, Step, Tile
 from framewake.pipeline.finish import clip_frames
 from framewake.pipeline.jobs import Job, Output, Plan, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
+from framewake.pipeline.longer import Longer, make_longer, plan_longer
+from framewake.pipeline.longer import begin as begin_longer
+from framewake.pipeline.longer import begun as begun_longer
 from framewake.pipeline.origin import other_settings
 from framewake.pipeline.run import Pipeline
 from framewake.request import Request, from_dict
@@ -33,7 +37,9 @@ def is_made(pipeline: Pipeline, job: Row[Any]) -> bool:
     try:
         own = from_dict(request_from(read_metadata(Path(CLIP))))
         others = other_settings(from_dict(json.loads(job.request)), own)
-        is_whole = len(read_video(Path(CLIP))[0]) == clip_frames(own.frames or 0, pipeline.checkpoint.dit)
+        wanted = clip_frames(own.frames or 0, pipeline.checkpoint.dit)
+        wanted += 0 if job.extends is None else look_at(Path(PICTURE)).frames - 1
+        is_whole = len(read_video(Path(CLIP))[0]) == wanted
         problem = "; ".join(others) or ("" if is_whole else "it is cut")
     except InputError as error:
         problem = str(error)
@@ -68,6 +74,8 @@ def goal_of(pipeline: Pipeline, job: Row[Any], *, save_every: int, is_asked: Cal
 
 def begun(pipeline: Pipeline, goal: Goal) -> tuple[Generator[Event, None, None], int]:
     """The run of a job, from what was saved of it where that can be used, and how many steps it has behind it."""
+    if goal.job.extends is not None:
+        return _extending(pipeline, goal), 0
     for file in (latents_path(goal.output.path), old_latents_path(goal.output.path)):
         if file.is_file():
             try:
@@ -76,6 +84,18 @@ def begun(pipeline: Pipeline, goal: Goal) -> tuple[Generator[Event, None, None],
             except InputError as error:
                 _forget(goal.job, file, error)
     return _anew(pipeline, goal), 0
+
+
+def _extending(pipeline: Pipeline, goal: Goal) -> Generator[Event, None, None]:
+    """A run that goes on from the clip that is the job's picture, from what was made of it before.
+
+    Raises: InputError.
+    """
+    check_picture(goal.job)
+    longer = Longer((goal.request,), goal.output, PICTURE, goal.job.picture)
+    with contextlib.suppress(InputError):  # what is there is no such record: it is made anew
+        return make_longer(pipeline, begun_longer(goal.output.path, ()))
+    return make_longer(pipeline, begin_longer(longer, plan_longer(longer, pipeline.checkpoint)))
 
 
 def waiting_draft(job: Row[Any]) -> int | None:
@@ -94,15 +114,23 @@ def _anew(pipeline: Pipeline, goal: Goal) -> Generator[Event, None, None]:
 
     Raises: InputError.
     """
-    if goal.job.picture is not None:
-        found = ""
-        with contextlib.suppress(OSError):
-            found = digest_of(Path(PICTURE).read_bytes())
-        if found != goal.job.picture:
-            raise InputError("the picture is not the one that was handed in, but lost or damaged: hand it in again.")
+    check_picture(goal.job)
     if isinstance(goal.plan, FramewakeError):
         raise goal.plan
     return pipeline.run_all([goal.plan])
+
+
+def check_picture(job: Row[Any]) -> None:
+    """Whether the picture is the one that was handed in.
+
+    Raises: InputError.
+    """
+    if job.picture is not None:
+        found = ""
+        with contextlib.suppress(OSError):
+            found = digest_of(Path(PICTURE).read_bytes())
+        if found != job.picture:
+            raise InputError("the picture is not the one that was handed in, but lost or damaged: hand it in again.")
 
 
 def last_place(job: Row[Any]) -> tuple[int, int]:

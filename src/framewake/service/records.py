@@ -19,7 +19,8 @@ from framewake.service.tables import jobs, notes
 class NewJob:
     """What is handed in. Units: sizes in pixels; ``seconds`` is how long it is expected to take.
 
-    ``picture`` is the SHA-256 of the picture's file; ``draft`` the step behind which the job pauses with a draft.
+    ``picture`` is the SHA-256 of the picture's file; ``draft`` the step behind which the job pauses with a draft;
+    ``extends`` the job whose clip is the picture, and goes on.
     """
 
     id: str
@@ -34,6 +35,7 @@ class NewJob:
     picture: str | None = None
     draft: int | None = None
     draft_size: str | None = None
+    extends: str | None = None
 
 
 def new_id(kind: str) -> str:
@@ -84,6 +86,7 @@ def first_values(connection: Connection, new: NewJob, created: float) -> dict[st
         "picture": new.picture,
         "draft": new.draft,
         "draft_size": new.draft_size,
+        "extends": new.extends,
         "notes": json.dumps(list(new.notes)) if new.notes else None,
     }
 

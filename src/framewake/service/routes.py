@@ -105,6 +105,23 @@ def _add_creation(router: APIRouter, desk: Desk, fetcher: Guarded | None, callba
         """Put a video into the queue."""
         return await creation.create(request, response)
 
+    _add_extension(router, desk, creation)
+
+
+def _add_extension(router: APIRouter, desk: Desk, creation: Creation) -> None:
+    responses = _errors(400, 404, 408, 409, 413, 415, 422, 429, 507)
+    described = {"requestBody": BODY}
+
+    @router.post("/v1/videos/{video_id}/extensions", responses=responses, openapi_extra=described, tags=["videos"])
+    async def extend_video(request: Request, response: Response, video_id: VideoId) -> Video:
+        """Go on where a completed video ends: a longer one, with its settings where the fields say nothing."""
+        return await creation.extend(request, response, job=video_id)
+
+    @router.post("/v1/videos/extensions", responses=responses, openapi_extra=described, tags=["videos"])
+    async def extend_named_video(request: Request, response: Response) -> Video:
+        """The same as OpenAI's client asks for it, with the id in `video`."""
+        return await creation.extend(request, response, job=None)
+
 
 def _add_reading(router: APIRouter, desk: Desk) -> None:
     streams = Streams()

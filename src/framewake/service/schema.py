@@ -11,8 +11,8 @@ from framewake.errors import InputError
 from framewake.service.tables import deliveries, identity, jobs, metadata
 
 # Version 1 had no table `framewake`, and its deliveries did not say whom they are for. Version 2 did not know whether a
-# picture is still the one that was handed in. Version 3 knew no drafts.
-VERSION = 4
+# picture is still the one that was handed in. Version 3 knew no drafts, version 4 no clips that go on.
+VERSION = 5
 
 
 def _add(connection: Connection, *columns: Column[Any]) -> None:
@@ -29,6 +29,7 @@ STEPS: dict[int, Callable[[Connection], None]] = {
     1: lambda connection: _add(connection, deliveries.c.job, deliveries.c.receiver),
     2: lambda connection: _add(connection, jobs.c.picture),
     3: lambda connection: _add(connection, jobs.c.draft, jobs.c.draft_size, jobs.c.drafted),
+    4: lambda connection: _add(connection, jobs.c.extends),
 }
 
 

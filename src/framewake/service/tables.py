@@ -57,6 +57,7 @@ jobs = Table(
     Column("draft", Integer),
     Column("draft_size", String(8)),
     Column("drafted", Integer),
+    Column("extends", String(48)),  # the job whose clip this one goes on from; that clip is this job's picture
     Index("jobs_by_queue", "state", "model", "queued", "number"),
     Index("jobs_by_owner", "owner", "number"),
 )

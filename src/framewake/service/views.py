@@ -201,4 +201,5 @@ def _video(row: Row[Any], position: int | None) -> Video:
         lora=[text.partition("/")[2] for text in request.get("loras", [])],
         notes=json.loads(row.notes) if row.notes else [],
         error=problem,
+        remixed_from_video_id=row.extends,
     )
