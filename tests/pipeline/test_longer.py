@@ -100,7 +100,12 @@ def test_colours_are_told_from_what_stands_still():
     first = np.random.default_rng(1).integers(40, 200, (32, 32, 3)).astype(np.uint8)
     last = shifted(first, np.array([-6.0, 3.0, 0.0]))
     last[:16, :16] = 255 - last[:16, :16]
-    assert colour_offset(first, last).tolist() == [6, -3, 0]
+    found = colour_offset(first, last)
+    assert found.shape == (32, 32, 3) and np.abs(found - [6, -3, 0]).max() < 1e-5
+    last[:, 24:] = shifted(last[:, 24:], np.array([0.0, 0.0, 8.0]))
+    found = colour_offset(first, last)
+    assert found[16, 31].tolist() == pytest.approx([6, -3, -8], abs=0.01), "each place has an offset of its own"
+    assert found[16, 8].tolist() == pytest.approx([6, -3, 0], abs=0.01)
     assert not colour_offset(first, 255 - first).any(), "a new scene has colours of its own"
 
 
