@@ -75,8 +75,8 @@ def test_without_the_folder_of_weights_the_flag_is_named(picture, tmp_path):
     assert "add --model-base FOLDER" in done.stderr and "download ckpts --name tencent" in done.stderr
 
 
-@pytest.mark.parametrize("command", [["plan", "a.png", "it moves"], ["lora", "inspect", "a.safetensors"], ["serve"]])
-def test_only_animate_works_as_a_group(call, monkeypatch, command):
+@pytest.mark.parametrize("command", [["plan", "a.png", "it moves"], ["lora", "info", "a.safetensors"], ["serve"]])
+def test_what_is_for_one_process_is_refused_in_several(call, monkeypatch, command):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     answer = call(*command)
