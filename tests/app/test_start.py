@@ -268,6 +268,8 @@ def test_stopping_stops_all_and_says_how_to_go_on(here, call, tmp_path, number):
     run = Started(*here, "--steps", 60, "--cache", "first-block:0.1", "-o", "clip", "--json")
     run.wait_for('"index": 7')
     run.process.send_signal(number)
+    time.sleep(1)
+    run.process.send_signal(signal.SIGINT)  # an impatient person
     code, said = run.ended()
     assert code == 130 and "framewake animate --resume -o clip" in said[-1] and "--devices 2" in said[-1], said
     assert [path.name for path in tmp_path.iterdir()] == ["clip.latents.safetensors"]

@@ -120,7 +120,13 @@ def start(
             ranks.append(Rank(number, command, own, passed=() if number else passed))
             stack.callback(ranks[-1].end)
         workers = ranks[:size]
-        stack.enter_context(on_signals(lambda _number, _frame: workers[0].interrupt()))
+        heard: list[int] = []
+
+        def ask(number: int, _frame: Any) -> None:
+            heard.append(number)
+            workers[0].interrupt()
+
+        stack.enter_context(on_signals(ask, lasts=lambda: bool(heard)))  # impatience must not cost the last word
         failed = list(_watch(workers))
         for rank in ranks:
             rank.kill()
@@ -174,8 +180,8 @@ def _cause(ranks: Sequence[Rank], failed: Sequence[Rank]) -> FramewakeError | No
             return error if rank.number == 0 else _of(rank, error, size, advice)
     spoken = [rank for rank, _ in told]
     for rank in failed:
-        if rank.number == 0 and rank.code() == -signal.SIGINT:  # before it could say so itself
-            return Cancelled("stopped.")
+        if rank.number == 0 and rank.code() == -signal.SIGINT:  # before Python heard it, or behind its last word
+            return own or Cancelled("stopped.")
         if rank.seen() and (rank.fault or rank not in spoken):
             text = f"process {rank.number} of {size} {rank.seen()}."
             return EngineError(f"{text} {advice}".rstrip())
