@@ -208,7 +208,7 @@ def test_state_of_the_server(client, desk, picture):
 def test_every_setting_of_a_request_is_known_here():
     """A new setting is either a field of the API or one of these."""
     inside = {"precision", "vae_tiling", "rng", "ignores_lora_alpha", "allows_partial_loras", "image", "solver"}
-    fields = {"prompt", "negative_prompt", "resolution", "frames", "steps", "seed", "is_stable", "flow_shift"}
+    fields = {"prompt", "negative_prompt", "resolution", "frames", "steps", "seed", "crop", "is_stable", "flow_shift"}
     fields |= {"embedded_guidance", "guidance_scale", "fps", "loras", "cache", "background", "takes_first_frame"}
     known = {field.name for field in dataclasses.fields(Request)}
     assert known - inside == fields
