@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+Framing = Literal["inside", "closest"]  # which bucket a picture gets: never more elongated than it, or the closest
 Condition = Literal["token_replace", "latent_concat", "none"]
 CONDITIONS: tuple[Condition, ...] = get_args(Condition)
 DROPPED_FRAMES = 4  # where the picture is joined: the first latent frame is the picture once more
@@ -73,6 +74,21 @@ class DiTConfig:
         return False
 
     @property
+    def mixes_picture(self) -> bool:
+        """Whether the noise of a stable clip has a trace of the picture."""
+        return True
+
+    @property
+    def framing(self) -> Framing:
+        """How pictures become buckets."""
+        return "inside"
+
+    @property
+    def noise_dtype(self) -> Literal["float16", "bfloat16"]:
+        """What noise is rounded to in half-precision runs."""
+        return "float16"
+
+    @property
     def stretches_time(self) -> bool:
         """Whether positions of long clips are changed so that they do not repeat themselves (RIFLEx)."""
         return True
@@ -100,6 +116,11 @@ class VAEConfig:
     spatial_compression: int
     temporal_compression: int
     mid_block_attention: bool
+
+    @property
+    def norms_cells(self) -> bool:
+        """Whether each cell is normed alone, so that nothing looks ahead."""
+        return self.norm_groups == 0
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ Source: specification of 1.5, sections 2 to 9.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-from framewake.config import ClipVisionConfig, DiTConfig, LlamaConfig, VAEConfig
+from framewake.config import ClipVisionConfig, DiTConfig, Framing, LlamaConfig, TilingConfig, VAEConfig
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,21 @@ class DiT15Config(DiTConfig):
     def joins_picture(self) -> bool:
         """Always: without a picture, its channels are zero."""
         return True
+
+    @property
+    def mixes_picture(self) -> bool:
+        """No: noise is noise."""
+        return False
+
+    @property
+    def framing(self) -> Framing:
+        """The bucket closest in shape."""
+        return "closest"
+
+    @property
+    def noise_dtype(self) -> Literal["float16", "bfloat16"]:
+        """As the original draws it (specification of 1.5, section 10.3)."""
+        return "bfloat16"
 
     @property
     def dropped_frames(self) -> int:
@@ -160,3 +176,33 @@ SIGLIP_SO400M = ClipVisionConfig(
     activation="gelu_pytorch_tanh",
     norm_eps=1e-6,
 )
+
+# The plan of devices with more than 21 GiB; the original takes smaller tiles on others (specification of 1.5, 9.2).
+HUNYUAN15_TILING = TilingConfig(
+    sample_size=256,
+    latent_size=16,
+    sample_frames=1,
+    latent_frames=1,
+    overlap=0.125,
+    is_spatial=True,
+    is_temporal=False,
+)
+
+
+class Variant(NamedTuple):
+    """What a published transformer is for; no tensor tells it. ``guidance`` is the classic one, 1 for none."""
+
+    task: str
+    resolution: str
+    guidance: float
+    flow_shift: float
+    steps: int
+
+
+_SHIFTS = {("480p", "t2v"): 5.0, ("480p", "i2v"): 5.0, ("720p", "t2v"): 9.0, ("720p", "i2v"): 7.0}
+VARIANTS = {
+    f"{resolution}_{task}{kind}": Variant(task, resolution, guidance, shift, 50)
+    for (resolution, task), shift in _SHIFTS.items()
+    for kind, guidance in (("", 6.0), ("_distilled", 1.0), ("_distilled_sparse", 1.0))
+    if not (kind == "_distilled_sparse" and resolution == "480p")
+} | {"480p_i2v_step_distilled": Variant("i2v", "480p", 1.0, 7.0, 12)}

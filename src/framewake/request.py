@@ -18,7 +18,7 @@ from framewake.cache import OFF, CacheChoice, parse_cache
 from framewake.errors import InputError, about, nearest
 from framewake.lora import LoraUse, parse_lora
 from framewake.setting import SPELLINGS, Setting, check_setting, choice, number, plain, shown, whole
-from framewake.shapes import PUBLISHED_RESOLUTIONS, base_px, check_frames, parse_crop
+from framewake.shapes import KNOWN_RESOLUTIONS, PUBLISHED_RESOLUTIONS, base_px, check_frames, parse_crop
 
 MAX_SEED = 2**64 - 1
 MAX_DRAWN_SEED = 1_000_000  # the original draws from 0 to this, both included
@@ -26,6 +26,7 @@ MAX_DRAWN_SEED = 1_000_000  # the original draws from 0 to this, both included
 CENTRE = "0.5,0.5"  # where the original crops
 STABLE_SHIFT = 7.0
 DYNAMIC_SHIFT = 17.0
+USUAL_SCALE = 1.0  # of classic guidance: none, where a checkpoint does not need it
 # The two ways to animate that the model's authors recommend.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "stable": {"is_stable": True, "flow_shift": STABLE_SHIFT},
@@ -94,9 +95,10 @@ class Request:
     )
     embedded_guidance: float = number(6.0, "--guidance", "Guidance that the model was distilled with.", (0.0, 100.0))
     guidance_scale: float = number(
-        1.0,
+        USUAL_SCALE,
         "--guidance-scale",
-        "Classic guidance against the negative prompt; above 1 every step takes twice as long.",
+        "Classic guidance against the negative prompt; above 1 every step takes twice as long. At 1, a checkpoint that "
+        "needs some takes its own.",
         (0.0, 100.0),
     )
     fps: float | None = number(
@@ -205,13 +207,18 @@ class Settled(Request):
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a checkpoint does where a request says nothing; ``flow_shift`` is that of stable requests."""
+    """What a checkpoint does where a request says nothing; ``flow_shift`` is that of stable requests.
+
+    The first of ``resolutions`` stands in for the usual one where a checkpoint does not have that.
+    """
 
     frames: int
     steps: int
     fps: float
     resolutions: Mapping[str, int]
     flow_shift: float = STABLE_SHIFT
+    dynamic_shift: float = DYNAMIC_SHIFT
+    guidance_scale: float = USUAL_SCALE
 
 
 PUBLISHED_DEFAULTS = Defaults(frames=129, steps=50, fps=24.0, resolutions=PUBLISHED_RESOLUTIONS)
@@ -236,8 +243,10 @@ def preset(name: str) -> Mapping[str, Any]:
     return PRESETS[name]
 
 
-def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLUTIONS) -> Request:
+def validate(request: Request, resolutions: Mapping[str, int] | None = None) -> Request:
     """The request itself when every setting is usable; files are looked at elsewhere.
+
+    Without ``resolutions`` a class of any family's checkpoints is.
 
     Raises: InputError that names the setting, what it was and what it may be.
     """
@@ -247,7 +256,8 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
             continue
         with about(name):
             if name == "resolution" and isinstance(value, str):
-                base_px(value, resolutions)
+                if resolutions is not None or value not in KNOWN_RESOLUTIONS:
+                    base_px(value, resolutions or PUBLISHED_RESOLUTIONS)
             else:
                 check_setting(name, value, setting)
     with about("prompt"):
@@ -270,8 +280,12 @@ def validate(request: Request, resolutions: Mapping[str, int] = PUBLISHED_RESOLU
 
 def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Settled:
     """The validated request with every None that has a default filled in, a random seed included."""
+    if request.resolution == Request.resolution and request.resolution not in defaults.resolutions:
+        request = dataclasses.replace(request, resolution=next(iter(defaults.resolutions)))
     validate(request, defaults.resolutions)
-    shift = defaults.flow_shift if request.is_stable else DYNAMIC_SHIFT
+    if request.guidance_scale == USUAL_SCALE:
+        request = dataclasses.replace(request, guidance_scale=defaults.guidance_scale)
+    shift = defaults.flow_shift if request.is_stable else defaults.dynamic_shift
     return settled(
         request,
         frames=defaults.frames if request.frames is None else request.frames,

@@ -22,6 +22,8 @@ PUBLISHED_RESOLUTIONS: Mapping[str, int] = {"720p": 960, "540p": 720, "360p": 48
 
 RESOLUTIONS_15: Mapping[str, int] = {"1080p": 1440, "720p": 960, "480p": 640, "360p": 480}
 STEP_15 = 16
+# Of all families' checkpoints; which of them a checkpoint has, is looked at when it is known.
+KNOWN_RESOLUTIONS: Mapping[str, int] = {**RESOLUTIONS_15, **PUBLISHED_RESOLUTIONS}
 
 BUCKET_STEP = 32  # every bucket side is a multiple of this
 MAX_BUCKET_RATIO = 4.0

@@ -32,8 +32,12 @@ def bucket_pixels(
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 
-def covering_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
+def covering_pixels(
+    image: Image.Image, height: int, width: int, *, place: tuple[float, float] = (0.5, 0.5)
+) -> np.ndarray:
     """The picture resized by Lanczos' filter and cropped to a bucket, as HunyuanVideo-1.5 sees it.
+
+    ``place`` is where the crop lies, x and y.
 
     Shapes: -> (H, W, 3) uint8.
     Source: specification of 1.5, section 11.2.
@@ -41,7 +45,7 @@ def covering_pixels(image: Image.Image, height: int, width: int) -> np.ndarray:
     rows, columns = covering_size((height, width), image.height, image.width)
     if image.size != (columns, rows):
         image = image.resize((columns, rows), Image.Resampling.LANCZOS)
-    top, left = crop_offset(rows, height), crop_offset(columns, width)
+    left, top = crop_offset(columns, width, place=place[0]), crop_offset(rows, height, place=place[1])
     return np.asarray(image.crop((left, top, left + width, top + height)))
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig
+from framewake.config15 import DiT15Config
 from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.errors import CheckpointError, InputError
 from framewake.lora import ENDINGS, LoraUse
 from framewake.models.dit import DiT
+from framewake.models.dit15 import DiT15
 from framewake.pipeline.family import Make
 from framewake.request import Settled
 from framewake.sampling.guide import Denoise, Timestep
@@ -54,6 +56,10 @@ class Adapted(NamedTuple):
     notes: tuple[str, ...]
 
 
+# The transformer of a shape: a LoRA is looked at without a checkpoint too.
+TRANSFORMERS: Mapping[type, Make] = {DiTConfig: DiT, DiT15Config: DiT15}
+
+
 def targets_of(checkpoint: Checkpoint) -> Targets:
     """What a LoRA can adapt in a checkpoint's transformer; nothing is loaded."""
     return targets_for(checkpoint.dit)
@@ -62,7 +68,7 @@ def targets_of(checkpoint: Checkpoint) -> Targets:
 @lru_cache(maxsize=4)
 def targets_for(config: DiTConfig) -> Targets:
     """What a LoRA can adapt in a transformer of a shape."""
-    make: Make = DiT
+    make = TRANSFORMERS[type(config)]
     return Targets.of(config, make(None, config).shapes())  # shapes need no engine
 
 

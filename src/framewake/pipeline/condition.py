@@ -29,13 +29,8 @@ class Tokens(NamedTuple):
 
     def notes(self) -> list[str]:
         """What a person should know about a prompt that was too long; empty when all of it counts."""
-        cut = self.llava
-        if cut.cut_tokens:
-            kept = cut.prompt_tokens - cut.cut_tokens
-            return [
-                f"the prompt has {cut.prompt_tokens} tokens and {kept} are used (the limit); "
-                f"not used: {shortened(cut.cut)!r}"
-            ]
+        if self.llava.cut_tokens:
+            return cut_note(self.llava)
         if self.clip.cut_tokens:
             return [
                 f"the prompt is longer than the small text encoder reads ({self.clip.prompt_tokens} tokens); the large "
@@ -44,12 +39,26 @@ class Tokens(NamedTuple):
         return []
 
 
+def cut_note(cut: TokenizedText) -> list[str]:
+    """What a person should know of a prompt that did not fit."""
+    if not cut.cut_tokens:
+        return []
+    kept = cut.prompt_tokens - cut.cut_tokens
+    return [
+        f"the prompt has {cut.prompt_tokens} tokens and {kept} are used (the limit); not used: {shortened(cut.cut)!r}"
+    ]
+
+
 def shortened(text: str, limit: int = 80) -> str:
     """A text that fits into a message."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _check_ids(tokenizer: Tokenizer, count: int, encoder: str) -> None:
+def check_ids(tokenizer: Tokenizer, count: int, encoder: str) -> None:
+    """Refuse a tokenizer with ids that an encoder does not know.
+
+    Raises: CheckpointError.
+    """
     if tokenizer.vocab_size > count:
         raise CheckpointError(
             f"{tokenizer.folder} has {tokenizer.vocab_size} tokens, and the {encoder} knows {count}: they belong to "
@@ -68,8 +77,8 @@ class TextReader:
         self.tokenizer_2 = Tokenizer.from_folder(checkpoint.tokenizers[CLIP_TEXT.name])
         llava, clip = checkpoint.config(LLAVA), checkpoint.config(CLIP_TEXT)
         self.clip_positions = clip.max_positions
-        _check_ids(self.tokenizer, llava.text.vocab_size, LLAVA.word)
-        _check_ids(self.tokenizer_2, clip.vocab_size, CLIP_TEXT.word)
+        check_ids(self.tokenizer, llava.text.vocab_size, LLAVA.word)
+        check_ids(self.tokenizer_2, clip.vocab_size, CLIP_TEXT.word)
         self.layout = derive_layout(
             self.tokenizer,
             self.template,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from framewake.config import DiTConfig
 from framewake.engine.contract import Engine, Tensor
 from framewake.errors import InputError, NumericsError
 from framewake.pipeline.adapters import Adapted, by_step
@@ -47,16 +48,18 @@ class Denoised(NamedTuple):
     cache: Mapping[str, np.ndarray] = {}
 
 
-def initial_latents(engine: Engine, plan: Plan, image: Tensor | None, precision: Precision) -> Tensor:
+def initial_latents(
+    engine: Engine, plan: Plan, image: Tensor | None, precision: Precision, *, config: DiTConfig
+) -> Tensor:
     """Noise of the request's seed, with a trace of the picture when the request is stable.
 
-    Shapes: -> (1, C, F, H, W). Precision: float16 in half-precision runs, else float32.
+    Shapes: -> (1, C, F, H, W). Precision: the configuration's half type in half-precision runs, else float32.
     Source: specification, section 6.2.
     """
     shape = (1, *plan.latent)
-    kind = "float16" if precision.rounds_to_half else "float32"
+    kind = config.noise_dtype if precision.rounds_to_half else "float32"
     noise = draw_noise(engine, shape, plan.request, kind)
-    if plan.request.is_stable and image is not None:
+    if plan.request.is_stable and image is not None and config.mixes_picture:
         noise = stabilised(engine, noise, image)
     return noise
 
@@ -91,7 +94,7 @@ def denoise(
     Source: specification, section 6.3.
     """
     engine, request = parts.engine, plan.request
-    first, latents = begun = begin(engine, plan, condition, precision, start)
+    first, latents = begun = begin(parts, plan, condition, precision, start)
     call(parts, plan, condition, precision, begun, cache={} if start is None else start.cache)
     adapted = parts.adapted(plan.loras, precision.transformer)
     yield from map(Note, adapted.notes)
@@ -176,12 +179,12 @@ def all_arrays(lead: Lead, caching: Caching) -> Mapping[str, np.ndarray]:
 
 
 def begin(
-    engine: Engine, plan: Plan, condition: Condition, precision: Precision, start: SavedLatents | None
+    parts: Parts, plan: Plan, condition: Condition, precision: Precision, start: SavedLatents | None
 ) -> tuple[int, Tensor]:
     """Steps that are done, and the latents after them."""
     if start is None:
-        return 0, initial_latents(engine, plan, condition.image, precision)
-    return start.step, engine.asarray(start.latents, "float32")
+        return 0, initial_latents(parts.engine, plan, condition.image, precision, config=parts.checkpoint.dit)
+    return start.step, parts.engine.asarray(start.latents, "float32")
 
 
 def solving(
@@ -197,7 +200,10 @@ def solving(
     """The steps of a plan, on from those that are done and the latents after them."""
     engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
     guidance, dtype = request.embedded_guidance, precision.transformer
-    wrapping = Wrapping(engine, config, plan.latent, plan.shape.frames, guidance=guidance, dtype=dtype)
+    levels = schedule(request.steps, request.flow_shift)
+    times = [float(timestep) for timestep in levels.timesteps]
+    size = (plan.latent, plan.shape.frames)
+    wrapping = Wrapping(engine, config, *size, guidance=guidance, dtype=dtype, timesteps=times)
     manner = dataclasses.replace(parts.manner("dit"), arrangement=division_of(parts, plan).arrangement)
     transformer = functools.partial(parts.models["dit"], adapted.weights, run_blocks=run_blocks, manner=manner)
     velocity = wrapping.denoise(transformer, condition, scale=request.guidance_scale)
@@ -205,7 +211,7 @@ def solving(
         engine,
         by_step(velocity, adapted, start=begun[0]),
         begun[1],
-        schedule(request.steps, request.flow_shift),
+        levels,
         make_solver=SOLVERS[request.solver],
         first_frame=wrapping.first_frame(condition),
         start=begun[0],

@@ -57,6 +57,10 @@ class Family:
         makes |= {"vae": self.autoencoder, "dit": self.transformer}
         return {name: make(engine, configs[name]) for name, make in makes.items() if name in configs}
 
+    def present(self, checkpoint: Checkpoint) -> tuple[TextEncoder, ...]:
+        """The encoders that a checkpoint has."""
+        return tuple(encoder for encoder in self.encoders if encoder.name in checkpoint.configs)
+
     def shapes(self, checkpoint: Checkpoint) -> dict[str, Shapes]:
         """The models' own lists of names and shapes."""
         return {name: model.shapes() for name, model in self.models(checkpoint.configs, None).items()}

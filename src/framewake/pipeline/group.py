@@ -17,7 +17,7 @@ from framewake.demo import LORAS, shipped
 from framewake.engine.contract import Tensor
 from framewake.errors import EngineError, InputError
 from framewake.models.arrangement import Division, arrange
-from framewake.models.dit import TextStates
+from framewake.models.dit import TextPart, TextStates
 from framewake.pipeline.adapters import open_loras
 from framewake.pipeline.forecast.place import Placement
 from framewake.pipeline.jobs import Plan
@@ -29,6 +29,7 @@ from framewake.pipeline.velocity import Condition
 from framewake.request import from_dict, settled
 from framewake.shapes import LatentShape, PixelShape, token_grid
 
+FURTHER = "further/"  # before the names of a text's further parts
 CACHE = "cache/"  # before the names of a step cache's arrays
 STATES, POOLED, IMAGE, LATENTS = "states", "pooled", "image", "latents"
 
@@ -65,15 +66,17 @@ def call(
     """Tell the others to denoise a clip: everything that they need for it, and where their weights go."""
     if parts.lead.is_alone:
         return
-    tensors = {STATES: condition.text.states, POOLED: condition.text.pooled, LATENTS: begun[1]}
-    if condition.image is not None:
-        tensors[IMAGE] = condition.image
+    text = condition.text
+    found = {STATES: text.states, POOLED: text.pooled, LATENTS: begun[1], IMAGE: condition.image}
+    found |= {FURTHER + name: part.states for name, part in text.further.items()}
+    tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     values = {
         "request": plan.request.to_dict(),
         "shape": list(plan.shape),
         "latent": list(plan.latent),
         "loras": [[_place(lora.use.path), lora.digest] for lora in plan.loras],
-        "lengths": list(condition.text.lengths),
+        "lengths": list(text.lengths),
+        "further": {name: list(part.lengths) for name, part in text.further.items()},
         "precision": precision.name,
         "placements": _placements(parts),
         "step": begun[0],
@@ -160,7 +163,9 @@ def told_clip(parts: Parts, message: Message) -> Told:
     """
     engine, values = parts.engine, message.values
     sent = {name: engine.asarray(message.arrays[name], kind) for name, kind in values["types"].items()}
-    condition = Condition(TextStates(sent[STATES], tuple(values["lengths"]), sent[POOLED]), sent.get(IMAGE))
+    further = {name: TextPart(sent[FURTHER + name], tuple(lengths)) for name, lengths in values["further"].items()}
+    text = TextStates(sent[STATES], tuple(values["lengths"]), sent.get(POOLED), further)
+    condition = Condition(text, sent.get(IMAGE))
     cache = {name.removeprefix(CACHE): x for name, x in message.arrays.items() if name.startswith(CACHE)}
     start = SavedLatents(message.arrays[LATENTS], {}, values["step"], {}, {}, cache) if values["step"] else None
     precision = choose_precision(values["precision"], engine)

@@ -1,4 +1,4 @@
-"""HunyuanVideo as a family: which class computes which component."""
+"""HunyuanVideo as a family, which class computes which component, and all families."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from framewake.models.vae import CausalVAE
 from framewake.pipeline.condition import TextReader
 from framewake.pipeline.family import Family, TextEncoder
 from framewake.pipeline.forecast import cost
+from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.weights.checkpoint.hunyuan import CLIP_TEXT, COMPONENTS, LLAVA
 from framewake.weights.checkpoint.load import Checkpoint
 
@@ -34,7 +35,7 @@ HUNYUAN = Family(
     ),
     reader=TextReader,
 )
-FAMILIES = (HUNYUAN,)
+FAMILIES = (HUNYUAN, HUNYUAN15)
 
 
 def family_of(checkpoint: Checkpoint) -> Family:

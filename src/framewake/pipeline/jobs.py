@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from framewake.cache import CacheChoice
 from framewake.config import DiTConfig
 from framewake.errors import InputError, about, said
-from framewake.media.image import bucket_pixels, clip_pixels
+from framewake.media.framing import FRAMES
 from framewake.media.opacity import background_colour
 from framewake.media.output import check_output
 from framewake.media.picture import Loaded, load_picture, picture_path
 from framewake.media.video import check_crf
 from framewake.pipeline.adapters import OpenedLora, open_loras
 from framewake.pipeline.drafts import NO_DRAFTS, Drafts, check_drafts
-from framewake.request import Defaults, Request, Settled, resolve
-from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket, latent_shape, token_grid
+from framewake.request import DYNAMIC_SHIFT, Defaults, Request, Settled, resolve
+from framewake.shapes import LatentShape, PixelShape, base_px, latent_shape, token_grid
 from framewake.weights.checkpoint.load import Checkpoint
 
 WIDE = (9, 16)  # height and width of a text-to-video clip, which has no picture to follow
@@ -100,7 +99,15 @@ class Plan:
 def defaults_of(checkpoint: Checkpoint) -> Defaults:
     """What a checkpoint does where a request says nothing."""
     settings = checkpoint.settings
-    return Defaults(settings.frames, settings.steps, float(settings.fps), settings.resolutions, settings.flow_shift)
+    return Defaults(
+        settings.frames,
+        settings.steps,
+        float(settings.fps),
+        settings.resolutions,
+        settings.flow_shift,
+        DYNAMIC_SHIFT if checkpoint.dit.mixes_picture else settings.flow_shift,
+        settings.guidance_scale,
+    )
 
 
 def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
@@ -165,8 +172,8 @@ def shape_of(request: Settled, checkpoint: Checkpoint, size_px: tuple[int, int] 
 
     Raises: InputError.
     """
-    bucket = choose_bucket(base_px(request.resolution, checkpoint.settings.resolutions), *(size_px or WIDE))
-    return PixelShape(request.frames, *bucket)
+    base = base_px(request.resolution, checkpoint.settings.resolutions)
+    return PixelShape(request.frames, *FRAMES[checkpoint.dit.framing].bucket(base, *(size_px or WIDE)))
 
 
 def latent_of(shape: PixelShape, checkpoint: Checkpoint) -> LatentShape:
@@ -227,8 +234,7 @@ def read_picture(
     Raises: InputError when the file cannot be read any more.
     Source: specification, sections 2.4, 2.6 and 3.6.
     """
-    image, processor = loaded.image, checkpoint.image_processor
-    black = Image.new("RGB", image.size)
+    image, processor, frame = loaded.image, checkpoint.image_processor, FRAMES[checkpoint.dit.framing]
     digest = hashlib.sha256()
     try:
         with picture_path(path).open("rb") as file:
@@ -236,10 +242,10 @@ def read_picture(
                 digest.update(piece)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({said(error)}).") from error
+    pixels = frame.crop(image, shape.height, shape.width, place=place)
     return Picture(
-        bucket_pixels(image, shape.height, shape.width, place=place),
-        clip_pixels(image, processor.size_px, mean=processor.mean, std=processor.std)[None],
-        clip_pixels(black, processor.size_px, mean=processor.mean, std=processor.std)[None],
+        pixels,
+        *frame.seen(image, pixels, processor.size_px, processor.mean, processor.std),
         Loaded(image.resize((SMALL_PX, SMALL_PX)), loaded.notes),
         digest.hexdigest(),
     )

@@ -17,8 +17,9 @@ from framewake.errors import CheckpointError, InputError
 from framewake.media.metadata import package_versions
 from framewake.pipeline.jobs import request_from
 from framewake.pipeline.latents import SavedLatents
-from framewake.request import Request, Settled, from_dict, settled
+from framewake.request import USUAL_SCALE, Request, Settled, from_dict, settled
 from framewake.setting import shown
+from framewake.shapes import PUBLISHED_RESOLUTIONS
 from framewake.weights.checkpoint.identity import identity
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.reading.files import weight_files
@@ -88,8 +89,11 @@ def other_settings(asked: Request, saved: Request) -> list[str]:
     """
     found = []
     for name, value in asked.to_dict().items():
-        is_open = value is None or (name, value) == ("precision", "auto")
         then = getattr(saved, name)
+        is_open = value is None or (name, value) == ("precision", "auto")
+        # Where a checkpoint has not the usual class another stands in for it, and where it needs guidance, its own.
+        is_open |= (name, value) == ("resolution", Request.resolution) and then not in PUBLISHED_RESOLUTIONS
+        is_open |= (name, value) == ("guidance_scale", USUAL_SCALE)
         if name not in ("image", "loras") and not is_open and value != then:
             found.append(f"{name} {shown(value)}, saved {shown(then)}")
     return found

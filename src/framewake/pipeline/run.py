@@ -149,7 +149,8 @@ class Pipeline:
         if not is_timed:
             return found
         # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
-        probed = ProbedParts((self.checkpoint.dit, self.checkpoint.vae), (dtype, precision.vae))
+        makes = self.family.transformer, self.family.autoencoder
+        probed = ProbedParts((self.checkpoint.dit, self.checkpoint.vae), (dtype, precision.vae), makes)
         rates = measured_rates(self.engine, dtype, largest_file(file), parts=probed)
         text = self.reader.lengths(plan.request.prompt)
         return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates, text=text)

@@ -43,7 +43,9 @@ def device_facts(pipeline: Pipeline) -> dict[str, Any]:
     """What a worker tells. The speed is measured when it is not known yet, which takes a few seconds."""
     engine = pipeline.engine
     precision, checkpoint = choose_precision("auto", engine), pipeline.checkpoint
-    parts = ProbedParts((checkpoint.dit, checkpoint.vae), (precision.transformer, precision.vae))
+    family = family_of(checkpoint)
+    makes = family.transformer, family.autoencoder
+    parts = ProbedParts((checkpoint.dit, checkpoint.vae), (precision.transformer, precision.vae), makes)
     weights = largest_file(checkpoint.layout.weights["dit"][0])
     return {
         "name": engine.name,

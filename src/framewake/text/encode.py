@@ -48,7 +48,7 @@ def encode_in_template(tokenizer: Tokenizer, template: Template, prompt: str, *,
 
     Source: specification, sections 3.1 and 16.7.
     """
-    tokens = tokenizer.plain(prompt.strip())
+    tokens = tokenizer.plain((prompt or " ") if template.keeps_blanks else prompt.strip())
     before, after = template_ids(tokenizer, template)
     row = [*before, *tokens.ids, *after][: layout.max_length]
     pad = tokenizer.named_id("pad_token")

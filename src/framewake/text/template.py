@@ -34,6 +34,8 @@ SENTENCES = (_REFERENCE_SENTENCE, _VIDEO_SENTENCE, _IMAGE_SENTENCE)
 class Template:
     """Text before and after the prompt; ``has_image`` says whether a picture's place is in it.
 
+    ``keeps_blanks``: a prompt goes in as it is, an empty one as a blank.
+
     Source: specification, section 3.1.
     """
 
@@ -41,6 +43,7 @@ class Template:
     before: str
     after: str
     has_image: bool
+    keeps_blanks: bool = False
 
     @property
     def text(self) -> str:
@@ -67,6 +70,25 @@ IMAGE_I2V = Template(
 )
 VIDEO = Template("dit-llm-encode-video", f"{_SYSTEM}{_VIDEO_SENTENCE}<|eot_id|>{_USER}", "<|eot_id|>", has_image=False)
 IMAGE = Template("dit-llm-encode", f"{_SYSTEM}{_IMAGE_SENTENCE}<|eot_id|>{_USER}", "<|eot_id|>", has_image=False)
+
+# Nine blanks between the items: the original's text is continued over lines. Source: specification of 1.5, 3.1.
+_ASPECTS_15 = (" " * 9).join(
+    (
+        "1. The main content and theme of the video.",
+        "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects.",
+        "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects.",
+        "4. background environment, light, style and atmosphere.",
+        "5. camera angles, movements, and transitions used in the video.",
+    )
+)
+VIDEO_15 = Template(
+    "video-1.5",
+    "<|im_start|>system\nYou are a helpful assistant. Describe the video by detailing the following aspects:"
+    f"{' ' * 9}{_ASPECTS_15}<|im_end|>\n<|im_start|>user\n",
+    "<|im_end|>\n<|im_start|>assistant\n",
+    has_image=False,
+    keeps_blanks=True,
+)
 
 TEMPLATES = {template.name: template for template in (VIDEO_I2V, IMAGE_I2V, VIDEO, IMAGE)}
 

@@ -69,6 +69,9 @@ class Trainer:
     """
 
     def __init__(self, checkpoint: Checkpoint, places: Places, given: Mapping[str, Any], *, resumes: bool) -> None:
+        facts = checkpoint.layout.components.facts
+        if not facts.is_trained:
+            raise InputError(f"training of {facts.name} is not there yet: LoRAs of others can be applied.")
         check_whole(checkpoint)
         self.checkpoint = checkpoint
         self.places = places

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+from framewake.media.framing import FRAMES
 from framewake.pipeline.jobs import Plan, latent_of
-from framewake.shapes import choose_bucket
 from framewake.weights.checkpoint.load import Checkpoint
 
 Fits = Callable[[Plan], bool]
@@ -41,7 +41,7 @@ def sizes(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[str, Plan]]:
 def sized(checkpoint: Checkpoint, plan: Plan, frames_and_base: tuple[int, int]) -> Plan:
     """The plan with another number of frames and the bucket of another base size."""
     frames, base = frames_and_base
-    height, width = choose_bucket(base, plan.shape.height, plan.shape.width)
+    height, width = FRAMES[checkpoint.dit.framing].bucket(base, plan.shape.height, plan.shape.width)
     shape = plan.shape._replace(frames=frames, height=height, width=width)
     return dataclasses.replace(plan, shape=shape, latent=latent_of(shape, checkpoint))
 

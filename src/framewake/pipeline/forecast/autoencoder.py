@@ -29,6 +29,8 @@ def decode_operations(config: VAEConfig, size: Size, *, is_in_slabs: bool = Fals
 
     ``is_in_slabs``: as ``models/vae_slabs.py`` does it, with fewer of them for the first frames.
     """
+    if config.norms_cells:
+        return _cell_operations(config, size, is_decode=True)
     widths = config.block_out_channels[::-1]
     opened = _Opened(0.0) if is_in_slabs and size[0] > 1 else None
     total = _convolution(size, config.latent_channels, widths[0]) + _middle(config, size, opened=opened)
@@ -46,6 +48,8 @@ def decode_operations(config: VAEConfig, size: Size, *, is_in_slabs: bool = Fals
 
 def encode_operations(config: VAEConfig, size: Size) -> float:
     """Multiplications and additions of encoding pixels of a size in one piece."""
+    if config.norms_cells:
+        return _cell_operations(config, size, is_decode=False)
     widths = config.block_out_channels
     total = _convolution(size, config.in_channels, widths[0])
     inputs = widths[0]
@@ -56,6 +60,30 @@ def encode_operations(config: VAEConfig, size: Size) -> float:
             size = (-(-size[0] // factors[0]), -(-size[1] // factors[1]), -(-size[2] // factors[2]))
             total += _convolution(size, width, width)
     return total + _middle(config, size) + _convolution(size, inputs, 2 * config.latent_channels)
+
+
+def _cell_operations(config: VAEConfig, size: Size, *, is_decode: bool) -> float:
+    """Where cells become channels and back: the convolution before is as wide as all of them, at the smaller side."""
+    widths, factors = config.block_out_channels, level_factors(config)
+    order = list(zip(widths, factors, strict=True))
+    if is_decode:  # what the encoder does last is undone first
+        order = list(zip(widths[::-1], [*factors[-2::-1], (1, 1, 1)], strict=True))
+    ends = (
+        (config.latent_channels, config.out_channels) if is_decode else (config.in_channels, 2 * config.latent_channels)
+    )
+    total = _convolution(size, ends[0], order[0][0]) + (_middle(config, size) if is_decode else 0.0)
+    for level, (width, factor) in enumerate(order):
+        total += _resnets(size, width, width, config.layers_per_block + is_decode)
+        if factor == (1, 1, 1):
+            continue
+        following, cells = order[level + 1][0], math.prod(factor)
+        total += _convolution(size, width, following * cells if is_decode else following // cells)
+        if is_decode:
+            size = (1 + (size[0] - 1) * factor[0], size[1] * factor[1], size[2] * factor[2])
+        else:
+            size = (-(-size[0] // factor[0]), -(-size[1] // factor[1]), -(-size[2] // factor[2]))
+    total += 0.0 if is_decode else _middle(config, size)
+    return total + _convolution(size, order[-1][0], ends[1])
 
 
 def decode_tiles(config: VAEConfig, tiling: TilingConfig | None, size: Size) -> list[Size]:

@@ -102,7 +102,7 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
     has_scores = is_composed(setup.engine, precision.text)
     works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {}
     states = 0  # of the encoders that have worked
-    for encoder in setup.family.encoders:
+    for encoder in setup.family.present(checkpoint):
         config = checkpoint.configs[encoder.name]
         work = encoder.work_bytes(config, scene, precision.text, has_scores)
         works[encoder.name] = (precision.text, [(None, work + states)])

@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from framewake.config import ClipTextConfig, DiTConfig, LlavaConfig, TilingConfig, VAEConfig
+from framewake.config import ClipTextConfig, DiTConfig, LlamaConfig, LlavaConfig, TilingConfig, VAEConfig
 from framewake.engine.traits import Traits
 from framewake.models.arrangement import Arrangement
 from framewake.models.dit_blocks import cut
@@ -44,6 +44,8 @@ ENCODED = {"float16": 6.08, "bfloat16": 6.08, "float32": 5.06}
 SHRUNK = {"host": 1.15, "device": 1.065}
 BESIDE_SHRUNK = {"host": 28, "device": 8}  # bytes for each number of a frame, or of a slab that is larger
 ENCODED_NUMBERS = 1 << 23  # of a slab: the least that one frame of a tile has
+CELL_SLAB = 7  # tensors of the frames at work where cells are normed, in float32: two of them twice as wide
+CELL_PAST = 26  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
 SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
@@ -194,6 +196,8 @@ def slab_bytes(
 ) -> int:
     """Memory that the same tile needs a few frames at a time: slabs of so many numbers, or of one frame."""
     frames, numbers = _widest(config, tiling, size)
+    if config.norms_cells:
+        return cell_bytes(config, frames, numbers, dtype, slab_numbers=slab_numbers)
     clip = int(SLABS["host" if is_host else "device"] * frames * numbers * BYTES[dtype])
     if is_host:
         inside = min(max(slab_numbers, numbers) + SEEN * numbers, frames * numbers)
@@ -220,6 +224,17 @@ def encode_bytes(
     return max(slabs, int(ENCODED[dtype] * BYTES[dtype] * height * width * channels))
 
 
+def cell_bytes(config: VAEConfig, frames: int, numbers: int, dtype: str, *, slab_numbers: int) -> int:
+    """The same where nothing looks ahead: a clip's pixels, some frames at work, and what each layer carries on.
+
+    Every convolution keeps two frames: at full size ``CELL_PAST`` of them in all, the smaller levels included.
+    """
+    each = max(1, slab_numbers // (numbers * config.temporal_compression)) * config.temporal_compression
+    cells = numbers // config.block_out_channels[0]
+    clip = frames * cells * config.out_channels * 2 * BYTES[dtype]
+    return clip + (CELL_SLAB * min(each, frames) + CELL_PAST) * numbers * max(BYTES[dtype], BYTES["float32"])
+
+
 def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int]) -> tuple[int, int]:
     """Frames of the largest tile, and the numbers of one frame where the decoder is widest at full size."""
     frames, height, width = size
@@ -227,7 +242,8 @@ def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int
         frames = min(frames, tiling.sample_frames + 1)
     if tiling is not None and tiling.is_spatial:
         height, width = min(height, tiling.sample_size), min(width, tiling.sample_size)
-    return frames, height * width * config.block_out_channels[min(1, len(config.block_out_channels) - 1)]
+    widest = 0 if config.norms_cells else min(1, len(config.block_out_channels) - 1)
+    return frames, height * width * config.block_out_channels[widest]
 
 
 def decode_bytes(tile: int, traits: Traits) -> int:
@@ -243,7 +259,11 @@ def host_bytes(size: tuple[int, int, int]) -> int:
 
 def text_bytes(config: LlavaConfig, scene: Scene, dtype: str, is_composed: bool) -> int:
     """Memory that the large text encoder needs beside its weights; ``dtype`` and ``is_composed`` are its own."""
-    text = config.text
+    return language_bytes(config.text, scene, dtype, is_composed)
+
+
+def language_bytes(text: LlamaConfig, scene: Scene, dtype: str, is_composed: bool) -> int:
+    """The same for a language model."""
     states = (6 * text.hidden_size + 3 * text.mlp_size) * scene.batch * scene.read * BYTES[dtype]
     return states + (scores_bytes(scene.batch * text.heads, scene.read, dtype) if is_composed else 0)
 

@@ -43,7 +43,7 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
         # A device computes while the host copies; on a CPU both are work for the same cores.
         step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
         read["dit"] = 0.0
-    encoders = [encoder.name for encoder in setup.family.encoders]
+    encoders = [encoder.name for encoder in setup.family.present(setup.checkpoint)]
     text = sum((read[name] for name in encoders), _text(setup, scene, rates, numbers))
     encode, decode = _pictures(setup, plan, rates)
     start = _starts(rates)
@@ -60,7 +60,7 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
 
 def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Placement]) -> dict[str, float]:
     """Seconds until the system has handed out a stage's memory: each stage gives back what it does not keep."""
-    encoders = [found[encoder.name] for encoder in setup.family.encoders]
+    encoders = [found[encoder.name] for encoder in setup.family.present(setup.checkpoint)]
     work = {
         "encode text": sum(place.weights for place in encoders) + encoders[0].work,
         "encode image": found["vae"].weights,
@@ -93,7 +93,7 @@ def step_parts(engine: Engine, config: DiTConfig, scene: cost.Scene, rates: Rate
 def _text(setup: Setup, scene: cost.Scene, rates: Rates, numbers: Mapping[str, int]) -> float:
     """Seconds for all text encoders."""
     operations, layers = 0.0, 0
-    for encoder in setup.family.encoders:
+    for encoder in setup.family.present(setup.checkpoint):
         config = setup.checkpoint.configs[encoder.name]
         operations += encoder.operations(config, numbers[encoder.name], scene.read * scene.batch)
         layers += encoder.layers(config)

@@ -26,6 +26,8 @@ from framewake.pipeline.velocity import clip_rope
 from framewake.weights.stores.store import Resident
 
 Clock = Callable[[], float]
+Make = Callable[[Any, Any], Any]  # a model's class: engine and configuration -> model
+Makes = tuple[Make, Make]
 
 SECONDS = 0.08  # of measuring, for each figure
 DEAREST = 4.0  # seconds that the larger tile may take, as far as the smaller one tells
@@ -73,12 +75,17 @@ class Measure(NamedTuple):
 
 
 def measured_pace(
-    engine: Engine, configs: tuple[DiTConfig, VAEConfig], dtypes: tuple[Dtype, Dtype], *, measure: Measure
+    engine: Engine,
+    configs: tuple[DiTConfig, VAEConfig],
+    dtypes: tuple[Dtype, Dtype],
+    *,
+    measure: Measure,
+    makes: Makes = (DiT, CausalVAE),
 ) -> Pace:
-    """The pace of a device."""
+    """The pace of a device; ``makes`` are the classes of transformer and autoencoder."""
     watch = _Watch(engine, measure)
-    blocks = _blocks(watch, configs[0], dtypes[0], measure.pairs)
-    return Pace(*blocks, *_autoencoder(watch, configs[1], dtypes[1]))
+    blocks = _blocks(watch, configs[0], dtypes[0], pairs=measure.pairs, make=makes[0])
+    return Pace(*blocks, *_autoencoder(watch, configs[1], dtypes[1], make=makes[1]))
 
 
 class _Watch:
@@ -128,11 +135,11 @@ def _numbers() -> np.ndarray:
     return np.random.default_rng(1).standard_normal(RANDOM, np.float32)
 
 
-def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tuple[Line, Line, Line]:
+def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, *, pairs: float, make: Make) -> tuple[Line, Line, Line]:
     """A step without blocks, a double and a single block, each over tokens."""
     engine = watch.engine
     one = dataclasses.replace(config, double_blocks=1, single_blocks=1)
-    shapes = DiT(engine, one).shapes()
+    shapes = make(engine, one).shapes()
     weights = Resident({name: random_tensor(engine, shape, dtype, deviation=0.01) for name, shape in shapes.items()})
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for grid in GRIDS["cpu" if engine.traits.is_host else "device"]:
@@ -140,7 +147,7 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tup
         attention = 4.0 * tokens**2 * config.hidden_size / pairs
         given = _inputs(engine, config, grid)
         for counts, name in BLOCKS.items():
-            model = DiT(engine, dataclasses.replace(config, double_blocks=counts[0], single_blocks=counts[1]))
+            model = make(engine, dataclasses.replace(config, double_blocks=counts[0], single_blocks=counts[1]))
             seconds = watch.usual(name, functools.partial(model, weights, **given))
             found.setdefault(counts, []).append((float(tokens), seconds - sum(counts) * attention))
     outside = found[0, 0]
@@ -157,20 +164,21 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, pairs: float) -> tup
 
 def _inputs(engine: Engine, config: DiTConfig, grid: tuple[int, int, int]) -> dict[str, Any]:
     states = random_tensor(engine, (1, TEXT, config.text_width), "float32")
-    pooled = random_tensor(engine, (1, config.pooled_width), "float32")
+    pooled = random_tensor(engine, (1, config.pooled_width), "float32") if config.pooled_width else None
     return {
         "latents": random_tensor(engine, (1, config.in_channels, *grid), "float32"),
         "timestep": engine.full((1,), 500.0),
         "text": TextStates(states, (TEXT,), pooled),
         "rope": clip_rope(engine, config, (config.in_channels, *grid), frames=1),
         "guidance": engine.full((1,), 6000.0) if config.has_guidance else None,
+        "until": engine.full((1,), 400.0) if config.has_next_timestep else None,
     }
 
 
-def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype) -> tuple[Line, Line]:
+def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype, *, make: Make) -> tuple[Line, Line]:
     """Encoding one picture and decoding a tile, each over operations."""
     engine = watch.engine
-    model = CausalVAE(engine, config)
+    model = make(engine, config)
     weights = {name: random_tensor(engine, shape, dtype, deviation=0.01) for name, shape in model.shapes().items()}
     encode, decode = [], []
     for tile in TILES:

@@ -21,7 +21,18 @@ from framewake.engine.contract import Dtype, Engine
 from framewake.engine.forks import check_process
 from framewake.errors import DiskFullError, InputError, UnwritableError
 from framewake.lasting import read_record, write_record
-from framewake.pipeline.forecast.pace import Clock, Line, Measure, Pace, fresh_bytes, measured_pace, random_tensor
+from framewake.models.dit import DiT
+from framewake.models.vae import CausalVAE
+from framewake.pipeline.forecast.pace import (
+    Clock,
+    Line,
+    Makes,
+    Measure,
+    Pace,
+    fresh_bytes,
+    measured_pace,
+    random_tensor,
+)
 
 SIDE = 768  # of the matrices: large enough to reach the rate of the model's own, small enough for a CPU
 SECONDS = 0.15  # of measuring, for each figure
@@ -55,10 +66,11 @@ class Rates(NamedTuple):
 
 
 class ProbedParts(NamedTuple):
-    """What a pace is measured for: the models' shapes and types."""
+    """What a pace is measured for: the models' shapes, types and classes."""
 
     configs: tuple[DiTConfig, VAEConfig]
     dtypes: tuple[Dtype, Dtype]
+    makes: Makes = (DiT, CausalVAE)
 
 
 def measured_rates(
@@ -91,7 +103,8 @@ def measured_rates(
         rates = rates._replace(fresh=_fresh_rate(clock))
     if parts is not None:
         measure = Measure(clock, rates.attention, rates.fresh)
-        rates = rates._replace(pace=measured_pace(engine, parts.configs, parts.dtypes, measure=measure))
+        pace = measured_pace(engine, parts.configs, parts.dtypes, measure=measure, makes=parts.makes)
+        rates = rates._replace(pace=pace)
     rates = rates._replace(busy=busy_since(before) if engine.traits.is_host else 0.0)
     _write(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
     return rates
@@ -199,7 +212,7 @@ def device_key(engine: Engine, dtype: Dtype, weights: Path, *, parts: ProbedPart
     disk = weights.stat().st_dev if weights.exists() else 0
     version = importlib.metadata.version(engine.kind)
     text = f"{engine.name} {version} {dtype} {platform.node()} {platform.machine()} {cores} {threads} {total} {disk}"
-    text += f" {parts}"
+    text += "" if parts is None else f" {parts.configs} {parts.dtypes}"
     return f"{engine.name} {dtype} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

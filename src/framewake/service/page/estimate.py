@@ -8,7 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from framewake.config import Framing
 from framewake.errors import FramewakeError, InputError
+from framewake.media.framing import FRAMES
 from framewake.pipeline.forecast.place import gib
 from framewake.pipeline.jobs import Plan, plan_size
 from framewake.request import from_dict
@@ -16,13 +18,14 @@ from framewake.service.desk import Desk
 from framewake.service.page.texts import lasting, say
 from framewake.service.page.told import translated
 from framewake.service.refusals import public_error
-from framewake.shapes import crop_offset, resized_size
+from framewake.shapes import crop_offset
 
 
-def crop_of(plan: Plan, height_px: int, width_px: int) -> dict[str, Any]:
+def crop_of(plan: Plan, height_px: int, width_px: int, *, framing: Framing = "inside") -> dict[str, Any]:
     """The part of a picture that becomes the video, as shares of the picture's sides."""
     bucket = (plan.shape.height, plan.shape.width)
-    height, width = (max(pair) for pair in zip(resized_size(bucket, height_px, width_px), bucket, strict=True))
+    resized = FRAMES[framing].resized(bucket, height_px, width_px)
+    height, width = (max(pair) for pair in zip(resized, bucket, strict=True))
     across, down = plan.request.crop_place
     return {
         "place": plan.request.crop,
@@ -64,7 +67,8 @@ class Estimates:
                 return f'<p class="fw-quiet">{html.escape(self._say("plan.empty"))}</p>', ""
             asked = {**values, "prompt": values.get("prompt") or "?", "image": "picture" if needs_picture else None}
             plan = plan_size(from_dict(asked), self.desk.checkpoint, sides)
-            crop = "" if sides is None else json.dumps(crop_of(plan, *sides))
+            framing = self.desk.checkpoint.dit.framing
+            crop = "" if sides is None else json.dumps(crop_of(plan, *sides, framing=framing))
             try:
                 return self._card(plan), crop
             except FramewakeError as error:

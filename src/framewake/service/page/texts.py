@@ -288,7 +288,7 @@ _CHINESE = {
     "setting.embedded_guidance": "内嵌引导",
     "setting.embedded_guidance.help": "模型蒸馏时使用的引导强度。",
     "setting.guidance_scale": "引导强度",
-    "setting.guidance_scale.help": "针对负面提示词的经典引导；大于 1 时每步耗时加倍。",
+    "setting.guidance_scale.help": "针对负面提示词的经典引导；大于 1 时每步耗时加倍。为 1 时按检查点所需。",
     "setting.fps": "帧率",
     "setting.fps.help": "文件每秒的帧数，可以是小数。",
     "setting.fps.unset": "模型默认帧率",

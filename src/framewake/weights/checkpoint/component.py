@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Generic, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from framewake.config import Condition
+from framewake.config import CLIP_MEAN, CLIP_STD, Condition
+from framewake.weights.checkpoint.settings import Settings
 from framewake.weights.reading.mapped import Shapes
 from framewake.weights.reading.names import NameRule, same
 
@@ -75,6 +77,7 @@ class Component(Generic[C]):
     there counts; ``gguf`` is what GGUF files say of themselves. ``unused`` are tensors that may be there or not.
     ``stack``: the names of layers of which nobody reads the last, and the number of them in the configuration.
     ``narrow``: the type of what is not in eight bits. ``torch_key``: below which a ``.pt`` file has the tensors.
+    ``picture_px``: the side of the picture that it sees, where it is a vision tower itself.
     ``scales_flag`` is that of a file with the scales of its eight-bit weights. ``tokenizer``: folder and class.
     """
 
@@ -106,6 +109,12 @@ class Component(Generic[C]):
     scales_flag: str | None = None
     tokenizer: tuple[str, str] | None = None
     tower: Tower | None = None
+    picture_px: Callable[[C], int] | None = None
+
+    @property
+    def sees(self) -> bool:
+        """Whether pictures may reach it."""
+        return self.tower is not None or self.picture_px is not None
 
     @property
     def file(self) -> str:
@@ -127,9 +136,49 @@ class Component(Generic[C]):
         return {name.replace(".", " "): attrgetter(name)(config) for name in self.told}
 
 
-Components = Mapping[str, Component[Any]]
+class Whereabouts(NamedTuple):
+    """Where a checkpoint's transformer and what is said of it lie; ``is_single``: it was given as a file of its own."""
+
+    root: Path
+    transformer: Path
+    config: Path
+    is_single: bool
 
 
-def table(*rows: Component[Any]) -> Components:
-    """Rows by their names, in the order in which a person is told of them."""
-    return {row.name: row for row in rows}
+def _first_settings(configs: dict[str, Any], places: Whereabouts) -> Settings:
+    return Settings() if configs["dit"].needs_picture else Settings(name="HunyuanVideo")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checkpoints of a family have in common beside their components.
+
+    ``tree`` is how Tencent's is built: a folder for each model, or for each variant of the transformer. ``pipelines``
+    are diffusers' classes, with and without a picture; ``image_processor`` a folder and a class there, ``colours`` mean
+    and deviation of pictures. ``settings`` are those of a checkpoint that says none of its own. ``optional`` components
+    may be missing. ``is_trained``: LoRAs of it can be trained. ``advice``: what to do where a vision tower does.
+    """
+
+    name: str = "HunyuanVideo"
+    tree: Literal["models", "variants"] = "models"
+    pipelines: tuple[str, str] = ("HunyuanVideoImageToVideoPipeline", "HunyuanVideoImageToVideoPipeline")
+    image_processor: tuple[str, str] = ("image_processor", "CLIPImageProcessor")
+    colours: tuple[tuple[float, float, float], tuple[float, float, float]] = (CLIP_MEAN, CLIP_STD)
+    settings: Callable[[dict[str, Any], Whereabouts], Settings] = _first_settings
+    optional: tuple[str, ...] = ()
+    has_guider: bool = False
+    is_trained: bool = True
+    advice: str = ""
+
+
+class Components(dict[str, Component[Any]]):
+    """Rows by their names, in the order in which a person is told of them, and what they have in common."""
+
+    facts: Facts = Facts()
+
+
+def table(*rows: Component[Any], facts: Facts = Facts()) -> Components:
+    """The table of a family; without facts of its own, it has those of the first."""
+    made = Components({row.name: row for row in rows})
+    made.facts = facts
+    return made

@@ -15,10 +15,7 @@ from framewake.errors import CheckpointError
 C = TypeVar("C")
 DIT_CLASS = "HunyuanVideoTransformer3DModel"
 VAE_CLASS = "AutoencoderKLHunyuanVideo"
-OTHERS = {
-    "image_processor": ("transformers", "CLIPImageProcessor"),
-    "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),
-}
+SCHEDULER = ("diffusers", "FlowMatchEulerDiscreteScheduler")
 ORIGINAL_VAE = "AutoencoderKLCausal3D"
 MOST_LAYERS, MOST_SIZE = 1000, 1 << 24
 VERSION = "0.42.1"  # the layout version that our files claim

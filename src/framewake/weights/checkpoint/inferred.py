@@ -43,9 +43,9 @@ def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None =
         raise CheckpointError(
             "a transformer in diffusers' names comes with a config.json, which is not there: put it beside the file."
         )
-    hidden, in_channels, *patch = _shape(shapes, "img_in.proj.weight", 5)
-    head = _shape(shapes, "double_blocks.0.img_attn_q_norm.weight", 1)[0]
-    out_channels = _shape(shapes, "final_layer.linear.weight", 2)[0] // max(math.prod(patch), 1)
+    hidden, in_channels, *patch = shape_of(shapes, "img_in.proj.weight", 5)
+    head = shape_of(shapes, "double_blocks.0.img_attn_q_norm.weight", 1)[0]
+    out_channels = shape_of(shapes, "final_layer.linear.weight", 2)[0] // max(math.prod(patch), 1)
     if in_channels == 2 * out_channels + 1:
         condition = "latent_concat"
     elif in_channels != out_channels:
@@ -62,12 +62,12 @@ def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None =
         heads=hidden // max(head, 1),
         rope_dims=like.rope_dims if like is not None and is_like else _rope_dims(head),
         rope_theta=HUNYUAN_DIT.rope_theta,
-        mlp_ratio=_shape(shapes, "double_blocks.0.img_mlp.fc1.weight", 2)[0] / max(hidden, 1),
+        mlp_ratio=shape_of(shapes, "double_blocks.0.img_mlp.fc1.weight", 2)[0] / max(hidden, 1),
         double_blocks=layers(shapes, "double_blocks"),
         single_blocks=layers(shapes, "single_blocks"),
         refiner_blocks=layers(shapes, "txt_in.individual_token_refiner.blocks"),
-        text_width=_shape(shapes, "txt_in.input_embedder.weight", 2)[1],
-        pooled_width=_shape(shapes, "vector_in.in_layer.weight", 2)[1],
+        text_width=shape_of(shapes, "txt_in.input_embedder.weight", 2)[1],
+        pooled_width=shape_of(shapes, "vector_in.in_layer.weight", 2)[1],
         condition=condition,
         has_guidance="guidance_in.mlp.0.weight" in shapes,
     )
@@ -76,12 +76,12 @@ def dit_config(shapes: Shapes, condition: Condition, *, like: DiTConfig | None =
 def vae_config(shapes: Shapes) -> VAEConfig:
     """The autoencoder's configuration from its published names."""
     levels = layers(shapes, "encoder.down_blocks")
-    channels = [_shape(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in range(levels)]
+    channels = [shape_of(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight", 5)[0] for i in range(levels)]
     return dataclasses.replace(
         HUNYUAN_VAE,
-        in_channels=_shape(shapes, "encoder.conv_in.conv.weight", 5)[1],
-        out_channels=_shape(shapes, "decoder.conv_out.conv.weight", 5)[0],
-        latent_channels=_shape(shapes, "post_quant_conv.weight", 5)[0],
+        in_channels=shape_of(shapes, "encoder.conv_in.conv.weight", 5)[1],
+        out_channels=shape_of(shapes, "decoder.conv_out.conv.weight", 5)[0],
+        latent_channels=shape_of(shapes, "post_quant_conv.weight", 5)[0],
         block_out_channels=tuple(channels),
         layers_per_block=layers(shapes, "encoder.down_blocks.0.resnets"),
         mid_block_attention="encoder.mid_block.attentions.0.to_q.weight" in shapes,
@@ -98,7 +98,7 @@ def llava_config(shapes: Shapes) -> LlavaConfig:
 
 def tower_config(shapes: Shapes) -> LlavaConfig:
     """The configuration of a vision tower and its projector, whose language model is elsewhere."""
-    width = _shape(shapes, "multi_modal_projector.linear_2.weight", 2)[0]
+    width = shape_of(shapes, "multi_modal_projector.linear_2.weight", 2)[0]
     text = dataclasses.replace(LLAVA_LLAMA3_8B.text, hidden_size=width)
     return dataclasses.replace(LLAVA_LLAMA3_8B, text=text, vision=_vision_config(shapes))
 
@@ -126,15 +126,15 @@ def has_vision(names: Iterable[str]) -> bool:
 
 def clip_text_config(shapes: Shapes) -> ClipTextConfig:
     """CLIP text's configuration from its published names."""
-    vocab, hidden = _shape(shapes, "text_model.embeddings.token_embedding.weight", 2)
+    vocab, hidden = shape_of(shapes, "text_model.embeddings.token_embedding.weight", 2)
     return dataclasses.replace(
         CLIP_L,
         hidden_size=hidden,
-        mlp_size=_shape(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
+        mlp_size=shape_of(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
         layers=layers(shapes, "text_model.encoder.layers"),
-        heads=_heads(hidden, CLIP_HEAD, "CLIP"),
+        heads=head_count(hidden, CLIP_HEAD, "CLIP"),
         vocab_size=vocab,
-        max_positions=_shape(shapes, "text_model.embeddings.position_embedding.weight", 2)[0],
+        max_positions=shape_of(shapes, "text_model.embeddings.position_embedding.weight", 2)[0],
     )
 
 
@@ -146,37 +146,41 @@ def layers(shapes: Iterable[str], name: str) -> int:
 
 def _llama_config(shapes: Shapes) -> LlamaConfig:
     model, like = "language_model.model", LLAVA_LLAMA3_8B.text
-    vocab, hidden = _shape(shapes, f"{model}.embed_tokens.weight", 2)
-    queries = _shape(shapes, f"{model}.layers.0.self_attn.q_proj.weight", 2)[0]
-    keys = _shape(shapes, f"{model}.layers.0.self_attn.k_proj.weight", 2)[0]
+    vocab, hidden = shape_of(shapes, f"{model}.embed_tokens.weight", 2)
+    queries = shape_of(shapes, f"{model}.layers.0.self_attn.q_proj.weight", 2)[0]
+    keys = shape_of(shapes, f"{model}.layers.0.self_attn.k_proj.weight", 2)[0]
     return dataclasses.replace(
         like,
         hidden_size=hidden,
-        mlp_size=_shape(shapes, f"{model}.layers.0.mlp.gate_proj.weight", 2)[0],
+        mlp_size=shape_of(shapes, f"{model}.layers.0.mlp.gate_proj.weight", 2)[0],
         layers=layers(shapes, f"{model}.layers"),
-        heads=_heads(queries, like.head_dim, "the language model"),
-        kv_heads=_heads(keys, like.head_dim, "the language model"),
+        heads=head_count(queries, like.head_dim, "the language model"),
+        kv_heads=head_count(keys, like.head_dim, "the language model"),
         vocab_size=vocab,
     )
 
 
 def _vision_config(shapes: Shapes) -> ClipVisionConfig:
     model = "vision_tower.vision_model"
-    hidden, _, patch, _ = _shape(shapes, f"{model}.embeddings.patch_embedding.weight", 4)
-    positions = _shape(shapes, f"{model}.embeddings.position_embedding.weight", 2)[0]
+    hidden, _, patch, _ = shape_of(shapes, f"{model}.embeddings.patch_embedding.weight", 4)
+    positions = shape_of(shapes, f"{model}.embeddings.position_embedding.weight", 2)[0]
     return dataclasses.replace(
         LLAVA_LLAMA3_8B.vision,
         hidden_size=hidden,
-        mlp_size=_shape(shapes, f"{model}.encoder.layers.0.mlp.fc1.weight", 2)[0],
+        mlp_size=shape_of(shapes, f"{model}.encoder.layers.0.mlp.fc1.weight", 2)[0],
         # The tower's last layer is not read, so that some files leave it out.
         layers=layers(shapes, f"{model}.encoder.layers"),
-        heads=_heads(hidden, CLIP_HEAD, "the vision tower"),
+        heads=head_count(hidden, CLIP_HEAD, "the vision tower"),
         image_size=math.isqrt(max(positions - 1, 0)) * patch,
         patch_size=patch,
     )
 
 
-def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
+def shape_of(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
+    """A tensor's shape.
+
+    Raises: CheckpointError where there is none of so many dimensions.
+    """
     found = shapes.get(name)
     if found is None or len(found) != dimensions:
         what = "no" if found is None else f"a {len(found)}-dimensional"
@@ -188,7 +192,11 @@ def _shape(shapes: Shapes, name: str, dimensions: int) -> tuple[int, ...]:
     return found
 
 
-def _heads(width: int, head: int, what: str) -> int:
+def head_count(width: int, head: int, what: str) -> int:
+    """How many heads of a width there are.
+
+    Raises: CheckpointError where that is no whole number.
+    """
     if width % head:
         raise CheckpointError(f"{what} is {width} wide, no multiple of its heads' {head}; add its config.json.")
     return width // head

@@ -10,23 +10,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from framewake.config import Condition
-from framewake.errors import InputError, nearest
-from framewake.weights.checkpoint import hunyuan
-from framewake.weights.checkpoint.component import Component, Components
+from framewake.errors import CheckpointError, InputError, nearest
+from framewake.weights.checkpoint import hunyuan, hunyuan15
+from framewake.weights.checkpoint.component import Component, Components, Whereabouts
+from framewake.weights.reading.files import read_json
 
 COMPONENTS = hunyuan.COMPONENTS
+TABLES = (COMPONENTS, hunyuan15.COMPONENTS)
+VARIANT_FOLDER = "transformer"  # around those of the variants, in the tree of 1.5
 
 
 class Files(dict[str, Path]):
     """Single files that are taken instead of a folder's parts, by what ``--part`` calls them."""
 
 
-def parse_files(texts: Sequence[str], components: Components = COMPONENTS) -> Files:
+def parse_files(texts: Sequence[str], components: Components | None = None) -> Files:
     """Single files from texts such as "dit=hunyuan.safetensors".
 
     Raises: InputError for anything else, and for a name that stands twice.
     """
-    names, found = [flag for row in components.values() for flag in row.all_flags], Files()
+    rows = [row for each in (TABLES if components is None else (components,)) for row in each.values()]
+    names, found = list(dict.fromkeys(flag for row in rows for flag in row.all_flags)), Files()
     for text in texts:
         name, _, path = text.partition("=")
         if name not in names:
@@ -70,8 +74,20 @@ class Layout:
         """Whether a part's ``config.json`` cannot be missing."""
         return self.is_strict and component not in self.singles
 
+    @property
+    def places(self) -> Whereabouts:
+        """Where the transformer lies."""
+        return Whereabouts(self.root, self.weights["dit"][0], self.configs["dit"], "dit" in self.singles)
+
     def with_files(self, files: Files) -> Layout:
-        """The same with single files in place of parts."""
+        """The same with single files in place of parts.
+
+        Raises: InputError for a part that this family of models does not have.
+        """
+        flags = [flag for row in self.components.values() for flag in row.all_flags]
+        for flag in files:
+            if flag not in flags:
+                raise InputError(f"{self.root} has no part {flag!r}: its parts are {', '.join(flags)}.")
         weights, scales, singles = dict(self.weights), {}, set()
         for row in self.components.values():
             if row.flag in files:
@@ -84,24 +100,42 @@ class Layout:
         return dataclasses.replace(self, weights=weights, singles=frozenset(singles), scales=scales)
 
 
-def known_layout(path: Path, components: Components = COMPONENTS) -> Layout | None:
-    """The layout of a folder, or of the folder that a ``.pt`` file lies in; None when it is none that is known."""
+def known_layout(path: Path, components: Components | None = None) -> Layout | None:
+    """The layout of a folder, or of the folder that a ``.pt`` file lies in; None when it is none that is known.
+
+    Without ``components``, the files tell which family it is.
+    """
     if (path / "model_index.json").is_file():
-        return _diffusers_layout(path, components)
-    model = _tencent_model(path)
-    return None if model is None else _tencent_layout(model, path, components)
+        return _diffusers_layout(path, components or _table_of(path))
+    for each in TABLES if components is None else (components,):
+        find, make = TREES[each.facts.tree]
+        model = find(path)
+        if model is not None:
+            return make(model, path, each)
+    return None
+
+
+def _table_of(root: Path) -> Components:
+    """The family whose transformer's class a folder names; the first where it names none of them."""
+    place = root / "transformer" / "config.json"
+    try:
+        kind = read_json(place).get("_class_name") if place.is_file() else None
+    except CheckpointError:  # told when it is read
+        kind = None
+    return next((each for each in TABLES if each["dit"].kind == kind), COMPONENTS)
 
 
 def _diffusers_layout(root: Path, components: Components) -> Layout:
     folders = {row.name: root / row.folder for row in components.values()}
+    present = [name for name, folder in folders.items() if name not in components.facts.optional or folder.is_dir()]
     return Layout(
         name="diffusers",
         root=root,
         components=components,
-        weights={name: (folder,) for name, folder in folders.items()},
+        weights={name: (folders[name],) for name in present},
         configs={name: folder / "config.json" for name, folder in folders.items()},
         tokenizers={row.name: root / row.tokenizer[0] for row in components.values() if row.tokenizer is not None},
-        image_processor=root / "image_processor" / "preprocessor_config.json",
+        image_processor=root / components.facts.image_processor[0] / "preprocessor_config.json",
         condition="token_replace",
         is_strict=True,
     )
@@ -144,6 +178,57 @@ def _tencent_layout(model: Path, path: Path, components: Components) -> Layout:
         condition="none" if _is_text_only(model.name) else "token_replace",
         is_strict=False,
     )
+
+
+def _variant_model(path: Path) -> Path | None:
+    """The folder of a transformer in a tree of variants that a path means: below it, itself, or around it.
+
+    Raises: CheckpointError for a tree with several.
+    """
+    around = [
+        place
+        for place in (path, *path.absolute().parents[:2])
+        if place.parent.name == VARIANT_FOLDER and _is_variant(place)
+    ]
+    if around:
+        return around[0]
+    folder = path / VARIANT_FOLDER
+    inside = [each for each in sorted(folder.iterdir()) if _is_variant(each)] if folder.is_dir() else []
+    if len(inside) > 1:
+        held = ", ".join(each.name for each in inside)
+        raise CheckpointError(f"{path} has several transformers ({held}): name one of them, such as {inside[0]}.")
+    return inside[0] if inside else None
+
+
+def _is_variant(folder: Path) -> bool:
+    return folder.is_dir() and hunyuan15.is_called_variant(folder.name)
+
+
+def _variants_layout(model: Path, path: Path, components: Components) -> Layout:
+    root, is_i2v = model.parent.parent, "i2v" in model.name
+    files = {row.name: root / row.tencent.format(model=model.relative_to(root)) for row in components.values()}
+    present = [name for name in files if is_i2v or name not in components.facts.optional]
+    # The encoder of quoted text comes alone; the config.json of its base model, elsewhere, has other numbers.
+    weights: dict[str, tuple[Path, ...]] = {
+        name: (files[name] if files[name].suffix == ".pt" else files[name].parent,) for name in present
+    }
+    if path.is_file():
+        weights["dit"] = (path,)
+    return Layout(
+        name="tencent",
+        root=root,
+        components=components,
+        weights=weights,
+        configs={name: file.parent / "config.json" for name, file in files.items()},
+        tokenizers={row.name: files[row.name].parent for row in components.values() if row.tokenizer is not None},
+        image_processor=root / "vision_encoder" / "siglip" / "feature_extractor" / "preprocessor_config.json",
+        condition="latent_concat" if is_i2v else "none",
+        is_strict=False,
+    )
+
+
+# How a model's folder is found in Tencent's trees, and what is around it.
+TREES = {"models": (_tencent_model, _tencent_layout), "variants": (_variant_model, _variants_layout)}
 
 
 def transformer_file(path: Path) -> Path:

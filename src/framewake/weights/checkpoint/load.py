@@ -10,15 +10,15 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framewake.config import CLIP_MEAN, CLIP_STD, DiTConfig, VAEConfig
+from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint import inferred
 from framewake.weights.checkpoint.component import C, Component, Components, Hints, Tower
-from framewake.weights.checkpoint.layouts import COMPONENTS, Files, Layout, known_layout
+from framewake.weights.checkpoint.layouts import Files, Layout, known_layout
 from framewake.weights.checkpoint.parts import open_part
-from framewake.weights.checkpoint.settings import Settings, read_settings
-from framewake.weights.checkpoint.single import open_kind, part_layout, told_of_place
+from framewake.weights.checkpoint.settings import Settings, has_settings, read_settings
+from framewake.weights.checkpoint.single import open_kind, part_layout, table_of, told_of_place
 from framewake.weights.reading.direct import is_kept
 from framewake.weights.reading.files import read_json
 from framewake.weights.reading.mapped import MappedTensors, Shapes
@@ -56,11 +56,14 @@ class Checkpoint:
 
     def _configure(self) -> None:
         """Configurations and settings of every part."""
-        self.settings: Settings = read_settings(self.folder)
         for row in self.rows:
             self.configs[row.name] = self._config(row)
-        if not self.dit.needs_picture and self.settings == Settings():
-            self.settings = Settings(name="HunyuanVideo")  # the text-to-video release
+        self.has_vision = self.has_vision and self._sees
+        facts = self.layout.components.facts
+        is_told = has_settings(self.folder) and read_settings(self.folder) != Settings()
+        self.settings: Settings = (
+            read_settings(self.folder) if is_told else facts.settings(self.configs, self.layout.places)
+        )
         self.image_processor = self._image_processor()
         self.tokenizers = {name: _folder(path) for name, path in self.layout.tokenizers.items()}
         self._check_fit()
@@ -79,6 +82,10 @@ class Checkpoint:
         """A part's configuration."""
         found: C = self.configs[row.name]
         return found
+
+    @property
+    def _sees(self) -> bool:
+        return any(row.sees for row in self.rows)
 
     @property
     def tower(self) -> tuple[Component, Tower]:
@@ -199,12 +206,15 @@ class Checkpoint:
 
     def _image_processor(self) -> ImageProcessor:
         path = self.layout.image_processor
-        if path.is_file() or self.layout.is_strict:
+        if path.is_file() or (self.layout.is_strict and self._sees):
             return _image_processor(path)
-        return ImageProcessor(self._side_px(), CLIP_MEAN, CLIP_STD)
+        return ImageProcessor(self._side_px() if self._sees else 0, *self.layout.components.facts.colours)
 
     def _side_px(self) -> int:
         """The side of the picture that the vision tower sees."""
+        for row in self.rows:
+            if row.picture_px is not None:
+                return row.picture_px(self.configs[row.name])
         row, tower = self.tower
         return tower.side_px(self.configs[row.name])
 
@@ -223,15 +233,16 @@ class Checkpoint:
                     raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
         if self.dit.needs_picture and not self.has_vision:
             raise CheckpointError(
-                f"{self.folder}: the transformer animates pictures, but its text encoder has no vision tower. "
-                f"{self.tower[1].advice}"
+                f"{self.folder}: the transformer animates pictures, but there is no vision tower. "
+                f"{self.layout.components.facts.advice or self.tower[1].advice}"
             )
 
 
 class SinglePart(Checkpoint):
     """One part alone, of which nothing but the tensors can be looked at; ``row`` says which it is."""
 
-    def __init__(self, path: Path, components: Components = COMPONENTS) -> None:
+    def __init__(self, path: Path, components: Components | None = None) -> None:
+        components = components or table_of(path)
         self.kind, component = open_kind(path, components)
         self.row = components[component]
         super().__init__(part_layout(path, self.row.name, components))
@@ -247,7 +258,7 @@ def open_checkpoint(
     path: str | os.PathLike[str],
     files: Files = Files(),  # noqa: B008
     *,
-    components: Components = COMPONENTS,
+    components: Components | None = None,
 ) -> Checkpoint:
     """A checkpoint folder in any known layout, with single files in place of its parts; no weights are read yet.
 

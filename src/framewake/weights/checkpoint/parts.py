@@ -26,7 +26,7 @@ _FOREIGN = (
     "flux", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos", "ltxv", "wan", "lumina2", "qwen_image",
     "t5", "t5encoder", "qwen2", "qwen2vl", "gemma2", "gemma3",
 )  # fmt: skip
-# MindSpore's own layers call these otherwise.
+# MindSpore's own layers call these otherwise; a gamma of several axes is the published name of a norm.
 _MINDSPORE = ((r"\.gamma$", ".weight"), (r"\.beta$", ".bias"), (r"\.embedding_table$", ".weight"))
 
 
@@ -118,7 +118,7 @@ def _plain_names(file: Tensors, prefix: str) -> dict[str, str]:
         if is_counter or not plain.startswith(prefix):
             continue
         plain = plain.removeprefix(prefix).replace(".weight._data", ".weight")
-        for pattern, published in _MINDSPORE:
+        for pattern, published in _MINDSPORE if len(file.shape(name)) < 3 else ():
             plain = re.sub(pattern, published, plain)
         if plain in found:
             raise CheckpointError(f"{file.path} holds {plain!r} twice: as {found[plain]!r} and as {name!r}.")

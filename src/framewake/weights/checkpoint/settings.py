@@ -47,10 +47,16 @@ class Settings:
     fps: int = 24
     flow_shift: float = 7.0
     guidance: float = 6.0
+    guidance_scale: float = 1.0
     text_tokens: int = 256
     negative_prompt: str = "deformation, a poor composition and deformed video, bad teeth, bad eyes, bad limbs"
     tiling: TilingConfig = HUNYUAN_TILING
     domain: Domain = Domain()
+
+
+def has_settings(folder: Path) -> bool:
+    """Whether a checkpoint says anything about its own use."""
+    return (folder / FILE_NAME).exists()
 
 
 def read_settings(folder: Path) -> Settings:
@@ -59,7 +65,7 @@ def read_settings(folder: Path) -> Settings:
     Raises: CheckpointError for an unknown name, a value of another kind, or a domain that says nothing.
     """
     path = folder / FILE_NAME
-    if not path.exists():
+    if not has_settings(folder):
         return Settings()
     settings: Settings = _read(Settings(), read_json(path), str(path))
     _check_domain(settings.domain, f"{path}: domain")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint.component import Components
-from framewake.weights.checkpoint.layouts import Layout, known_layout
+from framewake.weights.checkpoint.layouts import COMPONENTS, TABLES, Layout, known_layout
 from framewake.weights.reading.files import find_file, open_tensors
 
 
@@ -58,6 +58,16 @@ def kinds_of(names: Iterable[str], components: Components) -> list[PartKind]:
     return [kind for kind in kinds(components) if any(name.endswith(kind.ends) for name in held)]
 
 
+def table_of(path: Path) -> Components:
+    """The family that a part belongs to, by the names of its tensors; the first where they tell none.
+
+    Later families' marks are their own; the first one's name some of theirs too.
+    """
+    names = open_tensors(path).names()
+    found = (each for each in reversed(TABLES) if any(kind.component for kind in kinds_of(names, each)))
+    return next(found, COMPONENTS)
+
+
 def open_kind(path: Path, components: Components) -> tuple[PartKind, str]:
     """What a file, or the file in a folder, is, and the component that it belongs to.
 
@@ -67,7 +77,9 @@ def open_kind(path: Path, components: Components) -> tuple[PartKind, str]:
     kind = next(iter(kinds_of(file.names(), components)), None)
     if kind is None:
         held = ", ".join([*file.names()[:3], "..."]) if file.names() else "no tensors at all"
-        raise CheckpointError(f"{file.path} is no part of HunyuanVideo (it has {held}): this is another model.")
+        raise CheckpointError(
+            f"{file.path} is no part of {components.facts.name} (it has {held}): this is another model."
+        )
     if kind.component is None:
         raise CheckpointError(f"{file.path} is {kind.name}, no part of a checkpoint. {kind.advice}")
     return kind, kind.component
@@ -89,7 +101,7 @@ def part_layout(path: Path, component: str, components: Components) -> Layout:
     )
 
 
-def told_of_place(path: Path, components: Components) -> str:
+def told_of_place(path: Path, components: Components | None = None) -> str:
     """What to do with a place that is no checkpoint: a part, a folder around one, or something else.
 
     Raises: CheckpointError for a file that cannot be used at all.
@@ -108,7 +120,7 @@ def told_of_place(path: Path, components: Components) -> str:
             f"{path} is no checkpoint that is known: it has neither model_index.json (the diffusers layout) nor a "
             f"folder hunyuan-video-*/ (Tencent's).{hint} Single files are taken with --part NAME=FILE."
         )
-    kind, _ = open_kind(path, components)
+    kind, _ = open_kind(path, components or table_of(path))
     return (
         f"{path} is {kind.name} alone. Take it with --part {kind.flag}={path}, and name a folder that has the other "
         "parts with --checkpoint (`framewake checkpoints download DIR` fetches them)."

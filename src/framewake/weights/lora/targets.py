@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from framewake.config import DiTConfig
+from framewake.config15 import DiT15Config
 from framewake.errors import CheckpointError, nearest
 from framewake.weights.reading.names import NameRule, diffusers_dit
+from framewake.weights.reading.names15 import lora_dit
 
 Shapes = Mapping[str, tuple[int, ...]]
 Dialect = Literal["ours", "diffusers", "omi"]
@@ -33,6 +35,10 @@ _OTHER_NAMES: tuple[tuple[str, str], ...] = (
     (r"c_embedder\.linear_1$", "c_embedder.in_layer"),
     (r"c_embedder\.linear_2$", "c_embedder.out_layer"),
 )
+
+
+# What else a transformer's parts are called, by its configuration.
+_NAMES: Mapping[type, Callable[[Any], list[NameRule]]] = {DiTConfig: diffusers_dit, DiT15Config: lora_dit}
 
 
 class Place(NamedTuple):
@@ -75,7 +81,7 @@ class Targets:
     @classmethod
     def of(cls, config: DiTConfig, shapes: Shapes) -> Targets:
         """The targets of a transformer, under our names and those of others."""
-        return cls(shapes, diffusers_dit(config))
+        return cls(shapes, _NAMES[type(config)](config))
 
     def find(self, module: str, *, is_underscored: bool) -> Place | None:
         """The place of a module, None when there is none of that name.

@@ -75,51 +75,53 @@ def same(names: Iterable[str]) -> list[NameRule]:
 def diffusers_dit(config: DiTConfig) -> list[NameRule]:
     """The table of diffusers' transformer class."""
     return [
-        *_pair("img_in.proj", "x_embedder.proj"),
-        *_refiner(config),
-        *_embedder("time_in.mlp.0", "time_in.mlp.2", "time_text_embed.timestep_embedder"),
-        *_embedder("vector_in.in_layer", "vector_in.out_layer", "time_text_embed.text_embedder"),
+        *pair("img_in.proj", "x_embedder.proj"),
+        *refiner(config),
+        *embedder("time_in.mlp.0", "time_in.mlp.2", "time_text_embed.timestep_embedder"),
+        *embedder("vector_in.in_layer", "vector_in.out_layer", "time_text_embed.text_embedder"),
         *(_guidance() if config.has_guidance else ()),
-        *(rule for index in range(config.double_blocks) for rule in _double(config, index)),
+        *(rule for index in range(config.double_blocks) for rule in double(config, index)),
         *(rule for index in range(config.single_blocks) for rule in _single(config, index)),
-        *_pair("final_layer.linear", "proj_out"),
+        *pair("final_layer.linear", "proj_out"),
         # They keep (scale, shift), the published file (shift, scale).
-        *_pair("final_layer.adaLN_modulation.1", "norm_out.linear", is_swapped=True),
+        *pair("final_layer.adaLN_modulation.1", "norm_out.linear", is_swapped=True),
     ]
 
 
-def _pair(ours: str, *theirs: str, rows: tuple[int, ...] = (), is_swapped: bool = False) -> Iterator[NameRule]:
+def pair(ours: str, *theirs: str, rows: tuple[int, ...] = (), is_swapped: bool = False) -> Iterator[NameRule]:
     """The rules of a layer's weight and bias."""
     for kind in ("weight", "bias"):
         yield NameRule(f"{ours}.{kind}", tuple(f"{name}.{kind}" for name in theirs), rows, is_swapped)
 
 
-def _embedder(first: str, second: str, theirs: str) -> Iterator[NameRule]:
-    yield from _pair(first, f"{theirs}.linear_1")
-    yield from _pair(second, f"{theirs}.linear_2")
+def embedder(first: str, second: str, theirs: str) -> Iterator[NameRule]:
+    """The rules of a number's two layers."""
+    yield from pair(first, f"{theirs}.linear_1")
+    yield from pair(second, f"{theirs}.linear_2")
 
 
 def _guidance() -> Iterator[NameRule]:
-    return _embedder("guidance_in.mlp.0", "guidance_in.mlp.2", "time_text_embed.guidance_embedder")
+    return embedder("guidance_in.mlp.0", "guidance_in.mlp.2", "time_text_embed.guidance_embedder")
 
 
-def _refiner(config: DiTConfig) -> Iterator[NameRule]:
+def refiner(config: DiTConfig) -> Iterator[NameRule]:
+    """The rules of the token refiner."""
     them = "context_embedder"
-    yield from _pair("txt_in.input_embedder", f"{them}.proj_in")
+    yield from pair("txt_in.input_embedder", f"{them}.proj_in")
     time, text = f"{them}.time_text_embed.timestep_embedder", f"{them}.time_text_embed.text_embedder"
-    yield from _embedder("txt_in.t_embedder.mlp.0", "txt_in.t_embedder.mlp.2", time)
-    yield from _embedder("txt_in.c_embedder.linear_1", "txt_in.c_embedder.linear_2", text)
+    yield from embedder("txt_in.t_embedder.mlp.0", "txt_in.t_embedder.mlp.2", time)
+    yield from embedder("txt_in.c_embedder.linear_1", "txt_in.c_embedder.linear_2", text)
     for index in range(config.refiner_blocks):
         ours = f"txt_in.individual_token_refiner.blocks.{index}"
         theirs = f"{them}.token_refiner.refiner_blocks.{index}"
-        yield from _pair(f"{ours}.norm1", f"{theirs}.norm1")
-        yield from _pair(f"{ours}.norm2", f"{theirs}.norm2")
+        yield from pair(f"{ours}.norm1", f"{theirs}.norm1")
+        yield from pair(f"{ours}.norm2", f"{theirs}.norm2")
         heads = [f"{theirs}.attn.to_{letter}" for letter in "qkv"]
-        yield from _pair(f"{ours}.self_attn_qkv", *heads, rows=(config.hidden_size,) * 3)
-        yield from _pair(f"{ours}.self_attn_proj", f"{theirs}.attn.to_out.0")
-        yield from _pair(f"{ours}.mlp.fc1", f"{theirs}.ff.net.0.proj")
-        yield from _pair(f"{ours}.mlp.fc2", f"{theirs}.ff.net.2")
-        yield from _pair(f"{ours}.adaLN_modulation.1", f"{theirs}.norm_out.linear")
+        yield from pair(f"{ours}.self_attn_qkv", *heads, rows=(config.hidden_size,) * 3)
+        yield from pair(f"{ours}.self_attn_proj", f"{theirs}.attn.to_out.0")
+        yield from pair(f"{ours}.mlp.fc1", f"{theirs}.ff.net.0.proj")
+        yield from pair(f"{ours}.mlp.fc2", f"{theirs}.ff.net.2")
+        yield from pair(f"{ours}.adaLN_modulation.1", f"{theirs}.norm_out.linear")
 
 
 # Per stream of a double block: modulation, q k v, their norms, projection, MLP.
@@ -135,26 +137,27 @@ _STREAMS = {
 }
 
 
-def _double(config: DiTConfig, index: int) -> Iterator[NameRule]:
+def double(config: DiTConfig, index: int) -> Iterator[NameRule]:
+    """The rules of a double block."""
     theirs = f"transformer_blocks.{index}"
     for stream, (modulation, entry, norms, projection, mlp) in _STREAMS.items():
         ours = f"double_blocks.{index}.{stream}"
-        yield from _pair(f"{ours}_mod.linear", f"{theirs}.{modulation}.linear")
+        yield from pair(f"{ours}_mod.linear", f"{theirs}.{modulation}.linear")
         heads = [f"{theirs}.attn.{name}" for name in entry]
-        yield from _pair(f"{ours}_attn_qkv", *heads, rows=(config.hidden_size,) * 3)
+        yield from pair(f"{ours}_attn_qkv", *heads, rows=(config.hidden_size,) * 3)
         for letter, norm in zip("qk", norms, strict=True):
             yield NameRule(f"{ours}_attn_{letter}_norm.weight", (f"{theirs}.attn.{norm}.weight",))
-        yield from _pair(f"{ours}_attn_proj", f"{theirs}.attn.{projection}")
-        yield from _pair(f"{ours}_mlp.fc1", f"{theirs}.{mlp}.net.0.proj")
-        yield from _pair(f"{ours}_mlp.fc2", f"{theirs}.{mlp}.net.2")
+        yield from pair(f"{ours}_attn_proj", f"{theirs}.attn.{projection}")
+        yield from pair(f"{ours}_mlp.fc1", f"{theirs}.{mlp}.net.0.proj")
+        yield from pair(f"{ours}_mlp.fc2", f"{theirs}.{mlp}.net.2")
 
 
 def _single(config: DiTConfig, index: int) -> Iterator[NameRule]:
     ours, theirs = f"single_blocks.{index}", f"single_transformer_blocks.{index}"
-    yield from _pair(f"{ours}.modulation.linear", f"{theirs}.norm.linear")
+    yield from pair(f"{ours}.modulation.linear", f"{theirs}.norm.linear")
     entry = [f"{theirs}.attn.to_{letter}" for letter in "qkv"] + [f"{theirs}.proj_mlp"]
-    yield from _pair(f"{ours}.linear1", *entry, rows=(config.hidden_size,) * 3 + (config.mlp_size,))
-    yield from _pair(f"{ours}.linear2", f"{theirs}.proj_out")
+    yield from pair(f"{ours}.linear1", *entry, rows=(config.hidden_size,) * 3 + (config.mlp_size,))
+    yield from pair(f"{ours}.linear2", f"{theirs}.proj_out")
     for letter in "qk":
         yield NameRule(f"{ours}.{letter}_norm.weight", (f"{theirs}.attn.norm_{letter}.weight",))
 

@@ -7,10 +7,13 @@ Source: specification of 1.5, sections 2.3, 8 and 9.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from framewake.weights.reading.names import NameRule, comfy_dit
+from framewake.config import VAEConfig
+from framewake.config15 import DiT15Config
+from framewake.weights.reading.names import NameRule, comfy_dit, double, embedder, pair, refiner, same
 
+LAYER: tuple[str, ...] = ("weight", "bias")
 _ENTRY = re.compile(r"(.*_attn_)q\.(weight|bias)")
 
 
@@ -38,3 +41,107 @@ def qwen(names: Iterable[str]) -> list[NameRule]:
 def _published_qwen(name: str) -> str:
     name = re.sub(r"^model\.(language_model|visual)\.", lambda m: "visual." if m[1] == "visual" else "model.", name)
     return f"model.{name}" if name.startswith(("embed_tokens.", "layers.", "norm.")) else name
+
+
+def diffusers_dit(config: DiT15Config) -> list[NameRule]:
+    """The table of diffusers' transformer class."""
+    steps = ("time_r_in", "timestep_embedder_r")
+    kinds = [("time_in", "timestep_embedder"), *([steps] if config.has_next_timestep else [])]
+    return [
+        *pair("img_in.proj", "x_embedder.proj"),
+        *refiner(config),
+        *(rule for ours, their in kinds for rule in embedder(f"{ours}.mlp.0", f"{ours}.mlp.2", f"time_embed.{their}")),
+        *(rule for ours, their in _PROJECTIONS.items() for rule in pair(ours, their)),
+        NameRule("cond_type_embedding.weight", ("cond_type_embed.weight",)),
+        *(rule for index in range(config.double_blocks) for rule in double(config, index)),
+        *pair("final_layer.linear", "proj_out"),
+        *pair("final_layer.adaLN_modulation.1", "norm_out.linear", is_swapped=True),
+    ]
+
+
+_PROJECTIONS = {
+    "byt5_in.layernorm": "context_embedder_2.norm",
+    "byt5_in.fc1": "context_embedder_2.linear_1",
+    "byt5_in.fc2": "context_embedder_2.linear_2",
+    "byt5_in.fc3": "context_embedder_2.linear_3",
+    "vision_in.proj.0": "image_embedder.norm_in",
+    "vision_in.proj.1": "image_embedder.linear_1",
+    "vision_in.proj.3": "image_embedder.linear_2",
+    "vision_in.proj.4": "image_embedder.norm_out",
+}
+
+
+def lora_dit(config: DiT15Config) -> list[NameRule]:
+    """Names that LoRAs give to parts of our tensors: those of diffusers and of Tencent."""
+    ours = [rule.ours for rule in diffusers_dit(config)]
+    split = [
+        NameRule(name, tuple(name.replace("_qkv", f"_{letter}") for letter in "qkv"), (config.hidden_size,) * 3)
+        for name in ours
+        if "_attn_qkv." in name
+    ]
+    return [*diffusers_dit(config), *split]
+
+
+def vae(names: Iterable[str]) -> list[NameRule]:
+    """The table of an autoencoder under Tencent's names or diffusers'."""
+    held = tuple(names)
+    if not any("_blocks." in name for name in held):
+        return same(held)
+    known = {
+        their: ours for ours, their in _vae_prefixes(_count(held, r"up_blocks\.(\d+)"), _count(held, r"resnets\.(\d+)"))
+    }
+    found = []
+    for name in held:
+        start = next((start for start in known if name.startswith(start)), "")
+        found.append(NameRule(known.get(start, "") + name.removeprefix(start), (name,)))
+    return found
+
+
+def diffusers_vae(config: VAEConfig) -> list[NameRule]:
+    """The table of diffusers' autoencoder class."""
+    prefixes = dict(_vae_prefixes(len(config.block_out_channels), config.layers_per_block + 1))
+    rules = []
+    for ours, theirs in prefixes.items():
+        kinds = LAYER
+        if ".block" in ours:
+            convolutions = tuple(f"conv{number}.conv.{kind}" for number in (1, 2) for kind in LAYER)
+            kinds = (*convolutions, "norm1.gamma", "norm2.gamma")
+        elif ours.endswith("sample."):
+            kinds = tuple(f"conv.conv.{kind}" for kind in LAYER)
+        elif ours.endswith("norm."):
+            kinds = ("gamma",)
+        rules += [NameRule(ours + each, (theirs + each,)) for each in kinds]
+    ends = [f"{half}.conv_{end}.conv.{kind}" for half in ("encoder", "decoder") for end in ("in", "out")
+            for kind in LAYER]  # fmt: skip
+    rules += same([*ends, "encoder.norm_out.gamma", "decoder.norm_out.gamma"])
+    levels, layers = len(config.block_out_channels), config.layers_per_block
+    lacking: tuple[str, ...] = (f"encoder.down.{levels - 1}.downsample.", f"decoder.up.{levels - 1}.upsample.")
+    lacking += tuple(f"encoder.down.{level}.block.{layers}." for level in range(levels))
+    return [rule for rule in rules if not rule.ours.startswith(lacking)]
+
+
+def _vae_prefixes(levels: int, resnets: int) -> Iterator[tuple[str, str]]:
+    """Beginnings of our names and of diffusers' for them."""
+    for half, side in (("encoder", "down"), ("decoder", "up")):
+        for level in range(levels):
+            for block in range(resnets):
+                yield f"{half}.{side}.{level}.block.{block}.", f"{half}.{side}_blocks.{level}.resnets.{block}."
+            yield f"{half}.{side}.{level}.{side}sample.", f"{half}.{side}_blocks.{level}.{side}samplers.0."
+        for place in (0, 1):
+            yield f"{half}.mid.block_{place + 1}.", f"{half}.mid_block.resnets.{place}."
+        for ours, theirs in (("norm", "norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "proj_out")):
+            yield f"{half}.mid.attn_1.{ours}.", f"{half}.mid_block.attentions.0.{theirs}."
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    return max((int(found[1]) for name in names if (found := re.search(pattern, name))), default=-1) + 1
+
+
+def t5(names: Iterable[str]) -> list[NameRule]:
+    """The table of a T5 encoder; its table of embeddings may have a name of the whole model's."""
+    held = tuple(names)
+    found = [NameRule(name.removeprefix("encoder."), (name,)) for name in held if name != "shared.weight"]
+    is_shared = all(rule.ours != "embed_tokens.weight" for rule in found)
+    if "shared.weight" in held:
+        found.append(NameRule("embed_tokens.weight" if is_shared else "shared.weight", ("shared.weight",)))
+    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from framewake.errors import CheckpointError, InputError, ResourceError, nearest
-from framewake.weights.checkpoint.component import Component, Hints
+from framewake.weights.checkpoint.component import Component, Hints, table
 from framewake.weights.checkpoint.layouts import tencent_file
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.checkpoint.settings import write_settings
@@ -58,6 +58,9 @@ def convert(
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
+    facts = checkpoint.layout.components.facts
+    if layout == "tencent" and facts.tree != "models":
+        raise InputError(f"{facts.name} is not written in Tencent's layout: choose diffusers or framewake.")
     kind = _kind(dtype, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not an empty folder: name a new one.")
@@ -175,7 +178,7 @@ def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
         folder,
         checkpoint.settings,
         checkpoint.image_processor,
-        components=checkpoint.layout.components,
+        components=table(*checkpoint.rows, facts=checkpoint.layout.components.facts),
         processor=places[checkpoint.tower[0].name] / "preprocessor_config.json" if is_tencent else None,
         is_published=layout == "framewake",
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint import diffusers
-from framewake.weights.checkpoint.component import C, Component, Components
+from framewake.weights.checkpoint.component import C, Component, Components, table
 from framewake.weights.checkpoint.layouts import COMPONENTS
 from framewake.weights.checkpoint.load import ImageProcessor
 from framewake.weights.checkpoint.settings import Settings, write_settings
@@ -19,6 +19,7 @@ from framewake.weights.reading import names
 from framewake.weights.writing.files import write_tensors
 
 Arrays = Mapping[str, np.ndarray]
+GUIDER = "ClassifierFreeGuidance"
 
 
 def to_diffusers(row: Component[C], config: C, tensors: Arrays) -> dict[str, np.ndarray]:
@@ -66,8 +67,10 @@ def write_checkpoint(
     """
     folder = Path(folder)
     for name, row in components.items():
-        write_component(folder, row, *parts[name], dtype=dtype)
-    write_descriptions(folder, settings, image_processor, components=components)
+        if name in parts:
+            write_component(folder, row, *parts[name], dtype=dtype)
+    present = table(*(row for name, row in components.items() if name in parts), facts=components.facts)
+    write_descriptions(folder, settings, image_processor, components=present)
 
 
 def write_descriptions(
@@ -85,32 +88,54 @@ def write_descriptions(
     ``is_published``: the transformer has the published names, which diffusers must not try to read.
     """
     if processor is not None:
-        _write_json(folder / processor, _processor_content(image_processor))
+        _write_json(folder / processor, _processor_content(image_processor, "CLIPImageProcessor"))
         return
-    classes = {name: list(kind) for name, kind in diffusers.OTHERS.items()}
+    facts, sees = components.facts, any(row.sees for row in components.values())
+    classes = {"scheduler": list(diffusers.SCHEDULER)}
+    if sees:
+        classes[facts.image_processor[0]] = ["transformers", facts.image_processor[1]]
+    if facts.has_guider:
+        classes["guider"] = ["diffusers", GUIDER]
+        guider = {"_class_name": GUIDER, "_diffusers_version": diffusers.VERSION}
+        content = guider | {"guidance_scale": settings.guidance_scale}
+        _write_json(folder / "guider" / "guider_config.json", content)
     for row in components.values():
         classes[row.folder] = [row.library, row.kind]
         if row.tokenizer is not None:
             classes[row.tokenizer[0]] = ["transformers", row.tokenizer[1]]
-    name = "FramewakeCheckpoint" if is_published else "HunyuanVideoImageToVideoPipeline"
+    name = "FramewakeCheckpoint" if is_published else facts.pipelines[0 if sees else 1]
     index = {"_class_name": name, "_diffusers_version": diffusers.VERSION}
     _write_json(folder / "model_index.json", index | dict(sorted(classes.items())))
     scheduler = {
-        "_class_name": diffusers.OTHERS["scheduler"][1],
+        "_class_name": diffusers.SCHEDULER[1],
         "_diffusers_version": diffusers.VERSION,
         "num_train_timesteps": 1000,
         "shift": settings.flow_shift,
         "use_dynamic_shifting": False,
     }
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write_json(folder / "image_processor" / "preprocessor_config.json", _processor_content(image_processor))
+    if sees:
+        place, kind = facts.image_processor
+        _write_json(folder / place / "preprocessor_config.json", _processor_content(image_processor, kind))
     write_settings(folder, settings)
 
 
-def _processor_content(processor: ImageProcessor) -> dict[str, Any]:
+def _processor_content(processor: ImageProcessor, kind: str) -> dict[str, Any]:
     side = processor.size_px
+    if kind != "CLIPImageProcessor":
+        return {
+            "image_processor_type": kind,
+            "do_resize": True,
+            "size": {"height": side, "width": side},
+            "resample": 3,  # bicubic
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(processor.mean),
+            "image_std": list(processor.std),
+        }
     return {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": kind,
         "do_resize": True,
         "size": {"shortest_edge": side},
         "resample": 3,  # bicubic
