@@ -221,12 +221,10 @@ def _named(checkpoint: Checkpoint, path: str) -> str:
 
 
 def _kind(checkpoint: Checkpoint) -> str:
-    condition = checkpoint.dit.condition
-    return {
-        "token_replace": "pictures to video",
-        "latent_concat": "pictures to video (first release, latent concatenation)",
-        "none": "text to video",
-    }[condition]
+    dit = checkpoint.dit
+    if not dit.needs_picture:
+        return "text to video"
+    return "pictures to video" + (" (first release, latent concatenation)" if dit.dropped_frames else "")
 
 
 def _tell(finding: Any, word: str) -> None:
