@@ -6,12 +6,22 @@ import dataclasses
 
 import numpy as np
 import pytest
+from toy_checkpoint import write_toy
 
 from framewake.errors import InputError
 from framewake.media.anchor import colour_offset, led_back, shifted
 from framewake.media.video import read_metadata, read_video, write_video
 from framewake.pipeline import Output, Pipeline, Result, Step
-from framewake.pipeline.longer import RECORD, Longer, begin, begun, make_longer, plan_longer, segments_path
+from framewake.pipeline.longer import (
+    RECORD,
+    Longer,
+    begin,
+    begun,
+    count_frames,
+    make_longer,
+    plan_longer,
+    segments_path,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +30,7 @@ def pipeline(toy, engine):
 
 
 def longer_of(request_of, path, count=3, **changes):
-    first = request_of(steps=3, **changes)
+    first = request_of(**({"steps": 3} | changes))
     more = tuple(dataclasses.replace(first, prompt=f"it grows {n}", seed=first.seed + n) for n in range(1, count))
     return Longer((first, *more), Output(path, 0))
 
@@ -47,6 +57,24 @@ def test_no_frame_is_doubled_at_a_seam(pipeline, request_of, tmp_path):
     told = read_metadata(tmp_path / "clip.webp")
     assert [each["request"]["prompt"] for each in told["segments"]] == [each.prompt for each in longer.requests]
     assert told["anchor"] is False and told["request"]["image"] == longer.requests[0].image
+
+
+def test_a_seam_of_a_checkpoint_that_drops_its_first_frames(request_of, tmp_path, engine):
+    """The picture was among them, so that every frame that is left is new; what a cache did is told by segment."""
+    pipeline = Pipeline.load(write_toy(tmp_path / "toy", "latent_concat"), engine=engine)
+    longer = longer_of(request_of, tmp_path / "clip.webp", 2, frames=9, steps=6, cache="fixed:3")
+    longer = dataclasses.replace(longer, is_anchored=False)
+    result = made(pipeline, longer)
+    assert count_frames(plan_longer(longer, pipeline.checkpoint), pipeline.checkpoint) == len(result.frames) == 5 + 5
+    image = longer.requests[0].image
+    for number, request in enumerate(longer.requests):
+        events = pipeline.run(dataclasses.replace(request, image=str(image)), tmp_path / f"{number}")
+        frames = next(event.frames for event in events if isinstance(event, Result))
+        assert np.array_equal(result.frames[5 * number : 5 * number + 5], frames)
+        image = tmp_path / f"{number}" / "frame_00004.png"
+    told = read_metadata(tmp_path / "clip.webp")
+    steps = {"computed": 4, "skipped": 2}
+    assert [(each["frames"], each["steps"]) for each in told["segments"]] == [(5, steps)] * 2 and "steps" not in told
 
 
 def test_whatever_stops_it_the_clip_is_the_same(pipeline, request_of, tmp_path):

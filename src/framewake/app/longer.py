@@ -20,7 +20,17 @@ from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import parse_memory
 from framewake.pipeline.jobs import Plan
-from framewake.pipeline.longer import ENDING, Longer, begin, begun, digest_of, make_longer, plan_longer, segments_path
+from framewake.pipeline.longer import (
+    ENDING,
+    Longer,
+    begin,
+    begun,
+    count_frames,
+    digest_of,
+    make_longer,
+    plan_longer,
+    segments_path,
+)
 from framewake.request import MAX_SEED
 from framewake.weights.checkpoint.layouts import parse_files
 from framewake.weights.checkpoint.load import Checkpoint
@@ -55,7 +65,7 @@ def lead_longer(given: Mapping[str, Any]) -> None:
     else:
         longer = wanted(given, checkpoint, notes)
         plans = plan_longer(longer, checkpoint)
-        tell_segments(screen, plans)
+        tell_segments(screen, plans, count_frames(plans, checkpoint))
         longer = begin(longer, plans)
     place = longer.output
     clear_abandoned(place.path.parent)
@@ -131,9 +141,8 @@ def _stopped(given: Mapping[str, Any]) -> Path | None:
     return Path(folders[0].stem) if len(folders) == 1 else None
 
 
-def tell_segments(screen: Reporter, plans: list[Plan]) -> None:
+def tell_segments(screen: Reporter, plans: list[Plan], frames: int) -> None:
     """What will be made."""
-    frames = 1 + sum(plan.shape.frames - 1 for plan in plans)
     size, seconds = plans[0].shape, frames / plans[0].request.fps
     many = "1 segment" if len(plans) == 1 else f"{len(plans)} segments"
     screen.tell(f"{many}, {frames} frames of {size.width}x{size.height}, {duration(seconds)} to see")

@@ -18,8 +18,10 @@ from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import Forecast, parse_memory
 from framewake.pipeline.jobs import Plan, plan_job
+from framewake.pipeline.longer import count_frames
 from framewake.pipeline.run import Pipeline
 from framewake.weights.checkpoint.layouts import parse_files
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 def plan(given: Mapping[str, Any]) -> None:
@@ -62,7 +64,7 @@ def plan(given: Mapping[str, Any]) -> None:
             sys.stdout.write(json.dumps(record) + "\n")
         else:
             note = plan_note(found) + ("" if devices == 1 else f"\n  {beside(alone)}")
-            note += f"\n  {in_a_row(1 + len(given['then']), each, found)}" if given["then"] else ""
+            note += f"\n  {in_a_row(found, 1 + len(given['then']), each, checkpoint)}" if given["then"] else ""
             sys.stdout.write(fitted(note, sys.stdout, indent="  ") + "\n")
 
 
@@ -75,9 +77,9 @@ def one_device(pipeline: Pipeline, plan: Plan) -> Forecast | None:
         return None
 
 
-def in_a_row(count: int, plan: Plan, found: Forecast) -> str:
+def in_a_row(found: Forecast, count: int, plan: Plan, checkpoint: Checkpoint) -> str:
     """The line that says what several segments like this one take."""
-    frames = 1 + count * (plan.shape.frames - 1)
+    frames = count_frames([plan] * count, checkpoint)
     time = "" if found.seconds is None else f", about {count * found.seconds:.2g} s in all"
     return f"{count} segments like this, one after another: {frames} frames{time}, and the memory of one"
 

@@ -52,10 +52,7 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     size = metadata.get("size")
     if isinstance(size, list):
         lines.append(row("size", " x ".join(_shown(side) for side in size) + " px"))
-    steps = _part(metadata, "steps")
-    if steps:
-        text = f"{_shown(steps.get('computed'))} computed, {_shown(steps.get('skipped'))} skipped"
-        lines.append(row("steps", text))
+    lines += [row("steps", text.removeprefix(", "))] if (text := _told_steps(metadata)) else []
     draft = _part(metadata, "draft")
     if draft:
         text = f"{_shown(draft.get('size'))}, after step {_shown(draft.get('step'))} of {_shown(draft.get('steps'))}"
@@ -76,11 +73,15 @@ def _told_segments(metadata: Mapping[str, Any]) -> list[str]:
     for number, each in enumerate(segments if isinstance(segments, list) else [], 1):
         own = each if isinstance(each, dict) else {}
         request = _part(own, "request")
-        text = (
-            f"{_shown(own.get('frames'))} frames, seed {_shown(request.get('seed'))}: {_shown(request.get('prompt'))}"
-        )
-        lines.append(row(f"segment {number}", text))
+        text = f"{_shown(own.get('frames'))} frames, seed {_shown(request.get('seed'))}{_told_steps(own)}"
+        lines.append(row(f"segment {number}", f"{text}: {_shown(request.get('prompt'))}"))
     return lines + ([row("anchor", _shown(metadata["anchor"]))] if "anchor" in metadata else [])
+
+
+def _told_steps(metadata: Mapping[str, Any]) -> str:
+    """What a step cache did."""
+    steps = _part(metadata, "steps")
+    return f", {_shown(steps.get('computed'))} steps computed, {_shown(steps.get('skipped'))} skipped" if steps else ""
 
 
 def _part(metadata: Mapping[str, Any], name: str) -> Mapping[str, Any]:

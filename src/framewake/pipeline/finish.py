@@ -86,6 +86,11 @@ def clip_frames(frames: int, config: DiTConfig) -> int:
     return frames - config.dropped_frames
 
 
+def known_frames(config: DiTConfig) -> int:
+    """How many frames at a clip's start are its picture: none where they were among the dropped ones."""
+    return 0 if config.dropped_frames else 1
+
+
 def to_frames(pixels: np.ndarray) -> np.ndarray:
     """Pixels in [-1, 1] as uint8, frame by frame: a second long clip in float32 might not fit into memory.
 

@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from framewake.config import DiTConfig
 from framewake.errors import InputError, said
 from framewake.lasting import read_record, write_record, written_whole
 from framewake.media.anchor import colour_offset, led_back, shifted
@@ -76,9 +77,15 @@ def plan_longer(longer: Longer, checkpoint: Checkpoint) -> list[Plan]:
     for number, plan in enumerate(plans, 1):
         if plan.shape[1:] != first.shape[1:]:
             raise InputError(f"segment {number} would be of another size: give all the same resolution.")
-    frames = 1 + sum(plan.shape.frames - 1 for plan in plans)
+    frames = count_frames(plans, checkpoint)
     check_output(longer.output.path, shape=PixelShape(frames, *first.shape[1:]), fps=plans[0].request.fps)
     return plans
+
+
+def count_frames(plans: Sequence[Plan], checkpoint: Checkpoint) -> int:
+    """How many frames segments have together, none of them twice."""
+    known = finish.known_frames(checkpoint.dit)
+    return known + sum(finish.clip_frames(plan.shape.frames, checkpoint.dit) - known for plan in plans)
 
 
 def begin(longer: Longer, plans: list[Plan]) -> Longer:
@@ -127,7 +134,8 @@ def make_longer(pipeline: Pipeline, longer: Longer) -> Generator[Event, None, No
             yield from _segment(pipeline, longer, number, timings)
     yield StageStarted("write")
     since = time.perf_counter()
-    frames, metadata = joined(longer), about_segments(longer)
+    dit = pipeline.checkpoint.dit
+    frames, metadata = joined(longer, dit), about_segments(longer, dit)
     first = resolve(longer.requests[0], defaults_of(pipeline.checkpoint))
     path = yield from finish.write(longer.output, frames, first, metadata)
     seconds = time.perf_counter() - since
@@ -187,17 +195,17 @@ def _offset(longer: Longer, number: int, frames: np.ndarray) -> np.ndarray:
     return colour_offset(first, frames[-1])
 
 
-def joined(longer: Longer) -> np.ndarray:
-    """All frames, none of them twice: a segment begins with the frame that the one before ends with.
+def joined(longer: Longer, config: DiTConfig) -> np.ndarray:
+    """All frames, none of them twice: what a segment began from is what the one before ends with.
 
     The colours of a segment are led back on its way, so that it ends with what the next one began from.
     Shapes: uint8 (F, H, W, 3), in the size of the segments.
     """
-    found = []
+    found, known = [], finish.known_frames(config)
     for number in range(1, len(longer.requests) + 1):
         frames = _frames(longer, number)
         frames = led_back(frames, _offset(longer, number, frames))
-        found.append(frames if number == 1 and longer.before is None else frames[1:])
+        found.append(frames if number == 1 and longer.before is None else frames[known:])
     if longer.before is not None:
         found.insert(0, _fitted(_frames(longer, 0), found[0].shape))
     return np.concatenate(found)
@@ -208,14 +216,18 @@ def _fitted(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return frames if frames.shape[1:] == shape[1:] else fitted(Clip(Path(), frames), *shape[1:3])
 
 
-def about_segments(longer: Longer) -> dict[str, Any]:
+def about_segments(longer: Longer, config: DiTConfig) -> dict[str, Any]:
     """What a longer clip says about its making: what its first segment says, and the settings of every one."""
     metadata = read_metadata(_place(longer, 1))
     segments = []
     for number, request in enumerate(longer.requests, 1):
         own = read_metadata(_place(longer, number))
         values = {name: value for name, value in request.to_dict().items() if name != "image"}
-        segments.append({"frames": request.frames, "request": values | {"precision": own["request"]["precision"]}})
+        steps = {"steps": own["steps"]} if "steps" in own else {}
+        values["precision"] = own["request"]["precision"]
+        frames = finish.clip_frames(values["frames"], config)
+        segments.append({"frames": frames, **steps, "request": values})
+    metadata.pop("steps", None)
     told: dict[str, Any] = {"segments": segments, "anchor": longer.is_anchored, "crf": longer.output.crf}
     if longer.before is not None:
         told["before"] = {"clip": longer.before, "sha256": longer.digest, "made": _made(longer.before)}

@@ -16,7 +16,7 @@ from framewake.media.clips import look_at
 from framewake.media.video import read_metadata, read_video
 from framewake.pipeline.drafts import Drafts, DraftSize, draft_path
 from framewake.pipeline.events import STAGES, Event, Stage, Step, Tile
-from framewake.pipeline.finish import clip_frames
+from framewake.pipeline.finish import clip_frames, known_frames
 from framewake.pipeline.jobs import Job, Output, Plan, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
 from framewake.pipeline.longer import Longer, make_longer, plan_longer
@@ -37,8 +37,9 @@ def is_made(pipeline: Pipeline, job: Row[Any]) -> bool:
     try:
         own = from_dict(request_from(read_metadata(Path(CLIP))))
         others = other_settings(from_dict(json.loads(job.request)), own)
-        wanted = clip_frames(own.frames or 0, pipeline.checkpoint.dit)
-        wanted += 0 if job.extends is None else look_at(Path(PICTURE)).frames - 1
+        dit = pipeline.checkpoint.dit
+        wanted = clip_frames(own.frames or 0, dit)
+        wanted += 0 if job.extends is None else look_at(Path(PICTURE)).frames - known_frames(dit)
         is_whole = len(read_video(Path(CLIP))[0]) == wanted
         problem = "; ".join(others) or ("" if is_whole else "it is cut")
     except InputError as error:
