@@ -41,7 +41,7 @@ def denoise_with_drafts(
     Raises: NumericsError as ``denoise``; UnwritableError, DiskFullError.
     """
     plan, precision, condition, preview, keeper = course
-    seconds_saved, told = 0.0, set[str]()
+    seconds_saved, told = 0.0, list[str]()
     while True:
         steps = denoise(parts, plan, condition, precision=precision, preview=preview, keeper=keeper, start=start)
         found = yield from _once(steps, told)
@@ -70,17 +70,19 @@ def steps_told(cached: Cached | None) -> dict[str, Any]:
     return {} if cached is None else {"steps": {"computed": cached.computed, "skipped": cached.skipped}}
 
 
-def _once(steps: Generator[Event, None, Any], told: set[str]) -> Generator[Event, None, Any]:
-    """Events without the notes that were told before."""
+def _once(steps: Generator[Event, None, Any], told: list[str]) -> Generator[Event, None, Any]:
+    """Events without the notes that an earlier part told."""
+    news: list[str] = []
     while True:
         try:
             event = next(steps)
         except StopIteration as end:
+            told += news
             return end.value
         if isinstance(event, Note):
             if event.text in told:
                 continue
-            told.add(event.text)
+            news.append(event.text)
         yield event
 
 
