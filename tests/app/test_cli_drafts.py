@@ -7,6 +7,8 @@ import shlex
 
 import pytest
 
+from framewake.pipeline.events import STAGES
+
 CLIP = ("the red circle moves left", "--resolution", "360p", "--seed", 4, "--steps", 5)
 
 
@@ -29,6 +31,37 @@ def test_look_decide_and_go_on(call, picture, tmp_path):
     for name in ("clip.draft-003.mp4", "clip.mp4"):
         again = call("animate", "--resume", name)
         assert again.code == 2 and "clip.mp4 is finished: nothing is left to go on with" in again.err
+
+
+def test_a_story_is_told_beside_the_clip(call, picture, tmp_path):
+    """The clip is the same as without; of another clip at its place nothing is told."""
+    call("animate", picture, *CLIP, "-q", "-o", "whole.mp4")
+    found = call("animate", picture, *CLIP, "-o", "clip.mp4", "--draft", 2, "--story")
+    advice = found.err.splitlines()[-1].partition("`framewake ")[2].partition("`")[0]
+    told = call("info", "clip.mp4.latents.safetensors").out
+    assert "pauses:" in told and "1, on so many devices: 1\n" in told and "--story" in advice
+    assert call(*shlex.split(advice), "--drafts", "3,4").code == 0
+    assert (tmp_path / "clip.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    lines = {
+        line.partition(":")[0]: line.partition(":")[2].strip() for line in call("info", "clip.mp4").out.splitlines()
+    }
+    assert lines["runs"] == "2, on so many devices: 1, 1" and lines["pauses"] == "1"
+    assert lines["drafts taken"] == "after step 2, after step 3, after step 4"
+    assert [each.rpartition(" ")[0] for each in lines["seconds"].split(", ")] == list(STAGES)
+    assert json.loads(call("info", "clip.mp4", "--json").out)["story"]["pauses"] == 1
+    call("animate", picture, *CLIP[:-1], 4, "-q", "-o", "clip.mp4")
+    assert "pauses" not in call("info", "clip.mp4").out
+    (tmp_path / "clip.mp4.story.json").write_text("{")
+    assert call("info", "clip.mp4").code == 2
+
+
+def test_a_story_begins_anew_with_its_clip(call, picture, tmp_path):
+    for _ in range(2):
+        assert call("animate", picture, *CLIP, "--then", "it grows", "-q", "-o", "clip.gif", "--story").code == 0
+    assert json.loads((tmp_path / "clip.gif.story.json").read_text())["devices"] == [1]
+    (tmp_path / "batch.jsonl").write_text('{"prompt": "x"}\n')
+    refused = call("animate", "--batch", "batch.jsonl", "-o", "many", "--story")
+    assert refused.code == 2 and "--story is for a single clip" in refused.err
 
 
 def test_drafts_on_the_way_go_to_stderr(call, picture, tmp_path):

@@ -18,7 +18,7 @@ from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.database import Database, default_url
 from framewake.service.desk import Desk
 from framewake.service.guard import Limits
-from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL, Storage
+from framewake.service.storage import CLIP, PICTURE, PREVIEW, STORY, THUMBNAIL, Storage
 from framewake.service.store import JobStore
 from framewake.service.worker import WorkerSettings
 from framewake.weights.checkpoint.load import open_checkpoint
@@ -120,7 +120,7 @@ def test_a_running_video_waits_and_goes_on(full_desk, worker_of, disk, picture, 
     assert (row.state, row.deaths, row.error) == ("completed", 0, None)
     folder = full_desk.storage.job(parts)
     assert (folder / CLIP).read_bytes() == want
-    assert {path.name for path in folder.iterdir()} <= {PICTURE, CLIP, THUMBNAIL, PREVIEW}
+    assert {path.name for path in folder.iterdir()} <= {PICTURE, CLIP, THUMBNAIL, PREVIEW, STORY}
 
 
 def test_a_clip_that_does_not_fit_is_made_later(desk_at, worker_of, disk, picture, tmp_path):

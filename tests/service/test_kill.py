@@ -15,7 +15,7 @@ from framewake.media.video import read_video
 from framewake.pipeline.drafts import draft_path
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service import tables
-from framewake.service.storage import CLIP, PICTURE, PREVIEW, THUMBNAIL
+from framewake.service.storage import CLIP, PICTURE, PREVIEW, STORY, THUMBNAIL
 
 # The whole measurement takes minutes: FRAMEWAKE_KILLS=30.
 KILLS = int(os.environ.get("FRAMEWAKE_KILLS", "6"))
@@ -94,5 +94,5 @@ def test_nothing_is_lost(desk_of, database_url, toy, picture):
         folder = desk.storage.job(job)
         assert (folder / CLIP).read_bytes() == want, f"{job} is not what an undisturbed run gives"
         others = {path.name for path in folder.iterdir() if not path.name.startswith("clip.draft-")}
-        assert others <= {PICTURE, CLIP, THUMBNAIL, PREVIEW}
+        assert others <= {PICTURE, CLIP, THUMBNAIL, PREVIEW, STORY}
         assert read_video(folder / CLIP)[0].shape == (5, 64, 64, 3)

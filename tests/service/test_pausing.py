@@ -13,6 +13,8 @@ from test_worker import submit, when, work_once
 from framewake.app.jobs import change_job
 from framewake.errors import InputError
 from framewake.pipeline.drafts import draft_path
+from framewake.pipeline.events import STAGES
+from framewake.pipeline.story import read_story
 from framewake.service.database import Database, default_url
 from framewake.service.pausing import NOW
 from framewake.service.refusals import Conflict, TooMany
@@ -95,6 +97,9 @@ def test_look_decide_and_go_on(desk, client_of, worker_of, picture):
     assert client.get(place).json()["status"] == "completed"
     assert (folder / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
     assert client.get(f"{place}/content?variant=draft").content == draft.content
+    story = client.get(f"{place}/content?variant=story").json()
+    assert (story["devices"], story["drafts"], story["pauses"]) == ([1, 1], [3], 1)
+    assert set(story["seconds"]) == set(STAGES) and read_story(folder / CLIP) == story
 
 
 def test_a_running_job_pauses_behind_its_next_step(desk, worker_of, picture):

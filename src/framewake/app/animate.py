@@ -16,12 +16,12 @@ from framewake.app.longer import is_longer, lead_longer
 from framewake.app.options import command_line
 from framewake.app.render import Reporter, duration
 from framewake.app.resume import go_on
-from framewake.app.screen import how_to_go_on, reporter, show, tell_draft
+from framewake.app.screen import how_to_go_on, reporter, show, tell_draft, with_story
 from framewake.app.start import start
 from framewake.batch import read_batch
 from framewake.console.escape import inline
 from framewake.engine.contract import Engine
-from framewake.errors import FramewakeError
+from framewake.errors import FramewakeError, InputError
 from framewake.lasting import clear_abandoned
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
@@ -78,7 +78,8 @@ def lead(given: Mapping[str, Any]) -> None:
         screen, found = reporter(given, 1), pipeline.forecast(plan)
         tell_model(screen, checkpoint)
         screen.tell(plan_note(found) if given["verbose"] or given["json"] else plan_brief(plan, pipeline.engine, found))
-        show(screen, notes, pipeline.run_all([plan]), how_to_go_on([plan]), is_busy=pipeline.parts.lead.waits)
+        events = with_story(given, pipeline.run_all([plan]), plan.output, devices=pipeline.parts.devices)
+        show(screen, notes, events, how_to_go_on([plan]), is_busy=pipeline.parts.lead.waits)
     tell_draft(screen, given, plan.output)
 
 
@@ -95,6 +96,8 @@ def animate_batch(given: Mapping[str, Any], like: Mapping[str, Any], checkpoint:
 
     Raises: FramewakeError of any kind.
     """
+    if given["story"]:
+        raise InputError("--story is for a single clip: leave it out.")
     requests = read_batch(given["batch"], common=settings_of("animate", given, like))
     plans = plans_of(requests, checkpoint)
     batch = BatchRun(given, list(zip(requests, plans, strict=True)), checkpoint, crf=asked_crf(given, like))

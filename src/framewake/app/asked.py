@@ -17,7 +17,7 @@ from framewake.setting import Setting, check_setting
 
 CRF = 18
 # Options that saved latents do not hold: the command that goes on names them again.
-KEPT = ("checkpoint", "engine", "devices", "memory", "part", "crf", "no_metadata", "json", "verbose", "quiet")
+KEPT = ("checkpoint", "engine", "devices", "memory", "part", "crf", "no_metadata", "story", "json", "verbose", "quiet")
 DRAFTS = ("draft", "drafts", "draft_size")
 
 

@@ -14,6 +14,7 @@ from framewake.media.video import read_metadata
 from framewake.pipeline.drafts import MARK
 from framewake.pipeline.jobs import request_from
 from framewake.pipeline.latents import ENDING, load_latents
+from framewake.pipeline.story import read_story, story_lines
 
 
 def print_info(path: str, *, as_json: bool) -> None:
@@ -24,6 +25,10 @@ def print_info(path: str, *, as_json: bool) -> None:
     metadata, lines = read_stopped(Path(path)) if path.endswith(ENDING) else (read_metadata(path), [])
     clip = Path(path.removesuffix(ENDING))
     drafts = sorted(file.name for file in clip.parent.glob(f"{glob.escape(clip.stem)}{MARK}*"))
+    story = read_story(clip)
+    if story is not None:
+        metadata = {**metadata, "story": story}
+        lines += [row(name, inline(text)) for name, text in story_lines(story)]
     lines += [row("drafts beside it", inline(", ".join(drafts)))] if drafts else []
     text = json.dumps(metadata, ensure_ascii=False, indent=2) if as_json else "\n".join([*describe(metadata), *lines])
     sys.stdout.write(text + "\n")

@@ -12,7 +12,7 @@ from framewake.app.joined import leading
 from framewake.app.options import given_settings, place_words
 from framewake.app.render import Reporter, duration
 from framewake.app.resume import clip_of
-from framewake.app.screen import reporter, resume_command, show
+from framewake.app.screen import reporter, resume_command, show, with_story
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
 from framewake.media.clips import look_at
@@ -73,7 +73,7 @@ def lead_longer(given: Mapping[str, Any]) -> None:
         show(
             screen,
             notes,
-            make_longer(pipeline, longer),
+            with_story(given, make_longer(pipeline, longer), place, devices=pipeline.parts.devices),
             lambda _done: f"Nothing is lost: go on with `{resume_command(place)}`.",
             is_busy=pipeline.parts.lead.waits,
         )

@@ -209,6 +209,7 @@ _PLACES = (
     switch("--no-anchor", text="Let the colours of segments wander as they do, instead of leading them back."),
     named("--crf", "N", "Quality of an mp4, 0 (best) to 51. Default: 18.", kind=int | None, parser=whole),
     switch("--no-metadata", text="Write no settings into the file."),
+    switch("--story", text="Keep a file beside the clip that says how it was made: runs, drafts, pauses, seconds."),
     EVENTS,
     switch("-v", "--verbose", text="Print the whole plan before the clip is made."),
     switch("-q", "--quiet", text="Print only the clip's path."),

@@ -10,7 +10,7 @@ from typing import Any
 from framewake.app.asked import asked_crf, output_of
 from framewake.app.joined import leading
 from framewake.app.options import given_settings
-from framewake.app.screen import how_to_go_on, reporter, show, tell_draft
+from framewake.app.screen import how_to_go_on, reporter, show, tell_draft, with_story
 from framewake.errors import InputError
 from framewake.lasting import clear_abandoned
 from framewake.pipeline.checkpoint import find_checkpoint
@@ -54,7 +54,8 @@ def go_on(given: Mapping[str, Any]) -> bool:
     clear_abandoned(output.path.parent)
     advice, screen = how_to_go_on([Job(request, output)]), reporter(given, 1)
     with leading(checkpoint, given["engine"], memory=parse_memory(given["memory"])) as pipeline:
-        show(screen, [], pipeline.resume(saved, output), advice, is_busy=pipeline.parts.lead.waits)
+        events = with_story(given, pipeline.resume(saved, output), output, devices=pipeline.parts.devices)
+        show(screen, [], events, advice, is_busy=pipeline.parts.lead.waits)
     tell_draft(screen, given, output)
     if file == latents_path(output.path) and output.drafts.stop is None:
         file.unlink(missing_ok=True)

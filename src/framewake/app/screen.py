@@ -16,6 +16,7 @@ from framewake.errors import Cancelled, FramewakeError, PeerError
 from framewake.pipeline.events import Draft, Event, Note, Result
 from framewake.pipeline.jobs import Job, Output, Plan
 from framewake.pipeline.latents import latents_path
+from framewake.pipeline.story import telling
 
 
 def reporter(given: Mapping[str, Any], clips: int) -> Reporter:
@@ -68,6 +69,16 @@ def show(
         finally:
             events.close()
             screen.close()
+
+
+def with_story(
+    given: Mapping[str, Any], events: Generator[Event, None, None], output: Output | None, *, devices: int
+) -> Generator[Event, None, None]:
+    """The events, written down beside the clip where that was asked for."""
+    if not given["story"] or output is None:
+        return events
+    is_resumed = given["resume"] or given["from_latents"] is not None
+    return telling(events, output.path, devices=devices, is_resumed=is_resumed)
 
 
 def how_to_go_on(jobs: Sequence[Job | Plan]) -> Callable[[int], str]:

@@ -21,7 +21,7 @@ from framewake.service.formats import MEDIA, Format, Formats
 from framewake.service.intake import BODY
 from framewake.service.metrics import Figures
 from framewake.service.refusals import Conflict, NoSuchVideo
-from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL
+from framewake.service.storage import CLIP, PREVIEW, STORY, THUMBNAIL
 from framewake.service.stream import HEADERS, EventStream, Streams
 from framewake.service.views import Deleted, ErrorBody, Video, VideoList, video
 
@@ -62,6 +62,7 @@ VARIANTS = {
     "video": (CLIP, "video/mp4"),
     "thumbnail": (THUMBNAIL, "image/jpeg"),
     "preview": (PREVIEW, "image/png"),
+    "story": (STORY, "application/json"),
     "draft": (CLIP, "video/mp4"),  # beside it, under its own name
 }
 
@@ -211,12 +212,13 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
     def video_content(
         request: Request,
         video_id: VideoId,
-        variant: Literal["video", "thumbnail", "preview", "draft"] = "video",
+        variant: Literal["video", "thumbnail", "preview", "story", "draft"] = "video",
         format: Annotated[Format, Query(description="Of the video itself.")] = "mp4",
     ) -> Response:
         """The clip (ranges are understood), its thumbnail, its newest draft, or the newest preview of a running one.
 
-        GIF and WebP are made when they are first asked for, with the longer side at most 640 px.
+        The story is JSON: runs with their devices, drafts, pauses, and seconds by stage. GIF and WebP are made when
+        they are first asked for, with the longer side at most 640 px.
         """
         row = desk.store.get(video_id, _owner(request))
         name, media = VARIANTS[variant]
@@ -225,7 +227,7 @@ def _add_files(router: APIRouter, desk: Desk) -> None:
             if row.drafted is None:
                 raise Conflict(f"the video is {row.state}: there is no draft.")
             path = draft_path(path, row.drafted)
-        elif variant != "preview" and row.state != "completed":
+        elif variant not in ("preview", "story") and row.state != "completed":
             raise Conflict(f"the video is {row.state}: there is no file yet.")
         made = video(row, None)
         if format != "mp4":

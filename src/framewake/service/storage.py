@@ -27,10 +27,12 @@ from framewake.lasting import (
     written_whole,
 )
 from framewake.pipeline.latents import latents_path, old_latents_path
+from framewake.pipeline.story import story_path
 
 PICTURE, CLIP, THUMBNAIL, PREVIEW = "picture", "clip.mp4", "thumbnail.jpg", "preview.png"
 LATENTS = latents_path(Path(CLIP)).name
 SAVED = (LATENTS, old_latents_path(Path(CLIP)).name)
+STORY = story_path(Path(CLIP)).name
 # Bytes that a new job, or one that begins or goes on, wants to see on the disk; and what running ones leave alone, so
 # that the database and the latents of what stops can still be written. Between the two, nothing begins or ends.
 LEAST_FREE, RESERVE = 256 * 2**20, 96 * 2**20
@@ -185,9 +187,9 @@ class Storage:
         return [name.removeprefix(_GONE) for name in names if _ID.fullmatch(name.removeprefix(_GONE))]
 
     def clear(self, job: str) -> None:
-        """Remove what a cancelled job leaves half done, but not its picture and its latents: it may go on."""
+        """Remove what a cancelled job leaves half done, but not its picture, latents and story: it may go on."""
         for path in self.job(job).glob("*"):
-            if path.name not in (PICTURE, *SAVED) and (path.is_symlink() or not path.is_dir()):
+            if path.name not in (PICTURE, STORY, *SAVED) and (path.is_symlink() or not path.is_dir()):
                 path.unlink(missing_ok=True)
 
     def clear_unfinished(self) -> None:

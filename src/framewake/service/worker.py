@@ -35,6 +35,7 @@ from framewake.pipeline.events import (
 from framewake.pipeline.forecast import busy_since, taken
 from framewake.pipeline.latents import latents_path
 from framewake.pipeline.run import Pipeline
+from framewake.pipeline.story import telling
 from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
@@ -210,7 +211,8 @@ class Worker:
             Path(PREVIEW).unlink(missing_ok=True)
             every = self.settings.save_every
             goal = goal_of(self.pipeline, job, save_every=every, is_asked=lambda: self._is_pausing)
-            events, step = begun(self.pipeline, goal)
+            made, step = begun(self.pipeline, goal)
+            events = telling(made, Path(CLIP), devices=self.pipeline.parts.devices, is_resumed=True)
             self._left = Remaining(self._stages(goal))
             self._report(lease, {"step": step})
             with contextlib.closing(events):
