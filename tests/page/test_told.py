@@ -22,6 +22,7 @@ from framewake.request import Request, from_dict
 from framewake.service.database import Database, default_url
 from framewake.service.desk import Desk
 from framewake.service.fields import JsonVideo, fields_in
+from framewake.service.formats import Formats
 from framewake.service.guard import Limits
 from framewake.service.intake import check_there
 from framewake.service.page.controls import fields_of
@@ -126,6 +127,11 @@ def messages(desk, folder):
     found += [said(submit) for _ in range(2)][-1:]
     desk.store.cancel(job)
     found += [said(lambda: desk.store.cancel(job)), said(lambda: desk.store.get("video_" + "0" * 32))]
+    found.append(said(lambda: desk.ended_clip(job, "me")))
+    formats = Formats(desk.storage)
+    while formats._waiting.acquire(blocking=False):  # as many wait as may
+        pass
+    found.append(said(lambda: formats.file(plain.parent, "gif")))
     tight = Pipeline.load(folder / "toy", engine="torch:cpu", memory=5000)
     found.append(said(lambda: tight.forecast(Job(Request(**REQUEST, image=str(folder / "picture.png"))))))
     return [*found, public_error(OSError(28, "full"))[1], public_error(RuntimeError("inside"))[1]]

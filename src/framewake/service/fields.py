@@ -211,7 +211,7 @@ def request_of(given: VideoSettings, checkpoint: Settings, *, picture: str | Non
 def fields_again(request: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a video that goes on from the one of a request: its settings, with the next seed."""
     kept = {field: request[name] for name, field in FIELD_OF.items() if request.get(name) is not None}
-    for gone in ("background", "first_frame"):  # of the picture that the first one began with
+    for gone in ("background", "first_frame", "crop"):  # of the picture that the first one began with
         kept.pop(gone, None)
     loras = [text.removeprefix("loras/").rpartition(":") for text in request.get("loras", [])]
     return kept | {

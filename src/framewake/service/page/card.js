@@ -1,8 +1,9 @@
 // The large view of one video: what it shows and says, and what can be done with it.
 (() => {
-  const { say, translated, make, content, lasting, ask, seeds } = window.framewake;
+  const { given, say, translated, make, content, lasting, ask, seeds, onward } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
   const ENDED = ["completed", "failed", "cancelled"];
+  const LATE = ["decode", "write"]; // stages behind the last step: no draft comes any more
   const NEXT = 0; // as the step behind which a video pauses
 
   function whole(video, does) {
@@ -49,12 +50,16 @@
     return names && say("video.loras", { names });
   }
 
+  // One that goes on from another has no drafts.
+  const isLate = (video) => LATE.includes(video.stage);
+  const mayPause = (video) => video.status === "in_progress" && !isLate(video) && !video.remixed_from_video_id;
+
   function actions(video, does) {
     const button = (key, work, kind = "") =>
       make("button", { type: "button", className: `fw-button ${kind}`, "data-does": key, onclick: work }, say(key));
     const found = [];
     const isToPause = video.status === "in_progress" && video.pauses_after === NEXT;
-    if (video.status === "in_progress" && !isToPause) found.push(button("video.pause", () => does.pause(video)));
+    if (mayPause(video) && !isToPause) found.push(button("video.pause", () => does.pause(video)));
     if (video.status === "paused" || isToPause) found.push(button("video.resume", () => does.resume(video)));
     if (ACTIVE.includes(video.status)) found.push(button("video.cancel", () => does.stop(video), "fw-danger"));
     if (video.status === "paused") found.push(button("video.drop", () => does.stop(video), "fw-danger"));
@@ -66,6 +71,9 @@
         const name = `${say("video.download")}: ${kind}`;
         found.push(make("button", { type: "button", className: "fw-button", "aria-label": name, onclick: convert }, kind));
       }
+    }
+    if (video.status === "completed" && given.needsPicture) {
+      found.push(button("video.onward", (event) => onward.open(event.currentTarget, video, does)));
     }
     found.push(button("video.reuse", () => does.reuse(video)));
     if (["failed", "cancelled"].includes(video.status)) found.push(button("video.retry", () => does.retry(video)));
@@ -93,7 +101,7 @@
   // What changes while a video keeps its status.
   function fill(place, video, does) {
     const buttons = place.querySelector(".fw-actions");
-    const wish = String(video.pauses_after);
+    const wish = `${video.pauses_after} ${isLate(video)}`;
     if (buttons.dataset.wish !== wish) {
       const hadFocus = buttons.contains(document.activeElement);
       buttons.replaceChildren(...actions(video, does));

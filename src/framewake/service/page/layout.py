@@ -42,6 +42,7 @@ SCRIPTS = tuple(
         "examples",
         "names",
         "seeds",
+        "onward",
         "card",
         "videos",
         "page",

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse
+from sqlalchemy import Row
 from starlette.concurrency import run_in_threadpool
 
 from framewake.errors import InputError
@@ -31,8 +32,7 @@ def add_memory(app: FastAPI, desk: Desk) -> None:
     @app.get("/page/videos/{video_id}/settings", include_in_schema=False)
     def stored_settings(request: Request, video_id: VideoId) -> dict[str, Any]:
         row = desk.store.get(video_id, request.scope["owner"])
-        is_there = (desk.storage.job(video_id) / PICTURE).is_file()
-        return {"settings": row.request, "picture_of": video_id if is_there else None}
+        return {"settings": row.request, "picture_of": video_id if _has_picture(desk, row) else None}
 
     @app.get("/page/videos/{video_id}/picture", include_in_schema=False)
     def stored_picture(request: Request, video_id: VideoId) -> FileResponse:
@@ -77,12 +77,17 @@ def _settings_in(clip: bytes, desk: Desk) -> dict[str, Any]:
             raise InputError(str(error).replace(os.fspath(path), "this file")) from error
 
 
+def _has_picture(desk: Desk, row: Row[Any]) -> bool:
+    """Whether a video began with a picture that is still there; one that goes on from another began with a clip."""
+    return row.extends is None and (desk.storage.job(row.id) / PICTURE).is_file()
+
+
 def _same_video(desk: Desk, owner: str, found: dict[str, Any]) -> str | None:
     """One of the owner's videos with the same settings, whose picture is then the clip's."""
     wanted = {name: value for name, value in found.items() if name not in OPEN}
     for row in desk.store.page(owner, after=None, limit=SEARCHED, order="desc"):
         stored = settings_of(row)
         same = all(stored.get(name) == value for name, value in wanted.items())
-        if same and (desk.storage.job(row.id) / PICTURE).is_file():
+        if same and _has_picture(desk, row):
             return str(row.id)
     return None

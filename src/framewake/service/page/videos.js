@@ -255,18 +255,17 @@
   }
 
   const [pause, resume, retry] = ["pause", "resume", "retry"].map(asked);
-  const does = { stop, pause, resume, retry, leave, reuse, tellProblem };
 
-  window.framewake.videos = {
-    refresh,
-    look(...videos) {
-      // What is just being made keeps the large view.
-      if (known.get(focus)?.status !== "in_progress") focus = videos[0].id;
-      videos.forEach((video, index) => accept({ ...video, order: index + 1 }));
-      stage.scrollIntoView({ behavior: "smooth", block: window.innerWidth < 900 ? "start" : "nearest" });
-      return refresh();
-    },
-  };
+  function look(...videos) {
+    // What is just being made keeps the large view.
+    if (known.get(focus)?.status !== "in_progress") focus = videos[0].id;
+    videos.forEach((video, index) => accept({ ...video, order: index + 1 }));
+    stage.scrollIntoView({ behavior: "smooth", block: window.innerWidth < 900 ? "start" : "nearest" });
+    return refresh();
+  }
+
+  const does = { stop, pause, resume, retry, leave, reuse, look, tellProblem };
+  window.framewake.videos = { refresh, look };
 
   whenThere("#fw-videos", (place) => {
     banner = make("p", { className: "fw-banner", role: "status", hidden: true });
