@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -15,6 +16,7 @@ from framewake.config15 import (
     HUNYUAN15_VAE,
     QwenConfig,
     T5Config,
+    TileRule,
 )
 from framewake.golden import rule
 from framewake.pipeline.hunyuan15 import HUNYUAN15
@@ -49,6 +51,7 @@ DIT = replace(
     vision_width=16,
 )
 VAE = replace(HUNYUAN15_VAE, latent_channels=4, block_out_channels=(8, 8, 16, 32, 32), layers_per_block=1)
+SPARSE = TileRule(tile=(1, 2, 2), window=(1, 3, 3), kept=4, likeness=0.7)
 SIGLIP = ClipVisionConfig(16, 32, 2, 2, 28, 7, "gelu_pytorch_tanh", 1e-6)
 
 
@@ -66,11 +69,11 @@ def write_qwen_tokenizer(folder: Path) -> int:
     return tokenizer.get_vocab_size()
 
 
-def toy15_parts(*, is_i2v: bool = True, is_step_distilled: bool = False) -> dict:
+def toy15_parts(*, is_i2v: bool = True, is_step_distilled: bool = False, tiles: TileRule | None = None) -> dict:
     """Configurations and tensors of every part, by its name."""
     condition = "latent_concat" if is_i2v else "none"
     configs = {
-        "dit": replace(DIT, condition=condition, is_step_distilled=is_step_distilled),
+        "dit": replace(DIT, condition=condition, is_step_distilled=is_step_distilled, tiles=tiles),
         "vae": VAE,
         "qwen": QwenConfig(16, 32, 4, 2, 1, 8, len(SPECIALS) + 256, 1e-6, 1000000.0),
         "byt5": T5Config(16, 8, 24, 2, 2, 1510, 32, 128, 1e-6),
@@ -80,14 +83,12 @@ def toy15_parts(*, is_i2v: bool = True, is_step_distilled: bool = False) -> dict
     return {name: (configs[name], rule.weights(model.shapes(), seed=7)) for name, model in models15.items()}
 
 
-def write_toy15(
-    folder: Path, *, is_i2v: bool = True, is_step_distilled: bool = False, settings: Settings = SETTINGS
-) -> Path:
-    """A checkpoint folder with its tokenizer, in the diffusers layout."""
+def write_toy15(folder: Path, *, settings: Settings = SETTINGS, **changes: Any) -> Path:
+    """A checkpoint folder with its tokenizer, in the diffusers layout; changes as of its parts."""
     assert write_qwen_tokenizer(folder / "tokenizer") == len(SPECIALS) + 256
-    if is_step_distilled:
+    if changes.get("is_step_distilled"):
         settings = replace(settings, flow_shift=7.0, guidance_scale=1.0)
-    parts = toy15_parts(is_i2v=is_i2v, is_step_distilled=is_step_distilled)
+    parts = toy15_parts(**changes)
     processor = ImageProcessor(SIGLIP.image_size, HALF, HALF)
     components = HUNYUAN15.components
     write_checkpoint(

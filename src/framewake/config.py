@@ -94,6 +94,11 @@ class DiTConfig:
         return True
 
     @property
+    def most_seen(self) -> int | None:
+        """How many image tokens one sees at most, where that is not all; which ones, what they hold decides."""
+        return None
+
+    @property
     def dropped_frames(self) -> int:
         """How many frames at the start of a decoded clip do not belong to it."""
         return DROPPED_FRAMES if self.joins_picture else 0

@@ -5,10 +5,11 @@ Source: specification of 1.5, sections 2 to 9.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from framewake.config import ClipVisionConfig, DiTConfig, Framing, LlamaConfig, TilingConfig, VAEConfig
+from framewake.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,29 @@ class TileRule:
     def tokens(self) -> int:
         """Tokens of a tile."""
         return self.tile[0] * self.tile[1] * self.tile[2]
+
+    @property
+    def most_seen(self) -> int:
+        """Tokens of all tiles that one sees at most."""
+        return (self.window[0] * self.window[1] * self.window[2] + self.kept) * self.tokens
+
+    def at(self, frames: int) -> TileRule:
+        """The rule for so many latent frames: half as many tiles are kept in clips of up to five seconds.
+
+        Raises: InputError for a single frame in tiles of a size that the original knows no flat ones for.
+        """
+        if frames > SHORT_FRAMES:
+            return self
+        if frames > 1:
+            return replace(self, kept=self.kept // 2)
+        if self.tokens not in FLAT_TILES:
+            raise InputError(f"tiles of {self.tokens} tokens have no form for a single frame.")
+        return replace(self, tile=FLAT_TILES[self.tokens], window=(1, 1, 1))
+
+
+SHORT_FRAMES = 31
+FLAT_TILES = {384: (1, 16, 24), 128: (1, 16, 8), 64: (1, 8, 8), 16: (1, 4, 4)}
+TILES = TileRule(tile=(6, 8, 8), window=(3, 3, 3), kept=64, likeness=0.7)
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,11 @@ class DiT15Config(DiTConfig):
     def framing(self) -> Framing:
         """The bucket closest in shape."""
         return "closest"
+
+    @property
+    def most_seen(self) -> int | None:
+        """Of sparse attention, the tiles that one sees."""
+        return None if self.tiles is None else self.tiles.most_seen
 
     @property
     def noise_dtype(self) -> Literal["float16", "bfloat16"]:

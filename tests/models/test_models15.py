@@ -17,6 +17,7 @@ from framewake.config15 import (
     HUNYUAN15_VAE,
     QWEN25_VL_7B,
     SIGLIP_SO400M,
+    TILES,
     TileRule,
 )
 from framewake.errors import InputError
@@ -153,3 +154,31 @@ def test_tiles_near_each_other_and_masks_of_short_texts():
     mask = block_mask(directions, directions, tiling=tiling, valid=[4])
     assert mask.shape == (1, 1, 7, 7) and mask[0, 0, 4].tolist() == [True] * 5 + [False] * 2
     assert mask[0, 0, 6].tolist() == [False] * 6 + [True]
+
+
+def test_sparse_attention_with_nothing_left_out_is_plain(engine):
+    """Whole tiles and whole blocks of text, all seen: then the blocks change nothing."""
+    tiles = TileRule((2, 1, 3), (1, 1, 1), 200, 0.7)
+    whole = {"quoted": (4, 3), "valid": (3, 4)}  # twelve tokens of text
+    plain = Toy(engine)(**whole)
+    assert np.abs(Toy(engine, replace(TOY, tiles=tiles))(**whole) - plain).max() < 1e-5
+    chunks = Toy(engine, replace(TOY, tiles=tiles))(**whole, manner=Manner(chunk_tokens=5))
+    assert np.abs(chunks - plain).max() < 1e-5
+    padded = Toy(engine, replace(TOY, tiles=tiles))() - Toy(engine)()
+    assert np.abs(padded).max() > 1e-4, "what fills a block that is seen is seen"
+    few = Toy(engine, replace(TOY, tiles=replace(tiles, kept=0)))(**whole) - plain
+    assert np.abs(few).max() > 1e-4
+
+
+def test_padding_beyond_the_last_block_of_a_text_has_no_influence(engine):
+    """The shorter of two texts is filled up to the longer one's blocks; those are closed."""
+    toy = Toy(engine, replace(TOY, tiles=TileRule((2, 1, 3), (1, 1, 1), 200, 0.7)))
+    longer, shorter = toy(quoted=(4, 0), valid=(6, 1)), toy(quoted=(0, 0), valid=(1, 1))
+    assert np.abs(longer[1] - shorter[1]).max() < 1e-5 < np.abs(longer[0] - shorter[0]).max()
+
+
+def test_the_rule_of_tiles_knows_how_long_a_clip_is():
+    assert TILES.at(32) is TILES and TILES.at(31) == TILES.at(2) == replace(TILES, kept=32)
+    assert TILES.at(1) == TileRule((1, 16, 24), (1, 1, 1), 64, 0.7)
+    with pytest.raises(InputError, match="tiles of 6 tokens have no form for a single frame"):
+        TileRule((2, 1, 3), (1, 1, 1), 8, 0.7).at(1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy15 import write_toy15
+from toy15 import SPARSE, write_toy15
 
 from framewake.errors import InputError
 from framewake.golden import rule
@@ -32,6 +32,7 @@ def toys(tmp_path_factory):
         "i2v": write_toy15(root / "i2v"),
         "t2v": write_toy15(root / "t2v", is_i2v=False),
         "step": write_toy15(root / "step", is_step_distilled=True),
+        "sparse": write_toy15(root / "sparse", tiles=SPARSE),
     }
 
 
@@ -47,7 +48,7 @@ def far(one, two):
     return float(np.abs(one.astype(int) - two.astype(int)).max())
 
 
-@pytest.mark.parametrize("kind", ["i2v", "step", "t2v"])
+@pytest.mark.parametrize("kind", ["i2v", "step", "t2v", "sparse"])
 def test_a_clip_is_made(toys, engine, picture, kind):
     request = asked(None if kind == "t2v" else picture, **({"image": None} if kind == "t2v" else {}))
     made = frames(toys[kind], engine, request)
@@ -55,6 +56,14 @@ def test_a_clip_is_made(toys, engine, picture, kind):
     assert np.array_equal(made, frames(toys[kind], engine, request))
     assert not np.array_equal(made, frames(toys[kind], engine, replace(request, seed=4)))
     assert not np.array_equal(made, frames(toys[kind], engine, replace(request, prompt="a circle turns")))
+
+
+def test_sparse_attention_reaches_the_clip_on_every_engine(toys, engine, picture):
+    made = frames(toys["sparse"], engine, asked(picture))
+    assert far(made, frames(toys["i2v"], engine, asked(picture))) > 0
+    first = getattr(test_sparse_attention_reaches_the_clip_on_every_engine, "first", made)
+    assert far(made, first) <= 1
+    test_sparse_attention_reaches_the_clip_on_every_engine.first = first
 
 
 def test_a_variant_knows_its_guidance_and_its_size(toys, picture):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy15 import SIGLIP, toy15_parts, write_qwen_tokenizer, write_toy15
+from toy15 import SIGLIP, SPARSE, toy15_parts, write_qwen_tokenizer, write_toy15
 
-from framewake.config15 import HUNYUAN15_DIT, HUNYUAN15_VAE, VARIANTS, QwenConfig
+from framewake.config15 import HUNYUAN15_DIT, HUNYUAN15_VAE, TILES, VARIANTS, QwenConfig
 from framewake.errors import CheckpointError, InputError
 from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.hunyuan15 import HUNYUAN15
@@ -46,6 +46,19 @@ def split(tensors):
     return found
 
 
+def sparse_content(tiles):
+    """What the original's class writes of its sparse attention."""
+    return {
+        "attn_mode": "flex-block-attn",
+        "attn_param": {
+            "win_size": [list(tiles.window)], "win_type": "fixed", "win_ratio": 10, "tile_size": list(tiles.tile),
+            "ssta_topk": tiles.kept, "ssta_threshold": 0.0, "ssta_lambda": tiles.likeness,
+            "ssta_sampling_type": "importance", "ssta_adaptive_pool": None, "attn_sparse_type": "ssta",
+            "attn_pad_type": "zero", "attn_use_text_mask": 1, "attn_mask_share_within_head": 0,
+        },
+    }  # fmt: skip
+
+
 def write_tree(root, variant=VARIANT, **changes):
     """Tencent's tree with a toy in it."""
     parts = toy15_parts(**changes)
@@ -58,6 +71,7 @@ def write_tree(root, variant=VARIANT, **changes):
         "text_embed_2_dim": 16, "glyph_inner_widths": [12, 14], "use_meanflow": config.is_step_distilled,
         "attn_mode": "flash",
     }  # fmt: skip
+    content |= {} if config.tiles is None else sparse_content(config.tiles)
     (place / "config.json").write_text(json.dumps(content))
     write_tensors(place / "diffusion_pytorch_model.safetensors", split(tensors))
     for name, where in (
@@ -109,6 +123,8 @@ def test_a_variant_decides_what_nothing_else_tells(tmp_path):
     assert settings.resolutions == {"480p": 640} and settings.name == f"HunyuanVideo-1.5 {VARIANT}"
     plain = open_checkpoint(write_tree(tmp_path / "two", "720p_t2v", is_i2v=False))
     assert (plain.settings.guidance_scale, plain.settings.flow_shift, plain.has_vision) == (6.0, 9.0, False)
+    sparse = open_checkpoint(write_tree(tmp_path / "four", "720p_i2v_distilled_sparse", tiles=SPARSE))
+    assert sparse.dit.tiles == SPARSE and (sparse.settings.guidance_scale, sparse.settings.flow_shift) == (1.0, 7.0)
     step = open_checkpoint(write_tree(tmp_path / "three", "480p_i2v_step_distilled", is_step_distilled=True))
     assert (step.settings.guidance_scale, step.settings.flow_shift, step.settings.steps) == (1.0, 7.0, 12)
 
@@ -116,8 +132,9 @@ def test_a_variant_decides_what_nothing_else_tells(tmp_path):
 @pytest.mark.parametrize(
     ("variant", "changes", "words"),
     [
-        ("480p_t2v", {}, "is called 480p_t2v and its config.json says another task"),
-        ("720p_i2v_distilled_sparse", {}, "is a sparse variant, whose attention is not run yet"),
+        ("480p_t2v", {}, "is called 480p_t2v, and its config.json is another variant's"),
+        ("720p_i2v_distilled_sparse", {}, "is called 720p_i2v_distilled_sparse, and its config.json is another"),
+        ("720p_i2v_distilled", {"tiles": SPARSE}, "is called 720p_i2v_distilled, and its config.json is another"),
         ("480p_i2v", {"is_step_distilled": True}, "does not say which variant it is"),
     ],
 )
@@ -154,6 +171,10 @@ def test_single_files_as_comfyui_stores_them(folder, tmp_path):
     other = name.rename(tmp_path / "nothing.safetensors")
     with pytest.raises(CheckpointError, match="does not say which variant it is, and its tensors are the same in all"):
         open_checkpoint(whole, parse_files([f"dit={other}"]))
+    named = open_checkpoint(whole, parse_files([f"dit={other}", "variant=720p_i2v_distilled"]))
+    assert (named.settings.flow_shift, named.settings.resolutions) == (7.0, {"720p": 960})
+    with pytest.raises(CheckpointError, match="is called 480p_i2v_step_distilled, and its tensors are another"):
+        open_checkpoint(whole, parse_files([f"dit={other}", "variant=480p_i2v_step_distilled"]))
     with pytest.raises(InputError, match="has no part 'clip': its parts are dit, dit-scales, vae, qwen, byt5, siglip"):
         open_checkpoint(folder, parse_files([f"clip={other}"]))
 
@@ -199,6 +220,32 @@ def test_diffusers_folders_without_our_settings(folder, tmp_path):
         open_checkpoint(target)
 
 
+def test_a_file_of_another_task_on_a_folder(folder, tmp_path):
+    """The name of the file says what its tensors do not, also where the folder's own transformer is another."""
+    tensors = toy15_parts()["dit"][1]
+    for name in ("hunyuanvideo1.5_720p_t2v_fp16", "hunyuanvideo1.5_720p_i2v_distilled_sparse"):
+        write_tensors(tmp_path / f"{name}.safetensors", tensors)
+    text = open_checkpoint(folder, parse_files([f"dit={tmp_path / 'hunyuanvideo1.5_720p_t2v_fp16.safetensors'}"]))
+    assert not text.dit.needs_picture and (text.settings.flow_shift, text.settings.guidance_scale) == (9.0, 6.0)
+    sparse = [f"dit={tmp_path / 'hunyuanvideo1.5_720p_i2v_distilled_sparse.safetensors'}"]
+    assert open_checkpoint(folder, parse_files(sparse)).dit.tiles == TILES
+    alone = write_toy15(tmp_path / "t2v", is_i2v=False)
+    with pytest.raises(CheckpointError, match=r"there is no vision tower\. Add it with --part siglip=FILE"):
+        open_checkpoint(alone, parse_files(sparse))
+    tower = f"siglip={folder / 'image_encoder' / 'model.safetensors'}"
+    (alone / "image_encoder").mkdir()
+    shutil.copy(folder / "image_encoder" / "config.json", alone / "image_encoder")
+    opened = open_checkpoint(alone, parse_files([*sparse, tower]))
+    assert opened.dit.needs_picture and opened.image_processor.size_px == SIGLIP.image_size
+
+
+def test_a_variant_that_is_none():
+    with pytest.raises(InputError, match=r"'variant=480p_i2': expected one of 480p_t2v,.*Did you mean '480p_i2v'"):
+        parse_files(["variant=480p_i2"])
+    with pytest.raises(InputError, match="variant is given twice: 480p_i2v and 480p_t2v"):
+        parse_files(["variant=480p_i2v", "variant=480p_t2v"])
+
+
 def test_published_names_of_diffusers():
     listed = json.loads((DATA / "diffusers15-names.json").read_text())
     found = {}
@@ -213,7 +260,8 @@ def test_published_names_of_diffusers():
 
 def test_configurations_that_are_no_model_here():
     wrong = [
-        ({"attn_mode": "flex-block-attn"}, "sparse variant"),
+        ({"attn_mode": "flex-block-attn", "attn_param": {"ssta_threshold": 0.5}}, "ssta_threshold is 0.5"),
+        ({"attn_mode": "flex-block-attn", "attn_param": {"tile_size": [6, 8]}}, "three numbers"),
         ({"num_layers": "54"}, "num_layers is '54'"),
         ({"rope_axes_dim": [16, 56]}, "three numbers"),
         ({"num_layers": 10**9}, "no model has such a size"),
@@ -232,6 +280,7 @@ def test_configurations_that_are_no_model_here():
 def test_published_configurations_come_back():
     for row, config in (
         (hunyuan15.DIT, HUNYUAN15_DIT),
+        (hunyuan15.DIT, replace(HUNYUAN15_DIT, tiles=TILES)),
         (hunyuan15.VAE, HUNYUAN15_VAE),
         (hunyuan15.QWEN, QwenConfig(16, 32, 4, 2, 1, 8, 99, 1e-6, 1e6)),
         (hunyuan15.SIGLIP, SIGLIP),

@@ -262,14 +262,19 @@ class DiT:
         see("token_replace_vec", first)
         return (first, condition)
 
+    def attending(self, around: Surroundings) -> Any:
+        """The engine that attends to the tokens of one device."""
+        return self.engine
+
     def block_functions(self, around: Surroundings, manner: Manner) -> tuple[Callable, Callable]:
         """The functions of a double and a single block; their arguments are those of the blocks' own classes."""
         counts, share = around.counts, around.share
         key = (counts, manner, share.division)
         made = self._functions.pop(key, None)  # and back as the last one that was used
         if made is None:
-            double_block = DoubleBlock(share.attending(), self.config, counts, manner)
-            single_block = SingleBlock(share.attending(), self.config, counts, manner)
+            engine = share.attending(self.attending(around))
+            double_block = DoubleBlock(engine, self.config, counts, manner)
+            single_block = SingleBlock(engine, self.config, counts, manner)
 
             # Plain functions: MindSpore hands a callable object back uncompiled, without a word.
             def double(w, image, text, conditions, rope, lengths):

@@ -6,18 +6,24 @@ are refined. Each kind gets a vector of its own, and they stand in this order, w
 
 from __future__ import annotations
 
+from typing import Any
+
 from framewake.config15 import DiT15Config
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.models.clip_layer import activate
 from framewake.models.dit import SCALAR_LAYERS, DiT, Observe, TextStates, padded_rows
+from framewake.models.dit_blocks import TokenCounts
+from framewake.models.dit_stack import Surroundings
 from framewake.models.refiner import with_biases
 from framewake.models.source import WeightSource
+from framewake.models.tile_attention import TileAttending
 from framewake.nn.embedding import scalar_embedding
 from framewake.nn.linear import linear
 
 GLYPH, VISION = "byt5_in", "vision_in"
 KINDS = (VISION, GLYPH, "txt_in")  # in their order; the rows of their vectors are the other way round
+TEXT_ROOM = 729 + 256 + 1000  # tokens of each kind in the original, which pads them all
 PROJECTION_EPS = 1e-5  # the rest of the transformer has 1e-6
 
 
@@ -73,9 +79,45 @@ class DiT15(DiT):
         for i in range(refined.shape[0]):
             valid = [tokens[i : i + 1, : lengths[i]] for tokens, lengths in parts if lengths[i] > 0]
             rows.append(valid[0] if len(valid) == 1 else engine.concat(valid, 1))
-        tokens, counts = padded_rows(engine, rows), tuple(int(row.shape[1]) for row in rows)
+        counts = tuple(int(row.shape[1]) for row in rows)
+        if self.config.tiles is not None:
+            return self._in_blocks(
+                rows, vectors[2:] * (0.0 if VISION in projected else 1.0), self.config.tiles.tokens
+            ), counts
+        tokens = padded_rows(engine, rows)
         see("txt_joined", tokens)
         return tokens, None if min(counts) == max(counts) else counts
+
+    def _in_blocks(self, rows: list[Tensor], filling: Tensor, block: int) -> Tensor:
+        """Texts filled up to whole blocks, for a block that is seen is seen with its padding.
+
+        Without a picture, the original's padding begins with the vector of the picture's tokens, else it is zero.
+        Shapes: (1, t, D) each, filling (1, D) -> (B, T, D).
+        """
+        engine, filled = self.engine, []
+        for row in rows:
+            missing = min(-row.shape[1] % block, max(TEXT_ROOM - row.shape[1], 0))
+            more = engine.broadcast_to(filling[None], (1, missing, filling.shape[1]))
+            filled.append(engine.concat([row, more], 1) if missing else row)
+        return padded_rows(engine, filled)
+
+    def attending(self, around: Surroundings) -> Any:
+        """An engine whose attention is sparse, where the checkpoint's is.
+
+        Raises: InputError where devices do not have all queries of a head: what these see depends on all of them.
+        """
+        rule, grid = self.config.tiles, around.counts.grid
+        if rule is None or grid is None:
+            return self.engine
+        if around.share.division.arrangement.groups > 1:
+            raise InputError(
+                f"sparse attention is shared by head, at most {self.config.heads} devices: choose fewer of them."
+            )
+        return TileAttending(self.engine, rule.at(grid[0]), grid)
+
+    def _counts(self, grid: tuple[int, int, int], text: int, text_lengths) -> TokenCounts:
+        counts = super()._counts(grid, text, text_lengths)
+        return counts if self.config.tiles is None else counts._replace(grid=grid)
 
     def projected(self, w: Weights, name: str, states: Tensor) -> Tensor:
         """States of another encoder in the transformer's width, without their kind's vector.

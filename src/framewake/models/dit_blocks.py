@@ -28,12 +28,14 @@ class TokenCounts(NamedTuple):
     """The host numbers of a call that a compiled block has built in.
 
     ``image`` are the sizes of the image token groups, ``text`` the text tokens that are left after trimming,
-    ``lengths`` the valid tokens (image and text) per sample, or None when all are.
+    ``lengths`` the valid tokens (image and text) per sample, or None when all are. ``grid`` is that of all image
+    tokens where attention goes by their places.
     """
 
     image: tuple[int, ...]
     text: int
     lengths: tuple[int, ...] | None
+    grid: tuple[int, int, int] | None = None
 
 
 class Chunk(NamedTuple):

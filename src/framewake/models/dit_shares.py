@@ -42,9 +42,9 @@ class Share:
         start, stop = self.division.run
         return x if stop - start == x.shape[0] else x[start:stop]
 
-    def attending(self) -> Any:
-        """The engine for blocks."""
-        return self.engine if self.is_alone else Attending(self.engine, self.division)
+    def attending(self, engine: Engine) -> Any:
+        """An engine for blocks, from one that attends to the tokens of one device."""
+        return engine if self.is_alone else Attending(engine, self.division)
 
     def gathered(self, x: Tensor) -> Tensor:
         """The tokens of all devices. Shapes: (B, n, D) -> (B, N, D), of both samples where they are apart."""

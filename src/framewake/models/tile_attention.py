@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,27 @@ class Tiling(NamedTuple):
     def blocks(self) -> int:
         """Tiles of the image and blocks of text."""
         return self.images + -(-self.text // self.rule.tokens)
+
+
+class TileAttending:
+    """An engine whose ``attention`` goes by tiles; the rest is the engine's own.
+
+    ``lengths`` are host integers: what a tile sees is decided on the host.
+    """
+
+    def __init__(self, engine: Engine, rule: TileRule, grid: Grid) -> None:
+        self._engine = engine
+        self._rule = rule
+        self._grid = grid
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, lengths: Sequence[int]) -> Tensor:
+        """Shapes: q, k, v (B, N + T, A, E), the image's tokens and the text's -> (B, N + T, A, E)."""
+        images = self._grid[0] * self._grid[1] * self._grid[2]
+        tiling, valid = Tiling(self._rule, self._grid, q.shape[1] - images), [length - images for length in lengths]
+        return tile_attention(self._engine, q, k, v, tiling=tiling, valid=valid, scale=scale)[0]
 
 
 def tile_attention(

@@ -105,8 +105,10 @@ class Parts:
         """Whether blocks are compiled: on CUDA, for a model that is large enough to be worth a minute of it.
 
         Norms, modulation and rotations are then one pass over memory instead of several. A loop over chunks would
-        be compiled as one long program.
+        be compiled as one long program; what sparse attention sees is found while it runs.
         """
+        if self.checkpoint.dit.most_seen is not None:
+            return False
         return self.engine.traits.compiles_blocks and self.checkpoint.dit.hidden_size >= COMPILED_WIDTH
 
     def adapted(self, loras: Sequence[OpenedLora], dtype: Dtype) -> Adapted:

@@ -24,6 +24,7 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # image is there throughout. Attention done in parts (samples, or queries) holds them and what they are joined to.
 WHOLE = {"host": 24, "device": 19}  # a CPU's library of products packs what it multiplies
 CHUNKED = 6
+IN_TILES = 7  # queries, keys and values again by tiles, and what they attended to by heads, joined, and back in order
 EXCHANGED = 5  # what is sent and what arrives, among several devices
 BESIDE_CHUNK = 4
 IN_CHUNK = 11  # of (chunk, width)
@@ -140,6 +141,7 @@ def step_bytes(config: DiTConfig, scene: Scene, *, chunk: int | None = None) -> 
         largest = max(each.stop - each.start for each in cut((first, scene.joined - first), chunk))
         joins = CHUNKED + (IN_PARTS if scene.batch > 1 or scene.is_composed else 0)
         wide = max(joins * scene.joined + largest, BESIDE_CHUNK * scene.joined + IN_CHUNK * largest)
+    wide += 0 if config.most_seen is None else IN_TILES * scene.joined
     wide += EXCHANGED * scene.joined if scene.devices > 1 else 0
     tables = TABLES * scene.joined * config.head_dim * 4
     latents = LATENTS * scene.batch * scene.tokens * config.out_channels * math.prod(config.patch_size) * 4
@@ -164,7 +166,9 @@ def step_operations(config: DiTConfig, scene: Scene) -> float:
 def pair_operations(config: DiTConfig, scene: Scene) -> float:
     """Those of attention, on each device."""
     blocks = config.single_blocks + config.double_blocks
-    return scene.batch * 4.0 * blocks * scene.attended**2 * config.hidden_size / scene.devices
+    seen = scene.tokens if config.most_seen is None else min(config.most_seen, scene.tokens)
+    pairs = scene.tokens * (seen + scene.text) + scene.text * scene.attended
+    return scene.batch * 4.0 * blocks * pairs * config.hidden_size / scene.devices
 
 
 def sent_bytes(config: DiTConfig, scene: Scene, arrangement: Arrangement) -> float:

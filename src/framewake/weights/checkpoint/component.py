@@ -137,12 +137,16 @@ class Component(Generic[C]):
 
 
 class Whereabouts(NamedTuple):
-    """Where a checkpoint's transformer and what is said of it lie; ``is_single``: it was given as a file of its own."""
+    """Where a checkpoint's transformer and what is said of it lie.
+
+    ``is_single``: it was given as a file of its own; ``variant``: what a person says that it is.
+    """
 
     root: Path
     transformer: Path
     config: Path
     is_single: bool
+    variant: str | None = None
 
 
 def _first_settings(configs: dict[str, Any], places: Whereabouts) -> Settings:
@@ -156,7 +160,8 @@ class Facts:
     ``tree`` is how Tencent's is built: a folder for each model, or for each variant of the transformer. ``pipelines``
     are diffusers' classes, with and without a picture; ``image_processor`` a folder and a class there, ``colours`` mean
     and deviation of pictures. ``settings`` are those of a checkpoint that says none of its own. ``optional`` components
-    may be missing. ``is_trained``: LoRAs of it can be trained. ``advice``: what to do where a vision tower does.
+    may be missing. ``variants`` are names of transformers that their tensors do not tell. ``is_trained``: LoRAs of it
+    can be trained. ``advice``: what to do where a vision tower does.
     """
 
     name: str = "HunyuanVideo"
@@ -166,6 +171,7 @@ class Facts:
     colours: tuple[tuple[float, float, float], tuple[float, float, float]] = (CLIP_MEAN, CLIP_STD)
     settings: Callable[[dict[str, Any], Whereabouts], Settings] = _first_settings
     optional: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     has_guider: bool = False
     is_trained: bool = True
     advice: str = ""

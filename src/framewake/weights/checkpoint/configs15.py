@@ -18,9 +18,11 @@ from framewake.config15 import (
     HUNYUAN15_VAE,
     QWEN25_VL_7B,
     SIGLIP_SO400M,
+    TILES,
     DiT15Config,
     QwenConfig,
     T5Config,
+    TileRule,
 )
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint.diffusers import VERSION, is_size
@@ -43,6 +45,21 @@ _DIT = {
     "vision_width": ("image_embed_dim", "vision_states_dim"),
     "rope_theta": ("rope_theta",),
     "rope_dims": ("rope_axes_dim", "rope_dim_list"),
+}
+_TILES = {
+    "tile": ("tile_size",),
+    "window": ("win_size",),
+    "kept": ("ssta_topk",),
+    "likeness": ("ssta_lambda",),
+}
+_SPARSE_FACTS = {
+    "attn_sparse_type": "ssta",
+    "ssta_threshold": 0.0,
+    "ssta_sampling_type": "importance",
+    "ssta_adaptive_pool": None,
+    "attn_pad_type": "zero",
+    "attn_use_text_mask": 1,
+    "attn_mask_share_within_head": 0,
 }
 _VAE = {
     "in_channels": ("in_channels",),
@@ -129,8 +146,6 @@ def dit_config(content: Mapping[str, Any]) -> DiT15Config:
     Raises: CheckpointError for a field of another kind, and for what is not run here.
     """
     _class(content, DIT_CLASS, "HunyuanVideo_1_5_DiffusionTransformer")
-    if content.get("attn_mode") == SPARSE or content.get("attn_param") is not None:
-        raise CheckpointError("this is a sparse variant, whose attention is not run yet: take the one without _sparse.")
     values = _read(content, _DIT, HUNYUAN15_DIT)
     config = dataclasses.replace(HUNYUAN15_DIT, **values)
     width = content.get("hidden_size", config.heads * content.get("attention_head_dim", HUNYUAN15_DIT.head_dim))
@@ -149,7 +164,30 @@ def dit_config(content: Mapping[str, Any]) -> DiT15Config:
         glyph_widths=(sizes[1], sizes[2], sizes[3]),
         condition="none" if task == "t2v" else "latent_concat",
         is_step_distilled=content.get("use_meanflow") is True,
+        tiles=_tiles(content.get("attn_param") or {}) if content.get("attn_mode") == SPARSE else None,
     )
+
+
+def _tiles(content: Mapping[str, Any]) -> TileRule:
+    """The rule of sparse attention as the original's class writes it, what is not there as published.
+
+    Raises: CheckpointError for a rule of another kind.
+    """
+    for name, usual in _SPARSE_FACTS.items():
+        if content.get(name, usual) != usual:
+            raise CheckpointError(f"config.json says {name} is {content[name]!r}: only {usual!r} is run here.")
+    given = dict(content)
+    if isinstance(given.get("win_size"), list) and len(given["win_size"]) == 1:  # one for all layers
+        given["win_size"] = given["win_size"][0]
+    rule = dataclasses.replace(TILES, **_read(given, _TILES, TILES))
+    if len(rule.tile) != 3 or len(rule.window) != 3:
+        raise CheckpointError(f"config.json says tiles of {rule.tile} in {rule.window}; expected three numbers each.")
+    return rule
+
+
+def _tiles_content(rule: TileRule) -> dict[str, Any]:
+    found = _SPARSE_FACTS | _written(rule, _TILES)
+    return {"attn_mode": SPARSE, "attn_param": found | {"win_size": [found["win_size"]]}}
 
 
 def dit_content(config: DiT15Config) -> dict[str, Any]:
@@ -168,6 +206,7 @@ def dit_content(config: DiT15Config) -> dict[str, Any]:
         "task_type": "i2v" if config.needs_picture else "t2v",
         "use_meanflow": config.is_step_distilled,
         **own,
+        **({} if config.tiles is None else _tiles_content(config.tiles)),
     }
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from framewake.config import ClipVisionConfig, VAEConfig
-from framewake.config15 import HUNYUAN15_TILING, VARIANTS, DiT15Config, QwenConfig, T5Config
+from framewake.config import ClipVisionConfig, Condition, VAEConfig
+from framewake.config15 import HUNYUAN15_TILING, TILES, VARIANTS, DiT15Config, QwenConfig, T5Config
 from framewake.errors import CheckpointError
 from framewake.shapes import RESOLUTIONS_15
 from framewake.weights.checkpoint import configs15
@@ -165,16 +165,23 @@ SIGLIP: Component[ClipVisionConfig] = Component(
 def settings_of(configs: dict[str, Any], places: Whereabouts) -> Settings:
     """What a published variant does where a request says nothing.
 
-    Raises: CheckpointError where nothing tells which variant it is.
+    Raises: CheckpointError where nothing tells which variant it is, and for another one than it is called.
     """
     index = places.root / "model_index.json"
     kind = read_json(index).get("_class_name") if index.is_file() else None
     if kind == PIPELINES[1]:  # a published transformer for text alone says that it is for pictures
         configs["dit"] = dataclasses.replace(configs["dit"], condition="none")
-    name = _variant(configs["dit"], places)
-    variant = VARIANTS[name]
-    if (variant.task == "i2v") != configs["dit"].needs_picture:
-        raise CheckpointError(f"{places.transformer} is called {name} and its config.json says another task.")
+    name = places.variant or _variant(configs["dit"], places)
+    variant, is_sparse, dit = VARIANTS[name], name.endswith("_sparse"), configs["dit"]
+    if places.is_single or not places.config.is_file():  # no tensor tells
+        condition: Condition = "latent_concat" if variant.task == "i2v" else "none"
+        tiles = (dit.tiles or TILES) if is_sparse else None
+        dit = configs["dit"] = dataclasses.replace(dit, condition=condition, tiles=tiles)
+    if name not in _fitting(dit):
+        raise CheckpointError(
+            f"{places.transformer} is called {name}, and its {'tensors are' if places.is_single else 'config.json is'} "
+            "another variant's."
+        )
     return Settings(
         name=f"{NAME} {name}",
         resolutions={variant.resolution: RESOLUTIONS_15[variant.resolution]},
@@ -196,11 +203,19 @@ def _variant(dit: DiT15Config, places: Whereabouts) -> str:
     if found is None:
         raise CheckpointError(
             f"{places.transformer} does not say which variant it is, and its tensors are the same in all: call it or "
-            f"its folder after one (a link will do): {', '.join(VARIANTS)}."
+            f"its folder after one, or add --part variant=NAME: {', '.join(VARIANTS)}."
         )
-    if found.endswith("sparse"):
-        raise CheckpointError(f"{places.transformer} is a sparse variant, whose attention is not run yet.")
     return found
+
+
+def _fitting(dit: DiT15Config) -> list[str]:
+    """The variants that a configuration may be of."""
+    return [
+        name
+        for name, variant in VARIANTS.items()
+        if (variant.task == "i2v", "_step_" in name, name.endswith("_sparse"))
+        == (dit.needs_picture, dit.is_step_distilled, dit.tiles is not None)
+    ]
 
 
 def is_called_variant(name: str) -> bool:
@@ -233,6 +248,7 @@ def _described_variant(dit: DiT15Config, places: Whereabouts) -> str | None:
         if not guider.is_file():
             return None
         kind = "_distilled" if read_json(guider).get("guidance_scale") == 1 else ""
+        kind += "_sparse" if dit.tiles is not None else ""
     found = f"{resolution}_{'i2v' if dit.needs_picture else 't2v'}{kind}"
     return found if found in VARIANTS else None
 
@@ -251,6 +267,7 @@ COMPONENTS = table(
         colours=(HALF, HALF),
         settings=settings_of,
         optional=(SIGLIP.name,),
+        variants=tuple(VARIANTS),
         has_guider=True,
         is_trained=False,
         advice="Add it with --part siglip=FILE.",

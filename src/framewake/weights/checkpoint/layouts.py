@@ -21,18 +21,31 @@ VARIANT_FOLDER = "transformer"  # around those of the variants, in the tree of 1
 
 
 class Files(dict[str, Path]):
-    """Single files that are taken instead of a folder's parts, by what ``--part`` calls them."""
+    """Single files that are taken instead of a folder's parts, by what ``--part`` calls them.
+
+    ``variant``: which one the transformer is, where neither its tensors nor names tell.
+    """
+
+    variant: str | None = None
 
 
 def parse_files(texts: Sequence[str], components: Components | None = None) -> Files:
-    """Single files from texts such as "dit=hunyuan.safetensors".
+    """Single files from texts such as "dit=hunyuan.safetensors", and "variant=480p_i2v" for which one that is.
 
     Raises: InputError for anything else, and for a name that stands twice.
     """
+    variants = [name for each in TABLES for name in each.facts.variants]
     rows = [row for each in (TABLES if components is None else (components,)) for row in each.values()]
     names, found = list(dict.fromkeys(flag for row in rows for flag in row.all_flags)), Files()
     for text in texts:
         name, _, path = text.partition("=")
+        if name == "variant":
+            if found.variant is not None:
+                raise InputError(f"variant is given twice: {found.variant} and {path}.")
+            if path not in variants:
+                raise InputError(f"{text!r}: expected one of {', '.join(variants)}.{nearest(path, variants)}")
+            found.variant = path
+            continue
         if name not in names:
             raise InputError(f"{text!r}: expected NAME=FILE with {', '.join(names)} for a name.{nearest(name, names)}")
         if not path:
@@ -55,7 +68,7 @@ class Layout:
     a part's ``config.json`` would be; ``tokenizers``: folders, by the text encoder that they are for.
     ``condition``: what the place of a transformer says about it, where its tensors do not.
     ``is_strict``: every part has its ``config.json``. ``singles``: parts that were given as files of their own.
-    ``scales``: maps of scales that were named, by part.
+    ``scales``: maps of scales that were named, by part; ``variant``: what a person says that the transformer is.
     """
 
     name: str
@@ -69,6 +82,7 @@ class Layout:
     is_strict: bool
     singles: frozenset[str] = frozenset()
     scales: dict[str, Path] = dataclasses.field(default_factory=dict)
+    variant: str | None = None
 
     def needs_config(self, component: str) -> bool:
         """Whether a part's ``config.json`` cannot be missing."""
@@ -77,7 +91,7 @@ class Layout:
     @property
     def places(self) -> Whereabouts:
         """Where the transformer lies."""
-        return Whereabouts(self.root, self.weights["dit"][0], self.configs["dit"], "dit" in self.singles)
+        return Whereabouts(self.root, self.weights["dit"][0], self.configs["dit"], "dit" in self.singles, self.variant)
 
     def with_files(self, files: Files) -> Layout:
         """The same with single files in place of parts.
@@ -88,6 +102,10 @@ class Layout:
         for flag in files:
             if flag not in flags:
                 raise InputError(f"{self.root} has no part {flag!r}: its parts are {', '.join(flags)}.")
+        if files.variant is not None and not self.components.facts.variants:
+            raise InputError(
+                f"{self.root} is {self.components.facts.name}, whose files tell what they are: no variant."
+            )
         weights, scales, singles = dict(self.weights), {}, set()
         for row in self.components.values():
             if row.flag in files:
@@ -97,7 +115,9 @@ class Layout:
                 weights[row.name] = (*weights[row.name], files[row.tower.flag])
             if row.scales_flag is not None and row.scales_flag in files:
                 scales[row.name] = files[row.scales_flag]
-        return dataclasses.replace(self, weights=weights, singles=frozenset(singles), scales=scales)
+        return dataclasses.replace(
+            self, weights=weights, singles=frozenset(singles), scales=scales, variant=files.variant
+        )
 
 
 def known_layout(path: Path, components: Components | None = None) -> Layout | None:

@@ -60,7 +60,8 @@ class Checkpoint:
             self.configs[row.name] = self._config(row)
         self.has_vision = self.has_vision and self._sees
         facts = self.layout.components.facts
-        is_told = has_settings(self.folder) and read_settings(self.folder) != Settings()
+        is_another = bool(facts.variants) and self.layout.places.is_single  # not the one that the folder's are of
+        is_told = not is_another and has_settings(self.folder) and read_settings(self.folder) != Settings()
         self.settings: Settings = (
             read_settings(self.folder) if is_told else facts.settings(self.configs, self.layout.places)
         )
@@ -206,7 +207,8 @@ class Checkpoint:
 
     def _image_processor(self) -> ImageProcessor:
         path = self.layout.image_processor
-        if path.is_file() or (self.layout.is_strict and self._sees):
+        is_given = any(row.picture_px is not None and row.name in self.layout.singles for row in self.rows)
+        if path.is_file() or (self.layout.is_strict and self._sees and not is_given):
             return _image_processor(path)
         return ImageProcessor(self._side_px() if self._sees else 0, *self.layout.components.facts.colours)
 
