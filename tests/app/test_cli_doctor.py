@@ -10,7 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_here import FIRST, needs_torch
+from engines_here import FIRST, INSTALLED, needs_torch
+
+from framewake import engine as engines
+from framewake.lasting import read_record, write_record
+from framewake.pipeline.forecast import Links, known_links
+from framewake.pipeline.forecast.probe import FORMAT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("schedule", "timestep_embedding", "buckets", "rope")
@@ -76,9 +81,45 @@ def test_two_devices_agree_with_a_golden_folder_or_say_where_not(golden):
     assert bad.returncode not in (0, 130) and "FAILED dit_tr_b2" in bad.stdout, (bad.stdout, bad.stderr)
 
 
-def test_devices_without_a_golden_folder_are_refused(call):
-    answer = call("doctor", "--devices", 2)
-    assert answer.code == 2 and "goes with --golden" in answer.err
+def test_one_device_has_no_links(call):
+    answer = call("doctor", "--devices", 1)
+    assert answer.code == 2 and "exchanges with nobody" in answer.err
+
+
+@needs_torch
+def test_links_are_measured_once_and_counted_by_plan(call, picture, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "framewake" / "probe.json"
+
+    def planned(count):
+        words = ("it moves", "--frames", 5, "--resolution", "360p", "--engine", "torch:cpu", "--devices", count)
+        return json.loads(call("plan", picture, *words, "--json").out)
+
+    before = planned(2)
+    assert before["links"] is None and any("`framewake doctor --devices 2` measures" in x for x in before["lines"])
+    words = [sys.executable, "-m", "framewake", "doctor", "--devices", "2", "--engine", "torch:cpu", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    found = json.loads(done.stdout)
+    assert found["bytes_per_second"] > 0 and found["is_kept"] and found["devices"] == 2
+    after = planned(2)
+    assert after["links"] == {name: found[name] for name in ("bytes_per_second", "at")}
+    assert after["seconds_per_step"] > before["seconds_per_step"]
+    assert any("counted (measured" in line for line in after["lines"])
+    assert planned(3)["links"] is None
+    engine = engines.get("torch:cpu")
+    assert known_links(engine, 2) == Links(found["bytes_per_second"], found["at"])
+    for other in {name.partition(":")[0]: name for name in INSTALLED if not name.startswith("torch")}.values():
+        assert known_links(engines.get(other), 2) is None
+    rates = read_record(kept)["rates"]
+    [key] = [key for key in rates if key.startswith("links")]
+    for entry in (None, [], [0, found["at"]], ["x", 1], [1e9, 0], [1e9, found["at"] + 1e9], {"a": 1}):
+        write_record(kept, {"format": FORMAT, "rates": rates | {key: entry}})
+        assert known_links(engine, 2) is None, entry
+    write_record(kept, {"format": FORMAT, "rates": rates})
+    assert known_links(engine, 2) is not None
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert known_links(engine, 2) is None
 
 
 def test_a_damaged_golden_folder(call, golden):

@@ -8,6 +8,7 @@ import pytest
 from toy_checkpoint import write_picture, write_toy
 
 from framewake.pipeline import Pipeline
+from framewake.pipeline.forecast import Links
 from framewake.pipeline.jobs import Job, plan_job
 from framewake.request import Request
 from framewake.service.database import Database, default_url
@@ -27,7 +28,10 @@ def test_a_forecast_without_a_framework_is_the_same(tmp_path, engine):
     # Memory that the process uses besides grows while it works.
     assert ours.device_peak == pytest.approx(theirs.device_peak, rel=0.1)
     assert ours.host_peak == pytest.approx(theirs.host_peak, rel=0.1)
-    assert ours.seconds > 0 and ours.step_seconds > 0
+    assert ours.seconds > 0 and ours.step_seconds > 0 and ours.links is None
+    before = Forecaster(pipeline.checkpoint).forecast(plan, facts | {"devices": 2})
+    linked = Forecaster(pipeline.checkpoint).forecast(plan, facts | {"devices": 2, "links": [1e3, 5.0]})
+    assert linked.links == Links(1e3, 5.0) and linked.step_seconds > before.step_seconds + 1
 
 
 def test_what_dead_workers_said_is_forgotten(tmp_path):

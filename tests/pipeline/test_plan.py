@@ -18,13 +18,13 @@ from framewake.models.arrangement import Arrangement
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
-from framewake.pipeline.forecast import cost, forecast, measured_rates, parse_memory
+from framewake.pipeline.forecast import Links, cost, forecast, measured_rates, parse_memory
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.pace import Line, Pace
 from framewake.pipeline.forecast.place import Placement, fitting
 from framewake.pipeline.forecast.probe import Rates
-from framewake.pipeline.forecast.setup import scene_of
+from framewake.pipeline.forecast.setup import arrangement_of, scene_of
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Making
 from framewake.weights.stores.streamed import Streamed
@@ -122,6 +122,16 @@ def test_each_of_several_devices_takes_less(pipeline, request_of):
         setup = pipeline._setup(precision)._replace(devices=devices)
         found[devices] = forecast(setup, plan, room=8 * GIB, rates=RATES)
     assert found[2].step_seconds < found[1].step_seconds and found[2].seconds < found[1].seconds
+    scene = scene_of(setup, plan)
+    sent = cost.sent_bytes(setup.checkpoint.dit, scene, arrangement_of(setup, plan))
+    linked = setup._replace(links=Links(sent / 3, 0.0))
+    made = forecast(linked, plan, room=8 * GIB, rates=RATES)
+    assert made.step_seconds == pytest.approx(found[2].step_seconds + 3)
+    assert made.seconds == pytest.approx(found[2].seconds + 3 * plan.request.steps)
+    model, dit = setup.models["dit"], made.placements["dit"]
+    held = cost.weights(model.shapes(), model.streams(), scene.dtype)
+    shared = duration(linked, plan, scene, RATES, {**made.placements, "dit": dit._replace(is_shared=True)})
+    assert shared.step == pytest.approx(made.step_seconds + 3 * (held.whole - held.kept) / 2 / sent)
     alone = cost.Scene(1, 118_800, 400, "bfloat16", False)
     assert cost.step_bytes(HUNYUAN_DIT, alone._replace(devices=2)) < 0.7 * cost.step_bytes(HUNYUAN_DIT, alone)
     assert "2 devices" in "\n".join(found[2].lines) and "devices:" not in "\n".join(found[1].lines)

@@ -14,7 +14,6 @@ from framewake.app.options import DEVICES, JSON, PLACES, Given, argument, hung, 
 from framewake.app.reporting import is_started
 from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
-from framewake.errors import InputError
 
 GROUPS = ("animate", "demo", "doctor", "worker", "lora")  # commands that work as a group of processes
 DEMO_PROMPT = "the red circle moves right"
@@ -163,7 +162,11 @@ app.add_typer(lora.app, name="lora")
     "doctor",
     named("--engine", "NAME", "Check this engine only."),
     path("--golden", "DIR", "Compare with reference arrays: every case of a folder."),
-    named("--devices", "N|LIST", "With --golden: compare what so many devices, or these, compute together."),
+    named(
+        "--devices",
+        "N|LIST",
+        "Measure the links of so many devices, or these; with --golden: what they compute.",
+    ),
     JSON,
 )
 def doctor(given: Given) -> None:
@@ -174,6 +177,7 @@ def doctor(given: Given) -> None:
       framewake doctor
       framewake doctor --golden tests/golden --engine mindspore:cpu
       framewake doctor --golden tests/golden --devices 2
+      framewake doctor --devices 4
     """
     say_hello(given)
     from framewake.app import doctor as commands
@@ -181,13 +185,13 @@ def doctor(given: Given) -> None:
     engine, as_json = given["engine"], given["json"]
     if given["golden"] is not None:
         code = commands.compare(given["golden"], engine or "auto", given["devices"], as_json=as_json)
-        if code:
-            raise typer.Exit(code)
-        return
-    refuse_copies()
-    if given["devices"] is not None:
-        raise InputError("--devices goes with --golden: doctor alone looks at every engine.")
-    commands.describe(engine, as_json=as_json)
+    elif given["devices"] is not None:
+        code = commands.links(engine or "auto", given["devices"], as_json=as_json)
+    else:
+        refuse_copies()
+        code = commands.describe(engine, as_json=as_json)
+    if code:
+        raise typer.Exit(code)
 
 
 CLIP = "A clip: .mp4, .gif, .webp or a folder of frames."

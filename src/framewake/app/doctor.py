@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,21 @@ import framewake
 from framewake import engine as engines
 from framewake.app.devices import own_group, parse_devices, variables
 from framewake.app.joined import following
+from framewake.app.reporting import is_started
 from framewake.app.start import start
 from framewake.console.wrapping import fitted
 from framewake.engine.contract import Engine
-from framewake.errors import EngineError, FramewakeError
+from framewake.errors import EngineError, FramewakeError, InputError
 from framewake.golden import Row, run
 from framewake.packages import install_line
+from framewake.pipeline.forecast import keep_links, measured_links
 
 GIB = 2**30
 PACKAGES = ("torch", "mindspore", "numpy", "safetensors", "tokenizers", "Pillow", "av")
 
 
-def describe(name: str | None, *, as_json: bool) -> None:
-    """Print engines, versions, devices, free memory and disk.
+def describe(name: str | None, *, as_json: bool) -> int:
+    """Print engines, versions, devices, free memory and disk; the exit code.
 
     Raises: InputError when a named engine cannot be had.
     """
@@ -42,7 +45,7 @@ def describe(name: str | None, *, as_json: bool) -> None:
         engines.get(name)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        return
+        return 0
     lines = [f"framewake {found['framewake']}, Python {found['python']}", "", "Packages"]
     lines += [f"  {package:<14}{text or 'not installed'}" for package, text in found["packages"].items()]
     lines += ["", "Engines"]
@@ -51,6 +54,7 @@ def describe(name: str | None, *, as_json: bool) -> None:
         lines += [f"  auto takes {engines.get('auto').name} ({engines.get('auto').reason.removeprefix('auto: ')})"]
     lines += ["", f"Disk: {found['disk']['free'] / GIB:.1f} GiB free in {found['disk']['folder']}"]
     sys.stdout.write(fitted("\n".join(lines), sys.stdout, indent="  ") + "\n")
+    return 0
 
 
 def look_at(name: str) -> dict[str, Any]:
@@ -83,17 +87,62 @@ def compare(folder: str, engine_name: str, devices: str | None, *, as_json: bool
 
     Raises: InputError, CheckpointError for a folder that cannot be used, EngineError where devices do not agree.
     """
+    words = ["--golden", folder, "--engine", engine_name, *(["--json"] if as_json else [])]
+
+    def lead(engine: Engine) -> bool:
+        return compared(folder, engine, as_json=as_json)
+
+    return together(words, engine_name, devices, lead, lambda engine: also_compared(folder, engine))
+
+
+def links(engine_name: str, devices: str, *, as_json: bool) -> int:
+    """Measure how fast devices exchange, print it, and keep it for ``plan``; the exit code.
+
+    Raises: InputError for one device, EngineError where devices are not there.
+    """
+    if parse_devices(devices).size == 1:
+        raise InputError("--devices 1: one device exchanges with nobody, name two or more.")
+    words = ["--devices", devices, "--engine", engine_name, *(["--json"] if as_json else [])]
+    return together(words, engine_name, devices, lambda engine: linked(engine, as_json=as_json), measured_links)
+
+
+def together(
+    words: list[str],
+    engine_name: str,
+    devices: str | None,
+    lead: Callable[[Engine], bool],
+    follow: Callable[[Engine], object],
+) -> int:
+    """Work as a group of devices, started here with ``doctor`` and these words, or by a launcher; the exit code.
+
+    Raises: FramewakeError of any kind.
+    """
     asked = None if devices is None else parse_devices(devices)
     group = own_group(asked)
     if group is None and asked is not None and asked.size > 1:
-        words = ["doctor", "--golden", folder, "--engine", engine_name, *(["--json"] if as_json else [])]
-        return start([sys.executable, "-m", "framewake", *words], variables(asked, engine_name), asked.size)
+        command = [sys.executable, "-m", "framewake", "doctor", *words]
+        return start(command, variables(asked, engine_name), asked.size)
     if group is None or group.leads:
-        passed = compared(folder, engines.join(engine_name), as_json=as_json)
+        passed = lead(engines.join(engine_name))
         engines.leave()
         return 0 if passed else 1
-    following(group, engine_name, lambda engine: also_compared(folder, engine))
+    following(group, engine_name, follow)
     return 0
+
+
+def linked(engine: Engine, *, as_json: bool) -> bool:
+    """Print how fast the devices of a group exchange; a launcher's may be on several hosts, and that is not kept."""
+    found, size, is_kept = measured_links(engine), engine.size(), is_started()
+    if is_kept:
+        keep_links(engine, size, found)
+    if as_json:
+        record = {"engine": engine.name, "devices": size, **found._asdict(), "is_kept": is_kept}
+        sys.stdout.write(json.dumps(record) + "\n")
+    else:
+        use = f"; kept for `framewake plan --devices {size}`" if is_kept else ""
+        text = f"{engine.name}: each of {size} devices sends {found.bytes_per_second / 1e9:.3g} GB/s to the others{use}"
+        sys.stdout.write(fitted(text, sys.stdout, indent="  ") + "\n")
+    return True
 
 
 def also_compared(folder: str, engine: Engine) -> None:

@@ -25,7 +25,7 @@ def follow(group: Group, checkpoint: Checkpoint, engine: str, *, memory: int | N
     following(group, engine, lambda made: Pipeline(checkpoint, made, memory=memory).follow())
 
 
-def following(group: Group, engine: str, work: Callable[[Engine], None]) -> None:
+def following(group: Group, engine: str, work: Callable[[Engine], object]) -> None:
     """Do some work on the engine of a process that is not the first of its group.
 
     Raises: FramewakeError of any kind; SystemExit, without a word, where another process has the cause.

@@ -61,6 +61,7 @@ def plan(given: Mapping[str, Any]) -> None:
             }
             if devices > 1:
                 record |= {"devices": devices, "seconds_alone": None if alone is None else alone.seconds}
+                record["links"] = None if found.links is None else found.links._asdict()
             sys.stdout.write(json.dumps(record) + "\n")
         else:
             note = plan_note(found) + ("" if devices == 1 else f"\n  {beside(alone)}")

@@ -25,7 +25,15 @@ from framewake.pipeline.denoise import followed_steps
 from framewake.pipeline.drafting import Course, denoise_with_drafts, steps_told
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.family import Family
-from framewake.pipeline.forecast import Forecast, ProbedParts, Setup, forecast, largest_file, measured_rates
+from framewake.pipeline.forecast import (
+    Forecast,
+    ProbedParts,
+    Setup,
+    forecast,
+    known_links,
+    largest_file,
+    measured_rates,
+)
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.place import memory_told, said, shortage
 from framewake.pipeline.forecast.setup import scene_of
@@ -153,6 +161,8 @@ class Pipeline:
         probed = ProbedParts((self.checkpoint.dit, self.checkpoint.vae), (dtype, precision.vae), makes)
         rates = measured_rates(self.engine, dtype, largest_file(file), parts=probed)
         text = self.reader.lengths(plan.request.prompt)
+        if parts.devices > 1:
+            setup = setup._replace(links=known_links(self.engine, parts.devices))
         return forecast(setup, plan, room=room, keeps_all=parts.keeps_all, rates=rates, text=text)
 
     def _setup(self, precision: Precision) -> Setup:

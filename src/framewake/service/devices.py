@@ -8,9 +8,11 @@ from typing import Any
 from framewake.engine.traits import Traits
 from framewake.pipeline.forecast import (
     Forecast,
+    Links,
     ProbedParts,
     Setup,
     forecast,
+    known_links,
     largest_file,
     measured_rates,
     rates_from_plain,
@@ -54,6 +56,7 @@ def device_facts(pipeline: Pipeline) -> dict[str, Any]:
         "traits": engine.traits.to_plain(),
         "memory": {name: int(value) for name, value in engine.memory().items()},
         "devices": pipeline.parts.devices,
+        "links": known_links(engine, pipeline.parts.devices),
         "room": pipeline.parts.room(),
         "keeps_all": pipeline.parts.keeps_all,
         "text": pipeline.reader.limit(),
@@ -77,6 +80,7 @@ class Forecaster:
         models = family.models(self.checkpoint.configs, engine)
         precision = choose_precision(plan.request.precision, engine)
         devices = facts.get("devices", 1)  # an older worker on another machine says nothing of them
-        setup = Setup(engine, self.checkpoint, family, models, precision, TextLength(*facts["text"]), devices)
+        links = Links(*facts["links"]) if facts.get("links") else None
+        setup = Setup(engine, self.checkpoint, family, models, precision, TextLength(*facts["text"]), devices, links)
         rates = rates_from_plain(facts["rates"])
         return forecast(setup, plan, room=facts["room"], keeps_all=facts["keeps_all"], rates=rates)

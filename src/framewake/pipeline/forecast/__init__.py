@@ -1,6 +1,7 @@
 """What a run will take, before anything is loaded: memory, time, and where the weights will be."""
 
 from framewake.pipeline.forecast.choose import Forecast, forecast
+from framewake.pipeline.forecast.links import Links, keep_links, known_links, measured_links
 from framewake.pipeline.forecast.place import Placement, gib, parse_memory
 from framewake.pipeline.forecast.probe import (
     ProbedParts,
@@ -18,6 +19,7 @@ from framewake.pipeline.forecast.setup import Setup
 
 __all__ = [
     "Forecast",
+    "Links",
     "Placement",
     "ProbedParts",
     "Rates",
@@ -27,7 +29,10 @@ __all__ = [
     "busy_since",
     "forecast",
     "gib",
+    "keep_links",
+    "known_links",
     "largest_file",
+    "measured_links",
     "measured_rates",
     "parse_memory",
     "rates_from_plain",

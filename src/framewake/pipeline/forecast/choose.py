@@ -13,6 +13,7 @@ from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
+from framewake.pipeline.forecast.links import Links
 from framewake.pipeline.forecast.place import Placement, fitting, gib, said, shortage
 from framewake.pipeline.forecast.probe import BUSY, Rates, busy_note
 from framewake.pipeline.forecast.setup import Setup, arrangement_of, is_composed, scene_of
@@ -24,14 +25,15 @@ SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
 # Where an engine asks for it, blocks whose widest layer is larger than the caches are quicker a few hundred tokens at a
 # time: on a CPU 18 % for the 13B model (2.6 s instead of 3.2 s a block).
 CACHED_BYTES = 32 << 20
-LINKS = (20, 300)  # GB/s from a device to the others: over PCI Express, over NVLink
+USUAL_LINKS = (20, 300)  # GB/s from a device to the others: over PCI Express, over NVLink
 
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """What a run will take.
 
-    ``is_busy``: other programs take so much of the machine that the times are too short.
+    ``is_busy``: other programs take so much of the machine that the times are too short. ``links`` of several
+    devices: what the times count with, where that was measured.
     Units: bytes and seconds, ``stages`` too. On a CPU, device and host are one memory and the peak is the process's.
     """
 
@@ -44,6 +46,7 @@ class Forecast:
     seconds: float | None = None
     stages: Mapping[Stage, float] = dataclasses.field(default_factory=dict)
     is_busy: bool = False
+    links: Links | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -88,7 +91,7 @@ def forecast(  # a setup and a plan, and what is known beside them
     takes = None if rates is None else duration(setup, plan, timed, rates, found)
     device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
     host = device_peak if is_host else clip + found["dit"].weights
-    made = Forecast(found, device_peak, host, room, ())
+    made = Forecast(found, device_peak, host, room, (), links=setup.links)
     if takes is not None:
         made = dataclasses.replace(made, step_seconds=takes.step, seconds=takes.total, stages=takes.stages)
     is_busy = rates is not None and rates.busy_now > BUSY
@@ -192,14 +195,19 @@ def fused(engine: Engine) -> str:
 
 
 def sharing(setup: Setup, plan: Plan, scene: cost.Scene) -> list[str]:
-    """What it means that several devices make a clip; how fast they are linked, only a run of them could tell."""
-    sent = cost.sent_bytes(setup.checkpoint.dit, scene, arrangement_of(setup, plan))
-    slow, fast = (f"{sent / rate / 1e9:.2g} s at {rate} GB/s" for rate in LINKS)
-    cores = ", nor the cores that they share here" if setup.engine.traits.is_host else ""
-    return [
-        f"{setup.devices} devices: memory and time are those of each; the time counts neither the {sent / 1e9:.3g} GB "
-        f"that it sends to the others in a step ({slow}, {fast}){cores}"
-    ]
+    """What it means that several devices make a clip, and what their exchanges take."""
+    sent, links = cost.sent_bytes(setup.checkpoint.dit, scene, arrangement_of(setup, plan)), setup.links
+    lines = [f"{setup.devices} devices: memory and time are those of each"]
+    if setup.engine.traits.is_host:
+        lines[0] += "; the time does not count that they share the cores here"
+    told = f"each sends {sent / 1e9:.3g} GB to the others in a step: "
+    if links is None:
+        slow, fast = (f"{sent / rate / 1e9:.2g} s at {rate} GB/s" for rate in USUAL_LINKS)
+        told += f"{slow}, {fast}, not counted (`framewake doctor --devices {setup.devices}` measures the links)"
+    else:
+        rate = links.bytes_per_second
+        told += f"{sent / rate:.2g} s at {rate / 1e9:.2g} GB/s, counted (measured on {links.day})"
+    return [*lines, told]
 
 
 def caching(plan: Plan) -> list[str]:

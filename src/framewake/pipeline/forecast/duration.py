@@ -12,9 +12,10 @@ from framewake.models.tiles_shared import shared_out
 from framewake.pipeline.events import Stage
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.autoencoder import decode_operations, decode_tiles, encode_operations
+from framewake.pipeline.forecast.links import Links
 from framewake.pipeline.forecast.place import Placement
 from framewake.pipeline.forecast.probe import Rates
-from framewake.pipeline.forecast.setup import Setup
+from framewake.pipeline.forecast.setup import Setup, arrangement_of
 from framewake.pipeline.jobs import Plan
 
 WRITTEN = 1e7  # pixels a second from decoded numbers to a file
@@ -39,6 +40,9 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
     read = {name: 2 * count / rates.disk for name, count in numbers.items()}
     fresh = fresh_seconds(setup, plan, rates, found)
     step = sum(step_parts(setup.engine, setup.checkpoint.dit, scene, rates))
+    if setup.links is not None:
+        waits, arriving = _exchanges(setup, plan, scene, setup.links, is_shared=found["dit"].is_shared)
+        step = waits + (step + arriving if setup.engine.traits.is_host else max(step, arriving))
     if found["dit"].is_streamed:
         # A device computes while the host copies; on a CPU both are work for the same cores.
         step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
@@ -88,6 +92,17 @@ def step_parts(engine: Engine, config: DiTConfig, scene: cost.Scene, rates: Rate
         step = pace.outside.at(tokens)
         step += config.double_blocks * pace.double.at(tokens) + config.single_blocks * pace.single.at(tokens)
     return step, pairs / rates.attention
+
+
+def _exchanges(setup: Setup, plan: Plan, scene: cost.Scene, links: Links, *, is_shared: bool) -> tuple[float, float]:
+    """Seconds of a step that a device waits for what others send, and those that shared weights are on their way."""
+    config = setup.checkpoint.dit
+    sent, weights = cost.sent_bytes(config, scene, arrangement_of(setup, plan)), 0.0
+    if is_shared:
+        model = setup.models["dit"]
+        held = cost.weights(model.shapes(), model.streams(), scene.dtype)
+        weights = (held.whole - held.kept) * (setup.devices - 1) / setup.devices
+    return sent / links.bytes_per_second, weights / links.bytes_per_second
 
 
 def _text(setup: Setup, scene: cost.Scene, rates: Rates, numbers: Mapping[str, int]) -> float:

@@ -89,7 +89,7 @@ def measured_rates(
     """
     place = (cache or cache_folder()) / "probe.json"
     key = device_key(engine, dtype, weights, parts=parts)
-    known = _read(place)
+    known = read_kept(place)
     found = _known(known.get(key), has_pace=parts is not None)
     if found is not None:
         return found._replace(busy_now=busy_since(_BEGIN)) if engine.traits.is_host else found
@@ -106,7 +106,7 @@ def measured_rates(
         pace = measured_pace(engine, parts.configs, parts.dtypes, measure=measure, makes=parts.makes)
         rates = rates._replace(pace=pace)
     rates = rates._replace(busy=busy_since(before) if engine.traits.is_host else 0.0)
-    _write(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
+    write_kept(place, known | {key: {"at": time.time(), "rates": rates_to_plain(rates)}})
     return rates
 
 
@@ -216,7 +216,8 @@ def device_key(engine: Engine, dtype: Dtype, weights: Path, *, parts: ProbedPart
     return f"{engine.name} {dtype} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _read(place: Path) -> dict[str, Any]:
+def read_kept(place: Path) -> dict[str, Any]:
+    """What earlier programs have measured, by key; nothing where the file is missing, damaged or of another format."""
     try:
         content = read_record(place)
         return dict(content["rates"]) if content["format"] == FORMAT else {}
@@ -224,7 +225,8 @@ def _read(place: Path) -> dict[str, Any]:
         return {}
 
 
-def _write(place: Path, entries: dict[str, Any]) -> None:
+def write_kept(place: Path, entries: dict[str, Any]) -> None:
+    """Keep what was measured, where that can be done."""
     # A read-only home: the next run measures again.
     with contextlib.suppress(OSError, UnwritableError, DiskFullError):
         place.parent.mkdir(parents=True, exist_ok=True)

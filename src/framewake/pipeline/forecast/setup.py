@@ -9,6 +9,7 @@ from framewake.engine.contract import Dtype, Engine
 from framewake.models.arrangement import Arrangement, arrange
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import cost
+from framewake.pipeline.forecast.links import Links
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import Precision
 from framewake.shapes import token_count
@@ -17,7 +18,7 @@ from framewake.weights.checkpoint.load import Checkpoint
 
 
 class Setup(NamedTuple):
-    """What a forecast is made for; ``text`` is the longest prompt's, ``devices`` share a clip."""
+    """What a forecast is made for; ``text`` is the longest prompt's, ``devices`` share a clip, over ``links``."""
 
     engine: Engine
     checkpoint: Checkpoint
@@ -26,6 +27,7 @@ class Setup(NamedTuple):
     precision: Precision
     text: TextLength
     devices: int = 1
+    links: Links | None = None
 
 
 def arrangement_of(setup: Setup, plan: Plan) -> Arrangement:
