@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from engines_here import FIRST
 from toy_checkpoint import write_toy
 
 from framewake.errors import InputError
@@ -96,6 +102,33 @@ def test_whatever_stops_it_the_clip_is_the_same(pipeline, request_of, tmp_path):
     assert lives > 4 and parts.read_bytes() == whole.read_bytes()
     assert steps == [1, 2, 3, 1, 2, 3], "a step was computed twice"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.mp4", "whole.mp4"]
+
+
+def test_kills_at_any_moment_cost_nothing(toy, request_of, tmp_path):
+    """FRAMEWAKE_KILLS=40 for the whole measurement: clips are begun until so many lives have ended."""
+    kills, seed = (int(os.environ.get(f"FRAMEWAKE_KILLS{name}", n)) for name, n in (("", "6"), ("_SEED", "1")))
+    pipeline = Pipeline.load(toy, engine=FIRST)
+    whole, parts = tmp_path / "whole.mp4", tmp_path / "parts.mp4"
+    since = time.monotonic()
+    made(pipeline, longer_of(request_of, whole, 3))
+    seconds, killed = time.monotonic() - since, 0
+    while killed < kills:
+        longer = longer_of(request_of, parts, 3)
+        longer = dataclasses.replace(longer, output=dataclasses.replace(longer.output, save_every=1))
+        begin(longer, plan_longer(longer, pipeline.checkpoint))
+        program = [sys.executable, str(Path(__file__).with_name("killed_longer.py")), str(toy), str(parts)]
+        program += [str(seconds), str(kills - killed), str(seed + killed)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        lives = subprocess.check_output(program, text=True, env=environment, timeout=600).splitlines()
+        assert lives[-1] in ("ended 0 0 True", "killed 0 True") and all(
+            life.startswith("killed") for life in lives[:-1]
+        ), lives
+        done = [int(life.split()[1]) for life in lives[:-1] if life.split()[2] == "False"]
+        assert done == sorted(done), "a segment was lost"
+        killed += sum(life.startswith("killed") for life in lives)
+        assert parts.read_bytes() == whole.read_bytes()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.mp4", "whole.mp4"]
+        parts.unlink()
 
 
 @pytest.mark.parametrize("size", [None, (80, 48)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from PIL import Image
 
 from framewake.config import DiTConfig
 from framewake.errors import InputError, said
-from framewake.lasting import read_record, write_record, written_whole
+from framewake.lasting import read_record, removed_at_end, temporary_path, write_record, written_whole
 from framewake.media.anchor import colour_offset, led_back, shifted
 from framewake.media.clips import Clip, fitted, look_at, read_clip
 from framewake.media.output import check_output
@@ -94,7 +94,7 @@ def begin(longer: Longer, plans: list[Plan]) -> Longer:
     Raises: UnwritableError, DiskFullError.
     """
     folder = segments_path(longer.output.path)
-    shutil.rmtree(folder, ignore_errors=True)
+    _discard(folder)
     settled = tuple(from_dict(plan.request.to_dict()) for plan in plans)
     longer = dataclasses.replace(longer, requests=settled)
     with written_whole(folder) as part:
@@ -140,8 +140,15 @@ def make_longer(pipeline: Pipeline, longer: Longer) -> Generator[Event, None, No
     path = yield from finish.write(longer.output, frames, first, metadata)
     seconds = time.perf_counter() - since
     yield StageFinished("write", seconds)
-    shutil.rmtree(segments_path(longer.output.path), ignore_errors=True)
+    _discard(segments_path(longer.output.path))
     yield Result(frames, path, first.seed, {**timings, "write": timings.get("write", 0.0) + seconds}, metadata)
+
+
+def _discard(folder: Path) -> None:
+    """Remove segments; who is killed over it leaves all of them, or a temporary folder."""
+    if folder.is_dir():
+        with removed_at_end(temporary_path(folder)) as gone:
+            os.replace(folder, gone)
 
 
 def _place(longer: Longer, number: int) -> Path:
