@@ -49,5 +49,5 @@ def test_a_pause_is_offered_only_where_a_draft_can_come(page_of, server):
         })""",
         [video | change for change in changes],
     )
-    assert ["video.pause" in each for each in offered] == [True, True, False, False, False]
+    assert ["video.pause" in each for each in offered] == [True, True, False, False, True]
     assert all("video.cancel" in each for each in offered)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from sqlalchemy import update
 from test_worker import submit, when, work_once
 
 from framewake.media.video import read_metadata, read_video
-from framewake.service.pausing import pausing
-from framewake.service.refusals import Conflict
+from framewake.pipeline.drafts import draft_path
 from framewake.service.storage import CLIP, PICTURE
+from framewake.service.tables import jobs
 
 WISH = {"prompt": "it grows"}
 
@@ -46,7 +47,7 @@ def test_a_video_goes_on_with_its_settings(desk, client_of, worker_of, picture):
     ("fields", "words"),
     [
         ({"prompt": " "}, "prompt is empty"),
-        (WISH | {"draft": 2}, "draft is not for a video that goes on"),
+        (WISH | {"draft": 999}, "a draft comes after step 1 to"),
         (WISH | {"input_reference": "demo/red-circle"}, "input_reference is not for"),
         (WISH | {"num_frame": 5}, "num_frames"),
     ],
@@ -72,9 +73,37 @@ def test_a_stopped_extension_goes_on_and_is_the_same(desk, client_of, worker_of,
     assert desk.store.get(parts).state == "queued"
     worker = worker_of(desk)
     lease, row = worker.store.claim(worker.name, worker.model)
-    with pytest.raises(Conflict, match="goes on from another has no drafts"):
-        pausing(row)
     worker.work(lease, row)
     clips = [(desk.storage.job(job) / CLIP).read_bytes() for job in (whole, parts)]
     assert clips[0] == clips[1] and json.loads(row.request)["steps"] == 40
     assert not (desk.storage.job(parts) / f"{CLIP}.segments").exists()
+
+
+def test_an_extension_pauses_and_is_the_same(desk, client_of, worker_of, picture):
+    """With a draft that was asked for, and with one behind its next step; a draft shows what is new."""
+    client, worker = client_of(desk), worker_of(desk)
+    first = submit(desk, picture)
+    work_once(worker)
+    place, fields = f"/v1/videos/{first}/extensions", WISH | {"num_inference_steps": 40}
+    asked = (fields, fields | {"draft": 3}, fields | {"draft_size": "small"})
+    whole, planned, paused = (client.post(place, json=each).json()["id"] for each in asked)
+    work_once(worker)
+    work_once(worker)
+    watcher = when(desk, paused, lambda row: row.step >= 3, lambda: desk.store.pause(paused))
+    work_once(worker)
+    watcher.join()
+    for job, shape in ((planned, (5, 64, 64)), (paused, (2, 32, 32))):
+        row = desk.store.get(job)
+        assert row.state == "paused" and row.drafted >= 3 and (job == paused or row.drafted == 3)
+        assert client.get(f"/v1/videos/{job}/content?variant=draft").status_code == 200
+        draft = draft_path(desk.storage.job(job) / CLIP, row.drafted)
+        assert read_video(draft)[0].shape[:3] == shape
+        with desk.store.database.writing() as connection:  # as if the worker had died before it could say so
+            connection.execute(update(jobs).where(jobs.c.id == job).values(state="queued", draft=3, drafted=None))
+        made = draft.stat().st_mtime_ns
+        work_once(worker)
+        assert desk.store.get(job).state == "paused" and draft.stat().st_mtime_ns == made
+        assert client.post(f"/v1/videos/{job}/resume").json()["status"] == "queued"
+        work_once(worker)
+        assert desk.store.get(job).state == "completed"
+        assert (desk.storage.job(job) / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()

@@ -99,7 +99,7 @@ def _draft(parts: Parts, course: Course, found: Denoised, output: Output) -> Gen
         cells = course.preview.frames(clean[:, :, dropped:])
         frames, fps = cells.repeat(MAGNIFIED, axis=1).repeat(MAGNIFIED, axis=2), fps * clean.shape[2] / request.frames
     about = {"step": found.step, "steps": request.steps, "size": size}
-    place = dataclasses.replace(output, path=draft_path(output.path, found.step))
+    place = dataclasses.replace(output, path=draft_path(output.drafts.beside or output.path, found.step))
     work = finish.write(
         place, frames, dataclasses.replace(request, fps=fps), {**course.keeper.metadata, "draft": about}
     )

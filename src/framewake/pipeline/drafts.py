@@ -21,12 +21,13 @@ class Drafts:
 
     ``stop``: with a draft after this step, or after the first one behind it, the run ends; ``is_asked`` is asked after
     every step whether it shall end with a draft there. ``full`` drafts are decoded, ``small`` ones show the colours of
-    the latents, magnified.
+    the latents, magnified. ``beside``: the clip that they lie beside, where that is not the run's own.
     """
 
     steps: tuple[int, ...] = ()
     stop: int | None = None
     size: DraftSize = "full"
+    beside: Path | None = None
     is_asked: Callable[[], bool] = field(default=lambda: False, compare=False)
 
     def is_due(self, step: int) -> bool:

@@ -56,6 +56,11 @@ def segments_path(output: Path) -> Path:
     return output.with_name(output.name + ENDING)
 
 
+def segment_path(output: Path, number: int) -> Path:
+    """Where a segment lies as a folder of pictures; its saved latents lie beside it."""
+    return segments_path(output) / str(number)
+
+
 def digest_of(path: str) -> str:
     """What tells a file from any other.
 
@@ -126,12 +131,16 @@ def begun(output: Path, options: tuple[str, ...]) -> Longer:
 def make_longer(pipeline: Pipeline, longer: Longer) -> Generator[Event, None, None]:
     """Make the segments that are missing, and the clip of all of them, which comes as one ``Result``.
 
+    Drafts are those of a segment, after its own steps, and lie beside the clip.
+
     Raises: FramewakeError of any kind.
     """
     timings: dict[str, float] = {}
     for number in range(1, len(longer.requests) + 1):
-        if not _place(longer, number).is_dir():
+        if not segment_path(longer.output.path, number).is_dir():
             yield from _segment(pipeline, longer, number, timings)
+            if not segment_path(longer.output.path, number).is_dir():
+                return  # it has ended with a draft
     yield StageStarted("write")
     since = time.perf_counter()
     dit = pipeline.checkpoint.dit
@@ -151,19 +160,16 @@ def _discard(folder: Path) -> None:
             os.replace(folder, gone)
 
 
-def _place(longer: Longer, number: int) -> Path:
-    return segments_path(longer.output.path) / str(number)
-
-
 def _segment(
     pipeline: Pipeline, longer: Longer, number: int, timings: dict[str, float]
 ) -> Generator[Event, None, None]:
     """One segment, on from where it was stopped."""
-    request, place = longer.requests[number - 1], _place(longer, number)
+    request, place = longer.requests[number - 1], segment_path(longer.output.path, number)
     if number > 1 or longer.before is not None:
         request = dataclasses.replace(request, image=str(_start(longer, number)), takes_first_frame=False)
     every, options = longer.output.save_every, longer.output.options
-    output, file = Output(place, save_every=every, options=options), latents_path(place)
+    drafts = dataclasses.replace(longer.output.drafts, beside=longer.output.path)
+    output, file = Output(place, save_every=every, options=options, drafts=drafts), latents_path(place)
     events = (
         pipeline.resume(load_latents(file), output, request=request)
         if file.is_file()
@@ -172,9 +178,9 @@ def _segment(
     for event in events:
         if isinstance(event, Result):
             timings.update({stage: timings.get(stage, 0.0) + seconds for stage, seconds in event.timings.items()})
+            file.unlink(missing_ok=True)
         else:
             yield event
-    file.unlink(missing_ok=True)
 
 
 def _start(longer: Longer, number: int) -> Path:
@@ -190,7 +196,7 @@ def _start(longer: Longer, number: int) -> Path:
 
 def _frames(longer: Longer, number: int) -> np.ndarray:
     """The frames of a segment as they were decoded; number 0 is the clip before. Shapes: uint8 (F, H, W, 3)."""
-    path = Path(longer.before or "") if number == 0 else _place(longer, number)
+    path = Path(longer.before or "") if number == 0 else segment_path(longer.output.path, number)
     return read_clip(path, look_at(path).frames).frames
 
 
@@ -225,10 +231,10 @@ def _fitted(frames: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def about_segments(longer: Longer, config: DiTConfig) -> dict[str, Any]:
     """What a longer clip says about its making: what its first segment says, and the settings of every one."""
-    metadata = read_metadata(_place(longer, 1))
+    metadata = read_metadata(segment_path(longer.output.path, 1))
     segments = []
     for number, request in enumerate(longer.requests, 1):
-        own = read_metadata(_place(longer, number))
+        own = read_metadata(segment_path(longer.output.path, number))
         values = {name: value for name, value in request.to_dict().items() if name != "image"}
         steps = {"steps": own["steps"]} if "steps" in own else {}
         values["precision"] = own["request"]["precision"]

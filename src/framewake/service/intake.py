@@ -58,9 +58,8 @@ def read_extension(body: bytes, content_type: str, job: str | None) -> tuple[str
     if not is_id(job or found):
         raise InputError("video is missing: send the id of a completed video of this server.", about="video")
     fields = translated(given, JsonVideo.model_fields)
-    for name in ("input_reference", "draft", "draft_size"):
-        if name in fields:
-            raise InputError(f"{name} is not for a video that goes on: leave it out.", about=name)
+    if "input_reference" in fields:
+        raise InputError("input_reference is not for a video that goes on: leave it out.", about="input_reference")
     return str(job or found), fields
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Generator
@@ -19,7 +20,7 @@ from framewake.pipeline.events import STAGES, Event, Stage, Step, Tile
 from framewake.pipeline.finish import clip_frames, known_frames
 from framewake.pipeline.jobs import Job, Output, Plan, request_from
 from framewake.pipeline.latents import SavedLatents, latents_path, load_latents, old_latents_path
-from framewake.pipeline.longer import Longer, make_longer, plan_longer
+from framewake.pipeline.longer import Longer, make_longer, plan_longer, segment_path
 from framewake.pipeline.longer import begin as begin_longer
 from framewake.pipeline.longer import begun as begun_longer
 from framewake.pipeline.origin import other_settings
@@ -66,7 +67,7 @@ def goal_of(pipeline: Pipeline, job: Row[Any], *, save_every: int, is_asked: Cal
     """A job settled, once. ``is_asked``: whether it is to pause behind the step at hand."""
     request = from_dict(json.loads(job.request))
     size: DraftSize = "small" if job.draft_size == "small" else "full"
-    output = Output(Path(CLIP), save_every=save_every, drafts=Drafts((), job.draft or None, size, is_asked))
+    output = Output(Path(CLIP), save_every=save_every, drafts=Drafts((), job.draft or None, size, is_asked=is_asked))
     try:
         return Goal(job, request, output, pipeline.plan(Job(request, output)))
     except FramewakeError as error:
@@ -95,13 +96,13 @@ def _extending(pipeline: Pipeline, goal: Goal) -> Generator[Event, None, None]:
     check_picture(goal.job)
     longer = Longer((goal.request,), goal.output, PICTURE, goal.job.picture)
     with contextlib.suppress(InputError):  # what is there is no such record: it is made anew
-        return make_longer(pipeline, begun_longer(goal.output.path, ()))
+        return make_longer(pipeline, dataclasses.replace(begun_longer(goal.output.path, ()), output=goal.output))
     return make_longer(pipeline, begin_longer(longer, plan_longer(longer, pipeline.checkpoint)))
 
 
 def waiting_draft(job: Row[Any]) -> int | None:
     """The step of the draft with which the job was to pause, where a worker died between the two."""
-    file = latents_path(Path(CLIP))
+    file = latents_path(Path(CLIP) if job.extends is None else segment_path(Path(CLIP), 1))
     if job.draft is None or not file.is_file():
         return None
     with contextlib.suppress(InputError):

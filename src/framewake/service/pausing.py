@@ -21,8 +21,6 @@ def pausing(row: Row[Any]) -> dict[str, Any]:
         raise Conflict(f"the video is {row.state} already.")
     if row.state == "in_progress" and row.stage in ("decode", "write"):
         raise Conflict("the video has its last step behind it, and will be done soon.")
-    if row.state == "in_progress" and row.extends is not None:
-        raise Conflict("a video that goes on from another has no drafts: cancel it, and retry when it may go on.")
     return {"draft": NOW} if row.state == "in_progress" else {"state": "paused"}
 
 

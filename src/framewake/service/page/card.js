@@ -50,9 +50,8 @@
     return names && say("video.loras", { names });
   }
 
-  // One that goes on from another has no drafts.
   const isLate = (video) => LATE.includes(video.stage);
-  const mayPause = (video) => video.status === "in_progress" && !isLate(video) && !video.remixed_from_video_id;
+  const mayPause = (video) => video.status === "in_progress" && !isLate(video);
 
   function actions(video, does) {
     const button = (key, work, kind = "") =>
