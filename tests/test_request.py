@@ -52,7 +52,7 @@ requests = st.fixed_dictionaries(
     {
         **{name: values_of(setting) for name, setting in settings().items()},
         "prompt": values_of(settings()["prompt"]).filter(str.strip),
-        "crop": st.tuples(*[st.floats(0, 1)] * 2).map(lambda place: f"{place[0]},{place[1]}"),
+        "crop": st.tuples(*[st.floats(0, 1)] * 2).map(lambda place: f"{place[0]},{place[1]}") | st.just("fit"),
         "cache": st.sampled_from(["off", "fast", "easy:0.05", "taylor2:3", "fixed:0,2,4"]),
         "frames": st.integers(0, 256).map(lambda count: 4 * count + 1) | st.none(),
     }

@@ -53,7 +53,8 @@ class Request:
         CENTRE,
         "text",
         "--crop",
-        "Which part of the picture becomes the video: x,y from 0,0 (left, top) to 1,1; 0.5,0.5 is the centre.",
+        "Which part of the picture becomes the video: x,y from 0,0 (left, top) to 1,1; 0.5,0.5 is the centre. fit "
+        "keeps all of it: its blurred edges fill the rest of the frame, and the model animates these too.",
     )
     negative_prompt: str | None = plain(
         None,
@@ -178,8 +179,8 @@ class Request:
         return parse_cache(self.cache)
 
     @functools.cached_property
-    def crop_place(self) -> tuple[float, float]:
-        """Where the crop lies, across and down.
+    def crop_place(self) -> tuple[float, float] | None:
+        """Where the crop lies, across and down; None where the whole picture is kept.
 
         Raises: InputError.
         """

@@ -27,6 +27,7 @@ KNOWN_RESOLUTIONS: Mapping[str, int] = {**RESOLUTIONS_15, **PUBLISHED_RESOLUTION
 
 BUCKET_STEP = 32  # every bucket side is a multiple of this
 MAX_BUCKET_RATIO = 4.0
+FIT = "fit"  # instead of the place of a crop
 
 
 class PixelShape(NamedTuple):
@@ -149,18 +150,21 @@ def crop_offset(size: int, crop: int, *, place: float = 0.5) -> int:
     return round((size - crop) * place)
 
 
-def parse_crop(text: str) -> tuple[float, float]:
-    """Where a crop lies across and down, from a text such as "0.5,0.5".
+def parse_crop(text: str) -> tuple[float, float] | None:
+    """Where a crop lies across and down, from a text such as "0.5,0.5"; None for "fit", which cuts nothing away.
 
     Raises: InputError.
     """
+    if text == FIT:
+        return None
     try:
         across, down = (float(part) for part in text.split(","))
     except ValueError:
         across = down = -1.0
     if not (0 <= across <= 1 and 0 <= down <= 1):
         raise InputError(
-            f"crop is {text[:40]!r}: expected two numbers from 0 to 1, such as 0.5,0.5 (centre) or 0,1 (left, bottom)."
+            f"crop is {text[:40]!r}: expected two numbers from 0 to 1, such as 0.5,0.5 (centre) or 0,1 (left, bottom), "
+            f"or {FIT} to keep the whole picture."
         )
     return across, down
 

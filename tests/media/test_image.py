@@ -98,3 +98,26 @@ def test_the_crop_lies_where_it_is_asked_for(size, axis):
         place_of = (place, 0.9) if axis else (0.1, place)
         found = pictures.bucket_pixels(image, 64, 64, place=place_of)
         assert np.array_equal(found.take(range(64), axis=axis).max(axis=1 - axis)[:, 0], np.arange(first, first + 64))
+
+
+@pytest.mark.parametrize("framed", [pictures.bucket_pixels, pictures.covering_pixels])
+@pytest.mark.parametrize(("size", "bucket"), [((90, 30), (64, 96)), ((30, 90), (96, 64)), ((600, 60), (64, 128))])
+def test_a_picture_that_is_to_fit_is_there_whole(framed, size, bucket):
+    halves = np.zeros((size[1], size[0], 3), np.uint8)
+    halves[: size[1] // 2, :, 0] = 250
+    halves[:, : size[0] // 2, 1] = 250
+    found = framed(Image.fromarray(halves), *bucket, place=None).astype(int)
+    assert found.shape == (*bucket, 3)
+    corners = [found[y, x, :2].tolist() for y, x in ((0, 0), (0, -1), (-1, 0), (-1, -1))]
+    assert corners == [[250, 250], [250, 0], [0, 250], [0, 0]], "the edges go on outwards"
+    plain = framed(Image.new("RGB", size, (9, 99, 199)), *bucket, place=None)
+    assert np.unique(plain.reshape(-1, 3), axis=0).tolist() == [[9, 99, 199]]
+
+
+def test_what_fits_is_not_touched():
+    noise = np.random.default_rng(3).integers(0, 256, (64, 96, 3), np.uint8)
+    assert np.array_equal(pictures.bucket_pixels(Image.fromarray(noise), 64, 96, place=None), noise)
+    wider = pictures.bucket_pixels(Image.fromarray(noise), 64, 128, place=None)
+    assert np.array_equal(wider[:, 16:112], noise), "sharp, in the middle"
+    outside = np.concatenate([wider[:, :16], wider[:, 112:]], axis=1).astype(int)
+    assert np.abs(np.diff(outside, axis=0)).max() < np.abs(np.diff(noise.astype(int), axis=0)).max() / 3

@@ -205,6 +205,27 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_comes_back(page_of, server, w
     page.wait_for_function("document.querySelector('.fw-crop').ariaValueNow === '90'")
 
 
+def test_a_picture_is_kept_whole_and_comes_back_so(page_of, server, wide_picture):
+    page = page_of()
+    choose_picture(page)
+    page.wait_for_selector(".fw-crop:not([hidden])")
+    assert not page.is_visible("#fw-fit"), "a square picture has the bucket's shape"
+    choose_picture(page, wide_picture)
+    fill_form(page, frames=5, steps=2, seed=4)
+    page.check("#fw-fit")
+    page.wait_for_selector(".fw-crop", state="hidden")
+    page.wait_for_selector("#fw-caption:has-text('blurred edges')")
+    job = press_make(page)
+    stored = page.request.get(f"{server.url}/page/videos/{job}/settings").json()["settings"]
+    assert json.loads(stored)["crop"] == "fit"
+    page.uncheck("#fw-fit")
+    page.wait_for_function("document.querySelector('.fw-crop').ariaValueNow === '50'")
+    page.wait_for_selector(".fw-crop.fw-movable:not([hidden])")
+    page.click("[data-does='video.reuse']")
+    page.wait_for_selector("#fw-fit:checked")
+    wait_until_ready(page, job)
+
+
 def test_a_phone_shows_everything_without_scrolling_sideways(page_of, wide_picture):
     page = page_of(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     width = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"

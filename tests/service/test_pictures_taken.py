@@ -69,10 +69,10 @@ def test_a_clip_of_too_many_pixels(client, desk, tmp_path):
 def test_a_crop_is_kept_with_the_video(client, desk, picture):
     kept = [
         json.loads(desk.store.get(post(client, picture, **given).json()["id"], None).request)
-        for given in ({"crop": "0,1"}, {"crop": "0.5,0.5"}, {})
+        for given in ({"crop": "0,1"}, {"crop": "fit"}, {"crop": "0.5,0.5"}, {})
     ]
-    assert [each.get("crop") for each in kept] == ["0,1", None, None]
-    for wrong in ("0.5", "0,2", "nan,0", "left,top"):
+    assert [each.get("crop") for each in kept] == ["0,1", "fit", None, None]
+    for wrong in ("0.5", "0,2", "nan,0", "left,top", "fit,0"):
         answer = post(client, picture, crop=wrong)
         assert answer.status_code == 422 and answer.json()["error"]["param"] == "crop"
 

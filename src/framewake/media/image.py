@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from framewake.config import CLIP_MEAN, CLIP_STD
 from framewake.shapes import covering_size, crop_offset, resized_size
@@ -13,10 +13,26 @@ from framewake.shapes import covering_size, crop_offset, resized_size
 HALF = (0.5, 0.5, 0.5)  # SigLIP's mean and deviation of red, green and blue
 
 
+def whole_pixels(image: Image.Image, height: int, width: int, *, filter: Image.Resampling) -> np.ndarray:
+    """The whole picture in the middle of a bucket; its edges, drawn outwards and blurred, fill what is left.
+
+    Shapes: -> (H, W, 3) uint8.
+    """
+    inside = ImageOps.contain(image, (width, height), filter)
+    left, top = (width - inside.width) // 2, (height - inside.height) // 2
+    margins = ((top, height - inside.height - top), (left, width - inside.width - left), (0, 0))
+    drawn = Image.fromarray(np.pad(np.asarray(inside), margins, mode="edge"))
+    filled = drawn.filter(ImageFilter.GaussianBlur(min(height, width) / 24))
+    filled.paste(inside, (left, top))
+    return np.asarray(filled)
+
+
 def bucket_pixels(
-    image: Image.Image, height: int, width: int, *, place: tuple[float, float] = (0.5, 0.5)
+    image: Image.Image, height: int, width: int, *, place: tuple[float, float] | None = (0.5, 0.5)
 ) -> np.ndarray:
-    """The picture resized and cropped to a bucket, as the VAE sees it; ``place`` is where the crop lies, x and y.
+    """The picture resized and cropped to a bucket, as the VAE sees it.
+
+    ``place`` is where the crop lies, x and y; with None, nothing is cropped away.
 
     Departure: the ratios of buckets are rounded, so a rare picture (4554 x 1841 at 720p) ends one pixel
     short of its bucket, where the original pads a black line; here it is resized to that pixel more.
@@ -24,6 +40,8 @@ def bucket_pixels(
     Shapes: -> (H, W, 3) uint8.
     Source: specification, section 2.4.
     """
+    if place is None:
+        return whole_pixels(image, height, width, filter=Image.Resampling.BILINEAR)
     sizes = resized_size((height, width), image.height, image.width)
     resized_height, resized_width = max(sizes[0], height), max(sizes[1], width)
     if image.size != (resized_width, resized_height):
@@ -33,15 +51,17 @@ def bucket_pixels(
 
 
 def covering_pixels(
-    image: Image.Image, height: int, width: int, *, place: tuple[float, float] = (0.5, 0.5)
+    image: Image.Image, height: int, width: int, *, place: tuple[float, float] | None = (0.5, 0.5)
 ) -> np.ndarray:
     """The picture resized by Lanczos' filter and cropped to a bucket, as HunyuanVideo-1.5 sees it.
 
-    ``place`` is where the crop lies, x and y.
+    ``place`` is where the crop lies, x and y; with None, nothing is cropped away.
 
     Shapes: -> (H, W, 3) uint8.
     Source: specification of 1.5, section 11.2.
     """
+    if place is None:
+        return whole_pixels(image, height, width, filter=Image.Resampling.LANCZOS)
     rows, columns = covering_size((height, width), image.height, image.width)
     if image.size != (columns, rows):
         image = image.resize((columns, rows), Image.Resampling.LANCZOS)

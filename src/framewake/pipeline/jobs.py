@@ -227,9 +227,9 @@ def open_picture(image: str, request: Request) -> Loaded:
 
 
 def read_picture(
-    path: str, loaded: Loaded, shape: PixelShape, checkpoint: Checkpoint, *, place: tuple[float, float]
+    path: str, loaded: Loaded, shape: PixelShape, checkpoint: Checkpoint, *, place: tuple[float, float] | None
 ) -> Picture:
-    """What is needed of a picture: its crops, and all of it in small. ``place``: where the crop lies, x and y.
+    """What is needed of a picture: its crops, and all of it in small. ``place``: where the crop lies, x and y, or None.
 
     Raises: InputError when the file cannot be read any more.
     Source: specification, sections 2.4, 2.6 and 3.6.

@@ -22,11 +22,14 @@ from framewake.shapes import crop_offset
 
 
 def crop_of(plan: Plan, height_px: int, width_px: int, *, framing: Framing = "inside") -> dict[str, Any]:
-    """The part of a picture that becomes the video, as shares of the picture's sides."""
+    """The part of a picture that becomes the video, as shares of the picture's sides: all of it, where it is to fit."""
     bucket = (plan.shape.height, plan.shape.width)
     resized = FRAMES[framing].resized(bucket, height_px, width_px)
     height, width = (max(pair) for pair in zip(resized, bucket, strict=True))
-    across, down = plan.request.crop_place
+    place = plan.request.crop_place
+    if place is None:
+        height, width = bucket
+    across, down = place or (0.5, 0.5)
     return {
         "place": plan.request.crop,
         "top": crop_offset(height, bucket[0], place=down) / height,

@@ -2,6 +2,7 @@
 (() => {
   const { given, say, make, icon, ask, tell, whenThere } = window.framewake;
   const CENTRE = "0.5,0.5";
+  const FIT = "fit"; // nothing is cut away
   const KEYS = { ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, -0.05], ArrowDown: [0, 0.05] };
   let place, file, address, crop, size, notice;
   let moved = null; // where the crop was moved to, until an answer is about that
@@ -38,6 +39,11 @@
       move(across + step[0], down + step[1]);
       tell("fw-crop", moved);
     });
+    const fits = make("input", { type: "checkbox", id: "fw-fit" });
+    fits.addEventListener("change", () => {
+      moved = fits.checked ? FIT : CENTRE;
+      tell("fw-crop", moved);
+    });
     place.replaceChildren(
       make(
         "figure",
@@ -47,6 +53,7 @@
           "figcaption",
           {},
           make("span", { id: "fw-caption" }),
+          make("label", { className: "fw-fit", hidden: true }, fits, say("picture.fit")),
           make("label", { className: "fw-button", htmlFor: "fw-file" }, input, say("picture.change")),
         ),
       ),
@@ -58,9 +65,12 @@
     const outline = place?.querySelector(".fw-crop");
     if (!outline || !crop) return;
     for (const side of ["top", "left", "width", "height"]) outline.style[side] = `${crop[side] * 100}%`;
-    outline.hidden = false;
+    const isFit = crop.place === FIT;
+    outline.hidden = isFit;
+    place.querySelector("#fw-fit").checked = isFit;
     const isWhole = crop.width > 0.999 && crop.height > 0.999;
     const free = isMovable();
+    place.querySelector(".fw-fit").hidden = !free && !isFit;
     const [across, down] = crop.place.split(",").map(Number);
     const isUpright = crop.width > crop.height;
     outline.classList.toggle("fw-movable", free);
@@ -69,7 +79,7 @@
     outline.setAttribute("aria-orientation", isUpright ? "vertical" : "horizontal");
     outline.setAttribute("aria-disabled", String(!free));
     const sizes = { width: crop.width_px, height: crop.height_px };
-    const told = say(isWhole ? "picture.whole" : "picture.crop", sizes);
+    const told = say(isFit ? "picture.fits" : isWhole ? "picture.whole" : "picture.crop", sizes);
     place.querySelector("#fw-caption").textContent = free ? `${told} ${say("picture.move")}` : told;
   }
 

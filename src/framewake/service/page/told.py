@@ -30,7 +30,10 @@ _CHINESE: Sequence[tuple[str, str]] = (
     ),
     (r"(\d+) frames? cannot be made.*take 5 or more\.", "此模型会丢弃前 4 帧，无法生成 {1} 帧：请至少取 5 帧。"),
     (r"the prompt is empty: .*", "提示词为空：请用一句话说明视频中发生什么。"),
-    (r"crop is (.+?): expected two numbers.*", "裁剪位置为 {1}：应为两个 0 到 1 的数，如 0.5,0.5（居中）。"),
+    (
+        r"crop is (.+?): expected two numbers.*",
+        "裁剪位置为 {1}：应为两个 0 到 1 的数，如 0.5,0.5（居中），或 fit（保留整张图片）。",
+    ),
     (r"cache is (.+?): .*", "步骤缓存为 {1}：应为 off、fast、faster，或规则加数值，如 easy:0.05、taylor1:2、fixed:2。"),
     (r"the server has no LoRA (.+): it has none\..*", "服务器没有 LoRA {1}，也未提供其他 LoRA。"),
     (r"the server has no LoRA (.+): it has (.+?)\..*", "服务器没有 LoRA {1}，现有：{2}。"),
