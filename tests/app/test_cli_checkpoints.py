@@ -143,6 +143,35 @@ def test_what_to_fetch_by_hand(call):
     assert call("checkpoints", "download", "ckpts", "--name", "tencnet", "--by-hand").code == 2
 
 
+V15 = ("--model", "hunyuanvideo-1.5", "--variant", "480p-i2v-step-distilled")
+
+
+def test_what_to_fetch_of_1_5_by_hand(call):
+    answer = call("checkpoints", "download", "ckpts", *V15, "--by-hand")
+    assert answer.code == 0, answer.err
+    assert "not valid in the European Union" in answer.err and "its own full legal name" in answer.err
+    for text in (
+        "tencent/HunyuanVideo-1.5/tree/main -> ckpts\n    files: transformer/480p_i2v_step_distilled/*, ",
+        "Qwen/Qwen2.5-VL-7B-Instruct/tree/main -> ckpts/text_encoder/llm\n",
+        "modelscope.cn/models/AI-ModelScope/Glyph-SDXL-v2/files -> ckpts/text_encoder/Glyph-SDXL-v2\n",
+        "-> ckpts/vision_encoder/siglip\n",
+        "curl -fL --create-dirs -o ckpts/text_encoder/Glyph-SDXL-v2/checkpoints/byt5_model.pt https://modelscope.cn/models/",
+        "set HF_TOKEN",
+    ):
+        assert text in answer.out
+    text_only = call("checkpoints", "download", "ckpts", *V15[:3], "720p_t2v", "--by-hand")
+    assert text_only.code == 0 and "siglip" not in text_only.out
+    for more, told in (
+        (V15[:2], "hunyuanvideo-1.5 has several variants: choose 480p-i2v-step-distilled, "),
+        ((*V15[:3], "480p-i2v-step"), "no published checkpoint '480p-i2v-step'"),
+        ((*V15, "--name", "tencent"), "hunyuanvideo-1.5 has no other layouts"),
+        (V15[2:], "hunyuanvideo-i2v has no variants"),
+        (("--model", "hunyuanvideo-2"), "no published model 'hunyuanvideo-2'"),
+    ):
+        refused = call("checkpoints", "download", "ckpts", *more, "--by-hand")
+        assert refused.code == 2 and told in refused.err
+
+
 def test_without_a_network_it_says_what_to_do(call):
     pytest.importorskip("huggingface_hub")
     answer = call("checkpoints", "download", "ckpts", "--mirror", "http://127.0.0.1:9")
@@ -174,6 +203,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
                     entry["lfs"] = {"oid": self.hashes[name], "size": len(data), "pointerSize": 100}
                 listed.append(entry)
             self.answer(json.dumps(listed).encode(), has_body)
+        elif "/api/v1/models/" in path:  # ModelScope's
+            listed = [{"Path": n, "Size": len(d), "Sha256": self.hashes.get(n, "")} for n, d in self.files.items()]
+            self.answer(json.dumps({"Code": 200, "Data": {"Files": listed}}).encode(), has_body)
         elif "/api/models/" in path:
             siblings = [{"rfilename": name} for name in self.files]
             self.answer(json.dumps({"id": "x/y", "sha": "0" * 40, "siblings": siblings}).encode(), has_body)
@@ -229,6 +261,31 @@ def test_a_mirror(call, mirror, tmp_path):
     assert answer.code == 0, answer.err
     assert (tmp_path / "new" / "vae" / "x.safetensors").read_bytes() == b"weights"
     assert "2 files are as the hub has them" in answer.out and not (tmp_path / "new" / "demo.mp4").exists()
+
+
+def test_1_5_comes_from_where_it_lies(call, mirror, tmp_path, monkeypatch):
+    wanted = {
+        "transformer/480p_i2v_step_distilled/x.safetensors": "transformer/480p_i2v_step_distilled/x.safetensors",
+        "model.safetensors": "text_encoder/llm/model.safetensors",
+        "checkpoints/byt5_model.pt": "text_encoder/Glyph-SDXL-v2/checkpoints/byt5_model.pt",
+        "image_encoder/model.safetensors": "vision_encoder/siglip/image_encoder/model.safetensors",
+    }
+    Hub.files = {name: name.encode() for name in (*wanted, "transformer/480p_i2v/x.safetensors", "assets/x.json")}
+    Hub.hashes = {name: hashlib.sha256(data).hexdigest() for name, data in Hub.files.items()}
+    monkeypatch.setattr(hub, "MODELSCOPE", mirror)
+    answer = call("checkpoints", "download", "new", *V15, "--mirror", mirror)
+    assert answer.code == 0, answer.err
+    for name, place in wanted.items():
+        assert (tmp_path / "new" / place).read_bytes() == name.encode()
+    assert not (tmp_path / "new" / "transformer" / "480p_i2v").exists()
+    assert not (tmp_path / "new" / "text_encoder" / "Glyph-SDXL-v2" / "assets").exists()
+    (tmp_path / "new" / wanted["checkpoints/byt5_model.pt"]).unlink()
+    Hub.hashes["checkpoints/byt5_model.pt"] = "2" * 64
+    damaged = call("checkpoints", "download", "new", *V15, "--mirror", mirror)
+    assert damaged.code == 3 and "byt5_model.pt is not the file that the hub has" in damaged.err
+    del Hub.files["checkpoints/byt5_model.pt"]
+    none = call("checkpoints", "download", "new", *V15, "--mirror", mirror)
+    assert none.code == 3 and "does not list checkpoints/byt5_model.pt: fetch it by hand" in none.err
 
 
 def test_a_file_that_was_damaged_on_the_way(call, mirror, tmp_path):

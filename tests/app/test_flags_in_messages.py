@@ -20,6 +20,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9](?![\w-])")
 OTHERS = {
     "--local-dir": "hf download",
     "--merge": "llama-gguf-split",
+    "--create-dirs": "curl",
     "--include": "hf download",
     "--revision": "hf download",
     "--force-reinstall": "pip install",

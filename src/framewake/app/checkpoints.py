@@ -100,7 +100,9 @@ def convert(given: Given) -> None:
     checkpoints,
     "download",
     argument("folder", "DIR", "Where the checkpoint goes.", parser=filled("DIR")),
-    named("--name", "[diffusers|tencent]", "Which one.", default="diffusers"),
+    named("--model", "[hunyuanvideo-i2v|hunyuanvideo-1.5]", "Which model.", default="hunyuanvideo-i2v"),
+    named("--name", "[diffusers|tencent]", "The first model's layout. Default: diffusers."),
+    named("--variant", "NAME", "Which one of 1.5, such as 480p-i2v-step-distilled."),
     named("--mirror", "URL", "A hub other than huggingface.co.", parser=filled("--mirror", "a URL")),
     named("--revision", "R", "A branch, tag or commit.", parser=filled("--revision", "a branch, tag or commit")),
     switch("--by-hand", text="Download nothing: list what to fetch."),
@@ -113,15 +115,17 @@ def download(given: Given) -> None:
       framewake checkpoints download /models/HunyuanVideo-I2V
       framewake checkpoints download ckpts/ --name tencent \\
           --mirror https://hf-mirror.com
+      framewake checkpoints download ckpts15/ --model hunyuanvideo-1.5 \\
+          --variant 480p-i2v-step-distilled
       framewake checkpoints download ckpts/ --by-hand    (no network here)
     """
     from framewake.errors import FramewakeError
     from framewake.weights.checkpoint import download as hub
 
     folder, mirror, revision = Path(given["folder"]), given["mirror"], given["revision"]
-    published = hub.find_published(given["name"])
+    published = hub.find_published(given["model"], given["name"], given["variant"])
     hub.check_places(folder, mirror)
-    typer.echo(hub.LICENCE, err=True)
+    typer.echo(published.licence, err=True)
     lines = hub.by_hand(published, folder, mirror=mirror or hub.HUB, revision=revision or "main")
     if given["by_hand"]:
         typer.echo("\n".join(lines))
@@ -165,7 +169,7 @@ def list_all(given: Given) -> None:
     typer.echo("demo  the small demonstration checkpoint in this package")
     for published in PUBLISHED:
         typer.echo(f"{published.name}  {published.what}; {published.gigabytes} GB (framewake checkpoints download DIR "
-                   f"--name {published.name})")  # fmt: skip
+                   f"{published.flags})")  # fmt: skip
 
 
 def size(count: int) -> str:

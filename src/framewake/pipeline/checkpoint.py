@@ -109,8 +109,6 @@ def _told_of_hub(name: str) -> str:
     cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
     if cache.is_dir():
         return f"{name} is no folder here, but a hub's cache holds it: name that with --checkpoint {cache}."
-    ours = [each.name for each in PUBLISHED for held in each.repositories if held.name.lower() == name.lower()]
-    fetch = (
-        f"`framewake checkpoints download DIR --name {ours[0]}`" if ours else f"`hf download {name} --local-dir DIR`"
-    )
+    ours = [each.flags for each in PUBLISHED for held in each.repositories if held.name.lower() == name.lower()]
+    fetch = f"`framewake checkpoints download DIR {ours[0]}`" if ours else f"`hf download {name} --local-dir DIR`"
     return f"{name} is no folder here. If it is a name on the hub, fetch it with {fetch}, and name DIR."
