@@ -10,11 +10,13 @@ import sys
 
 import numpy as np
 import pytest
+from toy_checkpoint import write_picture
 
 from framewake.media.video import read_metadata, read_video, write_video
 
 FIRST, THEN = "the red circle moves left", ("--then", "it grows", "--then", "it turns")
 SMALL = ("--resolution", "360p", "--steps", 3, "--seed", 4)
+WIDE = ("--resolution", "720p", *SMALL[2:])  # the smallest that has other shapes than a square
 
 
 def test_then_and_like(call, picture, tmp_path):
@@ -28,6 +30,17 @@ def test_then_and_like(call, picture, tmp_path):
     assert call("animate", "--like", "a.mp4", "-o", "c.mp4", "-q", "--no-anchor").code == 0
     assert read_metadata(tmp_path / "c.mp4")["anchor"] is False
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_wide_clip_goes_on_in_its_size(call, tmp_path):
+    """A picture that is as wide as a clip gets a narrower one: the frames of the clip before must not."""
+    wide = write_picture(tmp_path / "wide.png", height=90, width=160)
+    assert call("animate", wide, FIRST, *THEN, *WIDE, "-o", "a.mp4", "-q").code == 0
+    assert call("extend", "a.mp4", "it falls", "-o", "b.mp4", "-q").code == 0
+    first, longer = (read_video(tmp_path / name)[0] for name in ("a.mp4", "b.mp4"))
+    assert first.shape[1] < first.shape[2] and longer.shape[1:] == first.shape[1:]
+    assert call("animate", tmp_path / "a.mp4", FIRST, *WIDE, "-o", "c.mp4", "-q").code == 0
+    assert read_video(tmp_path / "c.mp4")[0].shape[1:] != first.shape[1:], "the picture would show nothing"
 
 
 def test_plan_says_what_segments_take(call, picture):

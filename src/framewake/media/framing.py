@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,19 +11,21 @@ from PIL import Image
 
 from framewake.config import Framing
 from framewake.media.image import bucket_pixels, clip_pixels, covering_pixels, squeezed_pixels
-from framewake.shapes import choose_bucket, closest_bucket, covering_size, resized_size
+from framewake.shapes import STEP_15, buckets, choose_bucket, closest_bucket, covering_size, resized_size
 
 Colours = Sequence[float]
 
 
 class Framed(NamedTuple):
-    """One way; ``bucket``: (base size, height, width) -> (height, width), ``resized``: (bucket, height, width) -> the
-    size before the crop; the crop: (picture, height, width, place) -> uint8 (H, W, 3).
+    """One way; ``buckets``: base size -> every (height, width) of a clip, ``bucket``: (base size, height, width) -> the
+    one for a picture, ``resized``: (bucket, height, width) -> the size before the crop; the crop: (picture, height,
+    width, place) -> uint8 (H, W, 3).
 
     ``seen``: whole picture, crop, side, mean and deviation -> what the tower sees of it, and what it sees beside a
     negative prompt. Shapes: float32 (1, 3, S, S) each.
     """
 
+    buckets: Callable[[int], tuple[tuple[int, int], ...]]
     bucket: Callable[[int, int, int], tuple[int, int]]
     resized: Callable[[tuple[int, int], int, int], tuple[int, int]]
     crop: Callable[..., np.ndarray]
@@ -44,6 +47,6 @@ def _squeezed(
 
 
 FRAMES: Mapping[Framing, Framed] = {
-    "inside": Framed(choose_bucket, resized_size, bucket_pixels, _whole),
-    "closest": Framed(closest_bucket, covering_size, covering_pixels, _squeezed),
+    "inside": Framed(buckets, choose_bucket, resized_size, bucket_pixels, _whole),
+    "closest": Framed(partial(buckets, step=STEP_15), closest_bucket, covering_size, covering_pixels, _squeezed),
 }

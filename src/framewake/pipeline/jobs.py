@@ -53,10 +53,15 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A request and where its clip goes; without an output the frames are only handed back."""
+    """A request and where its clip goes; without an output the frames are only handed back.
+
+    ``keeps_size``: a picture that is as large as a clip keeps its size, as a clip that goes on from another one needs
+    it. The original's rule gives a wide picture a bucket that is narrower than the picture.
+    """
 
     request: Request
     output: Output | None = None
+    keeps_size: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,24 +132,26 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
             shape = shape_of(request, checkpoint, None)
         else:
             loaded = open_picture(request.image, request)
-            shape = shape_of(request, checkpoint, (loaded.image.height, loaded.image.width))
+            shape = shape_of(request, checkpoint, loaded.image.size[::-1], keeps_size=job.keeps_size)
             picture = read_picture(request.image, loaded, shape, checkpoint, place=request.crop_place)
     if job.output is not None:
         _check_output(job.output, request, shape)
     return Plan(request, job.output, shape, latent_of(shape, checkpoint), asked.step_cache, loras, picture)
 
 
-def plan_size(request: Request, checkpoint: Checkpoint, size_px: tuple[int, int] | None) -> Plan:
+def plan_size(
+    request: Request, checkpoint: Checkpoint, size_px: tuple[int, int] | None, *, keeps_size: bool = False
+) -> Plan:
     """The plan of a request whose files are not at hand, as far as it goes without them.
 
-    ``size_px`` is the picture's height and width.
+    ``size_px`` is the picture's height and width; ``keeps_size`` as in ``Job``.
     Raises: InputError.
     """
     settled = resolve(request, defaults_of(checkpoint))
     check_picture_use(settled, checkpoint.dit)
     background_colour(settled.background)
     with about("image"):
-        shape = shape_of(settled, checkpoint, size_px)
+        shape = shape_of(settled, checkpoint, size_px, keeps_size=keeps_size)
     return Plan(settled, None, shape, latent_of(shape, checkpoint), request.step_cache)
 
 
@@ -167,13 +174,17 @@ def with_loras(plan: Plan, loras: tuple[str, ...], checkpoint: Checkpoint) -> Pl
     return dataclasses.replace(plan, request=request, loras=open_loras(request, request.uses, checkpoint))
 
 
-def shape_of(request: Settled, checkpoint: Checkpoint, size_px: tuple[int, int] | None) -> PixelShape:
+def shape_of(
+    request: Settled, checkpoint: Checkpoint, size_px: tuple[int, int] | None, *, keeps_size: bool = False
+) -> PixelShape:
     """The size of a clip, from the height and width of its picture.
 
     Raises: InputError.
     """
     base = base_px(request.resolution, checkpoint.settings.resolutions)
-    return PixelShape(request.frames, *FRAMES[checkpoint.dit.framing].bucket(base, *(size_px or WIDE)))
+    framed, size = FRAMES[checkpoint.dit.framing], size_px or WIDE
+    is_kept = keeps_size and size in framed.buckets(base)
+    return PixelShape(request.frames, *(size if is_kept else framed.bucket(base, *size)))
 
 
 def latent_of(shape: PixelShape, checkpoint: Checkpoint) -> LatentShape:

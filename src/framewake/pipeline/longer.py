@@ -77,13 +77,14 @@ def plan_longer(longer: Longer, checkpoint: Checkpoint) -> list[Plan]:
 
     Raises: InputError, CheckpointError.
     """
-    first = plan_job(Job(longer.requests[0]), checkpoint)
-    plans = [first] + [plan_size(each, checkpoint, first.shape[1:]) for each in longer.requests[1:]]
+    first = plan_job(Job(longer.requests[0], keeps_size=longer.before is not None), checkpoint)
+    size = first.shape[1:]
+    plans = [first] + [plan_size(each, checkpoint, size, keeps_size=True) for each in longer.requests[1:]]
     for number, plan in enumerate(plans, 1):
-        if plan.shape[1:] != first.shape[1:]:
+        if plan.shape[1:] != size:
             raise InputError(f"segment {number} would be of another size: give all the same resolution.")
     frames = count_frames(plans, checkpoint)
-    check_output(longer.output.path, shape=PixelShape(frames, *first.shape[1:]), fps=plans[0].request.fps)
+    check_output(longer.output.path, shape=PixelShape(frames, *size), fps=plans[0].request.fps)
     return plans
 
 
@@ -165,15 +166,17 @@ def _segment(
 ) -> Generator[Event, None, None]:
     """One segment, on from where it was stopped."""
     request, place = longer.requests[number - 1], segment_path(longer.output.path, number)
-    if number > 1 or longer.before is not None:
+    goes_on = number > 1 or longer.before is not None
+    if goes_on:
         request = dataclasses.replace(request, image=str(_start(longer, number)), takes_first_frame=False)
     every, options = longer.output.save_every, longer.output.options
     drafts = dataclasses.replace(longer.output.drafts, beside=longer.output.path)
     output, file = Output(place, save_every=every, options=options, drafts=drafts), latents_path(place)
+    plan = pipeline.plan(Job(request, output, keeps_size=goes_on))
     events = (
-        pipeline.resume(load_latents(file), output, request=request)
+        pipeline.resume(load_latents(file), output, request=request, plan=plan)
         if file.is_file()
-        else pipeline.run(request, output)
+        else pipeline.run_all([plan])
     )
     for event in events:
         if isinstance(event, Result):

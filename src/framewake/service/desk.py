@@ -85,7 +85,7 @@ class Desk:
             request = request_of(given, self.checkpoint.settings, picture=path)
             names = self._lora_files(given)
             request = dataclasses.replace(request, loras=tuple(f"{self.loras}/{name}" for name in names))
-            plan = plan_job(Job(request), self.checkpoint)
+            plan = plan_job(Job(request, keeps_size=extends is not None), self.checkpoint)
             check_drafts(Drafts(stop=given.draft), plan.request.steps)
             outlook = self.advisor.outlook(plan)
             stored = dataclasses.replace(
