@@ -22,6 +22,7 @@ EXTRA = {
     "mcp": "mcp",
     "huggingface_hub": "download",
     "flip_evaluator": "quality",
+    "tensorboardX": "tensorboard",
     "torch": "torch",
     "mindspore": "mindspore",
 }

@@ -113,6 +113,7 @@ def test_a_server_that_is_not_there(program):
         (["serve", "--port", "0"], "gradio"),
         (["serve", "--port", "0", "--no-page"], "prometheus_client"),
         (["checkpoints", "download", "new"], "huggingface_hub"),
+        (["lora", "train", ".", "b.safetensors", "--tensorboard", "runs"], "tensorboardX"),
     ],
 )
 def test_a_package_that_is_missing(program, tmp_path, arguments, package):

@@ -57,6 +57,7 @@ PACKAGES: dict[str, set[str]] = {
     "tomllib": {"train.dataset"},
     "pillow_heif": {"media.picture"},
     "flip_evaluator": {"media.quality"},
+    "tensorboardX": {"train.board"},
     "typer": {"app"},
     "rich": {"app"},
     "huggingface_hub": {"weights.checkpoint.download"},

@@ -8,7 +8,7 @@ import re
 from package_source import ROOT
 
 # Name of the distribution -> name of the import, where the two differ by more than a hyphen.
-IMPORTED_AS = {"pillow": "PIL", "scikit_image": "skimage"}
+IMPORTED_AS = {"pillow": "PIL", "scikit_image": "skimage", "tensorboardx": "tensorboardX"}
 
 # What no Python file imports: the file that uses it and how, and what is named only to hold its version.
 STARTED = {

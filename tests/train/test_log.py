@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import struct
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
 from framewake.errors import InputError
 from framewake.media.curve import SIZE, Curve, drawn, ticks
+from framewake.train.board import Board
+from framewake.train.draws import LEVELS
 from framewake.train.events import Update
 from framewake.train.log import COLUMNS, Log, log_path, read_log
 
@@ -41,6 +46,51 @@ def test_every_update_has_a_row_and_the_average_goes_on(engine, trainer_of, tmp_
         file.write(f"4,9,9,9,9,9{BLANK}\n5,9,9")
     list(trainer_of("part.safetensors", resumes=True, steps=5).run(engine))
     assert without_seconds(path) == without_seconds(tmp_path / "whole.training.csv")
+
+
+def curves(folder):
+    """What TensorBoard shows of a folder: files by name, whole records, without what a later start purges."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        data, at = path.read_bytes(), 0
+        while at + 12 <= len(data):
+            size, head = struct.unpack_from("<QI", data, at)
+            if at + size + 16 > len(data):
+                break  # cut off
+            record, (total,) = data[at + 12 : at + 12 + size], struct.unpack_from("<I", data, at + 12 + size)
+            assert (head, total) == (masked_crc32c(data[at : at + 8]), masked_crc32c(record))
+            event = Event.FromString(record)
+            at += size + 16
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                found = {name: [p for p in points if p[0] < event.step] for name, points in found.items()}
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_curves_are_the_rows_of_the_table_also_where_a_run_goes_on(engine, trainer_of, tmp_path):
+    watched = {"validate_every": 2, "validation": "0.34", "tensorboard": str(tmp_path / "runs")}
+    list(trainer_of("a.safetensors", steps=3, **watched).run(engine))
+    folder = tmp_path / "runs" / "a"
+    [first] = folder.iterdir()
+    first.write_bytes(first.read_bytes() + first.read_bytes()[-60:])  # the power went in the middle of a record
+    unsaved = Log(tmp_path / "unsaved.csv", 3, board=Board(folder, 3))
+    unsaved.add(Update(4, 5, 9.0, 9.0, 9.0, 9.0, 9.0, 0.0))
+    list(trainer_of("a.safetensors", resumes=True, steps=5).run(engine))
+    rows, found = table(tmp_path / "a.training.csv"), curves(folder)
+    assert len(found) == len(COLUMNS) - 1
+    names = {"loss": "loss/update", "loss_average": "loss/average", "validation": "validation/mean"}
+    names |= {f"validation_{level:g}": f"validation/{level:g}" for level in LEVELS}
+    names |= {name: f"training/{name}" for name in ("gradient_norm", "learning_rate", "seconds")}
+    for column, tag in names.items():
+        expected = [(int(row["update"]), float(np.float32(row[column]))) for row in rows if row[column]]
+        assert found[tag] == expected, tag
+
+
+def test_a_place_for_curves_that_is_a_file(trainer_of, tmp_path):
+    (tmp_path / "runs").write_text("x")
+    with pytest.raises(InputError, match="runs is a file; name a folder"):
+        trainer_of(tensorboard=str(tmp_path / "runs"))
 
 
 def test_a_new_run_begins_a_new_table(tmp_path):

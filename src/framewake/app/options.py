@@ -19,7 +19,7 @@ _TYPES = {"text": str, "path": str, "choice": str, "integer": int, "number": flo
 _TYPES |= {"texts": list[str]}
 # The shown values of plain types; choices show themselves.
 _METAVARS = {"text": "TEXT", "path": "FILE", "integer": "N", "number": "X", "texts": "FILE[:WEIGHT]"}
-_METAVARS |= {"--target": "PATTERN", "--validation": "DIR|SHARE"}
+_METAVARS |= {"--target": "PATTERN", "--validation": "DIR|SHARE", "--tensorboard": "DIR"}
 REQUIRED = inspect.Parameter.empty
 Parser = Callable[[str], Any]
 Given = Mapping[str, Any]  # what a command was given, by the names of its parameters

@@ -1,4 +1,4 @@
-"""Every update of a run in a table beside its LoRA, which a spreadsheet opens."""
+"""Every update of a run in a table beside its LoRA, which a spreadsheet opens, and as curves where they are wanted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from framewake.errors import InputError
 from framewake.lasting import guarded, written_whole
+from framewake.train.board import Board
 from framewake.train.draws import LEVELS
 from framewake.train.events import Update, Validated
 
 ENDING = ".training.csv"
 COLUMNS: tuple[str, ...] = ("update", "loss", "loss_average", "gradient_norm", "learning_rate", "seconds")
 COLUMNS += ("validation", *(f"validation_{level:g}" for level in LEVELS))
+_CURVES: tuple[str, ...] = (
+    "loss/update",
+    "loss/average",
+    "training/gradient_norm",
+    "training/learning_rate",
+    "training/seconds",
+)
+_CURVES += ("validation/mean", *(f"validation/{level:g}" for level in LEVELS))
 _KEPT = 0.95  # of the mean, by each update
 
 
@@ -40,8 +49,8 @@ class Log:
     A row is there with its update. Raises: UnwritableError, DiskFullError.
     """
 
-    def __init__(self, path: Path, first: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, first: int, *, board: Board | None = None) -> None:
+        self.path, self._board = path, board
         rows = [row for row in _rows(path) if int(row[0]) <= first]
         self._average = next((float(row[2]) for row in reversed(rows) if row[2]), None)
         with written_whole(path) as part:
@@ -61,10 +70,13 @@ class Log:
         """Write the row of a validation."""
         self._write(found.step, *[""] * (COLUMNS.index("validation") - 1), found.loss, *found.levels.values())
 
-    def _write(self, *cells: object) -> None:
+    def _write(self, *cells: Any) -> None:
         row = [*cells, *[""] * (len(COLUMNS) - len(cells))]
         with guarded(self.path, 0), self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_text([row]))
+        if self._board is not None:
+            points = {curve: float(cell) for curve, cell in zip(_CURVES, row[1:], strict=True) if cell != ""}
+            self._board.add(int(row[0]), points)
 
 
 def read_log(path: Path) -> list[Logged]:

@@ -13,6 +13,7 @@ from framewake.pipeline.jobs import Plan, placed, with_loras
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.run import Pipeline
 from framewake.train.about import Used, metadata_of
+from framewake.train.board import Board, board_folder
 from framewake.train.events import Sampled, Saved
 from framewake.train.log import Log, log_path
 from framewake.train.optimiser import OptimiserState
@@ -34,8 +35,10 @@ class Results:
 
     @functools.cached_property
     def log(self) -> Log:
-        """The table, which goes on behind what was saved."""
-        return Log(log_path(self.target), self.begun.state.step)
+        """The table, which goes on behind what was saved, and the curves beside it."""
+        first, curves = self.begun.state.step, self.begun.settings.tensorboard
+        board = None if curves is None else Board(board_folder(Path(curves), self.target), first)
+        return Log(log_path(self.target), first, board=board)
 
     def save(self, state: OptimiserState) -> Saved:
         """The LoRA and the state of an update."""

@@ -30,6 +30,7 @@ from framewake.pipeline.run import Pipeline
 from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket
 from framewake.train.about import Used
 from framewake.train.adapted import AdaptedLayers, Dressing
+from framewake.train.board import board_folder
 from framewake.train.data import Example
 from framewake.train.dataset import gathered
 from framewake.train.draws import Sized, batch_count
@@ -84,6 +85,8 @@ class Trainer:
                 raise InputError(f"{places.target} is trained to the end ({self.first} updates): ask for more --steps.")
         else:
             self.first, self.settings = 0, training_from(given)
+        if self.settings.tensorboard is not None:
+            board_folder(Path(self.settings.tensorboard), places.target)
         self.modules = chosen(targets_for(checkpoint.dit).tensors, self.settings.targets)
         self._check_described(given)
         takes_pictures = not checkpoint.dit.needs_picture

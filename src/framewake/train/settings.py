@@ -100,10 +100,14 @@ class Training:
         "A file with a prompt a line, each with a sample clip; behind it may stand --i PICTURE, --d SEED.",
         unset="none",
     )
+    tensorboard: str | None = plain(
+        None, "path", "--tensorboard", "Write the run's curves for TensorBoard into a folder of DIR.", unset="no files"
+    )
 
 
 # With these, a run may go on otherwise than it began: they do not change what its next update does.
-FREE = ("steps", "save_every", "sample_every", "sample_image", "sample_prompt", "sample_prompts", "format", "stored")
+FREE: tuple[str, ...] = ("steps", "save_every", "format", "stored", "tensorboard")
+FREE += ("sample_every", "sample_image", "sample_prompt", "sample_prompts")
 
 
 def training_settings() -> dict[str, Setting]:
