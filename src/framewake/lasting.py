@@ -21,13 +21,14 @@ _PREFIX = ".framewake-"
 
 
 def no_room(target: Path, bytes_needed: int) -> DiskFullError:
-    """The error for a disk that is full."""
+    """The error for a disk that is full; 0 bytes where the writer cannot tell."""
     try:
         bytes_free = shutil.disk_usage(target.parent).free
     except OSError:
         bytes_free = 0
+    needed = f"up to {bytes_needed:,} bytes are needed, " if bytes_needed else ""
     return DiskFullError(
-        f"there is no room for {target}: up to {bytes_needed:,} bytes are needed, {bytes_free:,} are free in "
+        f"there is no room for {target}: {needed}{bytes_free:,} bytes are free in "
         f"{target.parent}. Free some space or choose another folder.",
         bytes_needed=bytes_needed,
         bytes_free=bytes_free,

@@ -21,7 +21,7 @@ from framewake.service.database import Database, default_url
 from framewake.service.desk import Desk
 from framewake.service.guard import Limits
 from framewake.service.storage import Storage
-from framewake.service.store import JobStore, NewJob, new_id
+from framewake.service.store import JobStore
 from framewake.service.worker import Worker
 from framewake.weights.checkpoint.load import open_checkpoint
 
@@ -128,8 +128,3 @@ def worker_of(pipeline, monkeypatch, tmp_path):
         return Worker(desk.store, desk.storage, pipeline, settings)
 
     return make
-
-
-def new_job(owner="local", model="toy", callback=None):
-    """A job that no worker needs to be able to make."""
-    return NewJob(new_id("video"), owner, model, {"steps": 2}, 64, 64, callback)

@@ -9,9 +9,9 @@ import stat
 import threading
 
 import pytest
-from conftest import new_job
 from service_process import command
 from sqlalchemy import select
+from toy_jobs import new_job
 
 from framewake.errors import InputError
 from framewake.service.backup import back_up, restore

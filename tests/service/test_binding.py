@@ -7,10 +7,10 @@ import threading
 import time
 
 import pytest
-from conftest import new_job
 from service_process import command
 from sqlalchemy import delete, select, text
 from test_worker import submit, work_once
+from toy_jobs import new_job
 
 from framewake.errors import InputError
 from framewake.service.binding import FILE, PENDING, bind_anew, open_place

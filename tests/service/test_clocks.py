@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import new_job
 from sqlalchemy import update
 from test_worker import submit, work_once
+from toy_jobs import new_job
 
 from framewake.service.database import Database
 from framewake.service.fetch import Guarded

@@ -8,12 +8,12 @@ import logging
 import sqlite3
 
 import pytest
-from conftest import new_job
 from service_process import command, start
 from sqlalchemy import create_engine, insert, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from test_api import post
 from test_worker import submit, work_once
+from toy_jobs import new_job
 
 from framewake.app.jobs import _told
 from framewake.errors import EngineError, InputError

@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 import sqlalchemy
-from conftest import new_job
 from test_worker import submit, when, work_once
+from toy_jobs import new_job
 
 from framewake.app.jobs import change_job
 from framewake.errors import InputError

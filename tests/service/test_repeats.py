@@ -6,11 +6,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import new_job
 from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, inspect
 from test_api import FIELDS, data_url
 from test_safety import KEY, OTHER, bearer
+from toy_jobs import new_job
 
 from framewake.service.api import Access, create_app
 from framewake.service.database import Database, default_url

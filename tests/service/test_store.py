@@ -7,9 +7,9 @@ import subprocess
 import threading
 
 import pytest
-from conftest import new_job
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
+from toy_jobs import new_job
 
 from framewake.errors import FramewakeError, InputError
 from framewake.service.database import Database

@@ -13,9 +13,9 @@ import time
 
 import openai
 import pytest
-from conftest import new_job
 from service_process import command
 from sqlalchemy import func, select, update
+from toy_jobs import new_job
 
 from framewake.errors import InputError
 from framewake.service.fetch import Guarded

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from toy_checkpoint import write_picture, write_toy
+from toy_clips import FRAMES, clip_frames
 
-from framewake.golden import rule
 from framewake.media.video import write_video
 from framewake.train.run import Places, Trainer
 from framewake.weights.checkpoint.load import open_checkpoint
 
-FRAMES = 5
 CAPTIONS = ("the red circle moves left", "a blue square moves right and up", "spins slowly")
 SMALL = {"frames": FRAMES, "rank": 4, "learning_rate": 1e-2, "steps": 4, "save_every": 100, "stored": "float32"}
-
-
-def clip_frames(number, frames=FRAMES, height=64, width=64):
-    """A picture that slides by two pixels a frame."""
-    picture = rule.image(f"clip{number}", height, width + 2 * frames, number)
-    return np.stack([picture[:, 2 * i : 2 * i + width] for i in range(frames)])
 
 
 def write_clips(folder, sizes=((64, 64), (64, 64), (48, 80))):

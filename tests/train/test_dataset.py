@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import clip_frames
 from PIL import Image
 from toy_checkpoint import write_toy
+from toy_clips import clip_frames
 
 from framewake.errors import InputError
 from framewake.media.clips import read_clip

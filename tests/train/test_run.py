@@ -113,9 +113,16 @@ def test_every_format_can_be_written(engine, trainer_of, toy, tmp_path, style):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_file_without_a_saved_run_is_not_to_be_gone_on_with(trainer_of, tmp_path):
+    target = trainer_of().places.target
+    target.write_bytes(b"of somebody")
+    with pytest.raises(InputError, match="exists: name another file, or take this one away"):
+        trainer_of()
+
+
 def test_other_settings_and_other_clips_cannot_go_on(trainer_of, engine, clips, tmp_path):
     list(trainer_of(steps=2).run(engine))
-    with pytest.raises(InputError, match="exists: go on with it with --resume"):
+    with pytest.raises(InputError, match="was begun: go on with it with --resume"):
         trainer_of()
     with pytest.raises(InputError, match="trained to the end"):
         trainer_of(resumes=True)

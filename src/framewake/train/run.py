@@ -239,9 +239,12 @@ class Trainer:
             raise InputError(f"{target}: the LoRA's file has to end in .safetensors.")
         if not target.parent.is_dir():
             raise InputError(f"{target.parent} is no folder: make it first, or name another place for the LoRA.")
-        taken = [path for path in (target, state_path(target)) if path.exists()]
-        if taken and not self.resumes:
-            raise InputError(f"{taken[0]} exists: go on with it with --resume, or name another file.")
+        if self.resumes:
+            return
+        if state_path(target).exists():
+            raise InputError(f"{target} was begun: go on with it with --resume, or name another file.")
+        if target.exists():
+            raise InputError(f"{target} exists: name another file, or take this one away.")
 
     def _begin(self, engine: Engine, devices: int) -> Run:
         """The run to go on with, or a new one."""

@@ -100,7 +100,7 @@ def write_safetensors(path: Path, targets: Sequence[Target], *, metadata: Mappin
             file.seek(begin.index(SEAL_MARK) + len(SEAL_MARK))
             file.write(digest.hexdigest().encode())
 
-    _whole(path, write)
+    _whole(path, targets, write)
 
 
 def write_torch(path: Path, targets: Sequence[Target], *, key: str | None = None) -> None:
@@ -117,7 +117,7 @@ def write_torch(path: Path, targets: Sequence[Target], *, key: str | None = None
                 _member(file, archive, f"archive/data/{index}", (chunk.tobytes() for chunk in target.chunks()))
             _member(file, archive, "archive/version", [b"3\n"])
 
-    _whole(path, write)
+    _whole(path, targets, write)
 
 
 def _member(file: IO[bytes], archive: zipfile.ZipFile, name: str, pieces: Iterable[bytes]) -> None:
@@ -163,7 +163,7 @@ def _name(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
 
 
-def _whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def _whole(path: Path, targets: Sequence[Target], write: Callable[[IO[bytes]], None]) -> None:
     """Let a file appear under its name when it is complete."""
-    with written_whole(path) as part, open(part, "wb") as file:
+    with written_whole(path, bytes_of(targets)) as part, open(part, "wb") as file:
         write(file)
