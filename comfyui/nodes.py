@@ -233,7 +233,10 @@ SEED = "Number that fixes the noise: the same seed gives the same video."
 PRESET = "Keep the video calm and close to the picture (stable), or let more happen (dynamic)."
 CACHE = "Skip steps that change little: off gives the exact clip."
 NEGATIVE = "What to avoid; only used with a guidance scale above 1."
-GUIDANCE = "Classic guidance against the negative prompt; above 1 every step takes twice as long."
+GUIDANCE = (
+    "Classic guidance against the negative prompt; above 1 every step takes twice as long. At 1, a checkpoint that "
+    "needs some takes its own."
+)
 EMBEDDED = "Guidance that the model was distilled with."
 
 NODES: list[type[io.ComfyNode]] = [

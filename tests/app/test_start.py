@@ -208,8 +208,9 @@ BLOWS = {
 }
 AT = {
     "first killed": ("writing",),
-    "second killed": STAGES,
-    "second stopped": ("loading", "decoding"),  # while the first one writes, it may be done before that is seen
+    # While the first one writes, it may be done before anything is seen of the second.
+    "second killed": tuple(stage for stage in STAGES if stage != "writing"),
+    "second stopped": ("loading", "decoding"),
     "Ctrl-C": STAGES,
 }
 
