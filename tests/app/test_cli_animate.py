@@ -156,7 +156,7 @@ def test_ending_chooses_the_kind(call, picture, tmp_path):
 
 
 def test_from_latents(call, picture, tmp_path):
-    kept = ("--no-metadata", "--memory", "4GB")
+    kept = ("--no-metadata", "--memory", "8GB")
     call("animate", picture, PROMPT, *SMALL, *kept, "-o", "clip.mp4", "--seed", 4)
     want = (tmp_path / "clip.mp4").read_bytes()
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(want) - 500},) * 2);"
@@ -167,7 +167,7 @@ def test_from_latents(call, picture, tmp_path):
     assert "framewake animate --from-latents clip2.mp4.latents.safetensors" in failed.stderr.splitlines()[-1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4.latents.safetensors"]
     advice = failed.stderr.splitlines()[-1].partition("`framewake ")[2].partition("`")[0]
-    assert "--no-metadata" in advice and "--memory 4GB" in advice
+    assert "--no-metadata" in advice and "--memory 8GB" in advice
     assert call(*shlex.split(advice)).code == 0
     assert (tmp_path / "clip2.mp4").read_bytes() == want
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "clip2.mp4"]

@@ -260,7 +260,7 @@ def test_a_damaged_checkpoint(call, picture, toy, tmp_path):
 def test_a_full_disk(call, picture, tmp_path):
     with mounted(tmp_path / "disk", MIB) as disk:
         disk.fill()
-        refused(call("animate", picture, PROMPT, "-o", "disk/clip.mp4"), 5, "no room", "0 are free")
+        refused(call("animate", picture, PROMPT, "-o", "disk/clip.mp4"), 5, "no room", "0 bytes are free")
         assert list(disk.folder.iterdir()) == [disk.filler]
 
 

@@ -14,10 +14,10 @@ CLIP = ("the red circle moves left", "--resolution", "360p", "--seed", 4, "--ste
 
 def test_look_decide_and_go_on(call, picture, tmp_path):
     call("animate", picture, *CLIP, "-q", "-o", "whole.mp4")
-    found = call("animate", picture, *CLIP, "-o", "clip.mp4", "--draft", 2, "--memory", "4GB")
+    found = call("animate", picture, *CLIP, "-o", "clip.mp4", "--draft", 2, "--memory", "8GB")
     assert found.code == 0 and found.out == "clip.draft-002.mp4: draft after step 2 of 5, 5 frames of 64x64\n"
     advice = found.err.splitlines()[-1].partition("`framewake ")[2].partition("`")[0]
-    assert advice.startswith("animate --resume -o clip.mp4 --") and "--memory 4GB" in advice and "draft" not in advice
+    assert advice.startswith("animate --resume -o clip.mp4 --") and "--memory 8GB" in advice and "draft" not in advice
     assert "draft:" in call("info", "clip.draft-002.mp4").out
     told = call("info", "clip.mp4.latents.safetensors").out
     assert "step 2 of 5" in told and "threads " in told and "clip.draft-002.mp4" in told

@@ -12,7 +12,7 @@ def toy15(tmp_path_factory):
 
 
 def test_a_clip_from_the_command_line(call, toy15, picture):
-    options = ("--checkpoint", toy15, "--seed", 3, "-o", "clip.gif", "--memory", "2GB")
+    options = ("--checkpoint", toy15, "--seed", 3, "-o", "clip.gif", "--memory", "8GB")
     answer = call("animate", picture, 'a sign says "Open"', *options)
     assert answer.code == 0 and "5 frames of 112x80" in answer.out, answer.err
     other = call("animate", picture, "a circle", *options[:4], "-o", "b.gif", "--resolution", "360p")

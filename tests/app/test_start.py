@@ -17,7 +17,8 @@ from engines_here import INSTALLED, needs_torch
 from started import torchrun
 
 from framewake.app.devices import Devices, parse_devices, variables
-from framewake.errors import InputError
+from framewake.app.start import Rank
+from framewake.errors import Cancelled, InputError
 from framewake.media.video import read_video
 from framewake.pipeline.latents import load_latents
 
@@ -191,6 +192,18 @@ def test_one_that_is_killed_or_hangs_ends_all(here, tmp_path, name):
     if rank == 1 and engine == "torch:cpu":  # the first one could still save its last step
         assert step_of(tmp_path) >= 7 and "framewake animate --resume -o clip.mp4" in said[0]
         assert "--devices 2" in said[0]
+
+
+@needs_linux
+def test_an_interrupt_before_python_is_ready_waits():
+    code = "import time; time.sleep(0.5); from framewake.app.cli import main; main(['--version'])"
+    rank = Rank(0, [sys.executable, "-c", code], {})
+    rank.interrupt()
+    end = time.monotonic() + SECONDS
+    while rank.code() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert rank.code() == 130 and isinstance(rank.error(), Cancelled)
+    rank.end()
 
 
 LONG = ("--frames", "129", "--resolution", "540p", "--seed", "4", "--steps", "2")

@@ -21,7 +21,7 @@ from framewake.media.video import read_metadata, read_video
 from framewake.pipeline import Pipeline
 from framewake.pipeline.latents import latents_path, load_latents
 from framewake.service.fields import JsonVideo
-from framewake.service.storage import CLIP, LATENTS, PICTURE, PREVIEW, THUMBNAIL
+from framewake.service.storage import CLIP, LATENTS, PICTURE, PREVIEW, STORY, THUMBNAIL
 from framewake.service.worker import WorkerSettings
 
 
@@ -54,7 +54,7 @@ def test_a_job_becomes_a_clip(desk, worker_of, picture):
     work_once(worker_of(desk))
     row, folder = desk.store.get(job), desk.storage.job(job)
     assert row.state == "completed" and row.step == row.steps == 2 and row.ended >= row.started
-    assert sorted(path.name for path in folder.iterdir()) == sorted([PICTURE, CLIP, THUMBNAIL, PREVIEW])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([PICTURE, CLIP, STORY, THUMBNAIL, PREVIEW])
     assert read_video(folder / CLIP)[0].shape == (5, 64, 64, 3)
     metadata = read_metadata(folder / CLIP)
     assert metadata["request"]["image"] == PICTURE, "the server's folders are in the clip"
@@ -114,7 +114,7 @@ def test_a_cancelled_job_stops_within_a_step(desk, worker_of, picture, is_remove
         assert not folder.exists()
     else:
         assert desk.store.get(job).state == "cancelled"
-        assert {path.name for path in folder.iterdir()} == {PICTURE, LATENTS}
+        assert {path.name for path in folder.iterdir()} == {PICTURE, LATENTS, STORY}
 
 
 def told_stages(desk):
@@ -154,7 +154,7 @@ def test_a_job_is_cancelled_in_any_stage(desk, worker_of, picture, stage):
     work_once(worker_of(desk))
     watcher.join()
     assert desk.store.get(job).state == "cancelled"
-    assert {path.name for path in desk.storage.job(job).iterdir()} <= {PICTURE, LATENTS}
+    assert {path.name for path in desk.storage.job(job).iterdir()} <= {PICTURE, LATENTS, STORY}
 
 
 @pytest.mark.parametrize("stage", ["encode text", "decode", "write"])
@@ -193,7 +193,7 @@ def test_decoding_ends_within_a_tile(desk, worker_of, picture, tiled, is_cancell
     watcher.join()
     assert stages[-1] == "decode", "the clip was written all the same"
     if is_cancelled:
-        assert {path.name for path in desk.storage.job(parts).iterdir()} == {PICTURE, LATENTS}
+        assert {path.name for path in desk.storage.job(parts).iterdir()} == {PICTURE, LATENTS, STORY}
         desk.store.retry(parts)
     work_once(worker_of(desk, pipeline=tiled))
     assert (desk.storage.job(parts) / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()
@@ -212,7 +212,7 @@ def test_writing_ends_within_a_frame(desk, worker_of, picture):
     work_once(worker)
     folder = desk.storage.job(parts)
     assert desk.store.get(parts).state == "queued"
-    assert {path.name for path in folder.iterdir()} == {PICTURE, LATENTS, PREVIEW}, "it was written all the same"
+    assert {path.name for path in folder.iterdir()} == {PICTURE, LATENTS, PREVIEW, STORY}, "it was written all the same"
     sqlalchemy.event.remove(desk.store.database.engine, "after_cursor_execute", executed)
     work_once(worker_of(desk))
     assert (folder / CLIP).read_bytes() == (desk.storage.job(whole) / CLIP).read_bytes()

@@ -17,6 +17,7 @@ from framewake.errors import Cancelled, FramewakeError, exit_code
 
 # Two descriptors from our own starter: one ends when that ends, the other one takes why this process has failed.
 STARTER = "FRAMEWAKE_STARTER"
+INTERRUPT = frozenset({signal.SIGINT})  # held back from the start of a process until it can tell its end
 SAVING_SECONDS = 5.0
 MOST_TEXT = 4000
 _DIES_WITH_PARENT = 1  # prctl's PR_SET_PDEATHSIG
@@ -39,6 +40,7 @@ def reporting(work: Callable[[], int | None]) -> int | None:
     threading.Thread(target=_end_with, args=(ends,), daemon=True).start()
     _die_with_parent(signal.SIGKILL if os.environ.get("MS_ROLE") == "MS_SCHED" else signal.SIGTERM)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPT)
         return done(work)
     except KeyboardInterrupt:
         error: FramewakeError = Cancelled("stopped.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from framewake.app.reporting import SAVING_SECONDS, STARTER, unpacked
+from framewake.app.reporting import INTERRUPT, SAVING_SECONDS, STARTER, unpacked
 from framewake.app.stopping import on_signals
 from framewake.errors import Cancelled, EngineError, FramewakeError, PeerError
 
@@ -40,11 +40,14 @@ class Rank:
             {} if number == 0 else {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": self._said}
         )
         environment = os.environ | dict(variables) | {STARTER: f"{ends},{tells}"}
+        # Python takes an interrupt while it sets itself up for a fault of its own: it waits until `reporting` hears it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)
         try:
             self._process = subprocess.Popen(
                 command, env=environment, pass_fds=(ends, tells, *passed), start_new_session=True, **quiet
             )
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(ends)
             os.close(tells)
 
@@ -180,7 +183,7 @@ def _cause(ranks: Sequence[Rank], failed: Sequence[Rank]) -> FramewakeError | No
             return error if rank.number == 0 else _of(rank, error, size, advice)
     spoken = [rank for rank, _ in told]
     for rank in failed:
-        if rank.number == 0 and rank.code() == -signal.SIGINT:  # before Python heard it, or behind its last word
+        if rank.number == 0 and rank.code() == -signal.SIGINT:  # behind its last word
             return own or Cancelled("stopped.")
         if rank.seen() and (rank.fault or rank not in spoken):
             text = f"process {rank.number} of {size} {rank.seen()}."
