@@ -61,6 +61,14 @@ def test_what_cannot_fit_is_refused_before_anything_is_encoded(engine, trainer_o
     assert {path.name[:5] for path in (tmp_path / "cache").iterdir()} == {"look-"}
 
 
+def test_factors_and_states_are_counted_once(engine, trainer_of, wide):
+    """What a refusal asks for is enough, though a run holds its factors and states (220 MB) before it plans."""
+    trainer = trainer_of(checkpoint=wide, rank=200, steps=1)
+    with pytest.raises(ResourceError) as refused:
+        run(trainer, engine, room=20 * MIB)
+    assert "weights streamed" in forecast_of(run(trainer, engine, room=refused.value.bytes_needed + 40 * MIB))
+
+
 @pytest.mark.parametrize("kind", ["fp8", "int8"])
 def test_a_base_in_eight_bits_is_trained_over(engine, trainer_of, toy, tmp_path, kind):
     list(convert(toy, tmp_path / kind, shapes=HUNYUAN.shapes(toy), dtype=kind, layout="framewake"))

@@ -29,6 +29,10 @@ class OptimiserState(NamedTuple):
     first: Arrays
     second: Arrays
 
+    def nbytes(self) -> int:
+        """What the arrays take."""
+        return sum(x.nbytes for part in (self.factors, self.first, self.second) for x in part.values())
+
 
 def learning_rate(settings: Training, step: int) -> float:
     """The rate of update ``step``, counted from 1.

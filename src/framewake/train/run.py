@@ -170,13 +170,15 @@ class Trainer:
         frames, *size = self._pixels(latent)
         clips = Clips(latent, frames, (size[0], size[1]), settings.resolution, checkpoint.settings.resolutions)
         planner = Planner(pipeline.engine, work, clips, rank=settings.rank)
-        way = planner.way(parts.room(), recomputes=begun.recomputes if self.first else None)
+        # The forecast counts factors and states, and on a host they are there already.
+        room = parts.room() + (begun.state.nbytes() if pipeline.engine.traits.is_host else 0)
+        way = planner.way(room, recomputes=begun.recomputes if self.first else None)
         if not tells:
             return way, ""
         # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
         probed = ProbedParts((checkpoint.dit, checkpoint.vae), (dtype, precision.vae))
         file = largest_file(checkpoint.layout.weights["dit"][0])
-        return way, planner.said(way, parts.room(), measured_rates(pipeline.engine, dtype, file, parts=probed))
+        return way, planner.said(way, room, measured_rates(pipeline.engine, dtype, file, parts=probed))
 
     def _guidance(self) -> float:
         own = self.settings.guidance
