@@ -11,7 +11,10 @@ from framewake.errors import InputError
 from framewake.models.dit import DiT
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
-from framewake.weights.lora.view import LoraView, Merger
+from framewake.weights.lora.keys import Module
+from framewake.weights.lora.targets import Place
+from framewake.weights.lora.updates import WeightUpdate
+from framewake.weights.lora.view import PART, LoraView, Merger
 from framewake.weights.stores.store import Resident
 
 BLOCK = "double_blocks.0.img_mod.linear.weight"
@@ -122,3 +125,49 @@ def test_over_weights_that_stream(engine, files, tmp_path):
                 assert_same(bits(engine, found), bits(engine, want))
         assert_same(bits(engine, streamed.part("txt_in")), bits(engine, resident.part("txt_in")))
     stores[1].close()
+
+
+def test_a_large_weight_is_merged_in_parts(engine):
+    """Pieces that end anywhere in a part, rows that none of them has, and two adapters at once."""
+    rows, columns, rank = 1700, 3000, 4
+    draw = np.random.default_rng(4)
+    base = draw.standard_normal((rows, columns), np.float32)
+    first, second = Pieces(draw, columns, rank, [(100, 801), (801, 1500)]), Pieces(draw, columns, rank, [(0, rows)])
+    want = base + 0.5 * first.change(base.shape) + 2.0 * second.change(base.shape)
+    assert rows * columns > 2 * PART
+    merger = Merger(engine, [first, second])
+    found = engine.numpy(merger.merged("x.weight", engine.asarray(base), (0.5, 2.0)))
+    assert np.abs(found - want).max() <= 2e-6 * np.abs(want).max()
+    assert np.array_equal(
+        found[1600:], engine.numpy(merger.merged("x.weight", engine.asarray(base), (0.0, 2.0)))[1600:]
+    )
+
+
+class Pieces:
+    """An adapter of one weight, made of several products."""
+
+    def __init__(self, draw, columns, rank, places):
+        self.parts = {}
+        self.updates = []
+        for number, (start, stop) in enumerate(places):
+            keys = {"up": f"{number}.up", "down": f"{number}.down"}
+            self.parts[keys["up"]] = draw.standard_normal((stop - start, rank), np.float32)
+            self.parts[keys["down"]] = draw.standard_normal((rank, columns), np.float32)
+            module = Module("x", False, True, keys)
+            self.updates.append(WeightUpdate(module, Place("x.weight", start, stop), "product", keys, rank, 2.0 * rank))
+
+    def by_weight(self):
+        return {"x.weight": self.updates}
+
+    def factor(self, update):
+        return update.factor()
+
+    def part(self, update, name):
+        return self.parts[update.keys[name]]
+
+    def change(self, shape):
+        found = np.zeros(shape, np.float32)
+        for update in self.updates:
+            up, down = self.part(update, "up"), self.part(update, "down")
+            found[update.place.start : update.place.stop] = 2.0 * (up @ down)
+        return found

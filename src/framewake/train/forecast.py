@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -20,7 +19,6 @@ from framewake.shapes import LatentShape, choose_bucket, token_count
 # again; its merged weights are beside them. Counted: tests/train/test_counted_training.py.
 PRODUCT, AGAIN = 31.5, 16.5
 RUN = 4096  # tokens of a run: smaller ones spare nothing, attention needs all tokens
-MERGING = 3  # float32 tensors of the largest weight while it is merged, before activations exist
 KEPT_SCORES = 3  # tensors of all scores that attention keeps for its gradient where no fused kernel is used
 WALKING, CHANGING = 4, 7  # tensors of all factors: with states and gradients; with the next state too
 FORWARD, BACKWARD, ATTENTION = 1, 3, 4.5  # of a step's products and attention, in an update
@@ -76,11 +74,11 @@ def needs(work: Work, way: Way) -> tuple[int, int]:
     config, scene = work.config, work.scene
     held = cost.weights(work.shapes, ("double_blocks", "single_blocks"), scene.dtype)
     unit = scene.batch * scene.joined * config.hidden_size * cost.BYTES[scene.dtype]
-    largest = max(math.prod(shape) for shape in work.shapes.values()) * cost.BYTES["float32"]
+    merging = max(cost.merging(shape, scene.dtype) for shape in work.shapes.values())
     product = int((AGAIN if way.recomputes else PRODUCT) * unit)
     if scene.is_composed:
         product += KEPT_SCORES * scene.batch * config.heads * scene.joined**2 * cost.BYTES[scene.dtype]
-    inside = held.block + max(product, MERGING * largest + 4 * unit)
+    inside = held.block + max(product, merging + 4 * unit)  # merged before activations exist
     weights = held.streamed if way.is_streamed else held.whole
     inputs = (config.double_blocks + config.single_blocks) * unit
     states = work.trained * cost.BYTES["float32"]

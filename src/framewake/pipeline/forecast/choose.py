@@ -128,7 +128,9 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         kept = [] if name == "vae" else ["vae"] if name == "dit" else found
         other = sum(found[each].weights for each in kept)
         if name == "dit":
-            touched = {update.place.weight for each in plan.loras for update in each.lora.updates}
+            touched: dict[str, bool] = {}
+            for update in (update for each in plan.loras for update in each.lora.updates):
+                touched[update.place.weight] = touched.get(update.place.weight, True) and update.is_by_row()
             other += cost.merging_bytes(model.shapes(), touched, model.streams(), dtype)
         beside = [(chunk, work + other) for chunk, work in sizes]
         devices = setup.devices if name == "dit" else 1  # the encoders work on the first device alone

@@ -7,13 +7,14 @@ place) and checked against measured peaks: ``scripts/bench memory``.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from framewake.config import ClipTextConfig, DiTConfig, LlamaConfig, LlavaConfig, TilingConfig, VAEConfig
 from framewake.engine.traits import Traits
 from framewake.models.arrangement import Arrangement
 from framewake.models.dit_blocks import cut
+from framewake.weights.lora.view import PART
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -85,13 +86,23 @@ def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
     return Weights(whole, kept, max(blocks.values(), default=0))
 
 
-def merging_bytes(shapes: Shapes, touched: Collection[str], streams: tuple[str, ...], dtype: str) -> int:
-    """Memory for weights with LoRAs, where none are kept: those of the largest block and of what is no block."""
+def merging_bytes(shapes: Shapes, touched: Mapping[str, bool], streams: tuple[str, ...], dtype: str) -> int:
+    """Memory for weights with LoRAs, where none are kept: those of the largest block and of what is no block.
+
+    ``touched``: names of weights, and whether their rows are merged by themselves.
+    """
     if not touched:
         return 0
     merged = weights({name: shapes[name] for name in touched}, streams, dtype)
-    largest = max(math.prod(shapes[name]) for name in touched)
-    return merged.kept + merged.block + MERGING * largest * BYTES["float32"]
+    return merged.kept + merged.block + max(merging(shapes[name], dtype, by_row) for name, by_row in touched.items())
+
+
+def merging(shape: tuple[int, ...], dtype: str, is_by_row: bool = True) -> int:
+    """Memory beside a weight that becomes another one: float32 for what is merged at once, and its pieces."""
+    size = math.prod(shape)
+    if not is_by_row or size <= PART:
+        return MERGING * size * BYTES["float32"]
+    return MERGING * PART * BYTES["float32"] + size * BYTES[dtype]
 
 
 class Scene(NamedTuple):

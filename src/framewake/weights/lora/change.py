@@ -41,14 +41,15 @@ def change(engine: Engine, update: WeightUpdate, read: Read, base: Tensor, *, fa
 def _added(engine: Engine, update: WeightUpdate, read: Read, factor: float) -> Tensor:
     match update.method:
         case "product":
-            return engine.matmul(read("up"), read("down")) * factor
+            added = engine.matmul(read("up"), read("down"))
         case "hadamard":
             first = engine.matmul(read("hada_w1_a"), read("hada_w1_b"))
-            return first * engine.matmul(read("hada_w2_a"), read("hada_w2_b")) * factor
+            added = first * engine.matmul(read("hada_w2_a"), read("hada_w2_b"))
         case "kronecker":
-            one, other = (_matrix(engine, update, read, name) for name in ("lokr_w1", "lokr_w2"))
-            return _kronecker(engine, one, other) * factor
-    return read("difference") * factor
+            added = _kronecker(engine, *(_matrix(engine, update, read, name) for name in ("lokr_w1", "lokr_w2")))
+        case _:
+            added = read("difference")
+    return added if factor == 1.0 else added * factor  # which would change no bit, and take a fifth of the time
 
 
 def _matrix(engine: Engine, update: WeightUpdate, read: Read, name: str) -> Tensor:

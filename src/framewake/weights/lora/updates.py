@@ -19,6 +19,8 @@ _FACTORS: dict[Method, tuple[str, ...]] = {
     "hadamard": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
 }
 _WHOLE: tuple[Method, ...] = ("difference", "value")
+# Parts with a row for each row of the weight.
+BY_ROW = ("up", "hada_w1_a", "hada_w2_a", *_WHOLE)
 Size = Sequence[int | str]
 # Types that stand for something else when nothing in the file says what a step of one is worth.
 _WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
@@ -63,6 +65,10 @@ class WeightUpdate(NamedTuple):
         if self.alpha is None or not self.rank:
             return 1.0
         return self.alpha / (math.sqrt(self.rank) if self.has_root_rank else self.rank)
+
+    def is_by_row(self) -> bool:
+        """Whether every row of the weight changes by itself, in the file's order of rows."""
+        return self.method != "kronecker" and "magnitude" not in self.keys and not self.place.is_swapped
 
 
 class Misfit(CheckpointError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.errors import InputError
 from framewake.weights.lora.change import change
-from framewake.weights.lora.updates import WeightUpdate
+from framewake.weights.lora.updates import BY_ROW, WeightUpdate
+
+PART = 2**21  # numbers of a weight that are merged at once: what float32 needs beside it is small, and used again
+Parts = dict[tuple[int, str], Tensor]
 
 
 class Store(Protocol):
@@ -34,6 +38,14 @@ class Adapter(Protocol):
         """One of an update's parts as a matrix, on the host or on the device."""
 
 
+class _Used(NamedTuple):
+    """A LoRA's part in one weight."""
+
+    lora: Adapter
+    updates: Sequence[WeightUpdate]
+    scale: float
+
+
 class Merger:
     """Base weights plus the changes of LoRAs, tensor by tensor."""
 
@@ -44,7 +56,11 @@ class Merger:
 
     def touches(self, name: str, scales: Sequence[float]) -> bool:
         """Whether a tensor is another one at these scales, one for each LoRA."""
-        return any(scale != 0 and name in found for scale, found in zip(scales, self._updates, strict=True))
+        return bool(self._used(name, scales))
+
+    def _used(self, name: str, scales: Sequence[float]) -> list[_Used]:
+        every = zip(self.loras, self._updates, scales, strict=True)
+        return [_Used(lora, found[name], scale) for lora, found, scale in every if scale != 0 and name in found]
 
     def merged(self, name: str, base: Tensor, scales: Sequence[float]) -> Tensor:
         """A tensor with every LoRA added; the same object where none has a part in it.
@@ -52,34 +68,55 @@ class Merger:
         Precision: changes and sums in float32, rounded once to the base's type.
         Source: specification, section 9.
         """
-        if not self.touches(name, scales):
+        used = self._used(name, scales)
+        if not used:
             return base
         engine = self.engine
-        rows = engine.reshape(engine.cast(base, "float32"), (base.shape[0], -1))
-        total = rows
-        for lora, updates, scale in zip(self.loras, self._updates, scales, strict=True):
-            if scale != 0 and name in updates:
-                total = total + self._change(lora, updates[name], rows, scale)
-        return engine.cast(engine.reshape(total, base.shape), engine.dtype(base))
+        matrix = engine.reshape(base, (base.shape[0], -1))
+        count, columns = matrix.shape
+        is_by_row = all(update.is_by_row() for each in used for update in each.updates)
+        step = max(PART // columns, 1) if is_by_row else count
+        pieces: list[Tensor] = []
+        parts: Parts = {}
+        for first in range(0, count, step):
+            total = own = engine.cast(_rows(matrix, first, min(first + step, count)), "float32")
+            for each in used:
+                total = total + self._change(each, own, first, parts)
+            pieces.append(engine.cast(total, engine.dtype(base)))
+        return engine.reshape(self._joined(pieces), base.shape)
 
-    def _change(self, lora: Adapter, updates: Sequence[WeightUpdate], base: Tensor, scale: float) -> Tensor:
-        """One LoRA's change of one weight: its pieces one below the other, zeros where it has none."""
-        engine, pieces, row = self.engine, [], 0
-        count, columns = base.shape
-        for update in updates:
-
-            def read(name: str, update: WeightUpdate = update) -> Tensor:
-                return engine.asarray(lora.part(update, name), "float32")
-
-            start, stop = update.place.start, update.place.stop
+    def _change(self, used: _Used, base: Tensor, first: int, parts: Parts) -> Tensor:
+        """One LoRA's change of a weight's rows from ``first`` on: its pieces one below the other, zeros between."""
+        pieces: list[Tensor] = []
+        row, (count, columns) = first, base.shape
+        for update in used.updates:
+            place = update.place
+            start, stop = max(place.start, first), min(place.stop, first + count)
+            if start >= stop:
+                continue
             if start > row:
-                pieces.append(engine.zeros((start - row, columns)))
-            own = base if stop - start == count else base[start:stop]
-            pieces.append(change(engine, update, read, own, factor=lora.factor(update), scale=scale))
+                pieces.append(self.engine.zeros((start - row, columns)))
+            read = functools.partial(self._part, parts, used.lora, update, (start - place.start, stop - place.start))
+            own, factor = _rows(base, start - first, stop - first), used.lora.factor(update)
+            pieces.append(change(self.engine, update, read, own, factor=factor, scale=used.scale))
             row = stop
-        if row < count:
-            pieces.append(engine.zeros((count - row, columns)))
-        return pieces[0] if len(pieces) == 1 else engine.concat(pieces, 0)
+        if row < first + count:
+            pieces.append(self.engine.zeros((first + count - row, columns)))
+        return self._joined(pieces)
+
+    def _part(self, parts: Parts, lora: Adapter, update: WeightUpdate, rows: tuple[int, int], name: str) -> Tensor:
+        """A part of an update, read once; of one that has the weight's rows, some of them."""
+        key = (id(update), name)
+        if key not in parts:
+            parts[key] = self.engine.asarray(lora.part(update, name), "float32")
+        return _rows(parts[key], *rows) if name in BY_ROW else parts[key]
+
+    def _joined(self, pieces: list[Tensor]) -> Tensor:
+        return pieces[0] if len(pieces) == 1 else self.engine.concat(pieces, 0)
+
+
+def _rows(x: Tensor, start: int, stop: int) -> Tensor:
+    return x if stop - start == x.shape[0] else x[start:stop]
 
 
 class LoraView:
