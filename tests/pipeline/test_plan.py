@@ -18,7 +18,7 @@ from framewake.models.arrangement import Arrangement
 from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.pipeline import Job, Pipeline, Result
-from framewake.pipeline.forecast import Links, cost, forecast, measured_rates, parse_memory
+from framewake.pipeline.forecast import Links, about, cost, forecast, measured_rates, parse_memory
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.pace import Line, Pace
@@ -335,3 +335,16 @@ def test_sizes_that_are_none(text):
 def test_a_size_without_a_unit_is_asked_back(text):
     with pytest.raises(InputError, match=r"did you mean \d+GB\?"):
         parse_memory(text)
+
+
+def test_long_times_are_told_in_minutes_and_hours():
+    told = {
+        0.0432: "0.043 s",
+        99.4: "99 s",
+        99.6: "1.7 min",
+        150: "2.5 min",
+        5970: "1.7 h",
+        360_000: "100 h",
+        1e6: "278 h",
+    }
+    assert [about(seconds) for seconds in told] == list(told.values())

@@ -16,7 +16,7 @@ from framewake.console.wrapping import fitted
 from framewake.errors import InputError, ResourceError
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
-from framewake.pipeline.forecast import Forecast, parse_memory
+from framewake.pipeline.forecast import Forecast, about, parse_memory
 from framewake.pipeline.jobs import Plan, plan_job
 from framewake.pipeline.longer import count_frames
 from framewake.pipeline.run import Pipeline
@@ -81,7 +81,7 @@ def one_device(pipeline: Pipeline, plan: Plan) -> Forecast | None:
 def in_a_row(found: Forecast, count: int, plan: Plan, checkpoint: Checkpoint) -> str:
     """The line that says what several segments like this one take."""
     frames = count_frames([plan] * count, checkpoint)
-    time = "" if found.seconds is None else f", about {count * found.seconds:.2g} s in all"
+    time = "" if found.seconds is None else f", about {about(count * found.seconds)} in all"
     return f"{count} segments like this, one after another: {frames} frames{time}, and the memory of one"
 
 
@@ -91,4 +91,4 @@ def beside(alone: Forecast | None) -> str:
         return "one device alone: it does not fit"
     if alone.step_seconds is None or alone.seconds is None:
         return "one device alone: its time is unknown"
-    return f"one device alone: about {alone.step_seconds:.2g} s a step, {alone.seconds:.2g} s in all"
+    return f"one device alone: about {about(alone.step_seconds)} a step, {about(alone.seconds)} in all"

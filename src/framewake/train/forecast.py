@@ -9,7 +9,7 @@ from framewake.config import DiTConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import ResourceError
 from framewake.models.manner import Manner
-from framewake.pipeline.forecast import Rates, cost, gib
+from framewake.pipeline.forecast import Rates, about, cost, gib
 from framewake.pipeline.forecast.duration import step_parts
 from framewake.pipeline.forecast.setup import is_composed
 from framewake.pipeline.parts import Parts
@@ -137,7 +137,7 @@ class Planner:
         """The forecast in a sentence."""
         seconds = update_seconds(self.engine, self.work, way, rates)
         return (
-            f"{gib(room)}: rank {self.rank}, {self._clip()}, {gib(way.device)}, about {seconds:.2g} s an update on "
+            f"{gib(room)}: rank {self.rank}, {self._clip()}, {gib(way.device)}, about {about(seconds)} an update on "
             f"this device ({way.words()})"
         )
 

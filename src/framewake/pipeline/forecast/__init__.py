@@ -2,7 +2,7 @@
 
 from framewake.pipeline.forecast.choose import Forecast, forecast
 from framewake.pipeline.forecast.links import Links, keep_links, known_links, measured_links
-from framewake.pipeline.forecast.place import Placement, gib, parse_memory
+from framewake.pipeline.forecast.place import Placement, about, gib, parse_memory
 from framewake.pipeline.forecast.probe import (
     ProbedParts,
     Rates,
@@ -25,6 +25,7 @@ __all__ = [
     "Rates",
     "Setup",
     "Taken",
+    "about",
     "busy_note",
     "busy_since",
     "forecast",

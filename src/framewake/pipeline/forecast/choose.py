@@ -14,7 +14,7 @@ from framewake.pipeline.forecast import cost
 from framewake.pipeline.forecast.advice import advice
 from framewake.pipeline.forecast.duration import duration
 from framewake.pipeline.forecast.links import Links
-from framewake.pipeline.forecast.place import Placement, fitting, gib, said, shortage
+from framewake.pipeline.forecast.place import Placement, about, fitting, gib, said, shortage
 from framewake.pipeline.forecast.probe import BUSY, Rates, busy_note
 from framewake.pipeline.forecast.setup import Setup, arrangement_of, is_composed, scene_of
 from framewake.pipeline.jobs import Plan
@@ -182,7 +182,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
     if rates is not None and made.step_seconds is not None and made.seconds is not None:
         when = "measured just now" if rates.is_measured_now else "measured before"
         lines.append(
-            f"time: about {made.step_seconds:.2g} s a step, {made.seconds:.2g} s in all (this device: "
+            f"time: about {about(made.step_seconds)} a step, {about(made.seconds)} in all (this device: "
             f"{rates.products / 1e12:.3g} Tflop/s, {rates.disk / 1e9:.2g} GB/s from disk, {when})"
         )
         busy = busy_note(rates)
@@ -204,11 +204,11 @@ def sharing(setup: Setup, plan: Plan, scene: cost.Scene) -> list[str]:
         lines[0] += "; the time does not count that they share the cores here"
     told = f"each sends {sent / 1e9:.3g} GB to the others in a step: "
     if links is None:
-        slow, fast = (f"{sent / rate / 1e9:.2g} s at {rate} GB/s" for rate in USUAL_LINKS)
+        slow, fast = (f"{about(sent / rate / 1e9)} at {rate} GB/s" for rate in USUAL_LINKS)
         told += f"{slow}, {fast}, not counted (`framewake doctor --devices {setup.devices}` measures the links)"
     else:
         rate = links.bytes_per_second
-        told += f"{sent / rate:.2g} s at {rate / 1e9:.2g} GB/s, counted (measured on {links.day})"
+        told += f"{about(sent / rate)} at {rate / 1e9:.2g} GB/s, counted (measured on {links.day})"
     return [*lines, told]
 
 
@@ -234,11 +234,11 @@ def drafting(plan: Plan, made: Forecast) -> list[str]:
     cost = "a full draft costs a decode" if drafts.size == "full" else "a small draft costs no decode"
     if made.step_seconds is None or made.seconds is None:
         return [cost]
-    lines = [f"{cost}, about {seconds:.2g} s" if seconds else cost]
+    lines = [f"{cost}, about {about(seconds)}" if seconds else cost]
     if drafts.stop is not None:
         steps = made.stages["denoise"] * (plan.request.steps - drafts.stop) / plan.request.steps
         ready = made.seconds - steps - made.stages["decode"] - made.stages.get("write", 0.0) + seconds
-        lines.append(f"draft after step {drafts.stop} of {plan.request.steps}: in about {ready:.2g} s")
+        lines.append(f"draft after step {drafts.stop} of {plan.request.steps}: in about {about(ready)}")
     return lines
 
 

@@ -78,6 +78,14 @@ def gib(count: float) -> str:
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
 
 
+def about(seconds: float) -> str:
+    """A forecast of time as a person reads it, with two figures: "0.43 s", "3.6 min", "14 h"."""
+    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
+        if seconds / size < 99.5:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds / 3600:.0f} h"
+
+
 def parse_memory(text: str | None) -> int | None:
     """Bytes from a text such as "8GB" (10^9), "8GiB" (2^30), "500m" or "7,5 GB"; None is no limit.
 
