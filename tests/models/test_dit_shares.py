@@ -144,7 +144,8 @@ def test_another_arrangement_of_the_same_model_gets_functions_of_its_own():
         assert [count for _, count in results] == [9, 14, 23]
 
 
-def test_weights_shared_by_the_same_devices_change_no_bit(tmp_path):
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["kept", "streamed"])
+def test_weights_shared_by_the_same_devices_change_no_bit(tmp_path, is_streamed):
     engine, file = engines.get("torch:cpu"), tmp_path / "dit.safetensors"
     write_tensors(file, {name: engine.numpy(tensor) for name, tensor in Toy(engine).tensors.items()})
 
@@ -153,8 +154,11 @@ def test_weights_shared_by_the_same_devices_change_no_bit(tmp_path):
         toy.manner, shapes = Manner(arrangement=Arrangement(3, 1)), toy.dit.shapes()
         if is_shared:
             mapped = MappedTensors(TensorFile(file), same(shapes))
-            toy.weights = Shared(rank, mapped, "float32", shapes=shapes, streams=toy.dit.streams())
-        return [toy(**toy.inputs()) for _ in range(2)]
+            streams = toy.dit.streams()
+            toy.weights = Shared(rank, mapped, "float32", shapes=shapes, streams=streams, is_streamed=is_streamed)
+        found = [toy(**toy.inputs()) for _ in range(2)]
+        toy.weights.close()
+        return found
 
     whole = together(engine, 3, lambda rank: made(rank, is_shared=False))
     assert np.array_equal(together(engine, 3, lambda rank: made(rank, is_shared=True)), whole)

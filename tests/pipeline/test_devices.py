@@ -15,6 +15,7 @@ from engines_here import needs_torch
 from lora_files import keys_of, write
 from ranks_here import together
 from started import Ranks, finished, torchrun
+from toy_checkpoint import DIT, write_toy
 
 from framewake import engine as engines
 from framewake.errors import EngineError, InputError
@@ -25,6 +26,8 @@ from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.precision import choose_precision
 from framewake.request import Request
 from framewake.shapes import token_count
+from framewake.weights.stores.shared import Shared
+from framewake.weights.stores.store import Resident
 
 SCRIPT = Path(__file__).with_name("clip_check.py")
 STEPS = 6
@@ -116,6 +119,33 @@ def test_a_lora_that_comes_and_goes(toy, request_of, tmp_path):
     plain = stopped(Pipeline.load(toy, engine="torch:cpu").run(request_of(steps=STEPS), many), many, STEPS - 1)
     found = on_ranks(toy, 2, lambda pipeline: stopped(pipeline.run(request, many), many, STEPS - 1))
     assert differing(found, expected) <= CLOSE < largest(plain.latents, expected.latents)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A transformer of 37 MB in many blocks: more than anything else takes."""
+    dit = dataclasses.replace(DIT, hidden_size=160, heads=10, double_blocks=6, single_blocks=8)
+    return write_toy(tmp_path_factory.mktemp("deep"), dit=dit)
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("room", "how"), [(50, None), (40, "shared by the devices"), (29, "shared by the devices and streamed")]
+)
+def test_devices_that_cannot_hold_the_weights_share_them(deep, request_of, tmp_path, room, how):
+    request = request_of(steps=STEPS, frames=1)
+    one, many = tmp_path / "one.mp4", tmp_path / "many.mp4"
+    expected = stopped(Pipeline.load(deep, engine="torch:cpu").run(request, one), one, STEPS - 1)
+
+    def work(pipeline):
+        pipeline.parts.room = lambda: room * 10**6  # that of the process changes all the time
+        told = pipeline.forecast(Job(request), is_timed=False).notes
+        return told, stopped(pipeline.run(request, many), many, STEPS - 1), pipeline.parts.get("dit", "float32").weights
+
+    told, found, weights = on_ranks(deep, 2, work)
+    assert differing(found, expected) <= CLOSE
+    assert [note.partition(" (")[0] for note in told] == ([] if how is None else [f"transformer: {how}"])
+    assert isinstance(weights, Resident if how is None else Shared)
 
 
 @needs_torch

@@ -6,11 +6,12 @@ import os
 
 import numpy as np
 import pytest
+from cut_tensors import check_cuts, check_file
 
 from framewake.errors import CheckpointError
 from framewake.weights.reading.direct import BLOCK, LEAST, READ, lies_as_file
 from framewake.weights.reading.files import TensorFile
-from framewake.weights.reading.mapped import MappedTensors
+from framewake.weights.reading.mapped import MappedTensors, Stretch
 from framewake.weights.reading.names import NameRule, same
 from framewake.weights.reading.narrow import CHUNK, narrowed
 from framewake.weights.reading.pieces import Target, cast
@@ -58,6 +59,7 @@ def test_every_type_becomes_every_other(tmp_path, kind, dtype, suffix):
         pytest.skip("no such storage in .pt files")
     file = written(tmp_path / f"a{suffix}", {"x": drawn(kind)}, kind)
     found = MappedTensors(file, same(file.names())).values("x", dtype)
+    check_file(file, dtype)
     stored = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     expected = file.raw("x") if stored.get(kind) == dtype else narrowed(file.read("x"), dtype)
     assert found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
@@ -68,10 +70,12 @@ def test_pieces_are_joined_and_halves_changed_over(tmp_path):
     file = written(tmp_path / "a.safetensors", {"q": a, "k": b}, "BF16")
     joined = MappedTensors(file, [NameRule("qk", ("q", "k"), (ROWS, ROWS))])
     assert joined.values("qk", "bfloat16").tobytes() == np.concatenate([a, b]).tobytes()
+    check_cuts(joined, "qk", "bfloat16")
     half = ROWS // 2 * 2
     file = written(tmp_path / "b.safetensors", {"x": a[:half]}, "BF16")
-    swapped = MappedTensors(file, [NameRule("y", ("x",), (), True)]).values("y", "bfloat16")
-    assert swapped.tobytes() == np.concatenate([a[half // 2 : half], a[: half // 2]]).tobytes()
+    swapped = MappedTensors(file, [NameRule("y", ("x",), (), True)])
+    check_cuts(swapped, "y", "bfloat16")
+    assert swapped.values("y", "bfloat16").tobytes() == np.concatenate([a[half // 2 : half], a[: half // 2]]).tobytes()
 
 
 @pytest.mark.parametrize("scales", [np.float32(0.75), np.linspace(0.1, 3, ROWS, dtype=np.float32)])
@@ -81,6 +85,7 @@ def test_scales_are_applied_in_float32(tmp_path, scales):
     made = [("x.weight", "F8_E4M3", bits), ("x.weight_scale", "F32", np.asarray(scales))]
     write_safetensors(path, [Target(n, k, v.shape, lambda v=v: iter([v.reshape(-1)])) for n, k, v in made])
     file = with_scales(TensorFile(path), {}, None)
+    check_file(file, "bfloat16")
     found = MappedTensors(file, same(file.names())).values("x.weight", "bfloat16")
     assert found.tobytes() == narrowed(file.read("x.weight"), "bfloat16").tobytes()
 
@@ -125,6 +130,13 @@ def test_memory_that_lies_as_the_file_is_filled_with_the_same_bytes(tmp_path, su
             assert lies_as_file(found, file.start(name)) == (expected.nbytes >= LEAST)
             assert np.array_equal(found, expected)
             found[:] = 0
+        runs = [
+            Stretch("e", 2, 5),
+            Stretch("d", 77, READ // 2 - 99),
+            Stretch("b", 1, LEAST // 2),
+        ]  # in another order than the file
+        joined = tensors.joined(runs, "bfloat16", empty=room.empty)
+        assert np.array_equal(joined, np.concatenate([arrays[x.name][x.first : x.first + x.numbers] for x in runs]))
     room.close()
 
 

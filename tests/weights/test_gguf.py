@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cut_tensors import check_file
 from toy_checkpoint import DIT, VAE, write_toy
 
 from framewake.errors import CheckpointError
@@ -97,6 +98,7 @@ def test_every_block_type_in_a_file(number, tmp_path):
     assert np.array_equal(file.read("a"), kind.widen(blocks).reshape(512, 256))
     half = np.empty((512, 256), np.float16)
     file.fill("a", half, "float16")
+    check_file(file, "float16")
     assert np.array_equal(half, file.read("a").astype(np.float16))
 
 
@@ -233,6 +235,7 @@ def test_turned_rows_in_blocks(tmp_path):
     file = open_file(path)
     for name in file.names():
         assert np.array_equal(file.read(name), after(values, Q8)), name
+    check_file(file, "bfloat16")
 
 
 def test_the_tower_of_a_whole_llava(source, tmp_path):

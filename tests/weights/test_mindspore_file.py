@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from cut_tensors import check_file
 from toy_checkpoint import write_toy
 
 from framewake.errors import CheckpointError
@@ -109,6 +110,7 @@ def test_a_tensor_in_pieces(tmp_path, dtype):
     )
     file = open_file(path)
     assert np.array_equal(file.read("a"), values) and file.shape("last") == ()
+    check_file(file, dtype)
     out = np.empty((5, 7), np.uint16 if dtype == "bfloat16" else dtype)
     file.fill("a", out, dtype)
     assert np.array_equal(out, to_bfloat16(values) if dtype == "bfloat16" else values.astype(dtype))

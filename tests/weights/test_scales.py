@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cut_tensors import check_file
 from toy_layouts import MODEL, our_tensors, write_tencent, write_wide_toy
 
 from framewake.errors import CheckpointError
@@ -204,7 +205,9 @@ def test_scales_of_blocks(tmp_path, grid):
     for number, form in enumerate((shape, (*shape, 1))):
         path = tmp_path / f"{number}.safetensors"
         write_tensors(path, {"a.weight": bits, "a.weight_scale": scales.reshape(form)}, kinds={"a.weight": "F8_E4M3"})
-        found = open_part("clip_text", [path], COMPONENTS).read("a.weight")
+        file = open_part("clip_text", [path], COMPONENTS)
+        check_file(file, "float32")
+        found = file.read("a.weight")
         wide = np.kron(scales, np.ones((64 // shape[0], 32 // shape[1]), np.float32))
         assert np.array_equal(found, widen(bits, "F8_E4M3") * wide)
 

@@ -87,7 +87,8 @@ class Parts:
         model, place = self.models[name], self.placements.get(name)
         shapes, streams = model.shapes(), model.streams()
         if streams and place is not None and place.is_shared:
-            return self.checkpoint.shared(name, self.engine, dtype, shapes=shapes, streams=streams)
+            make = self.checkpoint.shared
+            return make(name, self.engine, dtype, shapes=shapes, streams=streams, is_streamed=place.is_streamed)
         is_streamed = bool(streams) and place is not None and place.is_streamed
         if not is_streamed:
             self._check_room(name, dtype)

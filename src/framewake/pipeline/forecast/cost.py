@@ -66,8 +66,16 @@ class Weights(NamedTuple):
         return self.kept + 2 * self.block
 
     def shared(self, devices: int) -> int:
-        """Bytes on each of some devices that share the blocks out: one in use, one put together, the next arriving."""
-        return self.kept + -(-(self.whole - self.kept) // devices) + 3 * self.block
+        """Bytes on each of some devices that share the blocks out and keep their parts of them."""
+        return self.kept + -(-(self.whole - self.kept) // devices) + self._exchanged(devices)
+
+    def shared_and_streamed(self, devices: int) -> int:
+        """The same where those parts are read when they are needed: one is exchanged, the next arriving."""
+        return self.kept + 2 * -(-self.block // devices) + self._exchanged(devices)
+
+    def _exchanged(self, devices: int) -> int:
+        """One block in use, one put together; of the next one, what leaves for the others and what arrives."""
+        return 2 * self.block + 2 * (self.block - self.block // devices)
 
 
 def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:

@@ -44,7 +44,8 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
         waits, arriving = _exchanges(setup, plan, scene, setup.links, is_shared=found["dit"].is_shared)
         step = waits + (step + arriving if setup.engine.traits.is_host else max(step, arriving))
     if found["dit"].is_streamed:
-        # A device computes while the host copies; on a CPU both are work for the same cores.
+        # A device computes while the host copies; on a CPU both are work for the same cores. Devices that share
+        # weights read them once between them, from one disk.
         step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
         read["dit"] = 0.0
     encoders = [encoder.name for encoder in setup.family.present(setup.checkpoint)]

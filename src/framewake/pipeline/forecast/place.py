@@ -20,7 +20,7 @@ class Placement(NamedTuple):
     """Where a part's weights are and in which pieces it works; ``part`` is its role. Units: bytes on the device.
 
     ``slab_numbers``: the decoder works through a tile a few frames at a time, of so many numbers. ``is_shared``:
-    each device of a clip keeps a part of every block.
+    each device of a clip keeps a part of every block, or streams that where it is both.
     """
 
     is_streamed: bool
@@ -41,7 +41,7 @@ class Placement(NamedTuple):
 def fitting(
     held: Weights, sizes: list[tuple[int | None, int]], room: int, *, has_streams: bool, devices: int = 1
 ) -> Placement:
-    """Resident before shared by the devices, shared before streamed, whole before chunks."""
+    """Resident before shared by the devices, before shared and streamed, before streamed; whole before chunks."""
     tried = [
         Placement(False, chunk, held.whole, work, f"{gib(held.whole + work)} fit into {gib(room)}")
         for chunk, work in sizes
@@ -49,15 +49,20 @@ def fitting(
     if has_streams:
         why = f"resident weights of {gib(held.whole)} do not fit into {gib(room)} beside the work"
         if devices > 1:
-            part = held.shared(devices)
-            tried += [Placement(False, chunk, part, work, why, is_shared=True) for chunk, work in sizes]
+            parts = {False: held.shared(devices), True: held.shared_and_streamed(devices)}
+            tried += [
+                Placement(is_streamed, chunk, part, work, why, is_shared=True)
+                for is_streamed, part in parts.items()
+                for chunk, work in sizes
+            ]
         tried += [Placement(True, chunk, held.streamed, work, why) for chunk, work in sizes]
     return next((place for place in tried if place.peak <= room), min(tried, key=lambda place: place.peak))
 
 
 def said(place: Placement) -> str:
     """A part and its placement, with its reason."""
-    how = "streamed" if place.is_streamed else "shared by the devices" if place.is_shared else "resident"
+    ways = ["shared by the devices"] * place.is_shared + ["streamed"] * place.is_streamed
+    how = " and ".join(ways) or "resident"
     if place.chunk_tokens is not None:
         how += f", {place.chunk_tokens} tokens at a time"
     if place.slab_numbers is not None:

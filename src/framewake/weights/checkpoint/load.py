@@ -145,13 +145,23 @@ class Checkpoint:
             return Streamed(engine, tensors, dtype, names=wanted, streams=streams, is_cached=is_kept(size))
         return Resident({name: engine.asarray(tensors.values(name, dtype), dtype) for name in wanted})
 
-    def shared(self, component: str, engine: Engine, dtype: Dtype, *, shapes: Shapes, streams: Sequence[str]) -> Shared:
+    def shared(
+        self,
+        component: str,
+        engine: Engine,
+        dtype: Dtype,
+        *,
+        shapes: Shapes,
+        streams: Sequence[str],
+        is_streamed: bool,
+    ) -> Shared:
         """The same with the blocks of ``streams`` shared out among the devices of the engine.
 
+        With ``is_streamed`` each device's part of them stays on disk.
         Raises: CheckpointError when the file does not hold exactly the model's tensors.
         """
-        tensors = self.check(component, shapes)
-        return Shared(engine, tensors, dtype, shapes=self.needed(component, shapes), streams=streams)
+        tensors, wanted = self.check(component, shapes), self.needed(component, shapes)
+        return Shared(engine, tensors, dtype, shapes=wanted, streams=streams, is_streamed=is_streamed)
 
     def _file(self, component: str) -> Tensors:
         """A part's tensors under the names in its files."""

@@ -18,7 +18,7 @@ from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.reading.gguf_blocks import KINDS, NOT_READ, READ, BlockKind
 from framewake.weights.reading.lazy_file import LazyFile
-from framewake.weights.reading.narrow import CHUNK, narrowed
+from framewake.weights.reading.narrow import CHUNK, fill_from
 from framewake.weights.reading.storage import STORAGE, is_addressable
 
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
@@ -102,27 +102,25 @@ class GgufFile(LazyFile[GgufEntry]):
         self.fill(name, out, "float32")
         return out
 
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type, blocks a few at a time."""
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype, *, first: int = 0) -> None:
+        """The values from a number on into an array of a computing type, blocks a few at a time."""
         entry = self._entries[name]
         if entry.kind.widen is None:
-            super().fill(name, out, dtype)
+            super().fill(name, out, dtype, first=first)
             return
-        blocks, flat = self._part(entry).reshape(-1, entry.kind.size), out.reshape(-1)
-        if entry.heads:
-            rows = _order(entry)
+        # What is turned within its heads can only be taken by rows, the rest by blocks.
+        rows = _order(entry) if entry.heads else None
+        blocks = self._part(entry).reshape(-1, 1, entry.kind.size)
+        if rows is not None:
             blocks = blocks.reshape(len(rows), -1, entry.kind.size)
-            step = max(1, CHUNK // (blocks.shape[1] * entry.kind.numbers))
-            pieces = (blocks[rows[first : first + step]] for first in range(0, len(rows), step))
-        else:
-            step = max(1, CHUNK // entry.kind.numbers)
-            pieces = (blocks[first : first + step] for first in range(0, len(blocks), step))
-        at = 0
-        for piece in pieces:
-            with np.errstate(invalid="ignore", over="ignore"):  # damage, which the run's own check tells of
-                values = entry.kind.widen(piece.reshape(-1, entry.kind.size)).reshape(-1)
-            flat[at : at + values.size] = narrowed(values, dtype)
-            at += values.size
+        numbers = blocks.shape[1] * entry.kind.numbers
+        begin, skipped = divmod(first, numbers)
+        end, step = -(-(first + out.size) // numbers), max(1, CHUNK // numbers)
+        cuts = (slice(low, min(low + step, end)) for low in range(begin, end, step))
+        pieces = (blocks[cut] if rows is None else blocks[rows[cut]] for cut in cuts)
+        with np.errstate(invalid="ignore", over="ignore"):  # damage, which the run's own check tells of
+            values = (entry.kind.widen(piece.reshape(-1, entry.kind.size)) for piece in pieces)
+            fill_from(out, values, dtype, skipped=skipped)
 
     def start(self, name: str) -> int:
         """The byte of the file at which a tensor's bits begin."""

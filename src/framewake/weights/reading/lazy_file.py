@@ -72,17 +72,19 @@ class LazyFile(Generic[E]):
         """A copy of the values; bfloat16 and float8 widened to float32, which is exact."""
         return widen(self.raw(name), self.dtype(name))
 
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type; what is stored in it is read without mapping."""
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype, *, first: int = 0) -> None:
+        """The values from a number on into an array of a computing type; what is stored in it is read unmapped."""
         stored = self.dtype(name)
         runs = self._runs(name) if CAN_READ and STORED.get(stored) == dtype else ()
         if not runs:
-            fill(out, self.raw(name), stored, dtype)
+            fill(out, self.raw(name).reshape(-1)[first : first + out.size], stored, dtype)
             return
-        flat, at = out.reshape(-1), 0
+        flat, at = out.reshape(-1), -first
         for start, stop in runs:
             count = (stop - start) // out.itemsize
-            self._direct.fill(flat[at : at + count], start)
+            low, high = max(at, 0), min(at + count, flat.size)
+            if low < high:
+                self._direct.fill(flat[low:high], start + (low - at) * out.itemsize)
             at += count
 
     def start(self, name: str) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,6 +27,14 @@ class Empty(Protocol):
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype, *, start: int) -> np.ndarray:
         """Memory for a tensor whose bits begin at a byte of a file."""
+
+
+class Stretch(NamedTuple):
+    """Some of a tensor's numbers: so many, from a number on."""
+
+    name: str
+    first: int
+    numbers: int
 
 
 class MappedTensors:
@@ -72,6 +81,34 @@ class MappedTensors:
         for their, rows in rule.places(out):
             self.file.fill(their, rows, dtype)
         return rule.swap(out)
+
+    def joined(self, stretches: Sequence[Stretch], dtype: Dtype, *, empty: Empty | None = None) -> np.ndarray:
+        """Stretches of our tensors one behind the other, as ``values``; nothing else is read where a file allows it.
+
+        Shapes: (numbers of all of them,).
+        """
+        pulse.beat()
+        numbers, kind = sum(each.numbers for each in stretches), BITS[dtype]
+        if empty is None or not stretches:
+            out = np.empty(numbers, kind)
+        else:
+            start = self.file.start(self._rules[stretches[0].name].theirs[0])
+            out = empty((numbers,), kind, start=start + stretches[0].first * kind.itemsize)
+        for each, behind in zip(stretches, itertools.accumulate(each.numbers for each in stretches), strict=True):
+            self._fill(each, out[behind - each.numbers : behind], dtype)
+        return out
+
+    def _fill(self, wanted: Stretch, out: np.ndarray, dtype: Dtype) -> None:
+        rule, at = self._rules[wanted.name], -wanted.first
+        if rule.is_swapped:
+            out[...] = self.values(wanted.name, dtype).reshape(-1)[wanted.first : wanted.first + wanted.numbers]
+            return
+        for their in rule.theirs:
+            size = math.prod(self.file.shape(their))
+            low, high = max(at, 0), min(at + size, wanted.numbers)
+            if low < high:
+                self.file.fill(their, out[low:high], dtype, first=low - at)
+            at += size
 
     def check(self, expected: Shapes, unused: Iterable[str] = ()) -> None:
         """Compare the file with what the model needs, before any data is read.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -68,6 +69,20 @@ def fill(out: np.ndarray, raw: np.ndarray, stored: str, dtype: Dtype) -> None:
         else:
             index: np.ndarray = piece.view(np.uint16 if piece.itemsize == 2 else np.uint8)
             np.take(table, index, out=target[first : first + CHUNK], mode="clip")
+
+
+def fill_from(out: np.ndarray, pieces: Iterable[np.ndarray], dtype: Dtype, *, skipped: int) -> None:
+    """Values that come one after another into an array, without the first so many and what goes beyond its end.
+
+    Shapes: out contiguous, in ``BITS[dtype]``.
+    Precision: as ``narrowed``.
+    """
+    flat, at = out.reshape(-1), -skipped
+    for piece in pieces:
+        values, low = piece.reshape(-1), max(at, 0)
+        high = min(at + values.size, flat.size)
+        flat[low:high] = narrowed(values[low - at : high - at], dtype)
+        at += values.size
 
 
 @functools.lru_cache(maxsize=16)

@@ -18,7 +18,7 @@ import numpy as np
 from framewake.engine.contract import Dtype
 from framewake.errors import CheckpointError
 from framewake.weights.reading.files import MAP
-from framewake.weights.reading.narrow import CHUNK, narrowed
+from framewake.weights.reading.narrow import CHUNK, fill_from
 from framewake.weights.reading.storage import Tensors, widen
 from framewake.weights.reading.views import View
 from framewake.weights.reading.wrappers import unwrapped
@@ -100,24 +100,28 @@ class Scaled(View):
         self.fill(name, out, "float32")
         return out
 
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type, scaled in float32, some rows at a time."""
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype, *, first: int = 0) -> None:
+        """The values from a number on into an array of a computing type, scaled in float32, some rows at a time."""
         if name not in self._scales:
-            super().fill(name, out, dtype)
+            super().fill(name, out, dtype, first=first)
             return
         raw, stored = self._file.raw(name), self._file.dtype(name)
         if not raw.size:
             return
         scale = self._scales[name]
         factors = scale.read().astype(np.float32).reshape(self._grids[name]) * np.float32(scale.times)
-        flat, rows = raw.reshape(len(raw), -1), out.reshape(len(raw), -1)
-        high, wide = len(flat) // factors.shape[0], flat.shape[1] // factors.shape[1]
-        step = max(1, CHUNK // max(flat.shape[1], 1))
-        for first in range(0, len(flat), step):
-            last = min(first + step, len(flat))
-            factor = factors if len(factors) == 1 else factors[np.arange(first, last) // high]
+        rows = raw.reshape(len(raw), -1)
+        high, wide = len(rows) // factors.shape[0], rows.shape[1] // factors.shape[1]
+        begin, skipped = divmod(first, rows.shape[1])
+        end, step = -(-(first + out.size) // rows.shape[1]), max(1, CHUNK // rows.shape[1])
+
+        def scaled(low: int) -> np.ndarray:
+            last = min(low + step, end)
+            factor = factors if len(factors) == 1 else factors[np.arange(low, last) // high]
             factor = factor if factors.shape[1] == 1 else np.repeat(factor, wide, axis=1)
-            rows[first:last] = narrowed(widen(flat[first:last], stored).astype(np.float32, copy=False) * factor, dtype)
+            return widen(rows[low:last], stored).astype(np.float32, copy=False) * factor
+
+        fill_from(out, map(scaled, range(begin, end, step)), dtype, skipped=skipped)
 
 
 def with_scales(file: Tensors, outside: Mapping[str, np.ndarray], place: Path | None) -> Tensors:

@@ -59,8 +59,11 @@ class Tensors(Protocol):
     def read(self, name: str) -> np.ndarray:
         """A copy of the values; bfloat16 and float8 widened to float32."""
 
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into a contiguous array of a computing type; bfloat16 as bits in uint16."""
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype, *, first: int = 0) -> None:
+        """The values from a number on, as many as a contiguous array of a computing type takes.
+
+        Shapes: the tensor's, or what its numbers fill in order; bfloat16 as bits in uint16.
+        """
 
     def start(self, name: str) -> int:
         """The byte of its file at which a tensor's bits begin."""

@@ -51,10 +51,10 @@ class View:
         file, theirs = self._places[name]
         return file.read(theirs)
 
-    def fill(self, name: str, out: np.ndarray, dtype: Dtype) -> None:
-        """The values into an array of a computing type."""
+    def fill(self, name: str, out: np.ndarray, dtype: Dtype, *, first: int = 0) -> None:
+        """The values from a number on into an array of a computing type."""
         file, theirs = self._places[name]
-        file.fill(theirs, out, dtype)
+        file.fill(theirs, out, dtype, first=first)
 
     def start(self, name: str) -> int:
         """The byte of its file at which a tensor's bits begin."""
