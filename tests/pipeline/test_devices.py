@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -275,6 +276,31 @@ def test_more_devices_than_tokens_are_refused_before_anything_starts(toy, reques
     assert tokens < 30
     with pytest.raises(InputError, match=f"{tokens + 1} devices cannot share {tokens} tokens"):
         on_ranks(toy, tokens + 1, lambda pipeline: pipeline.plan(job))
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("parts", "name", "told"),
+    [
+        (("transformer",), "torch:cuda:1", "the transformer is not"),
+        (("transformer", "vae"), "torch:cuda:1", "the autoencoder and the transformer are not"),
+        ((), "torch:cuda:1+fp8", "the engine is not"),
+    ],
+)
+def test_a_process_with_other_weights_or_another_engine_is_refused_at_once(toy, tmp_path, parts, name, told):
+    other = shutil.copytree(toy, tmp_path / "other")
+    for part in parts:
+        [weights] = (other / part).glob("*.safetensors")
+        data = bytearray(weights.read_bytes())
+        data[-3] ^= 1
+        weights.write_bytes(data)
+
+    def work(rank):
+        rank.name = ("torch:cuda:0", name)[rank.rank()]
+        Pipeline.load((toy, other)[rank.rank()], engine=rank)
+
+    with pytest.raises(InputError, match=f"{told} what the first process has"):
+        together(engines.get("torch:cpu"), 2, work)
 
 
 def test_who_leads_follows_nobody(toy, engine):

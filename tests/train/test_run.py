@@ -8,8 +8,11 @@ import shutil
 
 import numpy as np
 import pytest
+from engines_here import needs_torch
+from ranks_here import together
 from toy_checkpoint import DIT, write_toy
 
+from framewake import engine as engines
 from framewake.errors import CheckpointError, InputError
 from framewake.media.video import read_metadata
 from framewake.pipeline.adapters import targets_of
@@ -148,3 +151,26 @@ def test_long_captions_are_told(engine, trainer_of, clips, tmp_path):
     (data / "1.txt").write_text("red circle " * 200)
     notes = [e.text for e in trainer_of(data=data, steps=1).run(engine) if isinstance(e, Note)]
     assert len(notes) == 1 and "tokens" in notes[0]
+
+
+def by_two(trainer_of, changes):
+    """The updates that two processes tell, of which the second is told something else."""
+
+    def work(rank):
+        trainer = trainer_of(**({"steps": 2} | (changes if rank.rank() else {})))
+        return [event for event in trainer.run(rank) if isinstance(event, Update)]
+
+    return together(engines.get("torch:cpu"), 2, work)
+
+
+@needs_torch
+@pytest.mark.parametrize("changes", [{"learning_rate": 2e-2}, {"steps": 5}, {"seed": 7}])
+def test_processes_that_would_train_otherwise_are_refused(trainer_of, changes):
+    with pytest.raises(InputError, match="process 1 would train otherwise than the first one"):
+        by_two(trainer_of, changes)
+
+
+@needs_torch
+def test_what_only_the_first_process_looks_at_may_differ(trainer_of):
+    first, second = by_two(trainer_of, {"save_every": 1, "stored": "bfloat16"})
+    assert len(first) == 2 and second == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from framewake.pipeline.forecast.place import Placement
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.latents import SavedLatents
 from framewake.pipeline.messages import Lead, Link, Message, meet
+from framewake.pipeline.origin import part_sources
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision, choose_precision
 from framewake.pipeline.velocity import Condition
@@ -48,13 +50,31 @@ def division_of(parts: Parts, plan: Plan) -> Division:
 
 
 def join_in(parts: Parts) -> Link | None:
-    """Let the processes of an engine meet; what comes back leads to the first one, and is None in that."""
+    """Let the processes of an engine meet; what comes back leads to the first one, and is None in that.
+
+    Raises: InputError in a process that has another checkpoint than the first one, or another kind of engine.
+    """
     meeting = meet(parts.engine)
     parts.devices = parts.engine.size()
     if isinstance(meeting, Link):
+        _check_alike(meeting.receive().values, _makings(parts))
         return meeting
+    if not meeting.is_alone:
+        meeting.tell("compare", _makings(parts))
     parts.lead = meeting
     return None
+
+
+def _makings(parts: Parts) -> dict[str, str]:
+    """What has to be the same in all processes, or each would make its part of another clip."""
+    return {"the engine": re.sub(r":\d+", "", parts.engine.name)} | part_sources(parts.checkpoint)
+
+
+def _check_alike(first: Mapping[str, Any], own: Mapping[str, str]) -> None:
+    other = sorted(name for name in first.keys() | own.keys() if first.get(name) != own.get(name))
+    if other:
+        what = f"{other[0]} is not" if len(other) == 1 else f"{' and '.join(other)} are not"
+        raise InputError(f"{what} what the first process has: give all of them the same --checkpoint and --engine.")
 
 
 # --- the first process

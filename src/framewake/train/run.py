@@ -43,7 +43,7 @@ from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import OptimiserState
 from framewake.train.results import Results
 from framewake.train.samples import sample_plans
-from framewake.train.settings import continued, training_from, training_settings
+from framewake.train.settings import FREE, continued, training_from, training_settings
 from framewake.train.share import Alone, TrainingShare
 from framewake.train.state import Run, load_run, saved_settings, state_path, unfit
 from framewake.train.use import Use
@@ -134,7 +134,7 @@ class Trainer:
             with memory_told(engine, "encode"):
                 own = [key for key in share.of(keys) if not encoder.is_there(cache, key)]
                 yield from encoder.encode(engine, cache, own, memory=memory)
-        share.meet()
+        share.meet(self._told(begun, precision))
         examples = [
             encoder.prepared(cache, key) for key in keys[: len(self.examples)] for _ in range(key.example.repeats)
         ]
@@ -179,6 +179,15 @@ class Trainer:
         probed = ProbedParts((checkpoint.dit, checkpoint.vae), (dtype, precision.vae))
         file = largest_file(checkpoint.layout.weights["dit"][0])
         return way, planner.said(way, room, measured_rates(pipeline.engine, dtype, file, parts=probed))
+
+    def _told(self, begun: Run, precision: Precision) -> str:
+        """What tells this run's updates from those of others."""
+        settings = {n: x for n, x in dataclasses.asdict(self.settings).items() if n not in FREE or n == "steps"}
+        factors = hashlib.sha256()
+        for name in sorted(begun.state.factors):
+            factors.update(begun.state.factors[name].tobytes())
+        facts = [settings, self.digest(), self.base(), precision.name, begun.state.step, factors.hexdigest()]
+        return json.dumps(facts)
 
     def _guidance(self) -> float:
         own = self.settings.guidance

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from framewake.engine.contract import Engine
+from framewake.errors import InputError
 
 Item = TypeVar("Item")
 
@@ -46,9 +48,22 @@ class TrainingShare:
         """This process's own of some pieces of work."""
         return list(items[self.rank :: self.size])
 
-    def meet(self) -> None:
-        """Wait for the others."""
-        self.summed({"": np.zeros(self.size, np.float32)})
+    def meet(self, told: str) -> None:
+        """Wait for the others, which have to make the same run: what tells it is the same text in all of them.
+
+        Raises: InputError where it is not; PeerError when another one has ended.
+        """
+        if self.size == 1:
+            return
+        own = np.frombuffer(hashlib.sha256(told.encode()).digest(), np.uint8).astype(np.int64)
+        sent = [self._engine.asarray(own)] * self.size
+        found = [self._engine.numpy(x) for x in self._engine.exchange(sent, [own.shape] * self.size)()]
+        other = next((rank for rank, x in enumerate(found) if not np.array_equal(x, found[0])), None)
+        if other is not None:
+            raise InputError(
+                f"process {other} would train otherwise than the first one: give all of them the same options, clips, "
+                "checkpoint and saved run."
+            )
 
     def summed(self, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The sums over all processes, the same bits in each: a piece of every array is added up by one of them.
