@@ -102,10 +102,14 @@ def merging_bytes(shapes: Shapes, touched: Mapping[str, bool], streams: tuple[st
     if not touched:
         return 0
     merged = weights({name: shapes[name] for name in touched}, streams, dtype)
-    return merged.kept + merged.block + max(merging(shapes[name], dtype, by_row) for name, by_row in touched.items())
+    return (
+        merged.kept
+        + merged.block
+        + max(merging(shapes[name], dtype, is_by_row=by_row) for name, by_row in touched.items())
+    )
 
 
-def merging(shape: tuple[int, ...], dtype: str, is_by_row: bool = True) -> int:
+def merging(shape: tuple[int, ...], dtype: str, *, is_by_row: bool = True) -> int:
     """Memory beside a weight that becomes another one: float32 for what is merged at once, and its pieces."""
     size = math.prod(shape)
     if not is_by_row or size <= PART:
