@@ -17,11 +17,12 @@ from framewake.config15 import (
     QwenConfig,
     T5Config,
     TileRule,
+    UpsamplerConfig,
 )
 from framewake.golden import rule
 from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.weights.checkpoint.load import ImageProcessor
-from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.checkpoint.settings import Enlargement, Settings
 from framewake.weights.writing.export import write_checkpoint
 
 HALF = (0.5, 0.5, 0.5)
@@ -37,6 +38,7 @@ SETTINGS = Settings(
     text_tokens=1000,
     negative_prompt="",
     tiling=HUNYUAN15_TILING,
+    enlargement=Enlargement(resolution="720p", side_px=144, steps=4, flow_shift=2.0),
 )
 DIT = replace(
     HUNYUAN15_DIT,
@@ -52,6 +54,9 @@ DIT = replace(
 )
 VAE = replace(HUNYUAN15_VAE, latent_channels=4, block_out_channels=(8, 8, 16, 32, 32), layers_per_block=1)
 SPARSE = TileRule(tile=(1, 2, 2), window=(1, 3, 3), kept=4, likeness=0.7)
+# What enlarges clips: the same transformer with more channels, and a small network.
+LARGER = replace(DIT, in_channels=14, is_step_distilled=True)
+UPSAMPLER = UpsamplerConfig("plain", channels=4, widths=(6,), blocks=2, adds_input=False)
 SIGLIP = ClipVisionConfig(16, 32, 2, 2, 28, 7, "gelu_pytorch_tanh", 1e-6)
 
 
@@ -69,7 +74,9 @@ def write_qwen_tokenizer(folder: Path) -> int:
     return tokenizer.get_vocab_size()
 
 
-def toy15_parts(*, is_i2v: bool = True, is_step_distilled: bool = False, tiles: TileRule | None = None) -> dict:
+def toy15_parts(
+    *, is_i2v: bool = True, is_step_distilled: bool = False, tiles: TileRule | None = None, enlarges: bool = False
+) -> dict:
     """Configurations and tensors of every part, by its name."""
     condition = "latent_concat" if is_i2v else "none"
     configs = {
@@ -79,6 +86,7 @@ def toy15_parts(*, is_i2v: bool = True, is_step_distilled: bool = False, tiles: 
         "byt5": T5Config(16, 8, 24, 2, 2, 1510, 32, 128, 1e-6),
     }
     configs |= {"siglip": SIGLIP} if is_i2v else {}
+    configs |= {"upsampler": UPSAMPLER, "larger_dit": replace(LARGER, condition=condition)} if enlarges else {}
     models15 = HUNYUAN15.models(configs, None)
     return {name: (configs[name], rule.weights(model.shapes(), seed=7)) for name, model in models15.items()}
 

@@ -136,6 +136,20 @@ class T5Config:
     norm_eps: float
 
 
+@dataclass(frozen=True)
+class UpsamplerConfig:
+    """Shape of an upsampler of latents: plain blocks of one width, or levels of resnets, each of its own.
+
+    ``blocks``: how many plain ones, or resnets of each level. ``adds_input``: what comes in is added to what goes out.
+    """
+
+    kind: Literal["plain", "levels"]
+    channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    adds_input: bool
+
+
 HUNYUAN15_DIT = DiT15Config(
     patch_size=(1, 1, 1),
     in_channels=65,
@@ -205,6 +219,8 @@ SIGLIP_SO400M = ClipVisionConfig(
     activation="gelu_pytorch_tanh",
     norm_eps=1e-6,
 )
+
+HUNYUAN15_UPSAMPLER = UpsamplerConfig(kind="plain", channels=32, widths=(64,), blocks=6, adds_input=False)
 
 # The plan of devices with more than 21 GiB; the original takes smaller tiles on others (specification of 1.5, 9.2).
 HUNYUAN15_TILING = TilingConfig(

@@ -122,6 +122,12 @@ class Request:
         "--vae-tiling/--no-vae-tiling",
         "Decode in overlapping tiles: less memory, and what the original does.",
     )
+    super_resolution: bool = plain(
+        False,
+        "switch",
+        "--super-resolution/--no-super-resolution",
+        "Make the clip larger in a second run of few steps: 480p to 720p, 720p to 1080p. HunyuanVideo-1.5 only.",
+    )
     rng: str = choice(
         "philox",
         "--rng",
@@ -190,7 +196,7 @@ class Request:
         """Every setting as a value that JSON can hold; ``from_dict`` undoes it exactly."""
         values = dataclasses.asdict(self) | {"loras": list(self.loras)}
         # Left out where they say nothing: the file of a clip from a plain picture is the same as before there were any.
-        quiet = ("background", "takes_first_frame", "crop", "solver")
+        quiet = ("background", "takes_first_frame", "crop", "solver", "super_resolution")
         silent = [name for name in quiet if values[name] == getattr(Request, name)]
         return {name: value for name, value in values.items() if name not in silent}
 

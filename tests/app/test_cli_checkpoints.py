@@ -159,6 +159,9 @@ def test_what_to_fetch_of_1_5_by_hand(call):
         "set HF_TOKEN",
     ):
         assert text in answer.out
+    larger = call("checkpoints", "download", "ckpts", *V15, "--super-resolution", "--by-hand")
+    assert "README.md, transformer/720p_sr_distilled/*, upsampler/720p_sr_distilled/*\n" in larger.out
+    assert "Fetch about 91 GB" in larger.out and "Fetch about 57 GB" in answer.out
     text_only = call("checkpoints", "download", "ckpts", *V15[:3], "720p_t2v", "--by-hand")
     assert text_only.code == 0 and "siglip" not in text_only.out
     for more, told in (
@@ -166,6 +169,7 @@ def test_what_to_fetch_of_1_5_by_hand(call):
         ((*V15[:3], "480p-i2v-step"), "no published checkpoint '480p-i2v-step'"),
         ((*V15, "--name", "tencent"), "hunyuanvideo-1.5 has no other layouts"),
         (V15[2:], "hunyuanvideo-i2v has no variants"),
+        (("--super-resolution",), "hunyuanvideo-i2v has no super-resolution"),
         (("--model", "hunyuanvideo-2"), "no published model 'hunyuanvideo-2'"),
     ):
         refused = call("checkpoints", "download", "ckpts", *more, "--by-hand")

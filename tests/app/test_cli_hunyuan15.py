@@ -26,3 +26,25 @@ def test_it_is_planned_and_verified(call, toy15, picture):
     assert answer.code == 0 and "layout, pictures to video\n" in answer.out and "BAD" not in answer.out, answer.out
     alone = call("checkpoints", "verify", toy15 / "image_encoder" / "model.safetensors")
     assert alone.code == 0 and "is a SigLIP vision tower, one part alone (--part siglip=" in alone.out, alone.err
+
+
+def test_super_resolution(call, toy15, picture, tmp_path_factory):
+    larger = write_toy15(tmp_path_factory.mktemp("cli15") / "larger", enlarges=True)
+    options = ("--checkpoint", larger, "--seed", 3, "--super-resolution")
+    answer = call("plan", picture, "a circle", *options)
+    assert answer.code == 0 and "super-resolution to 160x112, 4 steps" in answer.out, answer.err
+    assert "latent upsampler: resident" in answer.out and "super-resolution transformer: resident" in answer.out
+    answer = call("animate", picture, "a circle", *options, "-o", "clip.gif")
+    assert answer.code == 0 and "5 frames of 160x112" in answer.out, answer.err
+    told = call("info", "clip.gif")
+    assert "super_resolution" in told.out or "super-resolution" in told.out, told.out
+    again = call("animate", "--like", "clip.gif", "--checkpoint", larger, "-o", "again.gif")
+    assert again.code == 0 and "5 frames of 160x112" in again.out, again.err
+    long = call("animate", picture, "a circle", *options, "--then", "a square", "-o", "long.gif")
+    assert long.code == 0 and "9 frames of 160x112" in long.out, long.err
+    answer = call("checkpoints", "verify", larger)
+    assert answer.code == 0 and "ok   super-resolution transformer:" in answer.out and "BAD" not in answer.out
+    for checkpoint, told in ((toy15, "has no latent upsampler"), (None, "has no super-resolution")):
+        place = () if checkpoint is None else ("--checkpoint", checkpoint)
+        refused = call("animate", picture, "a circle", *place, "--super-resolution", "-o", "no.gif")
+        assert refused.code == 2 and told in refused.err and refused.out == "", refused.err

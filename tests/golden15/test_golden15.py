@@ -15,6 +15,7 @@ from framewake.golden.cases import read_cases
 from framewake.golden.runner import KINDS_15
 
 FOLDER = Path(__file__).parent
+SHARED = ("dit15_i2v_b1", "dit15_sr", "e2e15", "sr15")
 CASES = {case.id: case for case in read_cases(FOLDER)}
 
 
@@ -27,7 +28,9 @@ def test_case_of_15(engine, name):
 
 
 @needs_torch
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("dit15_i2v_b1", "dit15_sr", "e2e15"))])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.startswith(("dit15_i2v_b1", "dit15_sr", "e2e15", "sr15"))]
+)
 def test_case_of_15_among_several_devices(name):
     sent = []
 

@@ -10,12 +10,15 @@ from counted_bytes import counted
 
 from framewake import engine
 from framewake.config import HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B
+from framewake.config15 import HUNYUAN15_UPSAMPLER, UpsamplerConfig
 from framewake.models import vae_slabs
 from framewake.models.dit import DiT, TextStates
 from framewake.models.llava import Llava
 from framewake.models.manner import Manner
+from framewake.models.upsampler import enlarged, upsampled, upsampler_of
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.forecast import cost
+from framewake.sampling.noise import veiled
 from framewake.weights.stores.store import Resident
 
 torch = pytest.importorskip("torch")
@@ -137,3 +140,24 @@ def test_encoding_a_clip_for_training(shapeless, dtype, frames, is_in_slabs):
     found, facts = counted(encode, kept.values()), {"is_in_slabs": is_in_slabs, "is_host": False}
     expected = cost.encode_bytes(HUNYUAN_VAE, HUNYUAN_TILING, (frames, 352, 640), dtype, **facts)
     assert found <= expected <= 1.1 * found, (expected, found)
+
+
+@pytest.mark.parametrize(
+    ("config", "latent", "smaller"),
+    [
+        (HUNYUAN15_UPSAMPLER, (32, 31, 45, 80), (30, 53)),
+        (HUNYUAN15_UPSAMPLER, (32, 1, 45, 80), (30, 53)),
+        (UpsamplerConfig("levels", 32, (256, 512), 3, adds_input=False), (32, 61, 67, 119), (45, 80)),
+    ],
+)
+def test_enlarging_latents(shapeless, config, latent, smaller):
+    model = upsampler_of(shapeless, config)
+    kept = {name: torch.empty(shape, device="meta") for name, shape in model.shapes().items()}
+
+    def enlarge():
+        wide = enlarged(shapeless, shapeless.zeros((1, *latent[:2], *smaller)), *latent[2:])
+        sharp = upsampled(model, kept, wide)
+        veiled(sharp, shapeless.zeros(wide.shape))
+
+    found, expected = counted(enlarge, kept.values()), cost.upsampler_bytes(config, latent)
+    assert found <= expected <= 1.2 * found, (expected, found)

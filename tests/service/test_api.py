@@ -210,5 +210,6 @@ def test_every_setting_of_a_request_is_known_here():
     inside = {"precision", "vae_tiling", "rng", "ignores_lora_alpha", "allows_partial_loras", "image", "solver"}
     fields = {"prompt", "negative_prompt", "resolution", "frames", "steps", "seed", "crop", "is_stable", "flow_shift"}
     fields |= {"embedded_guidance", "guidance_scale", "fps", "loras", "cache", "background", "takes_first_frame"}
+    fields |= {"super_resolution"}
     known = {field.name for field in dataclasses.fields(Request)}
     assert known - inside == fields

@@ -33,6 +33,7 @@ OFFERED = {
     "negative_prompt": "string",
     "true_cfg_scale": "number",
     "cache": "string",
+    "super_resolution": "boolean",
 }
 # What an agent is told of a video; the structured answer has everything.
 TOLD = (

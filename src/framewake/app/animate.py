@@ -166,7 +166,7 @@ def memory_note(memory: int | None, engine: Engine) -> list[str]:
 
 def plan_brief(plan: Plan, engine: Engine, found: Forecast) -> str:
     """A forecast as a line."""
-    shape = plan.shape
+    shape = plan.made
     told = f"{shape.frames} frames of {shape.width}x{shape.height} on {engine.name}"
     if found.seconds is not None:
         takes = f"{found.seconds:.0f} s" if found.seconds < 60 else duration(found.seconds)

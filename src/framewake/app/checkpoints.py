@@ -103,6 +103,7 @@ def convert(given: Given) -> None:
     named("--model", "[hunyuanvideo-i2v|hunyuanvideo-1.5]", "Which model.", default="hunyuanvideo-i2v"),
     named("--name", "[diffusers|tencent]", "The first model's layout. Default: diffusers."),
     named("--variant", "NAME", "Which one of 1.5, such as 480p-i2v-step-distilled."),
+    switch("--super-resolution", text="With what makes 1.5's clips larger."),
     named("--mirror", "URL", "A hub other than huggingface.co.", parser=filled("--mirror", "a URL")),
     named("--revision", "R", "A branch, tag or commit.", parser=filled("--revision", "a branch, tag or commit")),
     switch("--by-hand", text="Download nothing: list what to fetch."),
@@ -123,7 +124,8 @@ def download(given: Given) -> None:
     from framewake.weights.checkpoint import download as hub
 
     folder, mirror, revision = Path(given["folder"]), given["mirror"], given["revision"]
-    published = hub.find_published(given["model"], given["name"], given["variant"])
+    enlarges = given["super_resolution"]
+    published = hub.find_published(given["model"], given["name"], given["variant"], enlarges=enlarges)
     hub.check_places(folder, mirror)
     typer.echo(published.licence, err=True)
     lines = hub.by_hand(published, folder, mirror=mirror or hub.HUB, revision=revision or "main")

@@ -143,6 +143,6 @@ def _stopped(given: Mapping[str, Any]) -> Path | None:
 
 def tell_segments(screen: Reporter, plans: list[Plan], frames: int) -> None:
     """What will be made."""
-    size, seconds = plans[0].shape, frames / plans[0].request.fps
+    size, seconds = plans[0].made, frames / plans[0].request.fps
     many = "1 segment" if len(plans) == 1 else f"{len(plans)} segments"
     screen.tell(f"{many}, {frames} frames of {size.width}x{size.height}, {duration(seconds)} to see")

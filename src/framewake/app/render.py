@@ -29,6 +29,7 @@ LABELS = {
     "encode text": "Encoding the prompt",
     "encode image": "Encoding the picture",
     "denoise": "Denoising",
+    "enlarge": "Super-resolution",
     "decode": "Decoding frames",
     "write": "Writing the clip",
 }

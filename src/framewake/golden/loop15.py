@@ -15,19 +15,20 @@ from framewake.golden import rule, tables
 from framewake.golden.cases import Case, tensor
 from framewake.golden.compare import Level, Pair
 from framewake.golden.modules import Arrays, Seen, manner_among
-from framewake.golden.modules15 import dit15_config, dit15_weights, tiling15_config, upsampler_of, vae15_config
+from framewake.golden.modules15 import dit15_config, dit15_weights, tiling15_config, upsampler_config, vae15_config
 from framewake.media.image import covering_pixels, normalise
 from framewake.models.dit import SCALAR_LAYERS, TextPart, TextStates, joined_texts
 from framewake.models.dit15 import GLYPH, VISION, DiT15
 from framewake.models.tiling import tiled_decode
-from framewake.models.upsampler import enlarged
+from framewake.models.upsampler import enlarged, upsampled, upsampler_of
 from framewake.models.vae15 import CellVAE
 from framewake.nn.embedding import FREQUENCIES, scalar_embedding, sinusoid
 from framewake.nn.rope import rope_table
 from framewake.pipeline.finish import to_frames
 from framewake.pipeline.velocity import Condition, Wrapping
 from framewake.sampling.flow import Schedule, schedule
-from framewake.sampling.guide import LESSER_UNTIL, sample, with_lesser_clip
+from framewake.sampling.guide import sample
+from framewake.sampling.noise import veiled
 from framewake.shapes import (
     RESOLUTIONS_15,
     STEP_15,
@@ -41,7 +42,6 @@ from framewake.shapes import (
 from framewake.text.glyph import glyph_text
 
 EXACT = ("size", "vision_crop", "sigmas", "timesteps", "timesteps_r", "lq_seen")
-LESSER_NOISE = "noise_scale"
 
 
 def end_to_end15(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
@@ -61,11 +61,10 @@ def sr_end_to_end15(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair
     c, picture = case.config, case.picture()
     size = larger_bucket(closest_bucket(c["base_size"], picture.height, picture.width), c["target_size"])
     latents = enlarged(engine, tensor(engine, case.input("lq_latents")), size[0] // STEP_15, size[1] // STEP_15)
-    upsampler = upsampler_of(engine, c["upsampler"])
-    lesser = upsampler(case.weights("upsampler", engine, upsampler.shapes()).part(""), latents)
+    upsampler = upsampler_of(engine, upsampler_config(c["upsampler"]))
+    lesser = upsampled(upsampler, case.weights("upsampler", engine, upsampler.shapes()).part(""), latents)
     noise = rule.input("lq_noise", [int(n) for n in lesser.shape], case.seed)
-    mixed = lesser * (1.0 - c[LESSER_NOISE]) + tensor(engine, noise) * c[LESSER_NOISE]
-    seen = _run(case, engine, size, lesser=mixed)
+    seen = _run(case, engine, size, lesser=veiled(lesser, tensor(engine, noise)))
     seen("enlarged", latents)
     seen("upsampled", lesser)
     yield from _compared(seen, arrays)
@@ -96,9 +95,7 @@ def _run(
     times = [float(t) for t in made.timesteps]
     wrapping = Wrapping(engine, config, shape[1:], c["frames"], guidance=0.0, dtype="float32", timesteps=times)
     model = _watched(case, DiT15(engine, config), seen)
-    if lesser is not None:
-        model = _with_lesser(engine, model, lesser, seen)
-    condition = Condition(_texts(case, engine, scale=scale), image)
+    condition = Condition(_texts(case, engine, scale=scale), image, lesser)
     denoise = wrapping.denoise(model, condition, scale=scale)
     for step in sample(engine, denoise, tensor(engine, rule.input("noise", shape, case.seed)), made):
         seen(f"latents_{step.index}", step.latents)
@@ -112,36 +109,17 @@ def _run(
     return seen
 
 
-def _with_lesser(engine: Engine, model: Any, lesser: Tensor, seen: Seen) -> Any:
-    """A transformer that is shown the smaller clip in the steps before the last ones."""
-    shown: list[bool] = []
-
-    def told(
-        latents: Tensor, *, timestep: Tensor, text: TextStates, rope: Any, guidance: Any, until: Tensor | None = None
-    ) -> Tensor:
-        level = float(engine.numpy(timestep)[0])
-        shown.append(level >= LESSER_UNTIL)
-        seen.arrays["lq_seen"] = np.asarray(shown)
-
-        def denoise(x: Tensor, level: Any) -> Tensor:
-            return model(x, timestep=timestep, text=text, rope=rope, guidance=guidance, until=until)
-
-        return with_lesser_clip(engine, denoise, lesser)(latents, level)
-
-    return told
-
-
 def _watched(case: Case, dit: DiT15, seen: Seen) -> Any:
     """The transformer with its weights; what goes in and out of it is kept."""
-    outputs = itertools.count()
-    transformer = functools.partial(
-        dit, dit15_weights(case, dit.engine, dit), manner=manner_among(dit.engine, dit.config)
-    )
+    outputs, shown, engine = itertools.count(), list[bool](), dit.engine
+    transformer = functools.partial(dit, dit15_weights(case, engine, dit), manner=manner_among(engine, dit.config))
 
     def watched(
         latents: Tensor, *, timestep: Tensor, text: TextStates, rope: Any, guidance: Any, until: Tensor | None = None
     ) -> Tensor:
         index = next(outputs)
+        shown.append(bool(engine.numpy(latents[:, -1:]).any()))
+        seen.arrays["lq_seen"] = np.asarray(shown)
         velocity = transformer(latents, timestep=timestep, text=text, rope=rope, guidance=guidance, until=until)
         if index == 0:
             seen("model_input_0", latents)

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from framewake.config import ClipVisionConfig, TilingConfig, VAEConfig
-from framewake.config15 import HUNYUAN15_DIT, HUNYUAN15_VAE, DiT15Config, QwenConfig, T5Config, TileRule
+from framewake.config15 import (
+    HUNYUAN15_DIT,
+    HUNYUAN15_VAE,
+    DiT15Config,
+    QwenConfig,
+    T5Config,
+    TileRule,
+    UpsamplerConfig,
+)
 from framewake.engine.contract import Engine, Tensor
 from framewake.golden.cases import Case, tensor, tiling_config
 from framewake.golden.compare import Pair, valid_rows
@@ -23,8 +31,9 @@ from framewake.models.siglip import Siglip
 from framewake.models.t5 import T5Encoder
 from framewake.models.tile_attention import Tiling, tile_attention
 from framewake.models.tiling import tiled_decode, tiled_encode
-from framewake.models.upsampler import LevelledUpsampler, PlainUpsampler
+from framewake.models.upsampler import upsampler_of
 from framewake.models.vae15 import CellVAE
+from framewake.nn.convolution import Past
 from framewake.nn.rope import rope_table
 from framewake.sampling.guide import Denoise, with_image_channels, with_lesser_clip
 from framewake.text.glyph import glyph_ids, glyph_text
@@ -269,16 +278,20 @@ def ssta(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     yield Pair("output", valid_rows(engine.numpy(out), rows), valid_rows(want, rows))
 
 
-def upsampler_of(engine: Engine, c: Mapping[str, Any]) -> PlainUpsampler | LevelledUpsampler:
-    """An upsampler as the cases describe it."""
+def upsampler_config(c: Mapping[str, Any]) -> UpsamplerConfig:
+    """An upsampler's configuration as the cases write it."""
     if c["kind"] == "720p":
-        return PlainUpsampler(engine, channels=c["in_channels"], hidden=c["hidden_channels"], blocks=c["num_blocks"])
+        adds_input = c.get("global_residual", False)
+        return UpsamplerConfig("plain", c["in_channels"], (c["hidden_channels"],), c["num_blocks"], adds_input)
     widths, resnets = tuple(c["block_out_channels"]), c["num_res_blocks"] + 1
-    return LevelledUpsampler(engine, channels=c["z_channels"], widths=widths, resnets=resnets)
+    return UpsamplerConfig("levels", c["z_channels"], widths, resnets, adds_input=False)
 
 
 def sr_upsampler(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     """Latents through an upsampler."""
-    model = upsampler_of(engine, case.config)
+    model = upsampler_of(engine, upsampler_config(case.config))
     w = case.weights("upsampler", engine, model.shapes()).part("")
-    yield Pair("output", engine.numpy(model(w, tensor(engine, case.input("latents")))), arrays["output"])
+    latents, past = tensor(engine, case.input("latents")), Past()
+    yield Pair("output", engine.numpy(model(w, latents)), arrays["output"])
+    frames = [model(w, latents[:, :, index : index + 1], past=past) for index in range(latents.shape[2])]
+    yield Pair("output", engine.numpy(engine.concat(frames, 2)), arrays["output"])

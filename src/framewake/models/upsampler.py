@@ -1,4 +1,4 @@
-"""Latents of a larger clip from those of a smaller one: bilinear, then a small network.
+"""Latents of a larger clip from those of a smaller one: bilinear, then a small network, a frame at a time.
 
 Source: specification of 1.5, section 13.
 """
@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from framewake.config15 import UpsamplerConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import shapes_of
 from framewake.models.vae15_blocks import CellNorm, CellResnet, repeated
-from framewake.nn.convolution import CausalConv3d
+from framewake.nn.convolution import CausalConv3d, Past
 
 
 class PlainUpsampler:
     """Blocks of two and a half convolutions around themselves, for 480p to 720p."""
 
-    def __init__(self, engine: Engine, *, channels: int, hidden: int, blocks: int) -> None:
+    def __init__(self, engine: Engine, config: UpsamplerConfig) -> None:
         self.engine = engine
+        self.config = config
+        channels, hidden, blocks = config.channels, config.widths[0], config.blocks
         self.conv_in = CausalConv3d(engine, "in_conv.conv", inputs=channels, outputs=hidden)
         self.blocks = [
             [
@@ -30,46 +33,72 @@ class PlainUpsampler:
         ]
         self.conv_out = CausalConv3d(engine, "out_conv.conv", inputs=hidden, outputs=channels)
 
+    def streams(self) -> tuple[str, ...]:
+        """No list of blocks: it is small."""
+        return ()
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each weight."""
         return shapes_of([self.conv_in, *(conv for block in self.blocks for conv in block), self.conv_out])
 
-    def __call__(self, w: Weights, latents: Tensor) -> Tensor:
+    def __call__(self, w: Weights, latents: Tensor, *, past: Past | None = None) -> Tensor:
         """Shapes: (B, C, F, H, W), already of the target's size, same out."""
-        engine, x = self.engine, self.conv_in(w, latents)
+        engine, x = self.engine, self.conv_in(w, latents, past=past)
         for first, second, third in self.blocks:
-            y = second(w, engine.silu(first(w, x)))
-            x = x + third(w, engine.silu(y))
-        return self.conv_out(w, x)
+            y = second(w, engine.silu(first(w, x, past=past)), past=past)
+            x = x + third(w, engine.silu(y), past=past)
+        x = self.conv_out(w, x, past=past)
+        return x + latents if self.config.adds_input else x
 
 
 class LevelledUpsampler:
     """Levels of resnets, as the autoencoder's decoder without growing, for 720p to 1080p."""
 
-    def __init__(self, engine: Engine, *, channels: int, widths: tuple[int, ...], resnets: int) -> None:
+    def __init__(self, engine: Engine, config: UpsamplerConfig) -> None:
         self.engine = engine
+        self.config = config
+        channels, widths = config.channels, config.widths
         self.conv_in = CausalConv3d(engine, "conv_in.conv", inputs=channels, outputs=widths[0])
         self.blocks: list[Any] = []
         inputs = widths[0]
         for level, width in enumerate(widths):
-            for number in range(resnets):
+            for number in range(config.blocks):
                 name = f"up.{level}.block.{number}"
                 self.blocks.append(CellResnet(engine, name, inputs=inputs, outputs=width))
                 inputs = width
         self.norm_out = CellNorm(engine, "norm_out", channels=inputs, has_silu=True)
         self.conv_out = CausalConv3d(engine, "conv_out.conv", inputs=inputs, outputs=channels)
 
+    def streams(self) -> tuple[str, ...]:
+        """No list of blocks: it is small."""
+        return ()
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each weight."""
         return shapes_of([self.conv_in, *self.blocks, self.norm_out, self.conv_out])
 
-    def __call__(self, w: Weights, latents: Tensor) -> Tensor:
+    def __call__(self, w: Weights, latents: Tensor, *, past: Past | None = None) -> Tensor:
         """Shapes: (B, C, F, H, W), already of the target's size, same out."""
-        x = self.conv_in(w, latents)
+        x = self.conv_in(w, latents, past=past)
         x = x + repeated(self.engine, latents, x.shape[1])
         for block in self.blocks:
-            x = block(w, x)
-        return self.conv_out(w, self.norm_out(w, x))
+            x = block(w, x, past=past)
+        return self.conv_out(w, self.norm_out(w, x), past=past)
+
+
+Upsampler = PlainUpsampler | LevelledUpsampler
+
+
+def upsampler_of(engine: Engine, config: UpsamplerConfig) -> Upsampler:
+    """The upsampler of a configuration."""
+    return PlainUpsampler(engine, config) if config.kind == "plain" else LevelledUpsampler(engine, config)
+
+
+def upsampled(model: Upsampler, w: Weights, latents: Tensor) -> Tensor:
+    """A clip frame by frame: its widest layers never hold more than three of them. Shapes: as of the model's call."""
+    past: Past = {}
+    frames = [model(w, latents[:, :, index : index + 1], past=past) for index in range(latents.shape[2])]
+    return frames[0] if len(frames) == 1 else model.engine.concat(frames, 2)
 
 
 def enlarged(engine: Engine, latents: Tensor, height: int, width: int) -> Tensor:

@@ -96,3 +96,16 @@ class Reader15:
             lengths = (*(0 for _ in nothing), int(read.shape[1]))
             further[GLYPH] = TextPart(padded_rows(engine, [*nothing, read]), lengths)
         return TextStates(kept.states, kept.lengths, None, further)
+
+    def larger_states(self, parts: Parts, text: TextStates, semantic: np.ndarray | None, dtype: Dtype) -> TextStates:
+        """States of the same positive prompt beside a larger crop of the picture.
+
+        Shapes: semantic (1, 3, S, S) -> states (1, T, Dt).
+        Source: specification of 1.5, section 13.
+        """
+        further = {name: TextPart(part.states[-1:], part.lengths[-1:]) for name, part in text.further.items()}
+        if semantic is not None:
+            siglip = parts.get(SIGLIP.name, dtype)
+            seen = siglip.model(siglip.weights, parts.engine.asarray(semantic, dtype))
+            further[VISION] = TextPart(seen, (int(seen.shape[1]),))
+        return TextStates(text.states[-1:], text.lengths[-1:], None, further)

@@ -96,7 +96,7 @@ def denoise(
     engine, request = parts.engine, plan.request
     first, latents = begun = begin(parts, plan, condition, precision, start)
     call(parts, plan, condition, precision, begun, cache={} if start is None else start.cache)
-    adapted = parts.adapted(plan.loras, precision.transformer)
+    adapted = parts.adapted(plan.transformer, plan.loras, precision.transformer)
     yield from map(Note, adapted.notes)
     steps, caching = cached_steps(parts, plan, condition, precision, adapted=adapted, begun=begun, start=start)
     loop = led(parts.lead, steps)
@@ -156,7 +156,7 @@ def cached_steps(
 def followed_steps(parts: Parts, message: Message) -> tuple[Iterator[guide.SolverStep], Callable[[], object]]:
     """The same in a process that follows, with its own weights; and what it does where a step cache is saved."""
     told = told_clip(parts, message)
-    adapted = parts.adapted(told.plan.loras, told.precision.transformer)
+    adapted = parts.adapted(told.plan.transformer, told.plan.loras, told.precision.transformer)
     steps, caching = cached_steps(
         parts, told.plan, told.condition, told.precision, adapted=adapted, begun=told.begun, start=told.start
     )
@@ -183,7 +183,8 @@ def begin(
 ) -> tuple[int, Tensor]:
     """Steps that are done, and the latents after them."""
     if start is None:
-        return 0, initial_latents(parts.engine, plan, condition.image, precision, config=parts.checkpoint.dit)
+        config = parts.checkpoint.configs[plan.transformer]
+        return 0, initial_latents(parts.engine, plan, condition.image, precision, config=config)
     return start.step, parts.engine.asarray(start.latents, "float32")
 
 
@@ -198,14 +199,15 @@ def solving(
     begun: tuple[int, Tensor],
 ) -> Iterator[guide.SolverStep]:
     """The steps of a plan, on from those that are done and the latents after them."""
-    engine, request, config = parts.engine, plan.request, parts.checkpoint.dit
+    engine, request, name = parts.engine, plan.request, plan.transformer
+    config = parts.checkpoint.configs[name]
     guidance, dtype = request.embedded_guidance, precision.transformer
     levels = schedule(request.steps, request.flow_shift)
     times = [float(timestep) for timestep in levels.timesteps]
     size = (plan.latent, plan.shape.frames)
     wrapping = Wrapping(engine, config, *size, guidance=guidance, dtype=dtype, timesteps=times)
-    manner = dataclasses.replace(parts.manner("dit"), arrangement=division_of(parts, plan).arrangement)
-    transformer = functools.partial(parts.models["dit"], adapted.weights, run_blocks=run_blocks, manner=manner)
+    manner = dataclasses.replace(parts.manner(name), arrangement=division_of(parts, plan).arrangement)
+    transformer = functools.partial(parts.models[name], adapted.weights, run_blocks=run_blocks, manner=manner)
     velocity = wrapping.denoise(transformer, condition, scale=request.guidance_scale)
     return guide.sample(
         engine,

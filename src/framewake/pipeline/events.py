@@ -4,7 +4,8 @@ Every event is a frozen value. Their order in one run is: for each stage a ``Sta
 ``Step``, ``Tile`` and ``Written``, then its ``StageFinished``; last of all one ``Result``. A ``Note`` may come
 anywhere before that. Drafts come between the steps; a clip that ends with one has a ``Draft`` with ``is_end``, behind
 the stage "denoise", in place of the later stages and the ``Result``. Several clips in one run share the first two
-stages, which come once; the other four come for each clip, each time with a ``Result``.
+stages, which come once; the others come for each clip, each time with a ``Result``. The stage "enlarge", with steps
+counted anew, comes with super-resolution alone; a clip that goes on in it has no stage "denoise".
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-Stage = Literal["read image", "encode text", "encode image", "denoise", "decode", "write"]
-STAGES: tuple[Stage, ...] = ("read image", "encode text", "encode image", "denoise", "decode", "write")
+Stage = Literal["read image", "encode text", "encode image", "denoise", "enlarge", "decode", "write"]
+STAGES: tuple[Stage, ...] = ("read image", "encode text", "encode image", "denoise", "enlarge", "decode", "write")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class Step:
-    """One of ``count`` denoising steps is done.
+    """One of the ``count`` denoising steps of its stage is done.
 
     Shapes: ``preview`` is uint8 (H, W, 3) on the latent grid, the middle frame of the expected clip.
     ``is_skipped``: a step cache took the place of the model.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from framewake.weights.checkpoint.component import Component, Components
@@ -39,7 +39,7 @@ class Family:
     """What every family has: one transformer, "dit", one autoencoder, "vae", and encoders of its own.
 
     ``encoders`` stand in the order in which they work, the largest first. ``reader`` makes what turns prompts into
-    what the transformer takes.
+    what the transformer takes. ``enlarging`` are the models that enlarge clips, by name, where there are any.
     """
 
     components: Components
@@ -47,6 +47,7 @@ class Family:
     autoencoder: Make
     encoders: tuple[TextEncoder, ...]
     reader: Callable[[Checkpoint], Any]
+    enlarging: Mapping[str, Make] = field(default_factory=dict)
 
     def models(self, configs: Mapping[str, Any], engine: Any) -> dict[str, Any]:
         """The models of these configurations, in the order in which they work.
@@ -54,7 +55,7 @@ class Family:
         Without an engine, they only say what they need.
         """
         makes = {encoder.name: encoder.make for encoder in self.encoders}
-        makes |= {"vae": self.autoencoder, "dit": self.transformer}
+        makes |= {"vae": self.autoencoder, "dit": self.transformer, **self.enlarging}
         return {name: make(engine, configs[name]) for name, make in makes.items() if name in configs}
 
     def present(self, checkpoint: Checkpoint) -> tuple[TextEncoder, ...]:

@@ -33,7 +33,7 @@ from framewake.shapes import LatentShape, PixelShape, token_grid
 
 FURTHER = "further/"  # before the names of a text's further parts
 CACHE = "cache/"  # before the names of a step cache's arrays
-STATES, POOLED, IMAGE, LATENTS = "states", "pooled", "image", "latents"
+STATES, POOLED, IMAGE, LESSER, LATENTS = "states", "pooled", "image", "lesser", "latents"
 
 
 def division_of(parts: Parts, plan: Plan) -> Division:
@@ -41,7 +41,7 @@ def division_of(parts: Parts, plan: Plan) -> Division:
 
     Raises: InputError for more devices than there are tokens to share.
     """
-    config = parts.checkpoint.dit
+    config = parts.checkpoint.configs[plan.transformer]
     frames, height, width = token_grid(plan.latent, config.patch_size)
     samples = 1 + (plan.request.guidance_scale > 1)
     arrangement = arrange(parts.devices, config.heads, samples=samples)
@@ -88,10 +88,12 @@ def call(
         return
     text = condition.text
     found = {STATES: text.states, POOLED: text.pooled, LATENTS: begun[1], IMAGE: condition.image}
+    found[LESSER] = condition.lesser
     found |= {FURTHER + name: part.states for name, part in text.further.items()}
     tensors = {name: tensor for name, tensor in found.items() if tensor is not None}
     values = {
         "request": plan.request.to_dict(),
+        "transformer": plan.transformer,
         "shape": list(plan.shape),
         "latent": list(plan.latent),
         "loras": [[_place(lora.use.path), lora.digest] for lora in plan.loras],
@@ -185,7 +187,7 @@ def told_clip(parts: Parts, message: Message) -> Told:
     sent = {name: engine.asarray(message.arrays[name], kind) for name, kind in values["types"].items()}
     further = {name: TextPart(sent[FURTHER + name], tuple(lengths)) for name, lengths in values["further"].items()}
     text = TextStates(sent[STATES], tuple(values["lengths"]), sent.get(POOLED), further)
-    condition = Condition(text, sent.get(IMAGE))
+    condition = Condition(text, sent.get(IMAGE), sent.get(LESSER))
     cache = {name.removeprefix(CACHE): x for name, x in message.arrays.items() if name.startswith(CACHE)}
     start = SavedLatents(message.arrays[LATENTS], {}, values["step"], {}, {}, cache) if values["step"] else None
     precision = choose_precision(values["precision"], engine)
@@ -216,4 +218,4 @@ def _plan(parts: Parts, values: Mapping[str, Any]) -> Plan:
     if other:
         raise InputError(f"{other[0]} is not the file that the first process has: copy it to every host.")
     shape, latent = PixelShape(*values["shape"]), LatentShape(*values["latent"])
-    return Plan(request, None, shape, latent, request.step_cache, loras)
+    return Plan(request, None, shape, latent, request.step_cache, loras, transformer=values["transformer"])

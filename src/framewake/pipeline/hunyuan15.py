@@ -8,11 +8,13 @@ from framewake.models.dit15 import DiT15
 from framewake.models.qwen import Qwen
 from framewake.models.siglip import Siglip
 from framewake.models.t5 import T5Encoder
+from framewake.models.upsampler import upsampler_of
 from framewake.models.vae15 import CellVAE
 from framewake.pipeline.condition15 import Reader15
 from framewake.pipeline.family import Family, TextEncoder
 from framewake.pipeline.forecast import cost
 from framewake.text.glyph import LIMIT
+from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
 from framewake.weights.checkpoint.hunyuan15 import BYT5, COMPONENTS, QWEN, SIGLIP
 
 
@@ -56,4 +58,5 @@ HUNYUAN15 = Family(
         ),
     ),
     reader=Reader15,
+    enlarging={UPSAMPLER: upsampler_of, LARGER_DIT: DiT15},
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from framewake.cache import CacheChoice
+from framewake.cache import OFF, CacheChoice
 from framewake.config import DiTConfig
 from framewake.errors import InputError, about, said
 from framewake.media.framing import FRAMES
@@ -20,9 +20,11 @@ from framewake.media.picture import Loaded, load_picture, picture_path
 from framewake.media.video import check_crf
 from framewake.pipeline.adapters import OpenedLora, open_loras
 from framewake.pipeline.drafts import NO_DRAFTS, Drafts, check_drafts
-from framewake.request import DYNAMIC_SHIFT, Defaults, Request, Settled, resolve
-from framewake.shapes import LatentShape, PixelShape, base_px, latent_shape, token_grid
+from framewake.request import DYNAMIC_SHIFT, USUAL_SCALE, Defaults, Request, Settled, resolve
+from framewake.shapes import LatentShape, PixelShape, base_px, larger_bucket, latent_shape, token_grid
+from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
 from framewake.weights.checkpoint.load import Checkpoint
+from framewake.weights.checkpoint.settings import FILE_NAME, Enlargement
 
 WIDE = (9, 16)  # height and width of a text-to-video clip, which has no picture to follow
 SMALL_PX = 64
@@ -85,6 +87,7 @@ class Plan:
     """A job with every choice made and every file opened, once: whoever has it asks nothing and opens nothing again.
 
     What the device decides is the pipeline's to settle: what precision "auto" is, and where the weights go.
+    ``larger``: the plan of the larger clip that this one becomes, which has a ``transformer`` and steps of its own.
     """
 
     request: Settled
@@ -94,6 +97,13 @@ class Plan:
     cache: CacheChoice | None = None
     loras: tuple[OpenedLora, ...] = ()
     picture: Picture | None = None
+    transformer: str = "dit"
+    larger: Plan | None = None
+
+    @property
+    def made(self) -> PixelShape:
+        """The size of the clip that comes out."""
+        return self.shape if self.larger is None else self.larger.shape
 
     def sources(self) -> dict[str, str]:
         """Digests of the picture and the LoRAs, by their names for a person."""
@@ -115,6 +125,11 @@ def defaults_of(checkpoint: Checkpoint) -> Defaults:
     )
 
 
+def count_steps(request: Settled, checkpoint: Checkpoint) -> int:
+    """Steps of a clip, with those in which it is enlarged."""
+    return request.steps + (checkpoint.settings.enlargement.steps if request.super_resolution else 0)
+
+
 def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
     """Settle a job: make every choice, and open its picture and its LoRAs.
 
@@ -123,10 +138,11 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
     asked = job.request
     request = resolve(asked, defaults_of(checkpoint))
     check_picture_use(request, checkpoint.dit)
+    check_enlarging(request, checkpoint)
     with about("loras"):
         loras = open_loras(request, asked.uses, checkpoint)
     background_colour(request.background)
-    picture = None
+    picture, loaded = None, None
     with about("image"):
         if request.image is None:
             shape = shape_of(request, checkpoint, None)
@@ -134,9 +150,11 @@ def plan_job(job: Job, checkpoint: Checkpoint) -> Plan:
             loaded = open_picture(request.image, request)
             shape = shape_of(request, checkpoint, loaded.image.size[::-1], keeps_size=job.keeps_size)
             picture = read_picture(request.image, loaded, shape, checkpoint, place=request.crop_place)
+    latent = latent_of(shape, checkpoint)
+    plan = with_larger(Plan(request, None, shape, latent, asked.step_cache, loras, picture), checkpoint, loaded=loaded)
     if job.output is not None:
-        _check_output(job.output, request, shape)
-    return Plan(request, job.output, shape, latent_of(shape, checkpoint), asked.step_cache, loras, picture)
+        _check_output(job.output, request, plan.made)
+    return dataclasses.replace(plan, output=job.output)
 
 
 def plan_size(
@@ -149,10 +167,11 @@ def plan_size(
     """
     settled = resolve(request, defaults_of(checkpoint))
     check_picture_use(settled, checkpoint.dit)
+    check_enlarging(settled, checkpoint)
     background_colour(settled.background)
     with about("image"):
         shape = shape_of(settled, checkpoint, size_px, keeps_size=keeps_size)
-    return Plan(settled, None, shape, latent_of(shape, checkpoint), request.step_cache)
+    return with_larger(Plan(settled, None, shape, latent_of(shape, checkpoint), request.step_cache), checkpoint)
 
 
 def placed(plan: Plan, output: Output | None, *, seed: int) -> Plan:
@@ -161,8 +180,36 @@ def placed(plan: Plan, output: Output | None, *, seed: int) -> Plan:
     Raises: InputError for a place that cannot be used.
     """
     if output is not None:
-        _check_output(output, plan.request, plan.shape)
-    return dataclasses.replace(plan, request=dataclasses.replace(plan.request, seed=seed), output=output)
+        _check_output(output, plan.request, plan.made)
+    larger = None if plan.larger is None else placed(plan.larger, None, seed=seed)
+    request = dataclasses.replace(plan.request, seed=seed)
+    return dataclasses.replace(plan, request=request, output=output, larger=larger)
+
+
+def with_larger(plan: Plan, checkpoint: Checkpoint, *, loaded: Loaded | None = None) -> Plan:
+    """The plan with that of the larger clip, where one is asked for: few steps, without guidance, cache and LoRAs.
+
+    ``loaded`` is the whole picture, for its larger crop; without it there is none.
+    Source: specification of 1.5, section 13.
+    """
+    asked = plan.request
+    if not asked.super_resolution:
+        return plan
+    found, picture = checkpoint.settings.enlargement, plan.picture
+    height, width = larger_bucket((plan.shape.height, plan.shape.width), found.side_px)
+    shape = PixelShape(plan.shape.frames, height, width)
+    plain = dataclasses.replace(asked, guidance_scale=USUAL_SCALE, cache=OFF, loras=())
+    request = dataclasses.replace(plain, resolution=found.resolution, steps=found.steps, flow_shift=found.flow_shift)
+    if picture is not None and loaded is not None:
+        pixels, semantic, black = views(loaded, shape, checkpoint, place=asked.crop_place)
+        picture = dataclasses.replace(picture, pixels=pixels, semantic=semantic, black=black)
+    larger = Plan(request, None, shape, latent_of(shape, checkpoint), picture=picture, transformer=LARGER_DIT)
+    return dataclasses.replace(plan, larger=larger)
+
+
+def resized(plan: Plan, shape: PixelShape, checkpoint: Checkpoint) -> Plan:
+    """The plan of a clip of another size; its pictures are those of the old one."""
+    return with_larger(dataclasses.replace(plan, shape=shape, latent=latent_of(shape, checkpoint)), checkpoint)
 
 
 def with_loras(plan: Plan, loras: tuple[str, ...], checkpoint: Checkpoint) -> Plan:
@@ -183,8 +230,11 @@ def shape_of(
     """
     base = base_px(request.resolution, checkpoint.settings.resolutions)
     framed, size = FRAMES[checkpoint.dit.framing], size_px or WIDE
-    is_kept = keeps_size and size in framed.buckets(base)
-    return PixelShape(request.frames, *(size if is_kept else framed.bucket(base, *size)))
+    side = checkpoint.settings.enlargement.side_px
+    for bucket in framed.buckets(base) if keeps_size else ():
+        if size == (larger_bucket(bucket, side) if request.super_resolution else bucket):
+            return PixelShape(request.frames, *bucket)
+    return PixelShape(request.frames, *framed.bucket(base, *size))
 
 
 def latent_of(shape: PixelShape, checkpoint: Checkpoint) -> LatentShape:
@@ -229,6 +279,33 @@ def check_picture_use(request: Settled, dit: DiTConfig) -> None:
             )
 
 
+def check_enlarging(request: Settled, checkpoint: Checkpoint) -> None:
+    """Whether a checkpoint can make the clip larger, where that is asked for.
+
+    Raises: InputError with what is missing.
+    """
+    if not request.super_resolution:
+        return
+    layout, name = checkpoint.layout, checkpoint.settings.name
+    rows = [layout.components[part] for part in (UPSAMPLER, LARGER_DIT) if part in layout.components]
+    missing = [row for row in rows if row.name not in checkpoint.configs]
+    with about("super_resolution"):
+        if not rows:
+            raise InputError(
+                f"{name} has no super-resolution: nobody has published one for it. Leave it out, or take "
+                "HunyuanVideo-1.5, at 480p or 720p."
+            )
+        if missing:
+            parts = " ".join(f"--part {row.flag}=FILE" for row in missing)
+            raise InputError(
+                f"{checkpoint.folder} has no {' and no '.join(row.word for row in missing)}: add {parts}, or fetch "
+                "them with `framewake checkpoints download DIR --model hunyuanvideo-1.5 --variant NAME "
+                "--super-resolution`."
+            )
+        if checkpoint.settings.enlargement == Enlargement():
+            raise InputError(f"{checkpoint.folder}/{FILE_NAME} does not say how clips are enlarged: add enlargement.")
+
+
 def open_picture(image: str, request: Request) -> Loaded:
     """A picture as the request wants it seen, and what a person should know of it.
 
@@ -245,7 +322,6 @@ def read_picture(
     Raises: InputError when the file cannot be read any more.
     Source: specification, sections 2.4, 2.6 and 3.6.
     """
-    image, processor, frame = loaded.image, checkpoint.image_processor, FRAMES[checkpoint.dit.framing]
     digest = hashlib.sha256()
     try:
         with picture_path(path).open("rb") as file:
@@ -253,13 +329,18 @@ def read_picture(
                 digest.update(piece)
     except OSError as error:
         raise InputError(f"{error.filename} cannot be read ({said(error)}).") from error
+    small = Loaded(loaded.image.resize((SMALL_PX, SMALL_PX)), loaded.notes)
+    return Picture(*views(loaded, shape, checkpoint, place=place), small, digest.hexdigest())
+
+
+def views(
+    loaded: Loaded, shape: PixelShape, checkpoint: Checkpoint, *, place: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the models see of a picture: the first fields of a ``Picture``."""
+    image, processor, frame = loaded.image, checkpoint.image_processor, FRAMES[checkpoint.dit.framing]
     pixels = frame.crop(image, shape.height, shape.width, place=place)
-    return Picture(
-        pixels,
-        *frame.seen(image, pixels, processor.size_px, processor.mean, processor.std),
-        Loaded(image.resize((SMALL_PX, SMALL_PX)), loaded.notes),
-        digest.hexdigest(),
-    )
+    semantic, black = frame.seen(image, pixels, processor.size_px, processor.mean, processor.std)
+    return pixels, semantic, black
 
 
 def request_from(metadata: Mapping[str, Any]) -> dict[str, Any]:

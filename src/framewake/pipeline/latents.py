@@ -1,7 +1,8 @@
 """Latents kept on disk until their clip is written, so that no failure or stop costs the denoising.
 
 One sealed file of arrays with a record: how many steps the latents have behind them, the clip's settings, what they
-were made from, and where. Every entry is always there: nothing is ever told by an entry that is missing.
+were made from, and where. Every entry is always there: nothing is ever told by an entry that is missing. While a clip
+is enlarged, its own latents are beside those of the larger one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from framewake.weights.writing.sealed import open_sealed, write_sealed
 KEY, FORMAT = "framewake_latents", "framewake latents 2"
 ENDING = ".latents.safetensors"
 OLD_ENDING = ".latents.npz"  # of versions that kept no checksum
-LATENTS, CACHE = "latents", "cache_"  # the names of the arrays, or how those of a step cache begin
+LATENTS, LESSER, CACHE = "latents", "lesser", "cache_"  # names of arrays, or how those of a step cache begin
 _CACHE_KINDS = {np.dtype(np.uint16): "BF16", np.dtype(np.float64): "F64"}  # numpy has no bfloat16: its bits
 _RECORD = {"format": str, "step": int, "metadata": dict, "sources": dict, "origin": dict}
 
@@ -30,8 +31,8 @@ class SavedLatents(NamedTuple):
 
     ``step`` denoising steps are done. ``sources`` are digests of what the latents were made from, ``origin`` is where
     they were computed, both as ``pipeline.origin`` tells them; ``cache`` is what a step cache remembers, as
-    ``sampling.cache.state`` writes it.
-    Shapes: latents float32 (1, C, F, H, W).
+    ``sampling.cache.state`` writes it. ``lesser``: the finished latents that these enlarge, in steps behind theirs.
+    Shapes: latents float32 (1, C, F, H, W), lesser (1, C, F, h, w).
     """
 
     latents: np.ndarray
@@ -40,13 +41,23 @@ class SavedLatents(NamedTuple):
     sources: Mapping[str, str]
     origin: Mapping[str, Any]
     cache: Mapping[str, np.ndarray] = {}
+    lesser: np.ndarray | None = None
+
+    def smaller(self, steps: int) -> np.ndarray | None:
+        """The latents of a clip of so many steps that only has to be enlarged; None where it has steps to go."""
+        return self.lesser if self.lesser is not None else self.latents if self.step >= steps else None
+
+    def larger(self, steps: int) -> SavedLatents | None:
+        """The same of the larger clip alone, its steps counted from its own first one; None before that."""
+        return None if self.lesser is None else self._replace(step=self.step - steps)
 
 
 @dataclasses.dataclass
 class Keeper:
     """Saves the latents of one run on its way: after every ``every`` steps, and when the run is stopped.
 
-    ``step`` is that of the newest file.
+    ``step`` is that of the newest file. Where a clip is enlarged, ``lesser`` are its latents, which took ``before``
+    steps.
     """
 
     path: Path
@@ -55,6 +66,8 @@ class Keeper:
     origin: Mapping[str, Any]
     every: int
     step: int = 0
+    before: int = 0
+    lesser: np.ndarray | None = None
 
     def is_due(self, step: int) -> bool:
         """Whether it is time to save."""
@@ -77,7 +90,8 @@ class Keeper:
         Shapes: latents (1, C, F, H, W).
         Raises: UnwritableError, DiskFullError.
         """
-        saved = SavedLatents(latents, dict(self.metadata), step, self.sources, self.origin, cache)
+        done = self.before + step
+        saved = SavedLatents(latents, dict(self.metadata), done, self.sources, self.origin, cache, self.lesser)
         save_latents(self.path, saved)
         self.step = step
         return saved
@@ -107,6 +121,8 @@ def save_latents(path: Path, saved: SavedLatents) -> None:
         "origin": dict(saved.origin),
     }
     arrays = {LATENTS: np.ascontiguousarray(saved.latents, np.float32), **saved.cache}
+    if saved.lesser is not None:
+        arrays[LESSER] = np.ascontiguousarray(saved.lesser, np.float32)
     kinds = {name: _CACHE_KINDS[a.dtype] for name, a in arrays.items() if a.dtype in _CACHE_KINDS}
     write_sealed(path, arrays, metadata={KEY: json.dumps(record)}, kinds=kinds)
 
@@ -125,7 +141,7 @@ def load_latents(path: Path) -> SavedLatents:
         )
     try:
         file = open_sealed(path)
-        if LATENTS not in file.names() or not all(n == LATENTS or n.startswith(CACHE) for n in file.names()):
+        if LATENTS not in file.names() or not all(n in (LATENTS, LESSER) or n.startswith(CACHE) for n in file.names()):
             raise CheckpointError(f"{path} holds other arrays than saved latents.")
         arrays = {name: np.array(file.raw(name)) for name in file.names()}
     except (CheckpointError, OSError) as error:
@@ -133,10 +149,13 @@ def load_latents(path: Path) -> SavedLatents:
             f"{path} holds no saved latents that can be used: it is damaged, or another file. Begin the clip anew."
         ) from error
     record = _record(path, file.metadata.get(KEY))
-    latents = arrays.pop(LATENTS)
-    if latents.dtype != np.float32 or latents.ndim != 5 or not np.isfinite(latents).all():
-        raise InputError(f"{path} holds no latents of a clip: begin the clip anew.")
-    return SavedLatents(latents, record["metadata"], record["step"], record["sources"], record["origin"], arrays)
+    latents, lesser = arrays.pop(LATENTS), arrays.pop(LESSER, None)
+    for each in (latents,) if lesser is None else (latents, lesser):
+        if each.dtype != np.float32 or each.ndim != 5 or not np.isfinite(each).all():
+            raise InputError(f"{path} holds no latents of a clip: begin the clip anew.")
+    return SavedLatents(
+        latents, record["metadata"], record["step"], record["sources"], record["origin"], arrays, lesser
+    )
 
 
 def _record(path: Path, text: str | None) -> dict[str, Any]:

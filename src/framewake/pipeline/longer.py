@@ -78,10 +78,10 @@ def plan_longer(longer: Longer, checkpoint: Checkpoint) -> list[Plan]:
     Raises: InputError, CheckpointError.
     """
     first = plan_job(Job(longer.requests[0], keeps_size=longer.before is not None), checkpoint)
-    size = first.shape[1:]
+    size = first.made[1:]
     plans = [first] + [plan_size(each, checkpoint, size, keeps_size=True) for each in longer.requests[1:]]
     for number, plan in enumerate(plans, 1):
-        if plan.shape[1:] != size:
+        if plan.made[1:] != size:
             raise InputError(f"segment {number} would be of another size: give all the same resolution.")
     frames = count_frames(plans, checkpoint)
     check_output(longer.output.path, shape=PixelShape(frames, *size), fps=plans[0].request.fps)

@@ -15,11 +15,12 @@ from typing import Any
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
 from framewake.media.metadata import package_versions
-from framewake.pipeline.jobs import request_from
+from framewake.pipeline.jobs import Plan, count_steps, request_from
 from framewake.pipeline.latents import SavedLatents
 from framewake.request import USUAL_SCALE, Request, Settled, from_dict, settled
 from framewake.setting import shown
 from framewake.shapes import PUBLISHED_RESOLUTIONS
+from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
 from framewake.weights.checkpoint.identity import identity
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.reading.files import weight_files
@@ -43,6 +44,12 @@ def part_sources(checkpoint: Checkpoint) -> dict[str, str]:
         text = f"{checkpoint.config(row)!r} {weights}"
         found[f"the {row.word}"] = hashlib.sha256(text.encode()).hexdigest()
     return found
+
+
+def clip_sources(plan: Plan, checkpoint: Checkpoint, parts: Mapping[str, str]) -> dict[str, str]:
+    """Digests of all that a clip is made from: picture, LoRAs, and of the parts those that it needs."""
+    enlarging = [f"the {row.word}" for row in checkpoint.rows if row.name in (UPSAMPLER, LARGER_DIT)]
+    return {name: parts[name] for name in parts if plan.larger is not None or name not in enlarging} | plan.sources()
 
 
 def check_sources(then: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -73,13 +80,27 @@ def own_request(
     frames, steps, seed, flow_shift, fps = own.frames, own.steps, own.seed, own.flow_shift, own.fps
     if frames is None or steps is None or seed is None or flow_shift is None or fps is None:
         raise InputError(UNFIT)
-    if not 0 < saved.step <= steps:
+    found = settled(own, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
+    if not 0 < saved.step <= count_steps(found, checkpoint):
         raise InputError(UNFIT)
     others = [] if asked is None else other_settings(asked, own)
     if others:
         raise InputError(f"the saved latents are of another clip ({'; '.join(others)}): begin the clip anew.")
     check_sources({DECODER: saved.sources.get(DECODER, "")}, {DECODER: parts[DECODER]})
-    return settled(own, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
+    return found
+
+
+def check_fit(saved: SavedLatents, plan: Plan) -> None:
+    """Whether saved latents have the sizes of a plan: while a clip is enlarged, of both.
+
+    Raises: InputError.
+    """
+    is_larger = saved.step > plan.request.steps
+    wanted = [plan.larger, plan] if is_larger else [plan]
+    found = [array for array in (saved.latents, saved.lesser) if array is not None]
+    sizes = [None if each is None else (1, *each.latent) for each in wanted]
+    if [array.shape for array in found] != sizes:
+        raise InputError(UNFIT)
 
 
 def other_settings(asked: Request, saved: Request) -> list[str]:

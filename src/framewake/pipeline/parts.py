@@ -15,6 +15,7 @@ from framewake.pipeline.family import Family
 from framewake.pipeline.forecast.cost import BYTES
 from framewake.pipeline.forecast.place import Placement, gib
 from framewake.pipeline.messages import Lead
+from framewake.weights.checkpoint.component import LARGER_DIT
 from framewake.weights.checkpoint.load import Checkpoint
 from framewake.weights.stores.shared import Shared
 from framewake.weights.stores.store import Resident
@@ -99,22 +100,21 @@ class Parts:
         place = self.placements.get(name)
         if place is None:
             return PLAIN
-        compiles = name == "dit" and place.chunk_tokens is None and self._compiles()
+        compiles = name in ("dit", LARGER_DIT) and place.chunk_tokens is None and self._compiles(name)
         return Manner(compiles, place.chunk_tokens, place.slab_numbers)
 
-    def _compiles(self) -> bool:
-        """Whether blocks are compiled: on CUDA, for a model that is large enough to be worth a minute of it.
+    def _compiles(self, name: str) -> bool:
+        """Whether a transformer's blocks are compiled: on CUDA, where it is large enough to be worth a minute of it.
 
         Norms, modulation and rotations are then one pass over memory instead of several. A loop over chunks would
         be compiled as one long program; what sparse attention sees is found while it runs.
         """
-        if self.checkpoint.dit.most_seen is not None:
-            return False
-        return self.engine.traits.compiles_blocks and self.checkpoint.dit.hidden_size >= COMPILED_WIDTH
+        config = self.checkpoint.configs[name]
+        return config.most_seen is None and self.engine.traits.compiles_blocks and config.hidden_size >= COMPILED_WIDTH
 
-    def adapted(self, loras: Sequence[OpenedLora], dtype: Dtype) -> Adapted:
-        """The transformer's weights with LoRAs."""
-        weights, place = self.get("dit", dtype).weights, self.placements.get("dit")
+    def adapted(self, name: str, loras: Sequence[OpenedLora], dtype: Dtype) -> Adapted:
+        """A transformer's weights with LoRAs."""
+        weights, place = self.get(name, dtype).weights, self.placements.get(name)
         # What is merged may stay where that leaves room for the work; a quarter of the room at the most.
         spare = self.room() - (0 if place is None else place.work)
         return self._adapters.adapt(weights, loras, dtype, room=min(spare, self.room() // 4))

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framewake import engine as engines
-from framewake.engine.contract import Engine, Tensor
+from framewake.engine.contract import Engine
 from framewake.errors import InputError, ResourceError
 from framewake.media.metadata import video_metadata
 from framewake.media.output import check_output
-from framewake.models.dit import TextStates
 from framewake.pipeline import finish
 from framewake.pipeline.checkpoint import check_parts, find_checkpoint
-from framewake.pipeline.condition import image_latent
 from framewake.pipeline.denoise import followed_steps
 from framewake.pipeline.drafting import Course, denoise_with_drafts, steps_told
+from framewake.pipeline.encoding import Images, Texts, encode_picture, encode_text
+from framewake.pipeline.enlarging import course_of, enlarge
 from framewake.pipeline.events import Cached, Event, Note, Result, Stage, StageFinished, StageStarted
 from framewake.pipeline.family import Family
 from framewake.pipeline.forecast import (
@@ -39,12 +39,14 @@ from framewake.pipeline.forecast.place import memory_told, said, shortage
 from framewake.pipeline.forecast.setup import scene_of
 from framewake.pipeline.group import division_of, follow, join_in
 from framewake.pipeline.hunyuan import family_of
-from framewake.pipeline.jobs import Job, Output, Plan, plan_job
+from framewake.pipeline.jobs import Job, Output, Plan, count_steps, placed, plan_job
 from framewake.pipeline.latents import Keeper, SavedLatents, latents_path
 from framewake.pipeline.notes import notes_of
 from framewake.pipeline.origin import (
     UNFIT,
+    check_fit,
     check_sources,
+    clip_sources,
     differences,
     origin_of,
     own_request,
@@ -53,16 +55,15 @@ from framewake.pipeline.origin import (
 )
 from framewake.pipeline.parts import Parts
 from framewake.pipeline.precision import Precision, choose_precision
-from framewake.pipeline.preview import Preview, chart, fit
+from framewake.pipeline.preview import Preview
 from framewake.pipeline.velocity import Condition
 from framewake.request import Request, Settled
 from framewake.shapes import LatentShape, PixelShape
+from framewake.weights.checkpoint.component import LARGER_DIT
 from framewake.weights.checkpoint.load import Checkpoint, open_checkpoint
 
 Timings = dict[str, float]
 Events = Generator[Event, None, None]
-
-CHART_PX = 128  # side of the colour chart that stands in for a missing picture
 
 
 @dataclasses.dataclass
@@ -199,7 +200,7 @@ class Pipeline:
         if not clips:
             return True
         # The weights stay where they are for all clips, so the largest clip decides.
-        largest = max(clips, key=lambda clip: math.prod(clip.plan.shape) * (1 + (clip.plan.request.guidance_scale > 1)))
+        largest = max(clips, key=lambda clip: math.prod(clip.plan.made) * (1 + (clip.plan.request.guidance_scale > 1)))
         found = self._forecast(largest.plan, largest.precision, is_timed=False)
         self.parts.placements = found.placements
         yield from map(Note, found.notes)
@@ -271,12 +272,11 @@ class Pipeline:
                 f"what was saved was made elsewhere ({'; '.join(changed)}): the clip is as good, but not the same to "
                 "the last bit as one made in one go."
             )
-        if saved.step < own.steps:
-            goal = Job(own, output) if plan is None else dataclasses.replace(plan, request=own, output=output)
-            plan = self.plan(goal)
-            check_sources(saved.sources, self._part_sources() | plan.sources())
-            if saved.latents.shape != (1, *plan.latent):
-                raise InputError(UNFIT)
+        if saved.step < count_steps(own, self.checkpoint):
+            kept = None if plan is None else placed(dataclasses.replace(plan, request=own), output, seed=own.seed)
+            plan = self.plan(kept or Job(own, output))
+            check_sources(saved.sources, self._sources_of(plan))
+            check_fit(saved, plan)
             clip = Making(plan, precision, {}, start=saved)
             is_roomy = yield from self._place([clip])
             yield from self._run([clip], is_roomy=is_roomy)
@@ -287,6 +287,9 @@ class Pipeline:
             yield from self._finish(done, precision, {})
         finally:
             self.parts.release(*self.parts.held())
+
+    def _sources_of(self, plan: Plan) -> dict[str, str]:
+        return clip_sources(plan, self.checkpoint, self._part_sources())
 
     def _part_sources(self) -> dict[str, str]:
         """Digests of the checkpoint's parts, taken once: a run's weights stay those of its beginning."""
@@ -301,55 +304,45 @@ class Pipeline:
             picture = clip.plan.picture
             yield from map(Note, notes_of(clip.plan.request, None if picture is None else picture.small, self.reader))
 
-    def _encode_text(self, clips: Sequence[Making]) -> Generator[Event, None, list[TextStates]]:
+    def _encode_text(self, clips: Sequence[Making]) -> Generator[Event, None, list[Texts]]:
         yield from ()
-        found = []
-        for clip in clips:
-            request, picture = clip.plan.request, clip.plan.picture
-            prompts = [self.reader.tokens(request.prompt)]
-            semantic = [] if picture is None else [picture.semantic]
-            if request.guidance_scale > 1:
-                prompts.insert(0, self.reader.tokens(self.reader.negative_prompt(request.negative_prompt)))
-                semantic = [] if picture is None else [picture.black, picture.semantic]
-            pixels = np.concatenate(semantic) if semantic else None
-            found.append(self.reader.states(self.parts, prompts, pixels, clip.precision.text))
-        return found
+        return [encode_text(self.parts, self.reader, clip.plan, clip.precision) for clip in clips]
 
-    def _make(self, clip: Making, text: TextStates, *, is_roomy: bool, is_last: bool) -> Iterator[Event]:
-        plan, timings = clip.plan, clip.timings
-        image, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
-        condition = Condition(text, image)
+    def _make(self, clip: Making, texts: Texts, *, is_roomy: bool, is_last: bool) -> Iterator[Event]:
+        plan, timings, start = clip.plan, clip.timings, clip.start
+        images, preview = yield from self._staged("encode image", timings, self._encode_image(clip))
         request = dataclasses.replace(plan.request, precision=clip.precision.name)
-        metadata = self._metadata(clip, request)
+        metadata, cached = self._metadata(clip, request), None
         keeper = None
         if plan.output is not None:
-            sources = self._part_sources() | plan.sources()
             path, every = latents_path(plan.output.path), plan.output.save_every
-            keeper = Keeper(path, metadata, sources, origin_of(self.engine), every)
-            keeper.step = 0 if clip.start is None else clip.start.step
-        course = Course(plan, clip.precision, condition, preview, keeper)
-        steps = denoise_with_drafts(self.parts, course, start=clip.start, keeps_transformer=is_roomy)
-        (latents, cached, *_), draft = yield from self._staged("denoise", timings, steps)
-        if not is_roomy or is_last:
-            self.parts.release("dit")
-        if draft is not None:
-            yield draft
-            return
-        done = Finished(request, plan.output, latents, metadata | steps_told(cached), cached)
+            keeper = Keeper(path, metadata, self._sources_of(plan), origin_of(self.engine), every)
+            keeper.step = 0 if start is None else start.step
+        course = Course(plan, clip.precision, Condition(texts.own, images.own), preview, keeper)
+        latents = None if start is None else start.smaller(plan.request.steps)
+        if latents is None:
+            steps = denoise_with_drafts(self.parts, course, start=start, keeps_transformer=is_roomy)
+            (latents, cached, *_), draft = yield from self._staged("denoise", timings, steps)
+            if not is_roomy or is_last or plan.larger is not None:
+                self.parts.release("dit")
+            if draft is not None:
+                yield draft
+                return
         saved = None if keeper is None or not keeper.path.is_file() else keeper.path
         with finish.told_where(saved, () if plan.output is None else plan.output.options):
+            if plan.larger is not None:
+                assert texts.larger is not None  # encoded for this
+                further = course_of(course, plan.larger, texts.larger, images.larger, latents)
+                begun = None if start is None else start.larger(plan.request.steps)
+                work = enlarge(self.parts, further, latents, begun)
+                latents = yield from self._staged("enlarge", timings, work)
+                self.parts.release(LARGER_DIT)
+            done = Finished(request, plan.output, latents, metadata | steps_told(cached), cached)
             yield from self._finish(done, clip.precision, timings, saved=saved)
 
-    def _encode_image(self, clip: Making) -> Generator[Event, None, tuple[Tensor | None, Preview]]:
+    def _encode_image(self, clip: Making) -> Generator[Event, None, tuple[Images, Preview]]:
         yield from ()
-        picture = clip.plan.picture
-        if picture is not None:
-            pixels = picture.pixels
-        else:  # nothing to condition on, but the preview still needs a picture whose latent is known
-            pixels = chart(min(clip.plan.shape.height, CHART_PX), min(clip.plan.shape.width, CHART_PX))
-        latent = image_latent(self.parts, pixels, clip.precision)
-        preview = fit(self.engine.numpy(latent).astype(np.float32), pixels)
-        return (None if picture is None else latent), preview
+        return encode_picture(self.parts, clip.plan, clip.precision)
 
     def _finish(
         self, done: Finished, precision: Precision, timings: Timings, *, saved: Path | None = None
@@ -366,10 +359,12 @@ class Pipeline:
 
     def _metadata(self, clip: Making, request: Settled) -> dict[str, Any]:
         """What a clip says about its own making."""
-        name, shape, output = self.checkpoint.settings.name, clip.plan.shape, clip.plan.output
+        name, shape, output = self.checkpoint.settings.name, clip.plan.made, clip.plan.output
         if output is not None and output.picture_name is not None and request.image is not None:
             request = dataclasses.replace(request, image=output.picture_name)
         metadata = video_metadata(request, checkpoint=name, engine=self.engine.name, shape=shape)
+        if clip.start is not None and "steps" in clip.start.metadata:  # of a step cache that has done its work
+            metadata["steps"] = clip.start.metadata["steps"]
         return metadata if output is None else metadata | {"crf": output.crf}
 
     def _staged(self, stage: Stage, timings: Timings, work: Generator[Event, None, Any]) -> Generator[Event, None, Any]:

@@ -13,15 +13,26 @@ from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.models.dit import TextStates
 from framewake.nn.rope import rope_table
 from framewake.sampling.flow import rounded_guidance
-from framewake.sampling.guide import Denoise, Timestep, with_first_frame, with_image_channels, with_negative
+from framewake.sampling.guide import (
+    Denoise,
+    Timestep,
+    with_first_frame,
+    with_image_channels,
+    with_lesser_clip,
+    with_negative,
+)
 from framewake.shapes import LatentShape, token_grid
 
 
 class Condition(NamedTuple):
-    """What steers a clip. Shapes: image (1, C, 1, H, W), None for text-to-video."""
+    """What steers a clip. Shapes: image (1, C, 1, H, W), None for text-to-video; lesser (1, C, F, H, W).
+
+    ``lesser``: a smaller clip, enlarged and veiled, where it becomes a larger one.
+    """
 
     text: TextStates
     image: Tensor | None
+    lesser: Tensor | None = None
 
 
 class Wrapping:
@@ -67,6 +78,8 @@ class Wrapping:
             )
 
         function: Denoise = told
+        if condition.lesser is not None:
+            function = with_lesser_clip(engine, function, condition.lesser)
         if self.config.joins_picture:
             both = engine.concat([image, image], 0) if is_guided and image is not None else image
             function = with_image_channels(engine, function, both)

@@ -12,6 +12,7 @@ from framewake.errors import InputError
 # float32 values of the original's 0.999 and 1 - 0.999 (specification, section 6.2).
 NOISE_SHARE = 0.9990000128746033
 IMAGE_SHARE = 0.0009999871253967285
+LESSER_SHARE = 0.3  # of a smaller clip where it is shown; the rest is noise (specification of 1.5, section 13)
 
 
 def draw(shape: Sequence[int], seed: int) -> np.ndarray:
@@ -34,3 +35,11 @@ def stabilised(engine: Engine, noise: Tensor, image: Tensor) -> Tensor:
     """
     mixed = engine.cast(noise, "float32") * NOISE_SHARE + engine.cast(image, "float32") * IMAGE_SHARE
     return engine.cast(mixed, engine.dtype(noise))
+
+
+def veiled(lesser: Tensor, noise: Tensor) -> Tensor:
+    """A smaller clip as the larger one's transformer is shown it: most of it noise.
+
+    Shapes: both (B, C, F, H, W), same out. Source: specification of 1.5, section 13.
+    """
+    return lesser * LESSER_SHARE + noise * (1.0 - LESSER_SHARE)

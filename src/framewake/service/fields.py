@@ -37,6 +37,7 @@ FIELD_OF = {
     "is_stable": "stability",
     "precision": "precision",
     "vae_tiling": "vae_tiling",
+    "super_resolution": "super_resolution",
     "cache": "cache",
 }
 # The same where a field is no plain setting.
@@ -102,6 +103,7 @@ class VideoSettings(BaseModel):
     stability: Annotated[bool | None, Field(description=_LIMITS["is_stable"].help)] = None
     precision: Annotated[str | None, Field(max_length=20, description=_LIMITS["precision"].help)] = None
     vae_tiling: Annotated[bool | None, Field(description=_LIMITS["vae_tiling"].help)] = None
+    super_resolution: Annotated[bool | None, Field(description=_LIMITS["super_resolution"].help)] = None
     cache: Annotated[str | None, Field(max_length=200, description=_LIMITS["cache"].help)] = None
     lora: Annotated[
         list[LoraReference] | None, Field(max_length=8, description="LoRA files that the server offers, by name.")

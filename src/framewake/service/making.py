@@ -82,7 +82,8 @@ def begun(pipeline: Pipeline, goal: Goal) -> tuple[Generator[Event, None, None],
         if file.is_file():
             try:
                 saved = load_latents(file)
-                return _resumed(pipeline, goal, saved), saved.step
+                most = saved.step if isinstance(goal.plan, FramewakeError) else goal.plan.request.steps
+                return _resumed(pipeline, goal, saved), min(saved.step, most)
             except InputError as error:
                 _forget(goal.job, file, error)
     return _anew(pipeline, goal), 0

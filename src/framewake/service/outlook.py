@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from framewake.errors import FramewakeError
 from framewake.media.picture import Loaded
-from framewake.pipeline.condition import TextReader
 from framewake.pipeline.forecast import Forecast, busy_note, rates_from_plain
+from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.notes import notes_of
 from framewake.request import Request
@@ -35,9 +35,9 @@ class Advisor:
         self.forecaster = Forecaster(checkpoint)
 
     @functools.cached_property
-    def reader(self) -> TextReader:
+    def reader(self) -> Any:
         """Tokenizers, read when the first prompt comes."""
-        return TextReader(self.checkpoint)
+        return family_of(self.checkpoint).reader(self.checkpoint)
 
     def notes(self, request: Request, picture: Loaded | None) -> tuple[str, ...]:
         """What the command line says of such a request, too."""

@@ -238,6 +238,7 @@ class Worker:
         held: int | None = None
         last = last_place(job)
         left = self._left
+        values: dict[str, Any]
         for event in events:
             pulse.beat()
             left.follow(event)
@@ -254,8 +255,10 @@ class Worker:
                     if time.monotonic() - shown > PREVIEW_SECONDS:
                         write_preview(Path(PREVIEW), event.preview)
                         shown = time.monotonic()
-                    values = {"step": index, "steps": count, "seconds_left": left.seconds()}
-                    self._report(lease, values | without_deaths(last, "denoise", index))
+                    values = {"seconds_left": left.seconds()}
+                    if left.stage == "denoise":  # those of "enlarge" are not the steps that were asked for
+                        values |= {"step": index, "steps": count, **without_deaths(last, "denoise", index)}
+                    self._report(lease, values)
                 case Tile():
                     self._report(lease, {"seconds_left": left.seconds()})
                 case Draft(step):

@@ -64,4 +64,4 @@ class Results:
         # Neither its merged weights nor its placement is for training.
         pipeline.parts.placements = self.placements
         precision = choose_precision(self.begun.settings.precision, pipeline.engine)
-        pipeline.parts.adapted((), precision.transformer)
+        pipeline.parts.adapted("dit", (), precision.transformer)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 
 from framewake.media.framing import FRAMES
-from framewake.pipeline.jobs import Plan, latent_of
+from framewake.pipeline.jobs import Plan, resized
 from framewake.weights.checkpoint.load import Checkpoint
 
 Fits = Callable[[Plan], bool]
@@ -43,13 +42,13 @@ def sized(checkpoint: Checkpoint, plan: Plan, frames_and_base: tuple[int, int]) 
     frames, base = frames_and_base
     height, width = FRAMES[checkpoint.dit.framing].bucket(base, plan.shape.height, plan.shape.width)
     shape = plan.shape._replace(frames=frames, height=height, width=width)
-    return dataclasses.replace(plan, shape=shape, latent=latent_of(shape, checkpoint))
+    return resized(plan, shape, checkpoint)
 
 
 def longest_fitting(checkpoint: Checkpoint, plan: Plan, fits: Fits) -> int | None:
     """The most frames that fit, as many as the plan has at the most."""
     for frames in range(plan.shape.frames, 0, -checkpoint.vae.temporal_compression):
         shape = plan.shape._replace(frames=frames)
-        if fits(dataclasses.replace(plan, shape=shape, latent=latent_of(shape, checkpoint))):
+        if fits(resized(plan, shape, checkpoint)):
             return frames
     return None

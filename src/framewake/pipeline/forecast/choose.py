@@ -19,6 +19,7 @@ from framewake.pipeline.forecast.probe import BUSY, Rates, busy_note
 from framewake.pipeline.forecast.setup import Setup, arrangement_of, is_composed, scene_of
 from framewake.pipeline.jobs import Plan
 from framewake.text.crop import TextLength
+from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
 
 CHUNKS = (16384, 8192, 4096, 2048)  # tokens at a time: larger ones use the device better
 SLABS = (1 << 26, 1 << 20)  # numbers of the decoder's widest layer at a time
@@ -74,11 +75,11 @@ def forecast(  # a setup and a plan, and what is known beside them
     Raises: ResourceError when nothing fits, with the largest setting that does.
     """
     scene = scene_of(setup, plan)
-    found = placements(setup, plan, scene, room)
+    found = all_placements(setup, plan, room)
     lacking = [place for place in found.values() if place.peak > room]
     if lacking:
         raise too_little(setup, plan, lacking[0], room=room)
-    size = plan.shape
+    size = plan.made
     used = setup.engine.memory()["used"] + setup.engine.traits.start_bytes
     if keeps_all:
         held = sum(place.weights for place in found.values())
@@ -90,7 +91,8 @@ def forecast(  # a setup and a plan, and what is known beside them
     timed = scene if text is None else scene._replace(text=text.kept, read=text.read)
     takes = None if rates is None else duration(setup, plan, timed, rates, found)
     device_peak = used + max(device, found["vae"].peak + clip if is_host else 0)
-    host = device_peak if is_host else clip + found["dit"].weights
+    transformers = [found[each.transformer].weights for each in (plan, plan.larger) if each is not None]
+    host = device_peak if is_host else clip + max(transformers)
     made = Forecast(found, device_peak, host, room, (), links=setup.links)
     if takes is not None:
         made = dataclasses.replace(made, step_seconds=takes.step, seconds=takes.total, stages=takes.stages)
@@ -98,9 +100,19 @@ def forecast(  # a setup and a plan, and what is known beside them
     return dataclasses.replace(made, lines=tuple(described(setup, plan, scene, made, rates)), is_busy=is_busy)
 
 
+def all_placements(setup: Setup, plan: Plan, room: int) -> dict[str, Placement]:
+    """The placement of every part of a run: both transformers, and the autoencoder for the clip that comes out."""
+    found = placements(setup, plan, scene_of(setup, plan), room)
+    if plan.larger is None:
+        return found
+    further = placements(setup, plan.larger, scene_of(setup, plan.larger), room)
+    return found | {name: further[name] for name in ("vae", UPSAMPLER, plan.larger.transformer)}
+
+
 def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[str, Placement]:
     """The first placement of each part that fits, fastest first; the smallest where none does."""
-    checkpoint, precision = setup.checkpoint, setup.precision
+    checkpoint, precision, transformer = setup.checkpoint, setup.precision, plan.transformer
+    shape = checkpoint.configs[transformer]
     tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
     has_scores = is_composed(setup.engine, precision.text)
     works: dict[str, tuple[Dtype, list[tuple[int | None, int]]]] = {}
@@ -109,35 +121,40 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         config = checkpoint.configs[encoder.name]
         work = encoder.work_bytes(config, scene, precision.text, has_scores)
         works[encoder.name] = (precision.text, [(None, work + states)])
-        states += scene.batch * (scene.read + scene.text) * checkpoint.dit.text_width * cost.BYTES[precision.text]
+        states += scene.batch * (scene.read + scene.text) * shape.text_width * cost.BYTES[precision.text]
     works["vae"] = (precision.vae, decoding_sizes(setup, plan, tiling))
-    works["dit"] = (precision.transformer, [(None, cost.step_bytes(checkpoint.dit, scene))])
-    works["dit"][1].extend(
-        (size, cost.step_bytes(checkpoint.dit, scene, chunk=size)) for size in CHUNKS if size < scene.joined
-    )
-    widest = scene.batch * scene.joined * (checkpoint.dit.hidden_size + checkpoint.dit.mlp_size)
-    usual = setup.engine.traits.chunk_tokens
-    if usual is not None and widest * cost.BYTES[scene.dtype] > CACHED_BYTES:
-        chunk = min(usual, scene.joined)
-        works["dit"] = (precision.transformer, [(chunk, cost.step_bytes(checkpoint.dit, scene, chunk=chunk))])
+    if transformer == LARGER_DIT:
+        works[UPSAMPLER] = ("float32", [(None, cost.upsampler_bytes(checkpoint.configs[UPSAMPLER], plan.latent))])
+    works[transformer] = (precision.transformer, step_sizes(setup, plan, scene))
     found: dict[str, Placement] = {}
     for name, (dtype, sizes) in works.items():
         model = setup.models[name]
         held = cost.weights(model.shapes(), model.streams(), dtype)
         # The weights of the other encoders, and of the autoencoder, are still there while a part works.
-        kept = [] if name == "vae" else ["vae"] if name == "dit" else found
+        kept = [] if name == "vae" else ["vae"] if name in (UPSAMPLER, transformer) else found
         other = sum(found[each].weights for each in kept)
-        if name == "dit":
+        if name == transformer:
             touched: dict[str, bool] = {}
             for update in (update for each in plan.loras for update in each.lora.updates):
                 touched[update.place.weight] = touched.get(update.place.weight, True) and update.is_by_row()
             other += cost.merging_bytes(model.shapes(), touched, model.streams(), dtype)
         beside = [(chunk, work + other) for chunk, work in sizes]
-        devices = setup.devices if name == "dit" else 1  # the encoders work on the first device alone
+        devices = setup.devices if name == transformer else 1  # the encoders work on the first device alone
         place = fitting(held, beside, room, has_streams=bool(model.streams()), devices=devices)
         found[name] = place._replace(part=setup.family.components[name].role)
     vae = found["vae"]
     return found | {"vae": vae._replace(chunk_tokens=None, slab_numbers=vae.chunk_tokens)}
+
+
+def step_sizes(setup: Setup, plan: Plan, scene: cost.Scene) -> list[tuple[int | None, int]]:
+    """Memory for a step: of all tokens at once, then of fewer at a time. Where an engine asks for it, of few alone."""
+    config, usual = setup.checkpoint.configs[plan.transformer], setup.engine.traits.chunk_tokens
+    widest = scene.batch * scene.joined * (config.hidden_size + config.mlp_size)
+    if usual is not None and widest * cost.BYTES[scene.dtype] > CACHED_BYTES:
+        chunk = min(usual, scene.joined)
+        return [(chunk, cost.step_bytes(config, scene, chunk=chunk))]
+    chunks = [(size, cost.step_bytes(config, scene, chunk=size)) for size in CHUNKS if size < scene.joined]
+    return [(None, cost.step_bytes(config, scene)), *chunks]
 
 
 def decoding_sizes(setup: Setup, plan: Plan, tiling: TilingConfig | None) -> list[tuple[int | None, int]]:
@@ -171,6 +188,7 @@ def described(setup: Setup, plan: Plan, scene: cost.Scene, made: Forecast, rates
         + ("as asked" if plan.request.precision != "auto" else "what suits this device"),
         f"attention: {attention}",
     ]
+    lines += enlarging(setup, plan, made)
     lines += caching(plan)
     lines += [] if setup.devices == 1 else sharing(setup, plan, scene)
     lines += [said(place) for place in made.placements.values()]
@@ -212,6 +230,16 @@ def sharing(setup: Setup, plan: Plan, scene: cost.Scene) -> list[str]:
     return [*lines, told]
 
 
+def enlarging(setup: Setup, plan: Plan, made: Forecast) -> list[str]:
+    """What super-resolution means for a run."""
+    if plan.larger is None:
+        return []
+    shape, scene, seconds = plan.larger.shape, scene_of(setup, plan.larger), made.stages.get("enlarge")
+    what = f"{plan.larger.request.steps} steps: {scene.tokens} image tokens"
+    time = "" if seconds is None else f", about {about(seconds)}"
+    return [f"super-resolution to {shape.width}x{shape.height}, {what}{time}"]
+
+
 def caching(plan: Plan) -> list[str]:
     """What a step cache means for a run."""
     if plan.cache is None:
@@ -237,7 +265,8 @@ def drafting(plan: Plan, made: Forecast) -> list[str]:
     lines = [f"{cost}, about {about(seconds)}" if seconds else cost]
     if drafts.stop is not None:
         steps = made.stages["denoise"] * (plan.request.steps - drafts.stop) / plan.request.steps
-        ready = made.seconds - steps - made.stages["decode"] - made.stages.get("write", 0.0) + seconds
+        late = sum(made.stages.get(stage, 0.0) for stage in ("enlarge", "decode", "write"))
+        ready = made.seconds - steps - late + seconds
         lines.append(f"draft after step {drafts.stop} of {plan.request.steps}: in about {about(ready)}")
     return lines
 
@@ -246,11 +275,13 @@ def too_little(setup: Setup, plan: Plan, place: Placement, *, room: int) -> Reso
     """The error when a run cannot fit, with the largest settings that do."""
 
     def fits(other: Plan) -> bool:
-        found = placements(setup, other, scene_of(setup, other), room)
+        found = all_placements(setup, other, room)
         return all(each.peak <= room for each in found.values())
 
+    smaller = plan.larger is not None and fits(dataclasses.replace(plan, larger=None))
+    way = "Without super-resolution it fits." if smaller else advice(setup.checkpoint, plan, fits)
     return ResourceError(
-        f"{shortage(setup.engine, place, room=room)} {advice(setup.checkpoint, plan, fits)}",
+        f"{shortage(setup.engine, place, room=room)} {way}",
         bytes_needed=place.peak,
         bytes_free=room,
     )

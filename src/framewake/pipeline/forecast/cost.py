@@ -7,10 +7,11 @@ place) and checked against measured peaks: ``scripts/bench memory``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from framewake.config import ClipTextConfig, DiTConfig, LlamaConfig, LlavaConfig, TilingConfig, VAEConfig
+from framewake.config15 import UpsamplerConfig
 from framewake.engine.traits import Traits
 from framewake.models.arrangement import Arrangement
 from framewake.models.dit_blocks import cut
@@ -48,6 +49,7 @@ BESIDE_SHRUNK = {"host": 28, "device": 8}  # bytes for each number of a frame, o
 ENCODED_NUMBERS = 1 << 23  # of a slab: the least that one frame of a tile has
 CELL_SLAB = 7  # tensors of the frames at work where cells are normed, in float32: two of them twice as wide
 CELL_PAST = 26  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
+ENLARGED = 3  # of a clip's latents while they are enlarged
 SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
@@ -260,6 +262,18 @@ def cell_bytes(config: VAEConfig, frames: int, numbers: int, dtype: str, *, slab
     cells = numbers // config.block_out_channels[0]
     clip = frames * cells * config.out_channels * 2 * BYTES[dtype]
     return clip + (CELL_SLAB * min(each, frames) + CELL_PAST) * numbers * max(BYTES[dtype], BYTES["float32"])
+
+
+def upsampler_bytes(config: UpsamplerConfig, latent: Sequence[int]) -> int:
+    """Memory for an upsampler of latents (C, F, H, W): a frame with its edges at work, and what each layer carries on.
+
+    A convolution keeps three frames alive: the two that it needs are a part of what it saw.
+    """
+    channels, frames, height, width = latent
+    each = {"plain": 3, "levels": 2}[config.kind] * config.blocks  # convolutions of a width
+    carried = (SEEN + 1) * (each * sum(config.widths) + config.widths[-1] + channels)
+    cells = (height + 2) * (width + 2) * (carried + CELL_SLAB * max(config.widths))
+    return (cells + ENLARGED * channels * frames * height * width) * BYTES["float32"]
 
 
 def _widest(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int]) -> tuple[int, int]:

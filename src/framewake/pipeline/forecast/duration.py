@@ -15,8 +15,9 @@ from framewake.pipeline.forecast.autoencoder import decode_operations, decode_ti
 from framewake.pipeline.forecast.links import Links
 from framewake.pipeline.forecast.place import Placement
 from framewake.pipeline.forecast.probe import Rates
-from framewake.pipeline.forecast.setup import Setup, arrangement_of
+from framewake.pipeline.forecast.setup import Setup, arrangement_of, scene_of
 from framewake.pipeline.jobs import Plan
+from framewake.weights.checkpoint.component import UPSAMPLER
 
 WRITTEN = 1e7  # pixels a second from decoded numbers to a file
 
@@ -38,16 +39,8 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
     numbers = {name: sum(map(math.prod, model.shapes().values())) for name, model in setup.models.items()}
     # Published files hold two bytes a number, whatever it becomes on the device.
     read = {name: 2 * count / rates.disk for name, count in numbers.items()}
-    fresh = fresh_seconds(setup, plan, rates, found)
-    step = sum(step_parts(setup.engine, setup.checkpoint.dit, scene, rates))
-    if setup.links is not None:
-        waits, arriving = _exchanges(setup, plan, scene, setup.links, is_shared=found["dit"].is_shared)
-        step = waits + (step + arriving if setup.engine.traits.is_host else max(step, arriving))
-    if found["dit"].is_streamed:
-        # A device computes while the host copies; on a CPU both are work for the same cores. Devices that share
-        # weights read them once between them, from one disk.
-        step = step + read["dit"] if setup.engine.traits.is_host else max(step, read["dit"])
-        read["dit"] = 0.0
+    fresh, larger = fresh_seconds(setup, plan, rates, found), plan.larger
+    step, steps = _stepping(setup, plan, scene, rates, found[plan.transformer], read[plan.transformer])
     encoders = [encoder.name for encoder in setup.family.present(setup.checkpoint)]
     text = sum((read[name] for name in encoders), _text(setup, scene, rates, numbers))
     encode, decode = _pictures(setup, plan, rates)
@@ -55,12 +48,37 @@ def duration(setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, found: d
     stages: dict[Stage, float] = {
         "encode text": text + fresh["encode text"],
         "encode image": encode + read["vae"] + start["encode image"] + fresh["encode image"],
-        "denoise": step * computed_steps(plan) + read["dit"] + start["denoise"] + fresh["denoise"],
+        "denoise": steps + start["denoise"] + fresh["denoise"],
         "decode": decode + start["decode"] + fresh["decode"],
     }
+    if larger is not None:
+        place, bytes_read = found[larger.transformer], read[larger.transformer]
+        _, further = _stepping(setup, larger, _scene_beside(setup, larger, scene), rates, place, bytes_read)
+        stages["enlarge"] = further + read[UPSAMPLER] + fresh["enlarge"]
     if plan.output is not None:
-        stages["write"] = math.prod(plan.shape) / WRITTEN
+        stages["write"] = math.prod(plan.made) / WRITTEN
     return Duration(step, stages)
+
+
+def _scene_beside(setup: Setup, larger: Plan, scene: cost.Scene) -> cost.Scene:
+    """What a step of the larger clip works on: the same prompt, counted or the longest."""
+    return scene_of(setup, larger)._replace(text=scene.text, read=scene.read)
+
+
+def _stepping(
+    setup: Setup, plan: Plan, scene: cost.Scene, rates: Rates, place: Placement, read: float
+) -> tuple[float, float]:
+    """Seconds of a step, and of all of them with the ``read`` ones in which their weights come from disk."""
+    step = sum(step_parts(setup.engine, setup.checkpoint.configs[plan.transformer], scene, rates))
+    if setup.links is not None:
+        waits, arriving = _exchanges(setup, plan, scene, setup.links, is_shared=place.is_shared)
+        step = waits + (step + arriving if setup.engine.traits.is_host else max(step, arriving))
+    if place.is_streamed:
+        # A device computes while the host copies; on a CPU both are work for the same cores. Devices that share
+        # weights read them once between them, from one disk.
+        step = step + read if setup.engine.traits.is_host else max(step, read)
+        read = 0.0
+    return step, step * computed_steps(plan) + read
 
 
 def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Placement]) -> dict[str, float]:
@@ -70,8 +88,10 @@ def fresh_seconds(setup: Setup, plan: Plan, rates: Rates, found: dict[str, Place
         "encode text": sum(place.weights for place in encoders) + encoders[0].work,
         "encode image": found["vae"].weights,
         "denoise": found["dit"].peak - found["vae"].weights,  # which the work counts as being there beside it
-        "decode": found["vae"].work + cost.host_bytes(plan.shape),
+        "decode": found["vae"].work + cost.host_bytes(plan.made),
     }
+    if plan.larger is not None:
+        work["enlarge"] = found[plan.larger.transformer].peak - found["vae"].weights + found[UPSAMPLER].weights
     is_free = not setup.engine.traits.is_host or not rates.fresh
     return {stage: 0.0 if is_free else size / rates.fresh for stage, size in work.items()}
 
@@ -97,10 +117,10 @@ def step_parts(engine: Engine, config: DiTConfig, scene: cost.Scene, rates: Rate
 
 def _exchanges(setup: Setup, plan: Plan, scene: cost.Scene, links: Links, *, is_shared: bool) -> tuple[float, float]:
     """Seconds of a step that a device waits for what others send, and those that shared weights are on their way."""
-    config = setup.checkpoint.dit
+    config = setup.checkpoint.configs[plan.transformer]
     sent, weights = cost.sent_bytes(config, scene, arrangement_of(setup, plan)), 0.0
     if is_shared:
-        model = setup.models["dit"]
+        model = setup.models[plan.transformer]
         held = cost.weights(model.shapes(), model.streams(), scene.dtype)
         weights = (held.whole - held.kept) * (setup.devices - 1) / setup.devices
     return sent / links.bytes_per_second, weights / links.bytes_per_second
@@ -119,7 +139,8 @@ def _text(setup: Setup, scene: cost.Scene, rates: Rates, numbers: Mapping[str, i
 
 def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:
     """Seconds for encoding the picture and for decoding the clip."""
-    config, latent, pace = setup.checkpoint.vae, plan.latent, rates.pace
+    made = plan if plan.larger is None else plan.larger
+    config, latent, pace = setup.checkpoint.vae, made.latent, rates.pace
     tiling = setup.checkpoint.settings.tiling if plan.request.vae_tiling else None
     tiles = decode_tiles(config, tiling, (latent.frames, latent.height, latent.width))
     is_in_slabs = setup.engine.traits.slab_numbers is not None
@@ -127,7 +148,8 @@ def _pictures(setup: Setup, plan: Plan, rates: Rates) -> tuple[float, float]:
     # Devices work at the same time: the one with most to do decides.
     share = max(shared_out(costs, setup.devices), key=lambda numbers: sum(costs[number] for number in numbers))
     decode = sum(costs[number] for number in share)
-    encode = encode_operations(config, (1, plan.shape.height, plan.shape.width))
+    shapes = [plan.shape] if plan.larger is None else [plan.shape, made.shape]
+    encode = sum(encode_operations(config, (1, shape.height, shape.width)) for shape in shapes)
     if pace is None:
         products = rates.products * setup.engine.traits.product_share
         return encode / products, decode / products

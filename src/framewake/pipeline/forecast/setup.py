@@ -33,7 +33,7 @@ class Setup(NamedTuple):
 def arrangement_of(setup: Setup, plan: Plan) -> Arrangement:
     """How the devices share a step."""
     samples = 2 if plan.request.guidance_scale > 1 else 1
-    return arrange(setup.devices, setup.checkpoint.dit.heads, samples=samples)
+    return arrange(setup.devices, setup.checkpoint.configs[plan.transformer].heads, samples=samples)
 
 
 def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
@@ -41,11 +41,12 @@ def scene_of(setup: Setup, plan: Plan) -> cost.Scene:
     arrangement = arrangement_of(setup, plan)
     batch = 1 if arrangement.is_halved or plan.request.guidance_scale <= 1 else 2
     count = arrangement.neighbours * arrangement.groups
-    tokens = token_count(plan.latent, setup.checkpoint.dit.patch_size)
+    config = setup.checkpoint.configs[plan.transformer]
+    tokens = token_count(plan.latent, config.patch_size)
     cached = 0 if plan.cache is None else plan.cache.kept_tensors
     dtype, (read, kept) = setup.precision.transformer, setup.text
     kept += -kept % (setup.engine.traits.text_bucket or 1)  # compiled blocks pad it
-    first = tokens // plan.latent.frames if setup.checkpoint.dit.replaces_first_frame else 0
+    first = tokens // plan.latent.frames if config.replaces_first_frame else 0
     composed, is_host = is_composed(setup.engine, dtype), setup.engine.traits.is_host
     return cost.Scene(batch, tokens, kept, dtype, composed, cached, read, count, first, is_host)
 

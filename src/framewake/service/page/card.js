@@ -3,7 +3,7 @@
   const { given, say, translated, make, content, lasting, ask, seeds, onward } = window.framewake;
   const ACTIVE = ["queued", "in_progress"];
   const ENDED = ["completed", "failed", "cancelled"];
-  const LATE = ["decode", "write"]; // stages behind the last step: no draft comes any more
+  const LATE = ["enlarge", "decode", "write"]; // stages behind the last step: no draft comes any more
   const NEXT = 0; // as the step behind which a video pauses
 
   function whole(video, does) {

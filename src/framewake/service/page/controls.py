@@ -16,7 +16,7 @@ from framewake.service.page.examples import PROMPTS
 from framewake.service.page.texts import say
 from framewake.setting import Setting, shown
 from framewake.shapes import nearest_frames
-from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.checkpoint.settings import Enlargement, Settings
 
 BASIC = ("prompt", "resolution", "is_stable", "frames", "steps", "seed")
 ADVANCED = (
@@ -27,6 +27,7 @@ ADVANCED = (
     "fps",
     "precision",
     "vae_tiling",
+    "super_resolution",
     "cache",
 )
 NAMES = (*BASIC, "crop", *ADVANCED)
@@ -44,6 +45,8 @@ def control(name: str, language: str, checkpoint: Settings) -> gr.components.Com
         "elem_id": f"fw-{name}",
     }
     described["visible"] = not (checkpoint.is_demo and name == IDLE_IN_DEMO)
+    if name == "super_resolution" and checkpoint.enlargement == Enlargement():
+        described["visible"] = False
     if name == "crop":
         described["visible"] = "hidden"  # it is moved over the picture
     if name == "is_stable":

@@ -80,7 +80,7 @@ class Estimates:
             return self._refusal(error), ""
 
     def _card(self, plan: Plan) -> str:
-        shape, request = plan.shape, plan.request
+        shape, request = plan.made, plan.request
         clip = {"width": shape.width, "height": shape.height, "frames": shape.frames}
         lines = [("plan.label.clip", self._say("plan.clip", {**clip, "seconds": f"{shape.frames / request.fps:.1f}"}))]
         facts = self.desk.advisor.facts()

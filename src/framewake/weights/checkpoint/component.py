@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from framewake.config import CLIP_MEAN, CLIP_STD, Condition
-from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.checkpoint.settings import Enlargement, Settings
 from framewake.weights.reading.mapped import Shapes
 from framewake.weights.reading.names import NameRule, same
+from framewake.weights.reading.storage import Tensors
 
 C = TypeVar("C")
 Content = dict[str, Any]
+# What enlarges clips, where a family has it: a transformer beside "dit", and what makes its first latents.
+LARGER_DIT, UPSAMPLER = "larger_dit", "upsampler"
 FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 
 
@@ -62,8 +65,8 @@ class Component(Generic[C]):
     """A row of the table: everything that reading, checking and writing ask about one component.
 
     ``name`` is its key everywhere, ``word`` what a person reads, ``role`` the same by what it does; ``flag`` stands
-    with ``--part``. ``folder`` is its place in the diffusers layout, whose index names ``library`` and ``kind``;
-    ``tencent`` its file in the original's tree.
+    with ``--part``. ``folder`` is its place in the diffusers layout, whose index names ``library`` and ``kind``,
+    where it has one; ``tencent`` its file in the original's tree.
 
     ``read``, ``infer`` and ``write`` make a configuration from a ``config.json`` and from tensors, and a file from
     it; ``write_tencent`` where the original's class reads another one. ``is_told``: a file's tensors tell all of it,
@@ -79,6 +82,8 @@ class Component(Generic[C]):
     ``narrow``: the type of what is not in eight bits. ``torch_key``: below which a ``.pt`` file has the tensors.
     ``picture_px``: the side of the picture that it sees, where it is a vision tower itself.
     ``scales_flag`` is that of a file with the scales of its eight-bit weights. ``tokenizer``: folder and class.
+    ``is_own``: of files with its marks, whether one is this part. ``is_measured``: its sizes are those of its tensors,
+    whatever a ``config.json`` says.
     """
 
     name: str
@@ -110,6 +115,8 @@ class Component(Generic[C]):
     tokenizer: tuple[str, str] | None = None
     tower: Tower | None = None
     picture_px: Callable[[C], int] | None = None
+    is_own: Callable[[Tensors], bool] = lambda file: True
+    is_measured: bool = False
 
     @property
     def sees(self) -> bool:
@@ -161,7 +168,8 @@ class Facts:
     are diffusers' classes, with and without a picture; ``image_processor`` a folder and a class there, ``colours`` mean
     and deviation of pictures. ``settings`` are those of a checkpoint that says none of its own. ``optional`` components
     may be missing. ``variants`` are names of transformers that their tensors do not tell. ``is_trained``: LoRAs of it
-    can be trained. ``advice``: what to do where a vision tower does.
+    can be trained. ``advice``: what to do where a vision tower does. ``check_enlarging``: whether configurations, the
+    file of the transformer that enlarges clips and the settings fit together.
     """
 
     name: str = "HunyuanVideo"
@@ -175,6 +183,7 @@ class Facts:
     has_guider: bool = False
     is_trained: bool = True
     advice: str = ""
+    check_enlarging: Callable[[Mapping[str, Any], Path | None, Enlargement], None] = lambda *parts: None
 
 
 class Components(dict[str, Component[Any]]):

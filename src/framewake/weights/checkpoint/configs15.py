@@ -190,6 +190,12 @@ def _tiles_content(rule: TileRule) -> dict[str, Any]:
     return {"attn_mode": SPARSE, "attn_param": found | {"win_size": [found["win_size"]]}}
 
 
+def larger_dit_config(content: Mapping[str, Any]) -> DiT15Config:
+    """The same of a transformer that enlarges clips: it also sees those of a smaller one, and their mask."""
+    config = dit_config(content)
+    return dataclasses.replace(config, in_channels=3 * config.out_channels + 2)
+
+
 def dit_content(config: DiT15Config) -> dict[str, Any]:
     """The transformer's config file; ``target_size`` is not known of a shape, and diffusers' pipelines need it."""
     own = {} if config.glyph_widths[1:] == HUNYUAN15_DIT.glyph_widths[1:] else {_INNER: list(config.glyph_widths[1:])}
@@ -218,8 +224,6 @@ def infer_dit(shapes: Shapes, like: DiT15Config | None) -> DiT15Config:
     hidden, channels, *_ = shape_of(shapes, "img_in.proj.weight", 5)
     head = shape_of(shapes, "double_blocks.0.img_attn_q_norm.weight", 1)[0]
     out = shape_of(shapes, "final_layer.linear.weight", 2)[0]
-    if channels == 3 * out + 2:
-        raise CheckpointError("this transformer enlarges clips (super-resolution), which is not run yet.")
     is_like = like is not None and like.head_dim == head
     return dataclasses.replace(
         like or HUNYUAN15_DIT,

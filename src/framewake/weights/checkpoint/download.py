@@ -15,6 +15,7 @@ from typing import NamedTuple
 from framewake.errors import CheckpointError, InputError, nearest
 from framewake.network import forget_proxies, proxy_for, through
 from framewake.packages import need
+from framewake.weights.checkpoint.upsampler15 import larger_variant
 from framewake.weights.checkpoint.verify import sha256
 
 HUB = "https://huggingface.co"
@@ -29,6 +30,7 @@ SERVICES = (
     " Whoever offers a service or product with it has to show its own full legal name to users, and that Tencent "
     "neither is affiliated with it nor sponsors or endorses it."
 )
+LARGER_GIGABYTES = 34  # 33.3 for the transformer
 _TEXTS = ("*.json", "*.txt", "*.model", "LICENSE*", "NOTICE*", "README.md")
 
 
@@ -128,10 +130,11 @@ PUBLISHED = (
 )
 
 
-def find_published(model: str, name: str | None, variant: str | None) -> Published:
+def find_published(model: str, name: str | None, variant: str | None, *, enlarges: bool = False) -> Published:
     """A published checkpoint: of the first model by the name of its layout, of 1.5 by its variant.
 
-    Raises: InputError when there is none of that name.
+    ``enlarges``: with the parts for super-resolution.
+    Raises: InputError when there is none of that name, or there are no such parts.
     """
     if model not in MODELS:
         raise InputError(f"no published model {model!r}: choose {', '.join(MODELS)}.{nearest(model, MODELS)}")
@@ -143,7 +146,25 @@ def find_published(model: str, name: str | None, variant: str | None) -> Publish
     if asked not in names:
         what = f"no published checkpoint {asked!r}" if asked else f"{model} has several variants"
         raise InputError(f"{what}: choose {', '.join(names)}.{nearest(asked, names)}")
-    return next(each for each in PUBLISHED if each.name == asked)
+    found = next(each for each in PUBLISHED if each.name == asked)
+    if not enlarges:
+        return found
+    if is_first:
+        raise InputError(f"{model} has no super-resolution: leave that option out.")
+    return _with_larger(found)
+
+
+def _with_larger(published: Published) -> Published:
+    """The same with what makes its clips larger; the upsamplers take 0.2 GB at the most."""
+    own, *others = published.repositories
+    larger = larger_variant(published.name)
+    own = own._replace(patterns=(*own.patterns, f"transformer/{larger}/*", f"upsampler/{larger}/*"))
+    return published._replace(
+        what=f"{published.what}, and {larger}",
+        gigabytes=published.gigabytes + LARGER_GIGABYTES,
+        repositories=(own, *others),
+        flags=f"{published.flags} --super-resolution",
+    )
 
 
 def check_places(folder: Path, mirror: str | None) -> None:

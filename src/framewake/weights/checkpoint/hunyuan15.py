@@ -16,11 +16,13 @@ from framewake.config15 import HUNYUAN15_TILING, TILES, VARIANTS, DiT15Config, Q
 from framewake.errors import CheckpointError
 from framewake.shapes import RESOLUTIONS_15
 from framewake.weights.checkpoint import configs15
-from framewake.weights.checkpoint.component import Component, Facts, Hints, Whereabouts, table
+from framewake.weights.checkpoint.component import LARGER_DIT, Component, Facts, Hints, Whereabouts, table
 from framewake.weights.checkpoint.settings import Settings
+from framewake.weights.checkpoint.upsampler15 import ENLARGEMENTS, UPSAMPLER, check_enlarging
 from framewake.weights.reading import names, names15
 from framewake.weights.reading.files import read_json
 from framewake.weights.reading.mapped import Shapes
+from framewake.weights.reading.storage import Tensors
 
 NAME = "HunyuanVideo-1.5"
 HALF = (0.5, 0.5, 0.5)
@@ -44,6 +46,13 @@ def _infer_dit(shapes: Shapes, hints: Hints) -> DiT15Config:
         found: DiT15Config = hints.like
         return found
     return configs15.infer_dit(shapes, hints.like)
+
+
+def _enlarges(file: Tensors) -> bool:
+    """Whether a transformer sees a smaller clip and its mask beside what the others see."""
+    ends = (".img_in.proj.weight", ".x_embedder.proj.weight"), (".final_layer.linear.weight", ".proj_out.weight")
+    sizes = [file.shape(name) for end in ends for name in file.names() if f".{name}".endswith(end)]
+    return len(sizes) == 2 and len(sizes[0]) == 5 and sizes[0][1] == 3 * sizes[1][0] + 2
 
 
 DIT: Component[DiT15Config] = Component(
@@ -76,6 +85,27 @@ DIT: Component[DiT15Config] = Component(
     narrow="BF16",
     torch_key="module",
     scales_flag="dit-scales",
+    is_own=lambda file: not _enlarges(file),
+)
+
+LARGER: Component[DiT15Config] = dataclasses.replace(
+    DIT,
+    name=LARGER_DIT,
+    word="super-resolution transformer",
+    role="super-resolution transformer",
+    flag="sr-dit",
+    folder="sr_transformer",
+    kind="",
+    tencent="transformer/{larger}/diffusion_pytorch_model.safetensors",
+    read=configs15.larger_dit_config,
+    meets=lambda config: {
+        "text": ("the super-resolution transformer's text width", config.text_width),
+        "glyphs": ("its width of quoted text", config.glyph_widths[0]),
+        "vision": ("its width of pictures", config.vision_width),
+        "latents": ("its latents", config.out_channels),
+    },
+    scales_flag="sr-dit-scales",
+    is_own=_enlarges,
 )
 
 VAE: Component[VAEConfig] = Component(
@@ -192,6 +222,7 @@ def settings_of(configs: dict[str, Any], places: Whereabouts) -> Settings:
         text_tokens=1000,
         negative_prompt="",
         tiling=HUNYUAN15_TILING,
+        enlargement=ENLARGEMENTS[variant.resolution],
     )
 
 
@@ -219,8 +250,8 @@ def _fitting(dit: DiT15Config) -> list[str]:
 
 
 def is_called_variant(name: str) -> bool:
-    """Whether a folder is called like a transformer's, also one that is not run here."""
-    return re.match(r"(480p|720p)_[it]2v|(720p|1080p)_sr", name) is not None
+    """Whether a folder is called like a transformer's that makes clips; one that enlarges them comes beside it."""
+    return re.match(r"(480p|720p)_[it]2v", name) is not None
 
 
 def named_variant(path: Path, *, is_step_distilled: bool) -> str | None:
@@ -259,6 +290,8 @@ COMPONENTS = table(
     QWEN,
     BYT5,
     SIGLIP,
+    UPSAMPLER,
+    LARGER,
     facts=Facts(
         name=NAME,
         tree="variants",
@@ -266,10 +299,11 @@ COMPONENTS = table(
         image_processor=("feature_extractor", "SiglipImageProcessor"),
         colours=(HALF, HALF),
         settings=settings_of,
-        optional=(SIGLIP.name,),
+        optional=(SIGLIP.name, UPSAMPLER.name, LARGER.name),
         variants=tuple(VARIANTS),
         has_guider=True,
         is_trained=False,
         advice="Add it with --part siglip=FILE.",
+        check_enlarging=check_enlarging,
     ),
 )

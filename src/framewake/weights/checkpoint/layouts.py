@@ -13,6 +13,7 @@ from framewake.config import Condition
 from framewake.errors import CheckpointError, InputError, nearest
 from framewake.weights.checkpoint import hunyuan, hunyuan15
 from framewake.weights.checkpoint.component import Component, Components, Whereabouts
+from framewake.weights.checkpoint.upsampler15 import larger_variant
 from framewake.weights.reading.files import read_json
 
 COMPONENTS = hunyuan.COMPONENTS
@@ -226,8 +227,11 @@ def _is_variant(folder: Path) -> bool:
 
 def _variants_layout(model: Path, path: Path, components: Components) -> Layout:
     root, is_i2v = model.parent.parent, "i2v" in model.name
-    files = {row.name: root / row.tencent.format(model=model.relative_to(root)) for row in components.values()}
-    present = [name for name in files if is_i2v or name not in components.facts.optional]
+    names = {"model": model.relative_to(root), "larger": larger_variant(model.name)}
+    files = {row.name: root / row.tencent.format(**names) for row in components.values()}
+    optional = [row for row in components.values() if row.name in components.facts.optional]
+    absent = [row.name for row in optional if not (is_i2v if row.sees else files[row.name].parent.is_dir())]
+    present = [name for name in files if name not in absent]
     # The encoder of quoted text comes alone; the config.json of its base model, elsewhere, has other numbers.
     weights: dict[str, tuple[Path, ...]] = {
         name: (files[name] if files[name].suffix == ".pt" else files[name].parent,) for name in present

@@ -14,7 +14,7 @@ from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint import inferred
-from framewake.weights.checkpoint.component import C, Component, Components, Hints, Tower
+from framewake.weights.checkpoint.component import LARGER_DIT, C, Component, Components, Hints, Tower
 from framewake.weights.checkpoint.layouts import Files, Layout, known_layout
 from framewake.weights.checkpoint.parts import open_part
 from framewake.weights.checkpoint.settings import Settings, has_settings, read_settings
@@ -201,12 +201,13 @@ class Checkpoint:
         path, hints = self.layout.configs[row.name], Hints(self.layout.condition, is_tower=is_tower)
         is_single = row.name in self.layout.singles
         is_described = path.is_file() or self.layout.needs_config(row.name)
-        shapes = {} if is_described and not is_single else self._shapes(row)
+        is_read = not is_described or is_single or row.is_measured
+        shapes = self._shapes(row) if is_read else {}
         try:
             if is_described:
                 _folder(path.parent)
                 hints = hints._replace(like=row.read(read_json(path)))
-            if not is_described or (is_single and row.is_told):
+            if not is_described or row.is_measured or (is_single and row.is_told):
                 path = self._file(row.name).path
                 hints = hints._replace(like=row.infer(shapes, hints))
         except CheckpointError as error:
@@ -243,6 +244,8 @@ class Checkpoint:
             for second, two in others:
                 if one != two:
                     raise CheckpointError(f"{self.folder} mixes checkpoints: {first} is {one}, {second} is {two}.")
+        transformer = self.layout.weights.get(LARGER_DIT, (None,))[0]
+        self.layout.components.facts.check_enlarging(self.configs, transformer, self.settings.enlargement)
         if self.dit.needs_picture and not self.has_vision:
             raise CheckpointError(
                 f"{self.folder}: the transformer animates pictures, but there is no vision tower. "

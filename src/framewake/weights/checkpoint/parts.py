@@ -147,7 +147,7 @@ def _numbers(path: Path) -> dict[str, np.ndarray]:
 
 def _check_kind(row: Component, file: Tensors, components: Components) -> None:
     """Whether a file that is known to be another part stands in the place of this one."""
-    found = kinds_of(file.names(), components)
+    found = kinds_of(file, components)
     if found and all(kind.component != row.name for kind in found):
         kind = found[0]
         way = kind.advice or f"Name it with --part {kind.flag}=FILE."

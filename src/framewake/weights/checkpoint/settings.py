@@ -31,6 +31,19 @@ class Domain:
 
 
 @dataclasses.dataclass(frozen=True)
+class Enlargement:
+    """How a clip becomes a larger one, in so many steps more; the default is not at all.
+
+    Units: ``side_px`` is the side of the square bucket of the larger class.
+    """
+
+    resolution: str = ""
+    side_px: int = 0
+    steps: int = 0
+    flow_shift: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings that belong to a checkpoint; the defaults are those of the published one.
 
@@ -52,6 +65,7 @@ class Settings:
     negative_prompt: str = "deformation, a poor composition and deformed video, bad teeth, bad eyes, bad limbs"
     tiling: TilingConfig = HUNYUAN_TILING
     domain: Domain = Domain()
+    enlargement: Enlargement = Enlargement()
 
 
 def has_settings(folder: Path) -> bool:
@@ -75,8 +89,8 @@ def read_settings(folder: Path) -> Settings:
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write the settings beside a checkpoint."""
     values = dataclasses.asdict(settings)
-    if settings.domain == Domain():
-        del values["domain"]
+    silent = {"domain": Domain(), "enlargement": Enlargement()}
+    values = {name: value for name, value in values.items() if getattr(settings, name) != silent.get(name)}
     text = json.dumps(values, indent=2, ensure_ascii=False)
     (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -94,7 +108,7 @@ def _read(default: Any, content: dict[str, Any], where: str) -> Any:
 
 def _checked(value: Any, like: Any, where: str) -> Any:
     """``value`` when it is of the same kind as the default."""
-    if isinstance(like, TilingConfig | Domain) and isinstance(value, dict):
+    if isinstance(like, TilingConfig | Domain | Enlargement) and isinstance(value, dict):
         return _read(like, value, where)
     if isinstance(like, tuple):
         return _lists_of_words(value, where)

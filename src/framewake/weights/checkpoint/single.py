@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +10,19 @@ from framewake.errors import CheckpointError
 from framewake.weights.checkpoint.component import Components
 from framewake.weights.checkpoint.layouts import COMPONENTS, TABLES, Layout, known_layout
 from framewake.weights.reading.files import find_file, open_tensors
+from framewake.weights.reading.storage import Tensors
 
 
 class PartKind(NamedTuple):
     """What a file is. ``flag`` is its name with ``--part``; ``component`` is None for what is no part, whose way out
-    is ``advice``."""
+    is ``advice``. ``is_own``: of files whose names end so, whether one is."""
 
     name: str
     component: str | None
     flag: str
     ends: tuple[str, ...]
     advice: str = ""
+    is_own: Callable[[Tensors], bool] = lambda file: True
 
 
 LORA = PartKind(
@@ -40,7 +42,7 @@ def kinds(components: Components) -> Iterator[PartKind]:
     """
     yield LORA
     for row in components.values():
-        yield PartKind(with_article(row.word), row.name, row.flag, row.marks)
+        yield PartKind(with_article(row.word), row.name, row.flag, row.marks, is_own=row.is_own)
     yield LDM
     for row in components.values():
         if row.tower is not None:
@@ -52,10 +54,10 @@ def with_article(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def kinds_of(names: Iterable[str], components: Components) -> list[PartKind]:
+def kinds_of(file: Tensors, components: Components) -> list[PartKind]:
     """All that the names of a file's tensors belong to, for some files hold several parts."""
-    held = tuple(names)
-    return [kind for kind in kinds(components) if any(name.endswith(kind.ends) for name in held)]
+    held = file.names()
+    return [kind for kind in kinds(components) if any(name.endswith(kind.ends) for name in held) and kind.is_own(file)]
 
 
 def table_of(path: Path) -> Components:
@@ -63,8 +65,8 @@ def table_of(path: Path) -> Components:
 
     Later families' marks are their own; the first one's name some of theirs too.
     """
-    names = open_tensors(path).names()
-    found = (each for each in reversed(TABLES) if any(kind.component for kind in kinds_of(names, each)))
+    file = open_tensors(path)
+    found = (each for each in reversed(TABLES) if any(kind.component for kind in kinds_of(file, each)))
     return next(found, COMPONENTS)
 
 
@@ -74,7 +76,7 @@ def open_kind(path: Path, components: Components) -> tuple[PartKind, str]:
     Raises: CheckpointError for what no model here has, with the way out where it is known.
     """
     file = open_tensors(path)
-    kind = next(iter(kinds_of(file.names(), components)), None)
+    kind = next(iter(kinds_of(file, components)), None)
     if kind is None:
         held = ", ".join([*file.names()[:3], "..."]) if file.names() else "no tensors at all"
         raise CheckpointError(

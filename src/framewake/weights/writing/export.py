@@ -100,7 +100,8 @@ def write_descriptions(
         content = guider | {"guidance_scale": settings.guidance_scale}
         _write_json(folder / "guider" / "guider_config.json", content)
     for row in components.values():
-        classes[row.folder] = [row.library, row.kind]
+        if row.kind:
+            classes[row.folder] = [row.library, row.kind]
         if row.tokenizer is not None:
             classes[row.tokenizer[0]] = ["transformers", row.tokenizer[1]]
     name = "FramewakeCheckpoint" if is_published else facts.pipelines[0 if sees else 1]
