@@ -161,12 +161,13 @@ class FramewakeImageToVideo(io.ComfyNode):
                 io.Int.Input(
                     "seed", default=0, min=0, max=settings.MOST_SEED, control_after_generate=True, tooltip=SEED
                 ),
-                io.Combo.Input("preset", options=list(settings.SHIFTS), tooltip=PRESET),
+                io.Combo.Input("preset", options=list(settings.PRESETS), tooltip=PRESET),
                 io.Combo.Input("cache", options=list(settings.CACHES), tooltip=CACHE),
                 LORAS.Input("loras", optional=True, tooltip="LoRAs, the last of the chain."),
                 io.String.Input("negative_prompt", optional=True, multiline=True, tooltip=NEGATIVE),
                 _guidance("guidance_scale", 1.0, GUIDANCE),
                 _guidance("embedded_guidance", 6.0, EMBEDDED),
+                io.String.Input("crop", optional=True, default=settings.CENTRE, tooltip=CROP),
             ],
             outputs=[io.Image.Output("images"), io.Float.Output("fps"), io.Video.Output("video")],
         )
@@ -238,6 +239,10 @@ GUIDANCE = (
     "needs some takes its own."
 )
 EMBEDDED = "Guidance that the model was distilled with."
+CROP = (
+    "Which part of the picture becomes the video: x,y from 0,0 (left, top) to 1,1; 0.5,0.5 is the centre. fit "
+    "keeps all of it: its blurred edges fill the rest of the frame, and the model animates these too."
+)
 
 NODES: list[type[io.ComfyNode]] = [
     FramewakeCheckpoint,

@@ -8,7 +8,8 @@ from typing import Any
 from .values import LoraFile, Wish
 
 # The values of framewake.preset, which a test compares: a server's client needs no framewake.
-SHIFTS = {"stable": 7.0, "dynamic": 17.0}
+PRESETS = ("stable", "dynamic")
+CENTRE = "0.5,0.5"
 MOST_FRAMES, MOST_STEPS, MOST_SEED, MOST_GUIDANCE = 1025, 1000, 2**64 - 1, 100.0
 RESOLUTIONS = ("720p", "540p", "360p")
 CACHES = ("off", "fast", "faster")
@@ -34,7 +35,7 @@ def request_settings(wish: Wish, loras: Sequence[LoraFile]) -> dict[str, Any]:
         "steps": wish.steps or None,
         "seed": wish.seed,
         "is_stable": wish.preset == "stable",
-        "flow_shift": SHIFTS[wish.preset],
+        "crop": wish.crop.strip() or CENTRE,
         "cache": wish.cache,
         "guidance_scale": wish.guidance_scale,
         "embedded_guidance": wish.embedded_guidance,
@@ -56,7 +57,7 @@ def body(wish: Wish, loras: Sequence[LoraFile]) -> dict[str, Any]:
         "num_frames": wish.frames,
         "seed": wish.seed,
         "stability": wish.preset == "stable",
-        "flow_shift": SHIFTS[wish.preset],
+        "crop": wish.crop.strip() or CENTRE,
         "cache": wish.cache,
         "true_cfg_scale": wish.guidance_scale,
         "guidance_scale": wish.embedded_guidance,

@@ -49,3 +49,4 @@ class Wish:
     negative_prompt: str = ""
     guidance_scale: float = 1.0
     embedded_guidance: float = 6.0
+    crop: str = "0.5,0.5"

@@ -13,7 +13,7 @@ import pytest
 from comfyui_pack import PACK, load
 
 from framewake.demo import PICTURES
-from framewake.request import MAX_SEED, PRESETS, from_dict, settings
+from framewake.request import CENTRE, MAX_SEED, PRESETS, from_dict, resolve, settings
 from framewake.shapes import PUBLISHED_RESOLUTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -78,8 +78,9 @@ def test_ranges_and_words_are_those_of_a_request():
     assert tuple(PUBLISHED_RESOLUTIONS) == pack_settings.RESOLUTIONS
     assert known["frames"].maximum == pack_settings.MOST_FRAMES and known["steps"].maximum == pack_settings.MOST_STEPS
     assert pack_settings.MOST_SEED == MAX_SEED and known["guidance_scale"].maximum == pack_settings.MOST_GUIDANCE
-    assert {name: preset["flow_shift"] for name, preset in PRESETS.items()} == pack_settings.SHIFTS
+    assert tuple(PRESETS) == pack_settings.PRESETS and pack_settings.CENTRE == CENTRE
     same = ("prompt", "resolution", "frames", "seed", "negative_prompt", "guidance_scale", "embedded_guidance")
+    same += ("crop",)
     missing = [name for name in same if f'"{known[name].help}"' not in text]
     assert not missing, "a tooltip differs from the setting's help"
 
@@ -88,9 +89,11 @@ def test_a_wish_is_a_request():
     request = from_dict(pack_settings.request_settings(WISH, LORAS))
     assert (request.frames, request.steps, request.seed, request.is_stable) == (33, None, 7, False)
     assert request.uses[0].path == LORAS[0].path and request.uses[0].weight(3) == 0.8
-    assert request.negative_prompt == "blur" and request.flow_shift == PRESETS["dynamic"]["flow_shift"]
+    assert request.negative_prompt == "blur" and resolve(request).flow_shift == PRESETS["dynamic"]["flow_shift"]
     plain = values.Wish("x", "720p", 1, 3, MAX_SEED, "stable", "off")
     assert from_dict(pack_settings.request_settings(plain, ())).steps == 3
+    whole = values.Wish("x", "720p", 1, 3, 1, "stable", "off", crop=" fit ")
+    assert from_dict(pack_settings.request_settings(whole, ())).crop == pack_settings.body(whole, ())["crop"] == "fit"
 
 
 def test_frames_that_cannot_be():
