@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from framewake import engine as engines
 from framewake.app.launch import refuse_copies, refuse_once
-from framewake.engine.group import Group, group_of
+from framewake.engine.group import Group, asked_threads, group_of
 from framewake.errors import EngineError, InputError
 from framewake.setting import shown
 
@@ -71,9 +71,7 @@ def variables(asked: Devices, engine: str) -> list[dict[str, str]]:
             raise InputError("--devices: processors have no numbers, say how many processes, such as 2.")
         if asked.size > cores:
             raise InputError(f"--devices {asked.size}: a processor's core takes one process, and {cores} are here.")
-        named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-        threads = int(named) if named.isdecimal() and int(named) else cores
-        shared["OMP_NUM_THREADS"] = str(max(threads // asked.size, 1))
+        shared["OMP_NUM_THREADS"] = str(max((asked_threads() or cores) // asked.size, 1))
     elif ":" in device:
         raise InputError(f"--engine {engine} and --devices both name a device: leave out the engine's number.")
     numbers = asked.numbers or tuple(range(asked.size))

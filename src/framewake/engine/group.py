@@ -1,4 +1,4 @@
-"""Which of the processes that work together this one is, as the launcher's variables tell it; no framework is asked."""
+"""Which of the processes that work together this one is, and its threads, by variables; no framework is asked."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ class Group(NamedTuple):
     def leads(self) -> bool:
         """Whether the others follow this one."""
         return self.rank == 0 and not self.is_scheduler
+
+
+def asked_threads() -> int | None:
+    """How many threads this process may take, as OMP_NUM_THREADS says; None where it says nothing."""
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(named) if named.isdecimal() and int(named) > 0 else None
 
 
 def group_of(environment: Mapping[str, str] = os.environ) -> Group | None:

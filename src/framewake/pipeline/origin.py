@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from framewake.engine.contract import Engine
+from framewake.engine.group import asked_threads
 from framewake.errors import CheckpointError, InputError
 from framewake.media.metadata import package_versions
 from framewake.pipeline.jobs import Plan, count_steps, request_from
@@ -153,10 +154,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _threads() -> int:
     """How many threads a framework takes by itself."""
-    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    if named.isdecimal() and int(named) > 0:
-        return int(named)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return asked_threads() or cores
 
 
 def _processor() -> str:

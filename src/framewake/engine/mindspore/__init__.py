@@ -14,7 +14,7 @@ import numpy as np
 
 from framewake.console.escape import one_line
 from framewake.engine.forks import check_process
-from framewake.engine.group import Group
+from framewake.engine.group import Group, asked_threads
 from framewake.errors import EngineError
 
 if int(np.__version__.split(".")[0]) >= 2:
@@ -73,8 +73,10 @@ def make(device: str, reason: str, group: Group | None = None, branch: str = "")
             ms.set_device("CPU")
             # Without it errors surface at a later call, and waiting threads take the cores away from the work.
             ms.runtime.launch_blocking()
+            _limit_threads()
             join(group, "mccl")
             _start_onednn()
+            _double(ms.Tensor([1.0]))
         else:
             ms.set_device("Ascend", int(number))
             join(group, "hccl")
@@ -88,6 +90,23 @@ def make(device: str, reason: str, group: Group | None = None, branch: str = "")
         ) from error
     kind = MindsporeCpu if (branch or target) == "cpu" else MindsporeEngine
     return kind(device, reason)
+
+
+def _limit_threads() -> None:
+    """As many threads for an operation as OMP_NUM_THREADS says: MindSpore itself takes one for every core."""
+    threads = asked_threads()
+    if threads is not None:
+        with contextlib.suppress(RuntimeError):  # it may be told once: by an engine before, or the program around us
+            ms.device_context.cpu.op_tuning.threads_num(threads)
+
+
+@ms.jit
+def _double(x):
+    """A compiled function, behind which MindSpore's threads sleep while they have nothing to do.
+
+    Before the first one they turn for 50 ms after every operation, on cores that others need: half of the time of all.
+    """
+    return x + x
 
 
 def _start_onednn() -> None:
