@@ -55,6 +55,15 @@ def test_train_use_and_go_on(call, data, picture, toy):
     assert answer.code == 2 and "there is no b.training.csv" in answer.err
 
 
+def test_a_loss_that_grows_without_end_is_told_once(call, data):
+    answer = call("lora", "train", data, "a.safetensors", *SMALL, "--steps", 6, "--lr", 1)
+    assert answer.code == 0 and answer.err.count("the loss diverges") == 1, answer.err
+    assert "with a smaller --lr" in answer.err
+    answer = call("lora", "train", data, "b.safetensors", *SMALL, "--steps", 6, "--lr", 1, "--json")
+    told = [event for event in map(json.loads, answer.out.splitlines()) if event["event"] == "diverged"]
+    assert len(told) == 1 and told[0]["average"] > 10 * told[0]["began"] > 0 and 1 < told[0]["step"] < 6
+
+
 def test_mistakes_are_one_line(call, data):
     for arguments, words in [
         ((data, "a.pt"), "end in .safetensors"),

@@ -48,6 +48,20 @@ def test_every_update_has_a_row_and_the_average_goes_on(engine, trainer_of, tmp_
     assert without_seconds(path) == without_seconds(tmp_path / "whole.training.csv")
 
 
+def test_a_loss_far_above_the_first_is_told_once_and_again_by_a_run_that_goes_on(tmp_path):
+    def told(log, losses, first=0):
+        updates = [Update(n, 9, x, log.smoothed(x), 1.0, 1.0, 1.0, 0.0) for n, x in enumerate(losses, first + 1)]
+        for update in updates:
+            log.add(update)
+        return [found for update in updates if (found := log.diverged(update)) is not None]
+
+    path = tmp_path / "a.training.csv"
+    assert told(Log(path, 0), [0.2, 2.0, 1.5, 8.0]) == []  # noise levels alone
+    [found] = told(Log(path, 4), [20.0, 60.0, 60.0], first=4)
+    assert (found.step, found.began) == (6, 0.2) and found.average > 2
+    assert [each.step for each in told(Log(path, 7), [60.0], first=7)] == [8]
+
+
 def curves(folder):
     """What TensorBoard shows of a folder: files by name, whole records, without what a later start purges."""
     found = {}

@@ -137,6 +137,12 @@ def test_other_settings_and_other_clips_cannot_go_on(trainer_of, engine, clips, 
     (data / "0.txt").write_text("something else")
     with pytest.raises(InputError, match="are not those that the run began with"):
         list(trainer_of(resumes=True, steps=3, data=data).run(engine))
+    watched = {"validate_every": 1, "validation": "0.34"}
+    list(trainer_of("watched.safetensors", steps=1, **watched).run(engine))
+    for name in ("0.mp4", "1.webp"):
+        (data / name).unlink()
+    with pytest.raises(InputError, match="are not those that the run began with"):
+        trainer_of("watched.safetensors", resumes=True, steps=3, data=data)
 
 
 def test_another_checkpoint_cannot_go_on(engine, trainer_of, tmp_path):

@@ -26,7 +26,7 @@ from framewake.errors import Cancelled
 from framewake.pipeline.checkpoint import find_checkpoint
 from framewake.pipeline.events import Note
 from framewake.pipeline.forecast import parse_memory
-from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update, Validated
+from framewake.train.events import Diverged, Encoded, Sampled, Saved, Started, Trained, TrainingEvent, Update, Validated
 from framewake.train.run import Places, Trainer
 from framewake.train.settings import training_settings
 from framewake.train.state import state_path
@@ -174,6 +174,11 @@ class Text:
             case Validated(step, loss, levels):
                 each = ", ".join(f"{value:.4f} at {level}" for level, value in levels.items())
                 self.say(f"validation after update {step}: loss {loss:.4f} ({each})")
+            case Diverged(step, average, began):
+                text = (
+                    f"the loss diverges, from {began:.3g} to {average:.3g} (mean) after update {step}: stop, and begin"
+                )
+                self.say(f"Note: {text} under another name with a smaller --lr, or with --warmup.", style="yellow")
             case Saved(step, path):
                 self.say(f"saved after update {step}: {inline(path)}")
             case Sampled(step, path):

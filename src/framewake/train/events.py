@@ -53,6 +53,15 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Diverged:
+    """The moving mean of the loss is far above the run's first loss, ``began``; told once."""
+
+    step: int
+    average: float
+    began: float
+
+
+@dataclass(frozen=True)
 class Validated:
     """The loss on clips that were left out, after an update: the mean, and that of each noise level by its name."""
 
@@ -87,4 +96,4 @@ class Trained:
     seconds: float
 
 
-TrainingEvent = Started | Encoded | Update | Validated | Saved | Sampled | Trained
+TrainingEvent = Started | Encoded | Update | Diverged | Validated | Saved | Sampled | Trained

@@ -13,7 +13,7 @@ from framewake.errors import InputError
 from framewake.lasting import guarded, written_whole
 from framewake.train.board import Board
 from framewake.train.draws import LEVELS
-from framewake.train.events import Update, Validated
+from framewake.train.events import Diverged, Update, Validated
 
 ENDING = ".training.csv"
 COLUMNS: tuple[str, ...] = ("update", "loss", "loss_average", "gradient_norm", "learning_rate", "seconds")
@@ -27,6 +27,7 @@ _CURVES: tuple[str, ...] = (
 )
 _CURVES += ("validation/mean", *(f"validation/{level:g}" for level in LEVELS))
 _KEPT = 0.95  # of the mean, by each update
+_FAR = 10.0  # times the first loss; noise levels make losses of one model differ by less
 
 
 class Logged(NamedTuple):
@@ -53,6 +54,8 @@ class Log:
         self.path, self._board = path, board
         rows = [row for row in _rows(path) if int(row[0]) <= first]
         self._average = next((float(row[2]) for row in reversed(rows) if row[2]), None)
+        self._began = next((float(row[1]) for row in rows if row[1]), None)
+        self._has_told = False
         with written_whole(path) as part:
             part.write_text(_text([COLUMNS, *rows]), encoding="utf-8", newline="")
 
@@ -65,6 +68,14 @@ class Log:
     def add(self, update: Update) -> None:
         """Write the row of an update."""
         self._write(update.step, update.loss, update.average, update.norm, update.rate, round(update.seconds, 3))
+
+    def diverged(self, update: Update) -> Diverged | None:
+        """What to tell, once, when the moving mean is far above the run's first loss."""
+        self._began = update.loss if self._began is None else self._began
+        if self._has_told or update.average <= _FAR * self._began:
+            return None
+        self._has_told = True
+        return Diverged(update.step, update.average, self._began)
 
     def add_validation(self, found: Validated) -> None:
         """Write the row of a validation."""

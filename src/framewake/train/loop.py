@@ -91,6 +91,8 @@ class Loop:
                 done = Update(state.step, settings.steps, loss, average, norm, rate, now - before, left)
                 self.saver.log.add(done)
                 yield done
+                if (diverged := self.saver.log.diverged(done)) is not None:
+                    yield diverged
                 before = now
                 if (found := self._validated(state)) is not None:
                     yield found

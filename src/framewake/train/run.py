@@ -45,7 +45,7 @@ from framewake.train.results import Results
 from framewake.train.samples import sample_plans
 from framewake.train.settings import FREE, continued, training_from, training_settings
 from framewake.train.share import Alone, TrainingShare
-from framewake.train.state import Run, load_run, saved_settings, state_path, unfit
+from framewake.train.state import Run, load_run, other_clips, saved_settings, state_path, unfit
 from framewake.train.use import Use
 from framewake.train.validation import HeldOut, parted
 from framewake.train.walk import Walk
@@ -96,7 +96,8 @@ class Trainer:
         def read(place: Path) -> list[Example]:
             return gathered(place, self._use(), self.cache.folder, takes_pictures=takes_pictures).examples
 
-        self.examples, self.held = parted(data.examples, self.settings, read)
+        too_few = other_clips(places.data) if resumes else None  # it began with more
+        self.examples, self.held = parted(data.examples, self.settings, read, too_few=too_few)
         self.samples = sample_plans(self.settings, places.target, checkpoint)
 
     def run(
@@ -266,10 +267,7 @@ class Trainer:
             return Run(state, self.settings, self.digest(), self.base(), engine.name, False, devices)
         run = load_run(self.places.target)
         if run.data != self.digest():
-            raise InputError(
-                f"the clips or captions in {self.places.data} are not those that the run began with: put them back, "
-                "or train a new file."
-            )
+            raise other_clips(self.places.data)
         if run.base != self.base():
             raise CheckpointError(
                 f"{state_path(self.places.target)} was trained on another checkpoint than {self.checkpoint.folder}: "

@@ -87,6 +87,13 @@ def unfit(target: Path) -> CheckpointError:
     return CheckpointError(f"{state_path(target)} does not fit its own settings: begin anew under another name.")
 
 
+def other_clips(data: Path) -> InputError:
+    """The error for clips that a run did not begin with."""
+    return InputError(
+        f"the clips or captions in {data} are not those that the run began with: put them back, or train a new file."
+    )
+
+
 def _read(path: Path) -> tuple[dict[str, Any], TensorFile]:
     if not path.exists():
         raise InputError(f"there is no saved run {path}: leave out --resume to begin one.")

@@ -27,12 +27,16 @@ class HeldOut(NamedTuple):
 
 
 def parted(
-    examples: list[Example], settings: Training, read: Callable[[Path], list[Example]]
+    examples: list[Example],
+    settings: Training,
+    read: Callable[[Path], list[Example]],
+    *,
+    too_few: InputError | None = None,
 ) -> tuple[list[Example], list[Example]]:
     """The examples to train on, and those to validate with: none where validation is not asked for.
 
-    ``read`` gives the examples of another place. Which ones a share leaves out depends on the seed and on what is in
-    the clips, not on their names.
+    ``read`` gives the examples of another place, ``too_few`` is raised where there is a single clip. Which ones a share
+    leaves out depends on the seed and on what is in the clips, not on their names.
     Raises: InputError for a share that is none, too few clips, or clips that are in both.
     """
     if not settings.validate_every:
@@ -47,7 +51,8 @@ def parted(
         return examples, held
     digests = sorted({example.digest for example in examples})
     if len(digests) < 2:
-        raise InputError("there is one clip only, none can be left out: name others with --validation DIR.")
+        alone = "there is one clip only, none can be left out: name others with --validation DIR."
+        raise too_few or InputError(alone)
     mixed = generator(settings.seed, HELD, 0).permutation(len(digests))
     left_out = {digests[i] for i in mixed[: max(round(share * len(digests)), 1)]}
     training = [example for example in examples if example.digest not in left_out]
