@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engines_here import INSTALLED, needs_torch
+from small_disk import MIB, mounted
 from started import torchrun
 
 from framewake.app.devices import Devices, parse_devices, variables
@@ -262,6 +263,35 @@ def test_one_that_fails_tells_the_cause(here, tmp_path, moment):
     assert code != 0 and len(said) == 1 and said[0].startswith("framewake: process 1 of 2: "), said
     assert "oo many open files" in said[0]
     assert [path.name for path in tmp_path.iterdir()] == ([LATENTS] if moment == '"index": 1' else [])
+
+
+FULL = {
+    # Options, when the disk becomes full, and a signal for one of them: the exit code, the line, the step that stays.
+    "saving": ((*SMALL, "--steps", 40), '"index": 7', None, (5, "The latents of step 5 are in", 5)),
+    "a draft": ((*SMALL, "--steps", 40, "--draft", 12), '"index": 7', None, (5, "The latents of step 5 are in", 5)),
+    "writing": (LONG, '"stage": "decode"', None, (5, "The finished latents are in", 2)),
+    "Ctrl-C": ((*SMALL, "--steps", 400), '"index": 7', (None, "SIGINT"), (130, "stopped. Nothing is lost", 5)),
+    "second killed": ((*SMALL, "--steps", 400), '"index": 7', (1, "SIGKILL"), (4, "was ended by SIGKILL", 5)),
+}
+
+
+@needs_linux
+@needs_torch
+@pytest.mark.parametrize("name", FULL)
+def test_a_disk_that_becomes_full(call, picture, tmp_path, monkeypatch, name):
+    """The first process alone writes clips and latents; what is temporary, in any of them, has no room either."""
+    words, moment, blow, (expected, reason, step) = FULL[name]
+    with mounted(tmp_path / "disk", 4 * MIB) as disk:
+        monkeypatch.setenv("TMPDIR", str(disk.folder))
+        run = Started(picture, "it moves", *words, "-o", "disk/clip.mp4", "--json")
+        run.wait_for(moment)
+        disk.fill()
+        if blow is not None:
+            os.kill(run.process.pid if blow[0] is None else run.pids[blow[0]], getattr(signal, blow[1]))
+        code, said = run.ended()
+        assert code == expected and len(said) == 1 and reason in said[0], said
+        assert expected != 5 or said[0].startswith("framewake: there is no room for disk/clip.mp4"), said
+        assert [path.name for path in disk.folder.glob("clip*")] == [LATENTS] and step_of(disk.folder) == step
 
 
 @needs_linux

@@ -59,7 +59,8 @@ def denoise_with_drafts(
         try:
             draft = yield from _draft(parts, course, found, plan.output)
         finally:  # behind the draft: who loses power in it gets it again
-            start = keeper.must_save(found.step, found.latents, found.cache)
+            with finish.told_where(keeper, plan.output):
+                start = keeper.must_save(found.step, found.latents, found.cache)
         if draft.is_end:
             return found, draft
         yield draft

@@ -18,6 +18,7 @@ from framewake.models.tiling import decode_tile, decoding, decoding_turns, put_t
 from framewake.pipeline.events import Event, Tile, Written
 from framewake.pipeline.group import LATENTS, call_to_decode, led
 from framewake.pipeline.jobs import Output
+from framewake.pipeline.latents import Keeper
 from framewake.pipeline.messages import Message
 from framewake.pipeline.parts import Part, Parts
 from framewake.pipeline.precision import Precision, choose_precision
@@ -129,22 +130,24 @@ def write(
 
 
 @contextlib.contextmanager
-def told_where(path: Path | None, options: Sequence[str]) -> Iterator[None]:
-    """Add to any error inside that the latents are safe and how to go on from them, with these options."""
+def told_where(keeper: Keeper | None, output: Output | None) -> Iterator[None]:
+    """Add to any error inside which latents are safe and how to go on from them, with the output's options."""
     try:
         yield
     except (FramewakeError, OSError, MemoryError, RuntimeError, ValueError) as error:
-        if path is None or not path.exists():
+        if keeper is None or output is None or not keeper.path.exists():
             raise
         reason = str(error).rstrip(".") or type(error).__name__
-        text = f"{reason}. {advice(path, options)}"
+        text = f"{reason}. {advice(keeper, output.options)}"
         if not isinstance(error, FramewakeError):
             raise FramewakeError(text) from error
         error.args = (text,)
         raise
 
 
-def advice(path: Path, options: Sequence[str]) -> str:
-    """How to go on from saved latents."""
-    command = shlex.join(["framewake", "animate", "--from-latents", str(path), *options])
-    return f"The finished latents are in {path}: go on with `{command}`"
+def advice(keeper: Keeper, options: Sequence[str]) -> str:
+    """How to go on from saved latents, which are not the last ones where the disk had no room for those."""
+    command = shlex.join(["framewake", "animate", "--from-latents", str(keeper.path), *options])
+    is_whole = keeper.step >= keeper.metadata["request"]["steps"]
+    what = "finished latents" if is_whole else f"latents of step {keeper.step}"
+    return f"The {what} are in {keeper.path}: go on with `{command}`"

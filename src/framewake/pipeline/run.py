@@ -329,7 +329,7 @@ class Pipeline:
                 yield draft
                 return
         saved = None if keeper is None or not keeper.path.is_file() else keeper.path
-        with finish.told_where(saved, () if plan.output is None else plan.output.options):
+        with finish.told_where(keeper, plan.output):
             if plan.larger is not None:
                 assert texts.larger is not None  # encoded for this
                 further = course_of(course, plan.larger, texts.larger, images.larger, latents)
