@@ -11,7 +11,7 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.pipeline.forecast.cost import BYTES
-from framewake.pipeline.messages import Lead, Link, meet
+from framewake.pipeline.messages import Lead, Link, Message, meet
 from measuring import clocks
 
 Shape = tuple[int, ...]
@@ -79,7 +79,10 @@ class Counted:
 
 
 class Turns:
-    """Works that all processes of an engine do when the first one says so; until then they sleep."""
+    """Works that all processes of an engine do when the first one says so; until then they sleep.
+
+    Nobody waits in an exchange for a process that still works: MindSpore's have a limit of 30 seconds there on a CPU.
+    """
 
     def __init__(self, engine: Engine, works: Mapping[str, Callable[[], Sequence[float]]]) -> None:
         self.engine, self.works = engine, works
@@ -90,7 +93,10 @@ class Turns:
         if not isinstance(self._meeting, Link):
             return False
         while (order := self._meeting.receive()).do != "leave":
-            self._gathered(self._timed(order.do))
+            numbers = self._timed(order.do)
+            self._meeting.send(Message("done"))
+            self._meeting.receive()
+            self._gathered(numbers)
         self._meeting.close()
         return True
 
@@ -101,7 +107,10 @@ class Turns:
         """
         assert isinstance(self._meeting, Lead)
         self._meeting.tell(name)
-        return self._gathered(self._timed(name))
+        numbers = self._timed(name)
+        self._meeting.wait()
+        self._meeting.tell("gather")
+        return self._gathered(numbers)
 
     def close(self) -> None:
         """Send the others home."""
