@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_here import FIRST, needs_torch
+from engines_here import FIRST
 from PIL import Image
 
 from framewake.golden import rule
@@ -99,9 +99,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, toy, tmp_path):
     assert json.loads(out.splitlines()[-1])["event"] == "error"
 
 
-@needs_torch
-def test_two_processes_train_as_two_batches_behind_an_update(call, data, toy):
-    words = [data, "--checkpoint", toy, "--engine", "torch:cpu", *SMALL, "--steps", 3]
+def test_two_processes_train_as_two_batches_behind_an_update(call, data, toy, engine):
+    words = [data, "--checkpoint", toy, "--engine", engine.name, *SMALL, "--steps", 3]
     answer = call("lora", "train", *words[:1], "one.safetensors", *words[1:], "--accumulate", 2)
     assert answer.code == 0, answer.err
     again = [sys.executable, "-m", "framewake", "lora", "train", *words[:1], "two.safetensors", *words[1:]]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
+import ranks_here
 from engines_here import needs_torch
 from ranks_here import together
 from toy_checkpoint import DIT, write_toy
@@ -159,12 +161,15 @@ def test_long_captions_are_told(engine, trainer_of, clips, tmp_path):
     assert len(notes) == 1 and "tokens" in notes[0]
 
 
-def by_two(trainer_of, changes):
+def by_two(trainer_of, changes, *, pause=0.0):
     """The updates that two processes tell, of which the second is told something else."""
 
     def work(rank):
-        trainer = trainer_of(**({"steps": 2} | (changes if rank.rank() else {})))
-        return [event for event in trainer.run(rank) if isinstance(event, Update)]
+        found = []
+        for event in trainer_of(**({"steps": 2} | (changes if rank.rank() else {}))).run(rank):
+            time.sleep(pause)
+            found += [event] if isinstance(event, Update) else []
+        return found
 
     return together(engines.get("torch:cpu"), 2, work)
 
@@ -180,3 +185,10 @@ def test_processes_that_would_train_otherwise_are_refused(trainer_of, changes):
 def test_what_only_the_first_process_looks_at_may_differ(trainer_of):
     first, second = by_two(trainer_of, {"save_every": 1, "stored": "bfloat16"})
     assert len(first) == 2 and second == []
+
+
+@needs_torch
+def test_nobody_waits_in_an_exchange_for_what_the_first_process_does_alone(trainer_of, monkeypatch):
+    monkeypatch.setattr(ranks_here, "SECONDS", 1.0)  # as long as a wait in an exchange may be
+    first, _ = by_two(trainer_of, {}, pause=1.2)
+    assert len(first) == 2

@@ -143,6 +143,7 @@ class Loop:
         store = self.pipeline.parts.get("dit", self.feed.dtype).weights
         total: Gradients = {}
         share = self.feed.share
+        share.begin()
         kinds = [Sized(clip.latent, clip.batch) for clip in self.feed.clips]
         for part in range(settings.accumulation):
             number = (state.step * settings.accumulation + part) * share.size + share.rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -108,9 +109,12 @@ class Trainer:
         ``memory`` is how many bytes the process may use on the device, everything that is free when it is None.
         Raises: FramewakeError of any kind.
         """
-        settings, share = self.settings, TrainingShare(engine)
-        alone: Any = Alone(engine)
-        engine = engine if share.size == 1 else alone
+        with contextlib.closing(TrainingShare(engine)) as share:
+            alone: Any = Alone(engine)
+            yield from self._run(engine if share.size == 1 else alone, share, memory=memory, clock=clock)
+
+    def _run(self, engine: Engine, share: TrainingShare, *, memory: int | None, clock: Callable[[], float]) -> Events:
+        settings = self.settings
         if not engine.traits.has_gradients:
             raise InputError(f"{engine.name} has no gradients: train without +fp8; files in eight bits are fine.")
         precision = training_precision(settings.precision, engine)
@@ -135,7 +139,8 @@ class Trainer:
             with memory_told(engine, "encode"):
                 own = [key for key in share.of(keys) if not encoder.is_there(cache, key)]
                 yield from encoder.encode(engine, cache, own, memory=memory)
-        share.meet(self._told(begun, precision))
+        share.begin()
+        share.compare(self._told(begun, precision))
         examples = [
             encoder.prepared(cache, key) for key in keys[: len(self.examples)] for _ in range(key.example.repeats)
         ]

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from framewake.engine.contract import Engine
-from framewake.errors import InputError
+from framewake.errors import InputError, PeerError
+from framewake.pipeline.messages import Lead, Message, meet
 
 Item = TypeVar("Item")
 
@@ -37,7 +38,7 @@ class TrainingShare:
 
     def __init__(self, engine: Engine) -> None:
         self.rank, self.size = engine.rank(), engine.size()
-        self._engine = engine
+        self._engine, self._meeting = engine, meet(engine)
 
     @property
     def leads(self) -> bool:
@@ -48,8 +49,26 @@ class TrainingShare:
         """This process's own of some pieces of work."""
         return list(items[self.rank :: self.size])
 
-    def meet(self, told: str) -> None:
-        """Wait for the others, which have to make the same run: what tells it is the same text in all of them.
+    def begin(self) -> None:
+        """Wait until all are here, however long one of them encodes, validates or makes a clip.
+
+        In an exchange such a wait has a limit.
+        Raises: PeerError when another process has ended.
+        """
+        if isinstance(self._meeting, Lead):
+            self._meeting.wait()
+            self._meeting.tell("begin")
+            return
+        self._meeting.send(Message("ready"))
+        if self._meeting.receive().do != "begin":
+            raise PeerError("the first process has ended the run.")
+
+    def close(self) -> None:
+        """Let the others go."""
+        self._meeting.close()
+
+    def compare(self, told: str) -> None:
+        """Look whether all make the same run: what tells it has to be the same text in all of them.
 
         Raises: InputError where it is not; PeerError when another one has ended.
         """
