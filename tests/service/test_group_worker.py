@@ -158,6 +158,21 @@ def test_a_worker_without_a_server_ends_politely(toy, picture, desk, number):
     assert store.get(job).state == "queued"
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_group_without_work_ends_with_the_cause(toy, desk, rank):
+    words = ["worker", "--storage", str(desk.storage.folder), "--checkpoint", str(toy), *ENGINE, "--devices", "2"]
+    worker = subprocess.Popen([*PROGRAM, *words], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: desk.presence.device_count(desk.presence.alive()), lambda count: count == 2)
+        ranks = children(worker.pid)
+        os.kill(ranks[rank], signal.SIGKILL)
+        _, said = worker.communicate(timeout=SECONDS)
+    finally:
+        worker.kill()
+    assert worker.returncode == 4 and said.count(f"process {rank} of 2 was ended by SIGKILL") == 1, said
+    assert len(ranks) == 2 and all(has_gone(process) for process in ranks.values())
+
+
 @pytest.mark.parametrize("words", ["0,0", "9999"])
 def test_what_is_no_group_is_refused_by_server_and_worker(tmp_path, words):
     for name in (("serve", "--port", "0", "--data", str(tmp_path / "data")), ("worker", "--storage", str(tmp_path))):

@@ -223,4 +223,5 @@ def _wait_for_end(stop: threading.Event) -> None:
 def start_logging() -> None:
     """The log of server and worker."""
     logs.start_logging("%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "torch"):  # which tells of each request, and of its own caches at the end
+        logging.getLogger(name).setLevel(logging.WARNING)
