@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 from toy15 import write_toy15
+
+from framewake.media.video import read_metadata
+from framewake.pipeline.latents import SavedLatents, latents_path, save_latents
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,12 @@ def test_super_resolution(call, toy15, picture, tmp_path_factory):
     answer = call("animate", picture, "a circle", *options, "-o", "clip.gif")
     assert answer.code == 0 and "5 frames of 160x112" in answer.out, answer.err
     told = call("info", "clip.gif")
-    assert "super_resolution" in told.out or "super-resolution" in told.out, told.out
+    assert re.search("super resolution: +yes", told.out) and "160 x 112 px" in told.out, told.out
+    sizes = np.zeros((1, 4, 2, 7, 10), np.float32), np.zeros((1, 4, 2, 5, 7), np.float32)
+    saved = SavedLatents(sizes[0], read_metadata("clip.gif"), 5, {}, {}, lesser=sizes[1])
+    save_latents(latents_path(Path("half.gif")), saved)
+    told = call("info", latents_path(Path("half.gif")))
+    assert "step 2 of 2, and step 3 of super-resolution" in told.out, told.out
     again = call("animate", "--like", "clip.gif", "--checkpoint", larger, "-o", "again.gif")
     assert again.code == 0 and "5 frames of 160x112" in again.out, again.err
     long = call("animate", picture, "a circle", *options, "--then", "a square", "-o", "long.gif")

@@ -41,9 +41,12 @@ def read_stopped(path: Path) -> tuple[dict[str, Any], list[str]]:
     """
     saved = load_latents(path)
     told = {"step": saved.step, "steps": request_from(saved.metadata).get("steps")}
+    if saved.lesser is not None:  # those of super-resolution are counted behind
+        told |= {"step": told["steps"], "enlarging": saved.step - (told["steps"] or 0)}
     skipped = saved.cache.get("cache_skipped")
     told |= {} if skipped is None else {"skipped": len(skipped)}
     done = f"step {told['step']} of {told['steps']}" + ("" if skipped is None else f", {told['skipped']} skipped")
+    done += "" if saved.lesser is None else f", and step {told['enlarging']} of super-resolution"
     origin = {name: value for name, value in saved.origin.items() if name != "versions"}
     where = ", ".join(f"{name} {value}" for name, value in origin.items())
     lines = [row("saved after", done), row("computed by", inline(where))]
