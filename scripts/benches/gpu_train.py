@@ -33,7 +33,8 @@ from framewake.engine.contract import Engine
 from framewake.models.dit import DiT, TextStates
 from framewake.pipeline.forecast import cost, parse_memory
 from framewake.pipeline.forecast.setup import is_composed
-from framewake.shapes import PUBLISHED_RESOLUTIONS, LatentShape, token_count
+from framewake.pipeline.hunyuan import HUNYUAN
+from framewake.shapes import PUBLISHED_RESOLUTIONS, LatentShape, choose_bucket, token_count
 from framewake.train.adapted import AdaptedLayers, Dressing
 from framewake.train.batch import Batch
 from framewake.train.factors import chosen, start
@@ -112,7 +113,7 @@ class Bench:
         self.dtype = "bfloat16" if "bfloat16" in engine.traits.products else "float32"
         self.shapes = DiT(None, case.config).shapes()
         self.streams = ("double_blocks", "single_blocks")
-        self.modules = chosen(self.shapes)
+        self.modules = chosen(self.shapes, HUNYUAN.trained.modules)
         trained = sum(case.rank * (rows + columns) for rows, columns in self.modules.values())
         scene = cost.Scene(1, token_count(case.latent), TEXT, self.dtype, is_composed(engine, self.dtype))
         self.work = Work(case.config, self.shapes, scene, trained, engine.traits.is_host)
@@ -133,7 +134,7 @@ class Bench:
         memory, latent = self.engine.memory(), self.case.latent
         room = memory["free"] - self.engine.traits.margin_bytes if limit is None else limit - memory["used"]
         size = (latent.height * 8, latent.width * 8)
-        clips = Clips(latent, 4 * latent.frames - 3, size, "360p", PUBLISHED_RESOLUTIONS)
+        clips = Clips(latent, 4 * latent.frames - 3, size, "360p", PUBLISHED_RESOLUTIONS, choose_bucket)
         return Planner(self.engine, self.work, clips, rank=self.case.rank).way(room)
 
     def update(self, store: Resident | Streamed, way: Way) -> Callable[[], float]:

@@ -49,10 +49,16 @@ def number(default: float | None, flag: str, text: str, span: tuple[float, float
 
 
 def choice(
-    default: str, flag: str, text: str, choices: tuple[str, ...], *, spellings: tuple[tuple[str, str], ...] = ()
+    default: str,
+    flag: str,
+    text: str,
+    choices: tuple[str, ...],
+    *,
+    spellings: tuple[tuple[str, str], ...] = (),
+    unset: str = "",
 ) -> Any:
     """A field for one of several words."""
-    return _field(default, Setting("choice", text, flag, choices=choices, spellings=spellings))
+    return _field(default, Setting("choice", text, flag, choices=choices, spellings=spellings, unset=unset))
 
 
 def plain(default: Any, kind: Kind, flag: str, text: str, *, unset: str = "") -> Any:

@@ -82,6 +82,12 @@ def _loras() -> tuple[Format, ...]:
             f"With dots behind any words (but those of a ControlNet), or with underscores behind {prefixes} or none; "
             "wrappers (`_orig_mod.`, `module.`), adapters' names and numbered pairs (`lora_down.0.weight`) too.",
         ),
+        Format(
+            "a LoRA for HunyuanVideo-1.5, with a checkpoint of it",
+            "read",
+            "Of Tencent's trainer (no prefix, `lora_adapter_metadata`), musubi-tuner (`lora_unet_`), diffusers, "
+            "ComfyUI; queries, keys and values apart or in one. Written in each of these, too.",
+        ),
         Format("a LoRA as a file or PEFT's folder", "read", f"Ending in {ends}; with PEFT's adapter_config.json."),
         *(Format(name, "read", f"Keys end in {_endings(parts)}. {how}") for name, parts, how in _LORAS),
         Format("factors in fp8 or int8 with scales beside them", "converted", "Multiplied when they are read."),

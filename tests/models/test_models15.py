@@ -139,6 +139,16 @@ def test_a_clip_decoded_in_pieces_is_the_same(engine, each):
     assert np.abs(whole[:, :, :9] - start).max() < 3e-5 * np.abs(whole).max(), "nothing looks ahead"
 
 
+@pytest.mark.parametrize("each", [4, 8])
+def test_encoding_a_few_frames_at_a_time_changes_nothing(engine, each):
+    vae = CellVAE(engine, TOY_VAE)
+    w = {name: engine.asarray(x) for name, x in rule.weights(vae.shapes(), 3).items()}
+    pixels = engine.asarray(rule.input("pixels", (1, 3, 17, 32, 48), 3))
+    whole = engine.numpy(vae.moments(w, pixels))
+    pieces = engine.numpy(vae.moments_slabs(w, pixels, each * 8 * 32 * 48))
+    assert whole.shape == pieces.shape and np.abs(pieces - whole).max() <= 2e-5 * np.abs(whole).max()
+
+
 def test_positions_of_byt5_are_in_buckets():
     places = position_buckets(300, 32, 128)
     assert places.min() == 0 and places.max() == 31

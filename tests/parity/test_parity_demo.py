@@ -23,7 +23,6 @@ from framewake.text.template import VIDEO_I2V
 from framewake.text.tokenize import Tokenizer
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
-from framewake.weights.reading.names import diffusers_dit
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -72,8 +71,8 @@ def test_both_pipelines_make_the_same_clip(tmp_path, has_lora):
     theirs = diffusers.HunyuanVideoImageToVideoPipeline.from_pretrained(folder, dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
     if has_lora:
-        targets, rules = targets_of(pipeline.checkpoint), diffusers_dit(pipeline.checkpoint.dit)
-        convert(open_lora(LORA, targets), tmp_path / "theirs.safetensors", "diffusers", rules, targets)
+        targets = targets_of(pipeline.checkpoint)
+        convert(open_lora(LORA, targets), tmp_path / "theirs.safetensors", "diffusers", targets)
         theirs.load_lora_weights(str(tmp_path), weight_name="theirs.safetensors")
     with torch.no_grad():
         video = theirs(

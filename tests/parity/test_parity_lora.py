@@ -11,6 +11,7 @@ from framewake import engine as engines
 from framewake.golden import rule
 from framewake.models.dit import DiT, TextStates
 from framewake.nn.rope import rope_table
+from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.train.about import Used, metadata_of
 from framewake.train.factors import chosen, start
 from framewake.train.optimiser import OptimiserState
@@ -20,7 +21,6 @@ from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.view import LoraView
-from framewake.weights.reading.names import diffusers_dit
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -106,7 +106,7 @@ def test_a_file_converted_to_their_format_does_the_same_there(folder, theirs, tm
         source,
         {key: x * np.float32(0.5) if "lora_" in key else x for key, x in keys_of("official", alpha=alpha).items()},
     )
-    convert(open_lora(source, TARGETS), path, "diffusers", diffusers_dit(DIT), TARGETS)
+    convert(open_lora(source, TARGETS), path, "diffusers", TARGETS)
     expected = loaded(theirs, path, 0.7)
     for file in (source, path):
         check(our_velocity(folder, file, 0.7), expected, our_velocity(folder))
@@ -115,11 +115,11 @@ def test_a_file_converted_to_their_format_does_the_same_there(folder, theirs, tm
 @pytest.mark.parametrize("stored", ["float32", "float16"])
 def test_a_trained_file_does_the_same_there(folder, theirs, tmp_path, stored):
     settings = training_from({"rank": 4, "alpha": 2.0, "format": "diffusers", "stored": stored})
-    factors = start(chosen(TARGETS.tensors), settings.rank, settings.seed)
+    factors = start(chosen(TARGETS.tensors, HUNYUAN.trained.modules), settings.rank, settings.seed)
     moved = {name: (x + 0.2 * rule.input(name, x.shape, 3)).astype(np.float32) for name, x in factors.items()}
-    about = metadata_of(settings, 3, Used("toy", "float32", 6.0, [(5, 64, 64)], batches=1, batch=1))
+    about = metadata_of(settings, 3, Used("toy", HUNYUAN.trained, "float32", 6.0, [(5, 64, 64)], batches=1, batch=1))
     path = tmp_path / "trained.safetensors"
-    write_lora(path, OptimiserState(3, moved, moved, moved), settings, base=DIT, about=about)
+    write_lora(path, OptimiserState(3, moved, moved, moved), settings, targets=TARGETS, about=about)
     check(our_velocity(folder, path), loaded(theirs, path), our_velocity(folder))
     assert open_lora(path, TARGETS).tensors.metadata["ss_steps"] == "3"
 

@@ -26,7 +26,6 @@ from framewake.sampling.noise import draw
 from framewake.weights.lora.convert import convert
 from framewake.weights.lora.file import open_lora
 from framewake.weights.lora.keys import OFFICIAL
-from framewake.weights.reading.names import diffusers_dit
 from framewake.weights.writing.files import write_tensors
 
 torch = pytest.importorskip("torch")
@@ -63,7 +62,7 @@ def lora_for(checkpoint, tmp_path):
         tensors[f"{key}.lora_down.weight"] = rule.weight(f"{name}.down", (4, *columns), 5)
         tensors[f"{key}.alpha"] = np.asarray(3, np.float32)
     write_tensors(ours, tensors)
-    convert(open_lora(ours, targets), theirs, "diffusers", diffusers_dit(checkpoint.dit), targets)
+    convert(open_lora(ours, targets), theirs, "diffusers", targets)
     return ours, theirs
 
 

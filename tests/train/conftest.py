@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from toy15 import write_toy15
 from toy_checkpoint import write_picture, write_toy
 from toy_clips import FRAMES, clip_frames
 
@@ -43,6 +44,30 @@ def trainer_of(toy, clips, tmp_path):
     """A trainer of a small run; settings, and where it reads and writes, can be changed."""
 
     def make(name="a.safetensors", *, data=clips, resumes=False, checkpoint=toy, cache=None, **changes):
+        given = changes if resumes else SMALL | changes
+        return Trainer(checkpoint, Places(data, tmp_path / name, cache), given, resumes=resumes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def toy15(tmp_path_factory):
+    return open_checkpoint(write_toy15(tmp_path_factory.mktemp("toy15")))
+
+
+@pytest.fixture(scope="session")
+def clips15(tmp_path_factory):
+    """Two clips of one size, of which the first has quoted text, and another one."""
+    folder = write_clips(tmp_path_factory.mktemp("clips15") / "data")
+    (folder / "0.txt").write_text(f'{CAPTIONS[0]} past a sign that says "Open"\n')
+    return folder
+
+
+@pytest.fixture
+def trainer15(toy15, clips15, tmp_path):
+    """A trainer of a small run; settings, and what it reads and writes, can be changed."""
+
+    def make(name="a.safetensors", *, checkpoint=toy15, data=clips15, resumes=False, cache=None, **changes):
         given = changes if resumes else SMALL | changes
         return Trainer(checkpoint, Places(data, tmp_path / name, cache), given, resumes=resumes)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,12 @@ from framewake.train.run import Places, Trainer
 from framewake.weights.checkpoint.load import open_checkpoint
 
 SETTINGS = {"frames": 5, "rank": 4, "learning_rate": 1e-2, "steps": 4, "save_every": 1, "stored": "float32"}
+
+
+def run(folder, toy, clips, engine, name, *more) -> int:
+    """This script on a target of this name; its exit code."""
+    command = [sys.executable, __file__, str(toy.folder), str(clips), str(folder / name), engine.name, *more]
+    return subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}).returncode
 
 
 def end() -> None:

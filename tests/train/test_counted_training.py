@@ -10,10 +10,13 @@ from counted_bytes import counted
 from toy_training import update_of
 
 from framewake.config import HUNYUAN_DIT
+from framewake.config15 import HUNYUAN15_DIT
 from framewake.errors import ResourceError
 from framewake.models.dit import DiT
 from framewake.pipeline.forecast import cost
-from framewake.shapes import PUBLISHED_RESOLUTIONS, LatentShape, token_count
+from framewake.pipeline.hunyuan import HUNYUAN
+from framewake.pipeline.hunyuan15 import HUNYUAN15
+from framewake.shapes import PUBLISHED_RESOLUTIONS, LatentShape, choose_bucket, token_count
 from framewake.train.factors import chosen
 from framewake.train.forecast import Clips, Planner, Way, Work, needs
 
@@ -69,7 +72,7 @@ def shapeless():
 
 
 def work_of(latent, rank, *, batch=1):
-    trained = sum(rank * (rows + columns) for rows, columns in chosen(SHAPES).values())
+    trained = sum(rank * (rows + columns) for rows, columns in chosen(SHAPES, HUNYUAN.trained.modules).values())
     scene = cost.Scene(batch, token_count(latent), TEXT, "bfloat16", False)
     return Work(HUNYUAN_DIT, SHAPES, scene, trained, is_host=False)
 
@@ -94,6 +97,20 @@ def test_an_update_takes_what_is_forecast(shapeless, clip, rank, way):
     assert abs(expected / found - 1) <= 0.1, (expected, found)
 
 
+@pytest.mark.parametrize("way", [PLAIN, AGAIN])
+def test_an_update_of_the_second_model_takes_what_is_forecast(shapeless, way):
+    latent, text = LatentShape(65, 16, 30, 53), 985
+    few = dataclasses.replace(HUNYUAN15_DIT, double_blocks=2)
+    work, weights = update_of(shapeless, few, latent, rank=16, text=text, way=way, family=HUNYUAN15)
+    shapes = HUNYUAN15.transformer(None, HUNYUAN15_DIT).shapes()
+    held = cost.weights(shapes, ("double_blocks",), "bfloat16").streamed
+    found = held + counted(work, weights, has_gradients=True)
+    trained = sum(16 * (rows + columns) for rows, columns in chosen(shapes, HUNYUAN15.trained.modules).values())
+    scene = cost.Scene(1, token_count(latent, (1, 1, 1)), text, "bfloat16", False)
+    expected, _ = needs(Work(HUNYUAN15_DIT, shapes, scene, trained, is_host=False), way)
+    assert abs(expected / found - 1) <= 0.1, (expected, found)
+
+
 @pytest.mark.parametrize("rank", [16, 32, 64])
 def test_what_fits_into_common_cards(rank):
     assert needs(work_of(CLIPS["360p x 129"], rank), PLAIN)[0] <= 9e9
@@ -112,7 +129,7 @@ def test_the_host_holds_inputs_and_states():
 
 def planner(shapeless, latent, rank=16, *, is_host=False):
     size = (latent.height * 8, latent.width * 8)
-    clips = Clips(latent, 4 * latent.frames - 3, size, "540p", PUBLISHED_RESOLUTIONS)
+    clips = Clips(latent, 4 * latent.frames - 3, size, "540p", PUBLISHED_RESOLUTIONS, choose_bucket)
     return Planner(shapeless, work_of(latent, rank)._replace(is_host=is_host), clips, rank=rank)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from killed_run import run
 from small_disk import MIB, mounted
 
 from framewake.errors import DiskFullError, NumericsError
@@ -17,14 +14,7 @@ from framewake.train.events import Saved, Update
 from framewake.train.loop import SAVE_SECONDS, added
 from framewake.train.state import load_run, save_run, state_path
 
-SCRIPT = Path(__file__).with_name("killed_run.py")
 MOMENTS = ("between updates", "inside an update", "between its files")
-
-
-def run(folder, toy, clips, engine, name, *more):
-    """The script on a target of this name; its exit code."""
-    command = [sys.executable, str(SCRIPT), str(toy.folder), str(clips), str(folder / name), engine.name, *more]
-    return subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}).returncode
 
 
 def test_a_killed_run_goes_on_to_the_same_file(engine, toy, clips, tmp_path):

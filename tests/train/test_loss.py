@@ -14,20 +14,26 @@ from toy_training import ALPHA, RANK, Task, apart, batch_of
 
 from framewake import engine as engines
 from framewake.config import HUNYUAN_DIT
+from framewake.config15 import HUNYUAN15_DIT
 from framewake.errors import InputError
 from framewake.golden import rule
 from framewake.models.dit import DiT
+from framewake.pipeline.hunyuan import HUNYUAN
+from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.train.adapted import Dressed
 from framewake.train.factors import chosen, start
 from framewake.train.optimiser import OptimiserState
 from framewake.train.settings import Training
 from framewake.train.writer import write_lora
 from framewake.weights.lora.file import open_lora
+from framewake.weights.lora.keys import FORMATS
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.view import LoraView
+from framewake.weights.reading.names15 import published_dit
 
 INSTALLED = [f"{kind}:cpu" for kind in ("torch", "mindspore") if importlib.util.find_spec(kind)]
-MODULES = chosen(SHAPES)
+PATTERNS = HUNYUAN.trained.modules
+MODULES = chosen(SHAPES, PATTERNS)
 KEYS = Path(__file__).parents[1] / "data" / "lora-keys.json"
 
 
@@ -65,21 +71,27 @@ def test_only_factors_have_gradients_and_the_base_stays(engine):
     assert all(np.array_equal(engine.numpy(x), before[name]) for name, x in base.part("").items())
 
 
-@pytest.mark.parametrize("style", ["official", "diffusers"])
-def test_training_computes_with_what_the_file_gives(engine, tmp_path, style):
-    task, data = Task(engine), batch_of(engine, 2)
-    base, model = task.resident(), DiT(engine, task.config)
+@pytest.mark.parametrize(
+    ("family", "condition", "style"),
+    [(HUNYUAN, "token_replace", style) for style in ("official", "diffusers")]
+    + [(HUNYUAN15, "latent_concat", style) for style in FORMATS],
+)
+def test_training_computes_with_what_the_file_gives(engine, tmp_path, family, condition, style):
+    task, data = Task(engine, family=family, condition=condition), batch_of(engine, 2, family=family)
+    base, model = task.resident(), family.transformer(engine, task.config)
     settings = Training(rank=RANK, alpha=ALPHA, stored="float32", format=style)
     state = OptimiserState(1, task.factors, task.factors, task.factors)
-    write_lora(tmp_path / "a.safetensors", state, settings, base=task.config, about={})
-    lora = open_lora(tmp_path / "a.safetensors", Targets.of(task.config, task.shapes))
+    targets = Targets.of(task.config, task.shapes)
+    write_lora(tmp_path / "a.safetensors", state, settings, targets=targets, about={})
+    lora = open_lora(tmp_path / "a.safetensors", targets)
     assert len(lora.by_weight()) == len(task.modules)
     latents, told = task.loss.told(data)
     merged = model(LoraView(engine, base, [lora]), latents, **told)
     trained = model(Dressed(task.dressing, base, task.factors), latents, **told)
     difference = np.abs(engine.numpy(merged) - engine.numpy(trained)).max()
     # Split layers are multiplied apart, which rounds otherwise.
-    assert difference == 0 if style == "official" else difference < 1e-4
+    whole = "official" if family is HUNYUAN else "comfyui"
+    assert difference == 0 if style == whole else difference < 1e-4
     plain = model(base, latents, **told)
     assert np.abs(engine.numpy(plain) - engine.numpy(trained)).max() > 1e-2
 
@@ -98,16 +110,28 @@ def test_the_first_frame_is_given_and_does_not_count(engine):
 
 def test_targets_are_those_of_the_published_loras():
     shapes = DiT(None, HUNYUAN_DIT).shapes()
-    found = {name.removesuffix(".weight").replace(".", "_") for name in chosen(shapes)}
+    found = {name.removesuffix(".weight").replace(".", "_") for name in chosen(shapes, PATTERNS)}
     keys = {key.removeprefix("Hunyuan_video_I2V_lora_").partition(".")[0] for key in json.loads(KEYS.read_text())}
     assert found == keys and len(found) == 325
-    assert sum(64 * (rows + columns) for rows, columns in chosen(shapes).values()) == 326_569_984
+    assert sum(64 * (rows + columns) for rows, columns in chosen(shapes, PATTERNS).values()) == 326_569_984
+
+
+def test_targets_of_the_second_model_are_those_of_its_trainer_but_for_the_timestep():
+    rules = {rule.ours: rule.theirs for rule in published_dit(HUNYUAN15_DIT)}
+    shapes = HUNYUAN15.transformer(None, HUNYUAN15_DIT).shapes()
+    found = chosen(shapes, HUNYUAN15.trained.modules)
+    theirs = [module for name in found for module in rules[name]]
+    assert len(theirs) == 778 and not any("time_in" in name for name in theirs)
+    adapted = {name for name, shape in shapes.items() if len(shape) == 2 and "cond_type" not in name}
+    assert adapted - set(found) == {"time_in.mlp.0.weight", "time_in.mlp.2.weight"}
 
 
 def test_a_subset_of_targets():
-    assert set(chosen(SHAPES, ["single_blocks.*"])) == {n for n in MODULES if n.startswith("single_blocks.")}
+    assert set(chosen(SHAPES, PATTERNS, patterns=["single_blocks.*"])) == {
+        n for n in MODULES if n.startswith("single_blocks.")
+    }
     with pytest.raises(InputError, match="fits no module"):
-        chosen(SHAPES, ["single_blocks.*", "attention"])
+        chosen(SHAPES, PATTERNS, patterns=["single_blocks.*", "attention"])
 
 
 def test_first_factors_change_nothing(engine):

@@ -13,6 +13,7 @@ import ranks_here
 from engines_here import needs_torch
 from ranks_here import together
 from toy_checkpoint import DIT, write_toy
+from toy_training import losses
 
 from framewake import engine as engines
 from framewake.errors import CheckpointError, InputError
@@ -23,10 +24,6 @@ from framewake.train.events import Encoded, Sampled, Saved, Started, Trained, Up
 from framewake.train.state import state_path
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.lora.file import open_lora
-
-
-def losses(events):
-    return [event.loss for event in events if isinstance(event, Update)]
 
 
 def test_the_loss_goes_down(engine, trainer_of):

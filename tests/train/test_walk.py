@@ -8,35 +8,43 @@ from toy_training import MergedInside, Task, apart, batch_of
 
 from framewake.models.dit import DiT
 from framewake.models.manner import PLAIN, Manner
+from framewake.pipeline.hunyuan import HUNYUAN
+from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.train.adapted import AdaptedLayers, Dressed
 
 CHUNKED = Manner(chunk_tokens=3)
 RECOMPUTED = Manner(chunk_tokens=3, recomputes=True)
 CASES = [
-    pytest.param("token_replace", 1, PLAIN, id="one"),
-    pytest.param("token_replace", 2, PLAIN, id="two"),
-    pytest.param("token_replace", 2, CHUNKED, id="chunked"),
-    pytest.param("token_replace", 2, RECOMPUTED, id="recomputed"),
-    pytest.param("latent_concat", 2, PLAIN, id="joined"),
-    pytest.param("none", 2, PLAIN, id="text-to-video"),
+    pytest.param(HUNYUAN, "token_replace", 1, PLAIN, id="one"),
+    pytest.param(HUNYUAN, "token_replace", 2, PLAIN, id="two"),
+    pytest.param(HUNYUAN, "token_replace", 2, CHUNKED, id="chunked"),
+    pytest.param(HUNYUAN, "token_replace", 2, RECOMPUTED, id="recomputed"),
+    pytest.param(HUNYUAN, "latent_concat", 2, PLAIN, id="joined"),
+    pytest.param(HUNYUAN, "none", 2, PLAIN, id="text-to-video"),
+    pytest.param(HUNYUAN15, "latent_concat", 2, PLAIN, id="1.5"),
+    pytest.param(HUNYUAN15, "none", 1, PLAIN, id="1.5 text-to-video"),
+    pytest.param(HUNYUAN15, "latent_concat", 2, RECOMPUTED, id="1.5 recomputed"),
 ]
 
 
-@pytest.mark.parametrize(("condition", "count", "manner"), CASES)
-def test_every_gradient_is_that_of_the_whole_graph(engine, condition, count, manner):
-    task = Task(engine, condition=condition)
-    store, batch = task.resident(), batch_of(engine, count)
+@pytest.mark.parametrize(("family", "condition", "count", "manner"), CASES)
+def test_every_gradient_is_that_of_the_whole_graph(engine, family, condition, count, manner):
+    task = Task(engine, family=family, condition=condition)
+    store, batch = task.resident(), batch_of(engine, count, family=family)
     value, expected = task.whole(store, batch, manner)
-    assert len(expected) == 2 * len(task.modules) and all(np.abs(x).max() > 0 for x in expected.values())
+    # Behind the last attention nobody reads the text, where no single blocks follow.
+    unread = () if task.config.single_blocks else ("double_blocks.1.txt_attn_proj", "double_blocks.1.txt_mlp")
+    assert len(expected) == 2 * len(task.modules)
+    assert all(name.startswith(unread) != (np.abs(x).max() > 0) for name, x in expected.items())
     loss, found = task.walk(manner)(task.factors, store, batch)
     assert abs(loss - value) <= 1e-6 * value
     assert apart(found, expected) <= 2e-6
 
 
-@pytest.mark.parametrize(("condition", "count", "manner"), CASES)
-def test_the_same_operations_give_the_same_bits(engine, condition, count, manner):
-    task = Task(engine, condition=condition, dressing=MergedInside)
-    store, batch = task.resident(), batch_of(engine, count)
+@pytest.mark.parametrize(("family", "condition", "count", "manner"), CASES)
+def test_the_same_operations_give_the_same_bits(engine, family, condition, count, manner):
+    task = Task(engine, family=family, condition=condition, dressing=MergedInside)
+    store, batch = task.resident(), batch_of(engine, count, family=family)
     value, expected = task.whole(store, batch, manner)
     loss, found = task.walk(manner)(task.factors, store, batch)
     assert loss == value

@@ -20,15 +20,13 @@ from framewake.weights.lora.fuse import fuse, stored
 from framewake.weights.lora.keys import FORMATS
 from framewake.weights.lora.view import Merger
 from framewake.weights.reading.files import TensorFile
-from framewake.weights.reading.names import diffusers_dit
 from framewake.weights.writing.files import write_tensors
 
 QKV = "double_blocks.0.txt_attn_qkv.weight"
-RULES = diffusers_dit(DIT)
 
 
 def converted(source, path, style):
-    return convert(open_lora(source, TARGETS), path, style, RULES, TARGETS)
+    return convert(open_lora(source, TARGETS), path, style, TARGETS)
 
 
 def merged(path, engine):

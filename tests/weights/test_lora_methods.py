@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from lora_files import ALPHA, BASE, SHAPES, TARGETS, write
-from toy_checkpoint import DIT, write_toy
+from toy_checkpoint import write_toy
 
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint.load import open_checkpoint
@@ -15,7 +15,6 @@ from framewake.weights.lora.fuse import fuse
 from framewake.weights.lora.keys import FORMATS
 from framewake.weights.lora.report import report
 from framewake.weights.lora.view import LoraView
-from framewake.weights.reading.names import diffusers_dit
 from framewake.weights.stores.store import Resident
 
 FUSED = "double_blocks.0.img_attn_qkv"
@@ -246,7 +245,7 @@ def test_formats_hold_it_or_refuse_it_by_name(engine, tmp_path, style):
         lora, want = opened(tmp_path, kind)
         path = tmp_path / f"{number}.safetensors"
         if kind in HOLDS[style]:
-            convert(lora, path, style, diffusers_dit(DIT), TARGETS)
+            convert(lora, path, style, TARGETS)
             view = LoraView(
                 engine,
                 Resident({name: engine.asarray(x, "float32") for name, x in BASE.items()}),
@@ -255,7 +254,7 @@ def test_formats_hold_it_or_refuse_it_by_name(engine, tmp_path, style):
             check({name: engine.numpy(x) for name, x in view.part("").items()}, want(1.0))
             continue
         with pytest.raises(CheckpointError, match=rf"the {style} format cannot hold '.*'.*--format (comfyui|kohya)"):
-            convert(lora, path, style, diffusers_dit(DIT), TARGETS)
+            convert(lora, path, style, TARGETS)
         assert not path.exists()
 
 
@@ -268,14 +267,14 @@ def test_formats_hold_it_or_refuse_it_by_name(engine, tmp_path, style):
 )
 def test_magnitudes_of_a_kernel_have_the_axes_that_their_readers_multiply(tmp_path, style, key, shape):
     lora, _ = opened(tmp_path, "DoRA of a kernel")
-    convert(lora, tmp_path / "b.safetensors", style, diffusers_dit(DIT), TARGETS)
+    convert(lora, tmp_path / "b.safetensors", style, TARGETS)
     file = open_lora(tmp_path / "b.safetensors", TARGETS).tensors
     assert file.shape(key) == shape(sizes(KERNEL)[0])
 
 
 def test_a_conversion_may_leave_out_what_does_not_fit(tmp_path):
     lora, _ = opened(tmp_path, "difference of a bias")
-    assert convert(lora, tmp_path / "b.safetensors", "official", diffusers_dit(DIT), TARGETS, allows_partial=True) == 1
+    assert convert(lora, tmp_path / "b.safetensors", "official", TARGETS, allows_partial=True) == 1
     assert [u.method for u in open_lora(tmp_path / "b.safetensors", TARGETS).updates] == ["product"]
 
 
@@ -292,7 +291,7 @@ def test_pieces_with_magnitudes_become_one_layer_and_back(engine, tmp_path):
     write(tmp_path / "a.safetensors", cut)
     for source, target, style in (("a", "b", "kohya"), ("b", "c", "diffusers")):
         lora = open_lora(tmp_path / f"{source}.safetensors", TARGETS)
-        convert(lora, tmp_path / f"{target}.safetensors", style, diffusers_dit(DIT), TARGETS)
+        convert(lora, tmp_path / f"{target}.safetensors", style, TARGETS)
     base = Resident({name: engine.asarray(x, "float32") for name, x in BASE.items()})
     for name in "abc":
         view = LoraView(engine, base, [open_lora(tmp_path / f"{name}.safetensors", TARGETS)])

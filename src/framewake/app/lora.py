@@ -27,7 +27,6 @@ from framewake.app.options import (
 from framewake.app.train_options import train_parameters
 
 if TYPE_CHECKING:
-    from framewake.config import DiTConfig
     from framewake.weights.checkpoint.load import Checkpoint
     from framewake.weights.lora.file import Lora
     from framewake.weights.lora.targets import Targets
@@ -71,7 +70,7 @@ def info(given: Given) -> None:
     from framewake.weights.lora.report import report
     from framewake.weights.lora.sizes import check_sizes
 
-    opened, targets, _ = _opened(given["checkpoint"], given["file"])
+    opened, targets = _opened(given["checkpoint"], given["file"])
     lora = _lora(given["file"], targets, given, is_guess=opened is None)
     check_sizes(lora)
     norm_of = None
@@ -109,16 +108,15 @@ def convert(given: Given) -> None:
     from framewake.weights.lora.convert import convert as write
     from framewake.weights.lora.holding import unheld
     from framewake.weights.lora.keys import FORMATS
-    from framewake.weights.reading.names import diffusers_dit
 
     source, target, style = given["source"], given["target"], given["format"]
     known = next((name for name in FORMATS if name == style), None)
     if known is None:
         raise InputError(f"--format {style!r} is unknown: choose {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
-    opened, targets, config = _opened(given["checkpoint"], source)
+    opened, targets = _opened(given["checkpoint"], source)
     lora = _lora(source, targets, given, is_guess=opened is None)
-    lost = unheld(lora, known, targets.tensors)
-    count = write(lora, target, known, diffusers_dit(config), targets, allows_partial=given["lora_partial"])
+    lost = unheld(lora, known, targets)
+    count = write(lora, target, known, targets, allows_partial=given["lora_partial"])
     without = f", without {len(lost)} change{'s' if len(lost) > 1 else ''} that it cannot hold" if lost else ""
     sys.stdout.write(f"{target}: {count} modules in {style} format, from {lora.format} format{without}.\n")
 
@@ -272,8 +270,8 @@ def _lora(path: str, targets: Targets, given: Given, *, is_guess: bool) -> Lora:
         raise
 
 
-def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targets, DiTConfig]:
-    """The checkpoint, None without one; what a LoRA can adapt; and the transformer's shape.
+def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targets]:
+    """The checkpoint, None without one, and what a LoRA can adapt.
 
     A LoRA that ships is for the embedded checkpoint.
     """
@@ -285,6 +283,6 @@ def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targe
 
     checkpoint = checkpoint or ("demo" if shipped(file, LORAS) else None)
     if checkpoint is None:
-        return None, targets_for(HUNYUAN_DIT), HUNYUAN_DIT
+        return None, targets_for(HUNYUAN_DIT)
     opened = open_checkpoint(find_checkpoint(checkpoint))
-    return opened, targets_of(opened), opened.dit
+    return opened, targets_of(opened)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ from PIL import Image
 
 from framewake.errors import InputError
 from framewake.media.footage import NO_FRAMES, Footage, read_frames
-from framewake.media.image import bucket_pixels, clip_pixels
+from framewake.media.framing import Colours, Framed
+from framewake.media.image import bucket_pixels
 from framewake.media.kinds import HEAD_BYTES, kind_of
 from framewake.media.parsers import parsing
 from framewake.media.picture import finished, load_picture
@@ -85,19 +86,20 @@ def count_at(frames: int, rate: float) -> int:
     return int((frames - 1) / rate + 1e-9) + 1 if frames else 0
 
 
-def fitted(clip: Clip, height: int, width: int) -> np.ndarray:
+def fitted(clip: Clip, height: int, width: int, *, crop: Callable[..., np.ndarray] = bucket_pixels) -> np.ndarray:
     """Every frame resized and cropped as a picture is. Shapes: -> (F, height, width, 3) uint8."""
-    return np.stack([bucket_pixels(Image.fromarray(frame), height, width) for frame in clip.frames])
+    return np.stack([crop(Image.fromarray(frame), height, width) for frame in clip.frames])
 
 
-def first_for_clip(clip: Clip, size: int, *, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """The whole first frame as LLaVA sees it at inference. Shapes: -> float32 (1, 3, S, S)."""
-    return clip_pixels(Image.fromarray(clip.frames[0]), size, mean=mean, std=std)[None]
+def first_seen(
+    clip: Clip, height: int, width: int, framed: Framed, size: int, mean: Colours, std: Colours
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the vision tower sees of a clip's first frame, and what it sees where that is left out.
 
-
-def black_for_clip(size: int, *, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """A black picture as LLaVA sees it. Shapes: -> float32 (1, 3, S, S)."""
-    return clip_pixels(Image.new("RGB", (size, size)), size, mean=mean, std=std)[None]
+    Shapes: -> float32 (1, 3, S, S) each.
+    """
+    image = Image.fromarray(clip.frames[0])
+    return framed.seen(image, framed.crop(image, height, width), size, mean, std)
 
 
 def _footage(path: Path, kept: Sequence[int], most: int | None) -> Footage:

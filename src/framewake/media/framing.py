@@ -22,7 +22,7 @@ class Framed(NamedTuple):
     width, place) -> uint8 (H, W, 3).
 
     ``seen``: whole picture, crop, side, mean and deviation -> what the tower sees of it, and what it sees beside a
-    negative prompt. Shapes: float32 (1, 3, S, S) each.
+    negative prompt; ``sees_crop``: what it sees depends on the crop. Shapes: float32 (1, 3, S, S) each.
     """
 
     buckets: Callable[[int], tuple[tuple[int, int], ...]]
@@ -30,6 +30,7 @@ class Framed(NamedTuple):
     resized: Callable[[tuple[int, int], int, int], tuple[int, int]]
     crop: Callable[..., np.ndarray]
     seen: Callable[[Image.Image, np.ndarray, int, Colours, Colours], tuple[np.ndarray, np.ndarray]]
+    sees_crop: bool
 
 
 def _whole(
@@ -47,6 +48,8 @@ def _squeezed(
 
 
 FRAMES: Mapping[Framing, Framed] = {
-    "inside": Framed(buckets, choose_bucket, resized_size, bucket_pixels, _whole),
-    "closest": Framed(partial(buckets, step=STEP_15), closest_bucket, covering_size, covering_pixels, _squeezed),
+    "inside": Framed(buckets, choose_bucket, resized_size, bucket_pixels, _whole, sees_crop=False),
+    "closest": Framed(
+        partial(buckets, step=STEP_15), closest_bucket, covering_size, covering_pixels, _squeezed, sees_crop=True
+    ),
 }

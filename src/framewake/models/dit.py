@@ -27,7 +27,8 @@ from framewake.nn.modulation import modulation_vectors, normed_and_modulated
 Observe = Callable[[str, Tensor], None]
 
 MOST_FUNCTIONS = 16  # pairs of blocks for sizes and manners that are kept
-REFINER = "txt_in.individual_token_refiner.blocks"
+TEXT = "txt_in"  # what makes the text's tokens
+REFINER = f"{TEXT}.individual_token_refiner.blocks"
 SCALAR_LAYERS = ("mlp.0", "mlp.2")  # of the embedders of timestep and guidance
 
 
@@ -181,6 +182,10 @@ class DiT:
             around = bucketed(engine, around, engine.traits.text_bucket)
         return Begun(image, around, grid)
 
+    def text_makers(self) -> tuple[str, ...]:
+        """The parts that make the text's tokens."""
+        return (TEXT,)
+
     def refined(self, weights: WeightSource, text: TextStates, timestep: Tensor) -> Tensor:
         """The text tokens that the blocks begin with. Shapes: -> (B, T, D)."""
         return self.text_tokens(weights, text, timestep, _unseen)[0]
@@ -333,11 +338,19 @@ def of_share(share: Share, text: TextStates) -> TextStates:
 
 
 def joined_texts(engine: Engine, texts: Sequence[TextStates]) -> TextStates:
-    """Several texts as one batch, the shorter ones padded with zeros."""
+    """Several texts as one batch, the shorter ones padded with zeros; what only some have is of no length in others."""
     states, lengths = _stacked(engine, [TextPart(*text[:2]) for text in texts])
     pooled = None if texts[0].pooled is None else engine.concat([text.pooled for text in texts], 0)
-    further = {name: _stacked(engine, [text.further[name] for text in texts]) for name in texts[0].further}
+    further = {}
+    for name, part in {name: part for text in texts for name, part in text.further.items()}.items():
+        further[name] = _stacked(engine, [text.further.get(name) or _nothing(engine, part, text) for text in texts])
     return TextStates(states, lengths, pooled, further)
+
+
+def _nothing(engine: Engine, like: TextPart, text: TextStates) -> TextPart:
+    """No tokens beside those of a text."""
+    batch = text.states.shape[0]
+    return TextPart(engine.zeros((batch, 1, like.states.shape[2]), engine.dtype(like.states)), (0,) * batch)
 
 
 def _stacked(engine: Engine, parts: Sequence[TextPart]) -> TextPart:

@@ -59,6 +59,10 @@ class DiT15(DiT):
         """The embedders of the timestep and of the one that a step leads to."""
         return ("time_in", "time_r_in") if self.config.has_next_timestep else ("time_in",)
 
+    def text_makers(self) -> tuple[str, ...]:
+        """The parts that make the text's tokens, those of pictures and quoted text among them."""
+        return KINDS
+
     def text_tokens(
         self, weights: WeightSource, text: TextStates, timestep: Tensor, see: Observe
     ) -> tuple[Tensor, tuple[int, ...] | None]:

@@ -52,7 +52,20 @@ class CellVAE:
 
     def moments(self, w: Weights, pixels: Tensor, *, observe: Observe | None = None) -> Tensor:
         """Mean and unclamped log variance, joined along the channels: what tiles are blended in."""
-        return self.encoder(w, self._cast(w, pixels), observe)
+        return self.encoder(w, self._cast(w, pixels), None, observe)
+
+    def moments_slabs(self, w: Weights, pixels: Tensor, numbers: int) -> Tensor:
+        """The same a few frames at a time: the widest layer holds at most ``numbers``, those of 4 frames at least.
+
+        The first frame makes a latent frame alone.
+        """
+        pixels, config, past = self._cast(w, pixels), self.config, Past()
+        cells = config.temporal_compression * config.block_out_channels[0] * math.prod(pixels.shape[3:])
+        each = max(1, numbers // cells) * config.temporal_compression
+        pieces = [self.encoder(w, pixels[:, :, :1], past, None)]
+        for start in range(1, pixels.shape[2], each):
+            pieces.append(self.encoder(w, pixels[:, :, start : start + each], past, None))
+        return pieces[0] if len(pieces) == 1 else self.engine.concat(pieces, 2)
 
     def decode(self, w: Weights, latents: Tensor, *, observe: Observe | None = None) -> Tensor:
         """Pixels, not clamped, of latents already divided by the scaling factor.
@@ -142,12 +155,12 @@ class CellEncoder(_Levels):
                 blocks.append(Shrinking(engine, f"{name}.downsample", inputs=width, outputs=grown, factors=factors))
             self.levels.append(blocks)
 
-    def __call__(self, w: Weights, x: Tensor, observe: Observe | None) -> Tensor:
+    def __call__(self, w: Weights, x: Tensor, past: Past | None, observe: Observe | None) -> Tensor:
         see = observe or _unseen
-        x = self.conv_in(w, x)
+        x = self.conv_in(w, x, past=past)
         see("enc_conv_in", x)
-        x = self.through_middle(w, self.through_levels(w, x, None, see), None, see)
-        moments = self.last(w, x, None, see)
+        x = self.through_middle(w, self.through_levels(w, x, past, see), past, see)
+        moments = self.last(w, x, past, see)
         moments = moments + means(self.engine, x, moments.shape[1])
         see("moments", moments)
         return moments

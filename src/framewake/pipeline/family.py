@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from framewake.weights.checkpoint.component import Component, Components
 from framewake.weights.checkpoint.load import Checkpoint
@@ -34,12 +34,29 @@ class TextEncoder:
         return self.component.name
 
 
+class LoraTraining(NamedTuple):
+    """How LoRAs of a family are trained where nobody says otherwise, and what other trainers call it in their files.
+
+    ``modules`` are patterns for the modules that get factors; they lie in blocks, in the final layer, or in what makes
+    the text's tokens. ``flow_shift`` is that of the noise levels. ``picture_drop`` is the share of clips whose picture
+    is left out, None where it never can be.
+    """
+
+    modules: tuple[str, ...]
+    flow_shift: float
+    picture_drop: float | None
+    version: str
+    architecture: str
+    network: str
+
+
 @dataclass(frozen=True)
 class Family:
     """What every family has: one transformer, "dit", one autoencoder, "vae", and encoders of its own.
 
     ``encoders`` stand in the order in which they work, the largest first. ``reader`` makes what turns prompts into
-    what the transformer takes. ``enlarging`` are the models that enlarge clips, by name, where there are any.
+    what the transformer takes; ``trained``: how its LoRAs are. ``enlarging`` are the models that enlarge clips, by
+    name, where there are any.
     """
 
     components: Components
@@ -47,6 +64,7 @@ class Family:
     autoencoder: Make
     encoders: tuple[TextEncoder, ...]
     reader: Callable[[Checkpoint], Any]
+    trained: LoraTraining
     enlarging: Mapping[str, Make] = field(default_factory=dict)
 
     def models(self, configs: Mapping[str, Any], engine: Any) -> dict[str, Any]:

@@ -7,11 +7,24 @@ from framewake.models.dit import DiT
 from framewake.models.llava import Llava
 from framewake.models.vae import CausalVAE
 from framewake.pipeline.condition import TextReader
-from framewake.pipeline.family import Family, TextEncoder
+from framewake.pipeline.family import Family, LoraTraining, TextEncoder
 from framewake.pipeline.forecast import cost
 from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.weights.checkpoint.hunyuan import CLIP_TEXT, COMPONENTS, LLAVA
 from framewake.weights.checkpoint.load import Checkpoint
+
+# Endings of the modules that the published LoRAs adapt (specification, sections 9 and 10.4).
+ADAPTED = (
+    "linear",
+    "linear1",
+    "linear2",
+    "fc1",
+    "fc2",
+    "img_attn_qkv",
+    "img_attn_proj",
+    "txt_attn_qkv",
+    "txt_attn_proj",
+)
 
 HUNYUAN = Family(
     components=COMPONENTS,
@@ -34,6 +47,14 @@ HUNYUAN = Family(
         ),
     ),
     reader=TextReader,
+    trained=LoraTraining(
+        modules=tuple(f"*.{ending}" for ending in ADAPTED),
+        flow_shift=7.0,
+        picture_drop=0.1,
+        version="hunyuan_video",
+        architecture="hunyuan-video/lora",
+        network="networks.lora",
+    ),
 )
 FAMILIES = (HUNYUAN, HUNYUAN15)
 

@@ -11,7 +11,7 @@ from framewake.models.t5 import T5Encoder
 from framewake.models.upsampler import upsampler_of
 from framewake.models.vae15 import CellVAE
 from framewake.pipeline.condition15 import Reader15
-from framewake.pipeline.family import Family, TextEncoder
+from framewake.pipeline.family import Family, LoraTraining, TextEncoder
 from framewake.pipeline.forecast import cost
 from framewake.text.glyph import LIMIT
 from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
@@ -59,4 +59,13 @@ HUNYUAN15 = Family(
     ),
     reader=Reader15,
     enlarging={UPSAMPLER: upsampler_of, LARGER_DIT: DiT15},
+    trained=LoraTraining(
+        # As Tencent's trainer, but for the timestep's embedder: 2 of its 780 modules.
+        modules=("double_blocks.*", "txt_in.*", "byt5_in.*", "vision_in.*", "final_layer.*"),
+        flow_shift=3.0,
+        picture_drop=None,
+        version="hunyuan_video_1_5",
+        architecture="hunyuan-video-1.5/lora",
+        network="networks.lora_hv_1_5",
+    ),
 )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from framewake.pipeline.family import LoraTraining
 from framewake.train.optimiser import BETA1, BETA2, EPS, LAST_SHARE, MOST_NORM
 from framewake.train.settings import Training
 
@@ -15,11 +16,13 @@ class Used(NamedTuple):
 
     Shapes: ``sizes`` has (frames, height_px, width_px) of each example, and ``batches`` is how many batches they make.
     ``batch`` is the largest of them, ``precision`` that of the frozen weights; devices count as batches of an update.
+    ``guidance`` is None where the transformer is told none; ``trained`` says what the family is called.
     """
 
     base: str
+    trained: LoraTraining
     precision: str
-    guidance: float
+    guidance: float | None
     sizes: Sequence[tuple[int, int, int]]
     batches: int
     batch: int
@@ -36,9 +39,9 @@ def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
     _, height, width = max(used.sizes, key=lambda size: size[1] * size[2])
     groups = {size: used.sizes.count(size) for size in sorted(set(used.sizes))}
     facts = {
-        "base_model_version": "hunyuan_video",
+        "base_model_version": used.trained.version,
         "sd_model_name": used.base,
-        "network_module": "networks.lora",
+        "network_module": used.trained.network,
         "network_dim": settings.rank,
         "network_alpha": f"{alpha:g}",
         "network_args": json.dumps({"include_patterns": list(settings.targets)} if settings.targets else {}),
@@ -59,15 +62,16 @@ def metadata_of(settings: Training, step: int, used: Used) -> dict[str, str]:
         # Trainers call the sigmoid of a normal number, shifted afterwards, so.
         "timestep_sampling": "shift" if settings.timesteps == "lognormal" else "uniform",
         "discrete_flow_shift": settings.flow_shift,
-        "guidance_scale": used.guidance,
         "caption_dropout_rate": settings.caption_drop,
         "datasets": json.dumps(
             [{"resolution": [size[2], size[1]], "frames": size[0], "clips": count} for size, count in groups.items()]
         ),
     }
+    if used.guidance is not None:
+        facts["guidance_scale"] = used.guidance
     card = {
         "sai_model_spec": "1.0.0",
-        "architecture": "hunyuan-video/lora",
+        "architecture": used.trained.architecture,
         "implementation": "framewake",
         "title": f"{used.base}: LoRA of rank {settings.rank}",
         "resolution": f"{width}x{height}",

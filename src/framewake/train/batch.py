@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from framewake.engine.contract import Engine, Tensor
-from framewake.models.dit import TextStates, joined_texts
+from framewake.models.dit import TextPart, TextStates, joined_texts
 from framewake.train.cache import Cache
 from framewake.train.draws import Draw, draw, fixed_draw, shown
 from framewake.train.encode import Prepared
@@ -60,6 +60,7 @@ def _possible(clips: Sequence[Prepared], seen: Sequence[tuple[bool, bool]]) -> l
 
 
 def _text(engine: Engine, cache: Cache, key: str) -> TextStates:
-    arrays = cache.read(key)
-    states, pooled = (engine.asarray(arrays[name][None]) for name in ("states", "pooled"))
-    return TextStates(states, (int(states.shape[1]),), pooled)
+    parts = {name: engine.asarray(x[None]) for name, x in cache.read(key).items()}
+    states, pooled = parts.pop("states"), parts.pop("pooled", None)
+    further = {name: TextPart(x, (int(x.shape[1]),)) for name, x in parts.items()}
+    return TextStates(states, (int(states.shape[1]),), pooled, further)

@@ -10,8 +10,10 @@ import numpy as np
 
 from framewake.engine.contract import Engine
 from framewake.errors import ResourceError
-from framewake.media.clips import Clip, black_for_clip, first_for_clip, fitted, place_of, read_clip
+from framewake.media.clips import Clip, first_seen, fitted, place_of, read_clip
+from framewake.media.framing import FRAMES
 from framewake.media.image import normalise
+from framewake.models.dit import TextPart, TextStates
 from framewake.models.tiling import tiled_encode
 from framewake.pipeline.condition import image_latent
 from framewake.pipeline.events import Note
@@ -57,6 +59,8 @@ class ExampleEncoder:
         self.settings = settings
         self.precision = precision
         self.has_picture = checkpoint.dit.needs_picture
+        self.framed = FRAMES[checkpoint.dit.framing]
+        encoders = [encoder.name for encoder in family_of(checkpoint).present(checkpoint)]
         # Engines agree to rounding only, and a run that goes on must read the very numbers it began with.
         self._common = {"engine": engine_name, "precision": precision}
         self._clip = self._common | {
@@ -64,7 +68,7 @@ class ExampleEncoder:
             "tiling": repr(checkpoint.settings.tiling),
         }
         self._text = self._common | {
-            "encoders": fingerprint(checkpoint, *(encoder.name for encoder in family_of(checkpoint).encoders)),
+            "encoders": fingerprint(checkpoint, *encoders),
             "tokenizers": [_names(folder) for folder in checkpoint.tokenizers.values()],
             "processor": checkpoint.image_processor,
             "tokens": checkpoint.settings.text_tokens,
@@ -77,7 +81,8 @@ class ExampleEncoder:
         drops_picture = self.settings.picture_drop > 0 and self.has_picture and not is_held
         for has_caption in (True, False) if drops_caption else (True,):
             for has_picture in (True, False) if drops_picture else (True,):
-                first = [example.digest, place_of(example.start, example.rate)]
+                first: list[Any] = [example.digest, place_of(example.start, example.rate)]
+                first += example.size if self.framed.sees_crop else []
                 seen = first if has_picture and self.has_picture else "black"
                 facts = {"caption": example.caption if has_caption else "", "picture": seen}
                 texts[has_caption, has_picture] = key_of("text", self._text | facts)
@@ -89,8 +94,8 @@ class ExampleEncoder:
     ) -> Generator[Encoded | Note, None, None]:
         """Encode clips with the autoencoder, then captions with the text encoders, one of them at a time.
 
-        The conditioning latent is the first frame encoded alone, and LLaVA sees that frame uncropped, both as at
-        inference; the original trains with a sample of the posterior and the cropped frame.
+        The conditioning latent is the first frame encoded alone, and the vision tower sees that frame, both as at
+        inference; the original trains with a sample of the posterior, and shows LLaVA the cropped frame.
         Source: specification, sections 10.1 and 10.3.
         """
         pipeline = Pipeline(self.checkpoint, engine, memory=memory)
@@ -166,7 +171,7 @@ class ExampleEncoder:
         composed = is_composed(engine, kind)
         scene = cost.Scene(1, 0, length.kept, self.precision.transformer, composed, read=length.read)
         found: dict[str, Placement] = {}
-        for encoder in pipeline.family.encoders:
+        for encoder in pipeline.family.present(self.checkpoint):
             model = pipeline.parts.models[encoder.name]
             held = cost.weights(model.shapes(), model.streams(), kind)
             work = encoder.work_bytes(self.checkpoint.configs[encoder.name], scene, kind, composed)
@@ -176,7 +181,7 @@ class ExampleEncoder:
 
     def _latents(self, pipeline: Pipeline, clip: Clip, size: tuple[int, int]) -> dict[str, np.ndarray]:
         parts, config = pipeline.parts, self.checkpoint.vae
-        pixels = fitted(clip, *size)
+        pixels = fitted(clip, *size, crop=self.framed.crop)
         vae = parts.get("vae", self.precision.vae)
         # Normalisation sees whole clips in training: tiles in space only.
         tiling = dataclasses.replace(self.checkpoint.settings.tiling, is_temporal=False)
@@ -188,21 +193,26 @@ class ExampleEncoder:
         return {"latents": scaled[0], "image": image[0]}
 
     def _write_texts(self, pipeline: Pipeline, cache: Cache, keys: Keys) -> None:
-        processor = self.checkpoint.image_processor
-        look = {"mean": processor.mean, "std": processor.std}
-        engine = pipeline.engine
+        processor, engine = self.checkpoint.image_processor, pipeline.engine
+        side, colours = processor.size_px, (processor.mean, processor.std)
         for (has_caption, has_picture), key in keys.texts.items():
             if cache.has(key):
                 continue
             semantic = None
-            if self.has_picture and has_picture:
-                semantic = first_for_clip(_cut(keys.example._replace(frames=1)), processor.size_px, **look)
-            elif self.has_picture:
-                semantic = black_for_clip(processor.size_px, **look)
+            if self.has_picture:
+                first = _cut(keys.example._replace(frames=1))
+                seen, beside = first_seen(first, *keys.example.size, self.framed, side, *colours)
+                semantic = seen if has_picture else beside
             tokens = pipeline.reader.tokens(keys.example.caption if has_caption else "")
             text = pipeline.reader.states(pipeline.parts, [tokens], semantic, self.precision.text)
-            states = engine.numpy(text.states)[0, : text.lengths[0]]
-            cache.write(key, {"states": np.array(states), "pooled": np.array(engine.numpy(text.pooled)[0])})
+            cache.write(key, _kept(engine, text))
+
+
+def _kept(engine: Engine, text: TextStates) -> dict[str, np.ndarray]:
+    """What is kept of one text, by name; further tokens under the name of what takes them."""
+    parts = {"states": TextPart(text.states, text.lengths), **text.further}
+    kept = {name: np.array(engine.numpy(part.states)[0, : part.lengths[0]]) for name, part in parts.items()}
+    return kept if text.pooled is None else kept | {"pooled": np.array(engine.numpy(text.pooled)[0])}
 
 
 def _cut(example: Example) -> Clip:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -14,18 +14,6 @@ from framewake.weights.lora.keys import Module
 from framewake.weights.lora.targets import Place
 from framewake.weights.lora.updates import WeightUpdate
 
-# Endings of the modules that the published LoRAs adapt (specification, sections 9 and 10.4).
-SUFFIXES = (
-    "linear",
-    "fc1",
-    "fc2",
-    "img_attn_qkv",
-    "img_attn_proj",
-    "txt_attn_qkv",
-    "txt_attn_proj",
-    "linear1",
-    "linear2",
-)
 DOWN, UP = ".lora_down.weight", ".lora_up.weight"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -55,13 +43,16 @@ class Factors:
         return self._values[update.keys[name]]
 
 
-def chosen(shapes: Shapes, patterns: Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
-    """The weights to adapt, of a transformer's tensors: those of the published LoRAs that fit a pattern.
+def chosen(shapes: Shapes, modules: Sequence[str], *, patterns: Iterable[str] = ()) -> dict[str, tuple[int, ...]]:
+    """The matrices to adapt, of a transformer's tensors: a family's ``modules``, those of them that fit a pattern.
 
     Raises: InputError for a pattern that fits none.
     Source: specification, section 9.
     """
-    found = {n: s for n, s in shapes.items() if n.endswith(".weight") and module_of(n).rpartition(".")[2] in SUFFIXES}
+    matrices = {name: shape for name, shape in shapes.items() if name.endswith(".weight") and len(shape) == 2}
+    found: dict[str, tuple[int, ...]] = {
+        n: s for n, s in matrices.items() if any(fnmatchcase(module_of(n), each) for each in modules)
+    }
     patterns = tuple(patterns)
     for pattern in patterns:
         if not any(fnmatchcase(module_of(name), pattern) for name in found):

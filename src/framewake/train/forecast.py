@@ -13,7 +13,7 @@ from framewake.pipeline.forecast import Rates, about, cost, gib
 from framewake.pipeline.forecast.duration import step_parts
 from framewake.pipeline.forecast.setup import is_composed
 from framewake.pipeline.parts import Parts
-from framewake.shapes import LatentShape, choose_bucket, token_count
+from framewake.shapes import LatentShape, token_count
 
 # Tensors of (tokens, width) alive at the widest place of a block's product, all tokens at once or runs of them computed
 # again; its merged weights are beside them. Counted: tests/train/test_counted_training.py.
@@ -102,13 +102,15 @@ def update_seconds(engine: Engine, work: Work, way: Way, rates: Rates) -> float:
 
 
 class Clips(NamedTuple):
-    """The largest clips of a run, and what smaller settings there are: sides of the resolution classes by name."""
+    """The largest clips of a run, and what smaller settings there are: sides of the resolution classes by name, and the
+    bucket of a side, height and width."""
 
     latent: LatentShape
     frames: int
     size: tuple[int, int]  # height and width in pixels
     resolution: str
     sides: Mapping[str, int]
+    bucket: Callable[[int, int, int], tuple[int, int]]
 
 
 class Planner:
@@ -171,7 +173,7 @@ class Planner:
         yield clips.resolution, clips.latent
         for resolution, side in sorted(clips.sides.items(), key=lambda item: -item[1]):
             if side < clips.sides[clips.resolution]:
-                height, width = choose_bucket(side, *clips.size)
+                height, width = clips.bucket(side, *clips.size)
                 factor = clips.size[0] // clips.latent.height
                 yield resolution, clips.latent._replace(height=height // factor, width=width // factor)
 

@@ -41,8 +41,9 @@ class FlowLoss:
         def listen(latents: Tensor, *, timestep: Tensor, text: TextStates, rope: Any, guidance: Any) -> Any:
             return latents, {"timestep": timestep, "text": text, "rope": rope, "guidance": guidance}
 
+        image = batch.image if self.config.needs_picture else None
         # What is around a transformer changes what it is told, and without classic guidance not what it answers.
-        denoise: Any = self._wrapping(noisy).denoise(listen, Condition(batch.text, batch.image))
+        denoise: Any = self._wrapping(noisy).denoise(listen, Condition(batch.text, image))
         return denoise(noisy, batch.sigma * np.float32(1000))
 
     def error(self, velocity: Tensor, batch: Batch) -> Tensor:

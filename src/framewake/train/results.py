@@ -7,6 +7,7 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.events import Note, Result
 from framewake.pipeline.forecast import Placement
 from framewake.pipeline.jobs import Plan, placed, with_loras
@@ -44,7 +45,7 @@ class Results:
         """The LoRA and the state of an update."""
         settings = self.begun.settings
         about = metadata_of(settings, state.step, self.used)
-        write_lora(self.target, state, settings, base=self.checkpoint.dit, about=about)
+        write_lora(self.target, state, settings, targets=targets_of(self.checkpoint), about=about)
         save_run(self.target, self.begun._replace(state=state))
         return Saved(state.step, self.target)
 

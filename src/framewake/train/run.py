@@ -18,17 +18,18 @@ import numpy as np
 from framewake.engine.contract import Engine
 from framewake.errors import CheckpointError, InputError
 from framewake.lasting import clear_abandoned
-from framewake.models.dit import DiT
-from framewake.pipeline.adapters import targets_for
+from framewake.media.framing import FRAMES
+from framewake.pipeline.adapters import targets_of
 from framewake.pipeline.checkpoint import check_whole
 from framewake.pipeline.events import Note
 from framewake.pipeline.forecast import Placement, ProbedParts, gib, largest_file, measured_rates
 from framewake.pipeline.forecast.place import memory_told
+from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.jobs import latent_of
 from framewake.pipeline.origin import part_sources
 from framewake.pipeline.precision import NO_BFLOAT16, Precision, choose_precision
 from framewake.pipeline.run import Pipeline
-from framewake.shapes import LatentShape, PixelShape, base_px, choose_bucket
+from framewake.shapes import LatentShape, PixelShape, base_px
 from framewake.train.about import Used
 from framewake.train.adapted import AdaptedLayers, Dressing
 from framewake.train.board import board_folder
@@ -44,7 +45,7 @@ from framewake.train.loss import FlowLoss
 from framewake.train.optimiser import OptimiserState
 from framewake.train.results import Results
 from framewake.train.samples import sample_plans
-from framewake.train.settings import FREE, continued, training_from, training_settings
+from framewake.train.settings import FREE, Training, continued, training_from, training_settings
 from framewake.train.share import Alone, TrainingShare
 from framewake.train.state import Run, load_run, other_clips, saved_settings, state_path, unfit
 from framewake.train.use import Use
@@ -71,11 +72,11 @@ class Trainer:
     """
 
     def __init__(self, checkpoint: Checkpoint, places: Places, given: Mapping[str, Any], *, resumes: bool) -> None:
-        facts = checkpoint.layout.components.facts
-        if not facts.is_trained:
-            raise InputError(f"training of {facts.name} is not there yet: LoRAs of others can be applied.")
         check_whole(checkpoint)
+        check_trainable(checkpoint)
         self.checkpoint = checkpoint
+        self.family = family_of(checkpoint)
+        self.framed = FRAMES[checkpoint.dit.framing]
         self.places = places
         self.resumes = resumes
         self._check_target()
@@ -85,10 +86,12 @@ class Trainer:
             if self.first >= self.settings.steps:
                 raise InputError(f"{places.target} is trained to the end ({self.first} updates): ask for more --steps.")
         else:
-            self.first, self.settings = 0, training_from(given)
+            self.first, self.settings = 0, training_from(own_settings(checkpoint, given) | dict(given))
         if self.settings.tensorboard is not None:
             board_folder(Path(self.settings.tensorboard), places.target)
-        self.modules = chosen(targets_for(checkpoint.dit).tensors, self.settings.targets)
+        self.modules = chosen(
+            targets_of(checkpoint).tensors, self.family.trained.modules, patterns=self.settings.targets
+        )
         self._check_described(given)
         takes_pictures = not checkpoint.dit.needs_picture
         data = gathered(places.data, self._use(), places.cache, takes_pictures=takes_pictures)
@@ -174,7 +177,8 @@ class Trainer:
         facts = {"text": text, "trained": self._trained(), "dtype": dtype, "accumulates": settings.accumulation > 1}
         work = work_of(parts, latent, batch=batch, **facts)
         frames, *size = self._pixels(latent)
-        clips = Clips(latent, frames, (size[0], size[1]), settings.resolution, checkpoint.settings.resolutions)
+        sides, bucket = checkpoint.settings.resolutions, self.framed.bucket
+        clips = Clips(latent, frames, (size[0], size[1]), settings.resolution, sides, bucket)
         planner = Planner(pipeline.engine, work, clips, rank=settings.rank)
         # The forecast counts factors and states, and on a host they are there already.
         room = parts.room() + (begun.state.nbytes() if pipeline.engine.traits.is_host else 0)
@@ -182,7 +186,8 @@ class Trainer:
         if not tells:
             return way, ""
         # Behind the first look, which refuses what cannot fit: measuring takes seconds, and memory.
-        probed = ProbedParts((checkpoint.dit, checkpoint.vae), (dtype, precision.vae))
+        makes = (self.family.transformer, self.family.autoencoder)
+        probed = ProbedParts((checkpoint.dit, checkpoint.vae), (dtype, precision.vae), makes)
         file = largest_file(checkpoint.layout.weights["dit"][0])
         return way, planner.said(way, room, measured_rates(pipeline.engine, dtype, file, parts=probed))
 
@@ -205,7 +210,14 @@ class Trainer:
         batches = batch_count([Sized(clip.latent, clip.batch) for clip in clips])
         most = max(clip.batch for clip in clips)
         return Used(
-            self.checkpoint.settings.name, precision.transformer, self._guidance(), sizes, batches, most, devices
+            self.checkpoint.settings.name,
+            self.family.trained,
+            precision.transformer,
+            self._guidance() if self.checkpoint.dit.has_guidance else None,
+            sizes,
+            batches,
+            most,
+            devices,
         )
 
     def _pixels(self, latent: LatentShape) -> tuple[int, int, int]:
@@ -219,7 +231,8 @@ class Trainer:
         loss = FlowLoss(engine, config, guidance=self._guidance(), dtype=precision.transformer)
         model: Any = AdaptedLayers(engine)
         dressing = Dressing(engine, self.modules, settings.rank, alpha_of(settings))
-        return Walk(DiT(model, config), loss, dressing, manner=way.manner, keeps_on_host=way.keeps_on_host)
+        transformer = self.family.transformer(model, config)
+        return Walk(transformer, loss, dressing, manner=way.manner, keeps_on_host=way.keeps_on_host)
 
     @functools.cache  # noqa: B019 - as long as the trainer lives
     def base(self) -> str:
@@ -241,7 +254,7 @@ class Trainer:
         if frames < 5 and not takes_pictures:
             raise InputError(f"--frames is {frames}: the first frame is given, so at least 5 count.")
         base = base_px(settings.resolution, checkpoint.settings.resolutions)
-        size = functools.partial(choose_bucket, base)
+        size = functools.partial(self.framed.bucket, base)
         return Use((frames,), size, batch=settings.batch, takes_pictures=takes_pictures and frames == 1)
 
     def _check_described(self, given: Mapping[str, Any]) -> None:
@@ -292,6 +305,36 @@ class Trainer:
         if self.first and begun.devices != devices:
             found.append(f"the first {begun.state.step} updates were made by {begun.devices} devices, not {devices}.")
         return found
+
+
+def check_trainable(checkpoint: Checkpoint) -> None:
+    """Refuse a transformer that was distilled to whole steps, which the loss does not teach, and sparse attention.
+
+    Raises: InputError.
+    """
+    if checkpoint.dit.has_next_timestep or checkpoint.dit.most_seen is not None:
+        raise InputError(
+            f"no LoRA is trained on {checkpoint.settings.name}: train on a variant that is neither step-distilled nor "
+            "sparse, such as 480p_i2v or 720p_i2v. Its LoRAs go on this one too."
+        )
+
+
+def own_settings(checkpoint: Checkpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's training does where nobody says otherwise.
+
+    Raises: InputError for given settings that mean nothing to it.
+    """
+    trained, resolutions = family_of(checkpoint).trained, checkpoint.settings.resolutions
+    if given.get("picture_drop") and trained.picture_drop is None:
+        raise InputError("--drop-picture: this model is never without its picture, so leave it out.")
+    if given.get("guidance") is not None and not checkpoint.dit.has_guidance:
+        raise InputError("--embedded-guidance: this transformer is told no guidance, so leave it out.")
+    usual = Training.resolution
+    return {
+        "flow_shift": trained.flow_shift,
+        "picture_drop": trained.picture_drop or 0.0,
+        "resolution": usual if usual in resolutions else next(iter(resolutions)),
+    }
 
 
 def training_precision(name: str, engine: Engine) -> Precision:

@@ -9,7 +9,7 @@ from typing import Any
 
 from framewake.errors import InputError, nearest
 from framewake.setting import SPELLINGS, Setting, check_setting, choice, number, plain, whole
-from framewake.shapes import PUBLISHED_RESOLUTIONS, check_frames
+from framewake.shapes import KNOWN_RESOLUTIONS, check_frames
 from framewake.weights.lora.keys import FORMATS
 
 STORED = ("float16", "bfloat16", "float32")
@@ -50,10 +50,15 @@ class Training:
         "360p",
         "--resolution",
         "Resolution class; each clip's shape decides the exact size.",
-        tuple(PUBLISHED_RESOLUTIONS),
+        tuple(KNOWN_RESOLUTIONS),
+        unset="360p, or the checkpoint's first",
     )
     flow_shift: float = number(
-        7.0, "--flow-shift", "Shift of the noise levels; larger looks at noisier clips.", (1e-3, 1000.0)
+        7.0,
+        "--flow-shift",
+        "Shift of the noise levels; larger looks at noisier clips.",
+        (1e-3, 1000.0),
+        unset="7; 3 for HunyuanVideo-1.5",
     )
     timesteps: str = choice(
         "lognormal", "--timesteps", "How noise levels are drawn before the shift.", ("lognormal", "uniform")
@@ -66,7 +71,13 @@ class Training:
         unset="the checkpoint's own",
     )
     caption_drop: float = number(0.1, "--drop-caption", "Share of clips whose caption is left out.", (0.0, 1.0))
-    picture_drop: float = number(0.1, "--drop-picture", "Share of clips whose picture LLaVA sees black.", (0.0, 1.0))
+    picture_drop: float = number(
+        0.1,
+        "--drop-picture",
+        "Share of clips whose picture LLaVA sees black.",
+        (0.0, 1.0),
+        unset="0.1; HunyuanVideo-1.5 always sees it",
+    )
     seed: int = whole(42, "--seed", "Number that fixes every random draw.", (0, MAX_SEED))
     precision: str = choice(
         "auto",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from framewake.engine.contract import Engine, Tensor, Weights
-from framewake.models.dit import REFINER, Begun, DiT
+from framewake.models.dit import Begun, DiT
 from framewake.models.manner import PLAIN, Manner
 from framewake.models.source import Key, Walkable
 from framewake.nn.rope import with_plain_tokens
@@ -39,7 +39,7 @@ class Walk:
     """(factors, store, batch) -> the loss and its gradient for every factor.
 
     ``manner``: how blocks work; ``keeps_on_host``: what they began with leaves the device. Nothing in front of the
-    blocks but the text's refiner has factors, so that only image and text tokens have cotangents.
+    blocks but what makes the text's tokens has factors, so that only image and text tokens have cotangents.
     """
 
     def __init__(
@@ -55,9 +55,13 @@ class Walk:
 
     def _first(self) -> int:
         """The first block that the way back has to reach."""
-        if self.dressing.names(REFINER):
+        if self._text_names():
             return 0
         return next((place for place, key in enumerate(self.keys) if self.dressing.names(_place(key))), len(self.keys))
+
+    def _text_names(self) -> tuple[str, ...]:
+        """The factors of what makes the text's tokens."""
+        return tuple(name for place in self.model.text_makers() for name in self.dressing.names(place))
 
     def __call__(self, factors: Weights, store: Walkable, batch: Batch) -> tuple[float, Gradients]:
         """Gradients are on the host. Precision: of the factors, float32; between them the store's type."""
@@ -68,7 +72,7 @@ class Walk:
         loss, gradients, cotangent = self._tail(going, view.part(LAST), x, batch)
         del x
         cotangents = self._backward(going, blocks, kept, cotangent, gradients)
-        self._refiner(going, store, cotangents, gradients)
+        self._text(going, store, cotangents, gradients)
         return loss, gradients
 
     def value(self, factors: Weights, store: Walkable, batch: Batch) -> float:
@@ -112,7 +116,7 @@ class Walk:
             w = self.dressing.adapted(LAST, merged, leaves)
             return self.loss.error(self.model.tail(w, leaves["x"][:, :count], going.begun), batch)
 
-        value, found = self.engine.grad(loss)({**self._leaves(LAST, going.factors), "x": x})
+        value, found = self.engine.grad(loss)({**self._leaves(self.dressing.names(LAST), going.factors), "x": x})
         cotangent = found.pop("x")
         return float(self.engine.numpy(value)), self._home(found), (cotangent,)
 
@@ -149,13 +153,13 @@ class Walk:
             w = self.dressing.adapted(place, merged, leaves)
             return self._block(going, key, w, tuple(leaves[name] for name in names))
 
-        leaves = {**self._leaves(place, going.factors), **dict(zip(names, inputs, strict=True))}
+        leaves = {**self._leaves(self.dressing.names(place), going.factors), **dict(zip(names, inputs, strict=True))}
         found = self.engine.vjp(block)(leaves, cotangents, merged)
         return found, tuple(found.pop(name) for name in names)
 
-    def _refiner(self, going: _Pass, store: Walkable, cotangents: tuple[Tensor, ...], gradients: Gradients) -> None:
-        """Fills in the gradients of the refiner's factors."""
-        names = self.dressing.names(REFINER)
+    def _text(self, going: _Pass, store: Walkable, cotangents: tuple[Tensor, ...], gradients: Gradients) -> None:
+        """Fills in the gradients of the factors in what makes the text's tokens."""
+        names = self._text_names()
         if not names:
             return
 
@@ -163,7 +167,7 @@ class Walk:
             view = Dressed(self.dressing, store, going.factors, leaves=leaves)
             return self.model.refined(view, going.told["text"], going.told["timestep"])
 
-        found = self.engine.vjp(tokens)(self._leaves(REFINER, going.factors), cotangents[1:])
+        found = self.engine.vjp(tokens)(self._leaves(names, going.factors), cotangents[1:])
         gradients.update(self._home(found))
 
     def _block(self, going: _Pass, key: Key, w: Weights, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -181,8 +185,8 @@ class Walk:
     def _put(self, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(self.engine.to_host(part) for part in x) if self._keeps_on_host else x
 
-    def _leaves(self, place: str, factors: Weights) -> Weights:
-        return {name: self.engine.asarray(factors[name]) for name in self.dressing.names(place)}
+    def _leaves(self, names: tuple[str, ...], factors: Weights) -> Weights:
+        return {name: self.engine.asarray(factors[name]) for name in names}
 
     def _home(self, found: Weights) -> Gradients:
         return {name: self.engine.numpy(x) for name, x in found.items()}

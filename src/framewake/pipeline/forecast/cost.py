@@ -50,6 +50,9 @@ ENCODED_NUMBERS = 1 << 23  # of a slab: the least that one frame of a tile has
 CELL_SLAB = 7  # tensors of the frames at work where cells are normed, in float32: two of them twice as wide
 CELL_PAST = 26  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
 ENLARGED = 3  # of a clip's latents while they are enlarged
+CELL_ENCODED = {"float16": 10.1, "bfloat16": 10.1, "float32": 6.5}
+CELL_SHRUNK, CELL_SHRUNK_WIDE = 12, 4  # of the frames at work, in their type and in float32
+CELL_SHRUNK_PAST = 25
 SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
@@ -243,14 +246,20 @@ def encode_bytes(
     ``size`` is frames, height and width in pixels.
     """
     frames, height, width = size
-    channels = config.block_out_channels[0]
+    channels, taken = config.block_out_channels[0], (CELL_ENCODED if config.norms_cells else ENCODED)[dtype]
     tile = min(height, tiling.sample_size) * min(width, tiling.sample_size) * channels
-    whole = int(ENCODED[dtype] * BYTES[dtype] * max(frames * tile, height * width * channels))
+    whole = int(taken * BYTES[dtype] * max(frames * tile, height * width * channels))
     if not is_in_slabs or frames == 1:
         return whole
+    first = int(taken * BYTES[dtype] * height * width * channels)
+    if config.norms_cells:
+        each = max(1, ENCODED_NUMBERS // (config.temporal_compression * tile)) * config.temporal_compression
+        work = each * (CELL_SHRUNK * BYTES[dtype] + CELL_SHRUNK_WIDE * BYTES["float32"])
+        clip = frames * tile // channels * config.in_channels * (BYTES[dtype] + BYTES["float32"])
+        return max(clip + (work + CELL_SHRUNK_PAST * BYTES[dtype]) * tile, first)
     place = "host" if is_host else "device"
     slabs = int(SHRUNK[place] * frames * tile * BYTES[dtype]) + BESIDE_SHRUNK[place] * max(tile, ENCODED_NUMBERS)
-    return max(slabs, int(ENCODED[dtype] * BYTES[dtype] * height * width * channels))
+    return max(slabs, first)
 
 
 def cell_bytes(config: VAEConfig, frames: int, numbers: int, dtype: str, *, slab_numbers: int) -> int:

@@ -167,9 +167,9 @@ class Facts:
     ``tree`` is how Tencent's is built: a folder for each model, or for each variant of the transformer. ``pipelines``
     are diffusers' classes, with and without a picture; ``image_processor`` a folder and a class there, ``colours`` mean
     and deviation of pictures. ``settings`` are those of a checkpoint that says none of its own. ``optional`` components
-    may be missing. ``variants`` are names of transformers that their tensors do not tell. ``is_trained``: LoRAs of it
-    can be trained. ``advice``: what to do where a vision tower does. ``check_enlarging``: whether configurations, the
-    file of the transformer that enlarges clips and the settings fit together.
+    may be missing. ``variants`` are names of transformers that their tensors do not tell. ``advice``: what to do where a
+    vision tower is. ``check_enlarging``: whether configurations, the file of the transformer that enlarges clips and
+    the settings fit together.
     """
 
     name: str = "HunyuanVideo"
@@ -181,7 +181,6 @@ class Facts:
     optional: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     has_guider: bool = False
-    is_trained: bool = True
     advice: str = ""
     check_enlarging: Callable[[Mapping[str, Any], Path | None, Enlargement], None] = lambda *parts: None
 

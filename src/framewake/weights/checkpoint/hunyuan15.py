@@ -302,7 +302,6 @@ COMPONENTS = table(
         optional=(SIGLIP.name, UPSAMPLER.name, LARGER.name),
         variants=tuple(VARIANTS),
         has_guider=True,
-        is_trained=False,
         advice="Add it with --part siglip=FILE.",
         check_enlarging=check_enlarging,
     ),

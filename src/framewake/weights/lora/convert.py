@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,12 @@ from framewake.errors import CheckpointError, InputError
 from framewake.weights.lora.alpha import ALPHA_KEYS, METADATA_KEY
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.holding import layered, unheld
-from framewake.weights.lora.keys import FORMATS, OFFICIAL, Format
+from framewake.weights.lora.keys import FORMATS, Format
 from framewake.weights.lora.pieces import FactorPiece, joined, pieces_of, split
-from framewake.weights.lora.targets import Place, Targets, diffusers_modules
-from framewake.weights.reading.names import NameRule
+from framewake.weights.lora.targets import Place, Targets, modules_of
+from framewake.weights.lora.written import WrittenFormat
 from framewake.weights.writing.files import write_tensors
 
-# How a format writes a module and the two factors.
-_WRITTEN: dict[str, tuple[str, str, str]] = {
-    "official": (OFFICIAL, ".lora_down.weight", ".lora_up.weight"),
-    "kohya": ("lora_unet_", ".lora_down.weight", ".lora_up.weight"),
-    "comfyui": ("diffusion_model.", ".lora_A.weight", ".lora_B.weight"),
-    "diffusers": ("transformer.", ".lora_A.weight", ".lora_B.weight"),
-}
 # What the new file says anew, or what no longer holds in it.
 _NOT_KEPT = (METADATA_KEY, *ALPHA_KEYS, "format")
 
@@ -34,57 +27,78 @@ def convert(
     lora: Lora,
     path: str | Path,
     style: Format,
-    rules: Iterable[NameRule],
     targets: Targets,
     *,
     allows_partial: bool = False,
-    about: Mapping[str, str] | None = None,
 ) -> int:
     """Write a LoRA in a format; the number of modules written.
 
-    ``rules`` and ``targets`` are the transformer's, ``about`` is put over the file's metadata. Joined pieces that have
-    nothing in common become blocks of one larger pair, and such a pair becomes its pieces again; the product stays
-    the same.
+    ``targets`` are the transformer's. Joined pieces that have nothing in common become blocks of one larger pair, and
+    such a pair becomes its pieces again; the product stays the same.
     Precision: stored bits of pairs are kept; pieces of different types or scales, and all else, become float32.
     Raises: InputError for another kind of file or a folder that is not there, CheckpointError when the file cannot be
     written or already exists, or when the format cannot hold all of the LoRA (``allows_partial`` leaves that out).
     """
     path = Path(path)
     _check_target(path)
-    shapes = targets.tensors
-    lost = unheld(lora, style, shapes)
+    lost = unheld(lora, style, targets)
     if lost and (not allows_partial or len(lost) == len(lora.by_weight())):
-        raise CheckpointError(_unheld(lora, style, lost, shapes))
-    modules: dict[str, FactorPiece] = {}
+        raise CheckpointError(_unheld(lora, style, lost, targets))
+    pairs: dict[str, list[FactorPiece]] = {}
     others: dict[str, np.ndarray] = {}
-    fields = diffusers_modules(rules) if style == "diffusers" else {}
     for weight, updates in lora.by_weight().items():
         if weight in lost:
             continue
-        module = weight.removesuffix(".weight").removesuffix(".bias")
-        if updates[0].method != "product":
-            key = _key(module, style)
-            others |= {key + ending: values for ending, values in layered(lora, updates, shapes[weight]).items()}
+        if updates[0].method == "product":
+            pairs[weight] = pieces_of(lora, updates)
             continue
-        pieces = pieces_of(lora, updates)
-        if style != "diffusers":
-            modules[module] = joined(pieces, shapes[weight][0])
-            continue
+        key = targets.written[style].key(_module(weight))
+        others |= {key + ending: x for ending, x in layered(lora, updates, targets.tensors[weight]).items()}
+    metadata = {name: str(text) for name, text in lora.tensors.metadata.items() if name not in _NOT_KEPT}
+    count = write_pairs(path, pairs, style, targets, metadata=metadata, others=others)
+    return count + len({key.rpartition(".")[0] for key in others})
+
+
+def write_pairs(
+    path: Path,
+    pairs: Mapping[str, list[FactorPiece]],
+    style: Format,
+    targets: Targets,
+    *,
+    metadata: Mapping[str, str],
+    others: Mapping[str, np.ndarray],
+) -> int:
+    """Write pairs of factors of our weights in a format, and other tensors as they are; the number of modules.
+
+    ``metadata`` is the file's, but for what a format needs itself. The file changes at once or not at all.
+    Raises: UnwritableError, DiskFullError.
+    """
+    written, shapes = targets.written[style], targets.tensors
+    fields, modules = modules_of(written), {}
+    for weight, pieces in pairs.items():
         rows = shapes[weight][0]
-        places = [
-            (name, Place(weight, 0, rows, place.is_swapped, "diffusers") if len(fields[weight]) == 1 else place)
-            for name, place in fields[weight]
-        ]
+        if weight not in fields:
+            modules[_module(weight)] = joined(pieces, rows)
+            continue
+        places = fields[weight]
+        if len(places) == 1:
+            places = [(name, Place(weight, 0, rows, place.is_swapped)) for name, place in places]
         for piece in pieces:
             modules |= split(piece, places)
-    tensors, kinds = _tensors(modules, style)
-    metadata = {name: str(text) for name, text in lora.tensors.metadata.items() if name not in _NOT_KEPT}
-    metadata |= about or {}
+    tensors, kinds = _tensors(modules, written)
+    said = dict(metadata)
     has_magnitudes = any(piece.magnitude is not None for piece in modules.values())
-    if style == "diffusers" and (has_magnitudes or any(piece.factor() != 1.0 for piece in modules.values())):
-        metadata[METADATA_KEY] = json.dumps(_configuration(modules, has_magnitudes), sort_keys=True)
-    write_tensors(path, _aligned(tensors | others), metadata=metadata, kinds=kinds | dict.fromkeys(others, "F32"))
-    return len({key.rpartition(".")[0] for key in others} | set(modules))
+    if not written.has_tensors_of_alpha and (has_magnitudes or any(x.factor() != 1.0 for x in modules.values())):
+        content = _configuration(modules, has_magnitudes)
+        content = {f"{written.configuration}{name}": value for name, value in content.items()}
+        said[METADATA_KEY] = json.dumps(content, sort_keys=True)
+    kinds |= dict.fromkeys(others, "F32")
+    write_tensors(path, _aligned(tensors | dict(others)), metadata=said, kinds=kinds)
+    return len(modules)
+
+
+def _module(weight: str) -> str:
+    return weight.removesuffix(".weight").removesuffix(".bias")
 
 
 def _check_target(path: Path) -> None:
@@ -96,10 +110,10 @@ def _check_target(path: Path) -> None:
         raise CheckpointError(f"{path} already exists: name another file.")
 
 
-def _unheld(lora: Lora, style: Format, lost: Mapping[str, str], shapes: Mapping[str, Any]) -> str:
+def _unheld(lora: Lora, style: Format, lost: Mapping[str, str], targets: Targets) -> str:
     weight, why = next(iter(lost.items()))
     key = next(iter(lora.by_weight()[weight][0].keys.values()))
-    others = [name for name in FORMATS if name != style and not unheld(lora, name, shapes)]
+    others = [name for name in FORMATS if name != style and not unheld(lora, name, targets)]
     way = f" --format {others[0]} holds all of it." if others else ""
     part = "" if len(lost) == len(lora.by_weight()) else " --lora-partial writes the rest without it."
     return (
@@ -108,30 +122,27 @@ def _unheld(lora: Lora, style: Format, lost: Mapping[str, str], shapes: Mapping[
     )
 
 
-def _key(module: str, style: str) -> str:
-    return _WRITTEN[style][0] + (module.replace(".", "_") if style in ("official", "kohya") else module)
-
-
 def _aligned(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Wider types first: other readers map tensors where they lie, so that every start has to be aligned."""
     return dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
 
 
-def _tensors(modules: Mapping[str, FactorPiece], style: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    _, down, up = _WRITTEN[style]
+def _tensors(
+    modules: Mapping[str, FactorPiece], written: WrittenFormat
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     tensors: dict[str, np.ndarray] = {}
     kinds: dict[str, str] = {}
     for module, piece in modules.items():
-        key = _key(module, style)
-        for name, values in ((key + down, piece.down), (key + up, piece.up)):
+        key = written.key(module)
+        for name, values in ((key + written.down, piece.down), (key + written.up, piece.up)):
             tensors[name], kinds[name] = values, piece.kind
         alpha = piece.alpha
-        if alpha is None and style in ("official", "kohya"):  # their readers take a missing alpha for a damaged file
+        if alpha is None and written.is_underscored:  # their readers take a missing alpha for a damaged file
             alpha = float(piece.rank)
-        if alpha is not None and style != "diffusers":
+        if alpha is not None and written.has_tensors_of_alpha:
             tensors[key + ".alpha"] = np.asarray(alpha, dtype=np.float32)
         if piece.magnitude is not None:
-            is_pefts, axes = style == "diffusers", (1,) * (piece.down.ndim - 2)
+            is_pefts, axes = written.holds == "peft", (1,) * (piece.down.ndim - 2)
             name = key + (".lora_magnitude_vector" if is_pefts else ".dora_scale")
             shape = (*piece.magnitude.shape, *axes) if not is_pefts else (1, -1, *axes) if axes else (-1,)
             tensors[name], kinds[name] = piece.magnitude.reshape(shape), "F32"
@@ -139,11 +150,11 @@ def _tensors(modules: Mapping[str, FactorPiece], style: str) -> tuple[dict[str, 
 
 
 def _configuration(modules: Mapping[str, FactorPiece], has_magnitudes: bool) -> dict[str, Any]:
-    """What diffusers hands to PEFT: without it, alpha would be lost there."""
+    """What readers hand to PEFT: without it, alpha would be lost there."""
     first = next(iter(modules.values()))
     alphas = {module: piece.factor() * piece.rank for module, piece in modules.items()}
     base = first.factor() * first.rank
-    values = {
+    return {
         "r": first.rank,
         "lora_alpha": _whole(base),
         "rank_pattern": {module: piece.rank for module, piece in modules.items() if piece.rank != first.rank},
@@ -153,7 +164,6 @@ def _configuration(modules: Mapping[str, FactorPiece], has_magnitudes: bool) -> 
         "use_dora": has_magnitudes,
         "lora_bias": False,
     }
-    return {f"transformer.{name}": value for name, value in values.items()}
 
 
 def _whole(value: float) -> float | int:

@@ -112,13 +112,19 @@ def fit(
 
 
 def formats(updates: Iterable[WeightUpdate]) -> list[str]:
-    """The formats of a file's modules, most often one."""
+    """The formats of a file's modules, most often one.
+
+    Where Tencent's keys have dots, those of layers that are no part of one of ours are ComfyUI's too.
+    """
+    updates = tuple(updates)
+    dotted = {update.place.dialect for update in updates if not update.module.is_underscored}
+    ours = "official" if "official" in dotted else "comfyui"
     found: dict[Format | str, None] = {}
     for update in updates:
         if update.module.is_underscored:
             found["official" if update.module.is_official else "kohya"] = None
         else:
-            found[{"ours": "comfyui"}.get(update.place.dialect, update.place.dialect)] = None
+            found[ours if update.place.dialect == "ours" else update.place.dialect] = None
     return list(found)
 
 

@@ -29,7 +29,7 @@ _ELSEWHERE: tuple[tuple[str, str], ...] = (
 )
 # What files say about themselves, in "modelspec.architecture" or "ss_base_model_version".
 _SAID: tuple[tuple[str, str], ...] = (
-    ("HunyuanVideo-1.5", r"hunyuan.?video.?(1\.5|15|v1-5)|hv_?1_?5"),
+    ("HunyuanVideo-1.5", r"hunyuan.?video.?(1[._]5|15|v1-5)|hv_?1_?5"),
     ("Wan", r"^wan"),
     ("Flux", r"^flux|^chroma"),
     ("SDXL", r"sdxl|stable-diffusion-xl"),

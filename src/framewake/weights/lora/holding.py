@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from framewake.weights.lora.file import Lora
 from framewake.weights.lora.keys import Format
+from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.updates import WeightUpdate
+from framewake.weights.lora.written import WrittenFormat
 
 _PAIRS_ONLY = "its readers take pairs of factors and nothing else"
-_WRITTEN = {"hadamard": "LoHa", "kronecker": "LoKr", "difference": "a difference", "value": "a whole value"}
-Shapes = Mapping[str, Any]
+_APART = "its queries, keys and values are layers of their own, and this is for all three"
+_NAMED = {"hadamard": "LoHa", "kronecker": "LoKr", "difference": "a difference", "value": "a whole value"}
 
 
-def unheld(lora: Lora, style: Format, shapes: Shapes) -> dict[str, str]:
-    """Weights with a change that a format cannot hold, each with the reason. ``shapes`` are the transformer's."""
-    test = {"official": _official, "diffusers": _diffusers}.get(style, _layered)
-    found = ((weight, test(lora, updates, shapes[weight])) for weight, updates in lora.by_weight().items())
-    return {weight: why for weight, why in found if why is not None}
+def unheld(lora: Lora, style: Format, targets: Targets) -> dict[str, str]:
+    """Weights with a change that a format cannot hold, each with the reason. ``targets`` are the transformer's."""
+    written, shapes = targets.written[style], targets.tensors
+    test = {"pairs": _pairs, "peft": _peft, "layers": _layered}[written.holds]
+    found = {weight: test(lora, updates, shapes[weight]) for weight, updates in lora.by_weight().items()}
+    found |= {weight: _APART for weight in _apart(lora, written) if found.get(weight) is None}
+    return {weight: why for weight, why in found.items() if why is not None}
+
+
+def _apart(lora: Lora, written: WrittenFormat) -> list[str]:
+    """Weights that are several layers in a format, with a change that is no pair."""
+    parted = {rule.ours for rule in written.rules if rule.rows}
+    updates = lora.by_weight()
+    return [weight for weight in updates if weight in parted and updates[weight][0].method != "product"]
 
 
 def layered(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -50,11 +60,11 @@ def _filled(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...])
     return values.reshape(shape)
 
 
-def _official(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
+def _pairs(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
     return None if all(_is_plain(update) for update in updates) else _PAIRS_ONLY
 
 
-def _diffusers(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
+def _peft(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]) -> str | None:
     if any(update.method != "product" for update in updates):
         return _PAIRS_ONLY
     has = [update for update in lora.updates if update.method == "product" and "magnitude" in update.keys]
@@ -70,7 +80,7 @@ def _layered(lora: Lora, updates: Sequence[WeightUpdate], shape: tuple[int, ...]
     place, method = updates[0].place, updates[0].method
     is_whole = len(updates) == 1 and place.stop - place.start == shape[0] and not place.is_swapped
     if method in ("hadamard", "kronecker") and not is_whole:
-        return f"it has one {_WRITTEN[method]} for a fused layer, and this is for a part of it"
+        return f"it has one {_NAMED[method]} for a fused layer, and this is for a part of it"
     if len({update.method for update in updates}) > 1:
         return "it has one kind of change for a layer"
     if method == "value" and place.weight.endswith(".bias"):

@@ -60,7 +60,8 @@ UNDERSCORED = (OFFICIAL, "lora_unet_", "lora_transformer_", "lycoris_")
 _DOTTED = re.compile(r"^(?:(?:base_model|model|diffusion_model|transformer|unet|dit|pipe)\.)+")
 # Trainers put words of their own in front ("net.", "generator."), which end where a name of ours begins. A ControlNet
 # has layers of the same names, but is another model.
-_OURS = r"(?:double|single)_blocks|(?:single_)?transformer_blocks|(?:img|txt|time|vector|guidance)_in|final_layer"
+_OURS = r"(?:double|single)_blocks|(?:single_)?transformer_blocks|final_layer"
+_OURS += r"|(?:img|txt|time|time_r|vector|guidance|byt5|vision)_in"
 _WORDS = re.compile(rf"^(?:(?!\w*control)[A-Za-z_]+\.)+(?=(?:{_OURS})\.)", re.IGNORECASE)
 # kohya's scripts number the pairs of a fused layer; PEFT's names of adapters never stand behind these words.
 _PAIR = re.compile(r"\.lora_(?:down|up)\.\d+\.weight$")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from framewake.config import DiTConfig
-from framewake.config15 import DiT15Config
 from framewake.errors import CheckpointError, nearest
-from framewake.weights.reading.names import NameRule, diffusers_dit
-from framewake.weights.reading.names15 import lora_dit
+from framewake.weights.lora.keys import Format
+from framewake.weights.lora.written import WRITTEN, WrittenFormat
+from framewake.weights.reading.names import NameRule
 
 Shapes = Mapping[str, tuple[int, ...]]
-Dialect = Literal["ours", "diffusers", "omi"]
+Dialect = Format | Literal["ours", "omi"]
 
 # Names that ComfyUI, and OneTrainer in its OMI form, give to modules, each with the published one.
 _OTHER_NAMES: tuple[tuple[str, str], ...] = (
@@ -37,10 +37,6 @@ _OTHER_NAMES: tuple[tuple[str, str], ...] = (
 )
 
 
-# What else a transformer's parts are called, by its configuration.
-_NAMES: Mapping[type, Callable[[Any], list[NameRule]]] = {DiTConfig: diffusers_dit, DiT15Config: lora_dit}
-
-
 class Place(NamedTuple):
     """Which rows of which of our weights a module is.
 
@@ -57,23 +53,26 @@ class Place(NamedTuple):
 class Targets:
     """Every layer of a transformer, found by its name in any dialect.
 
-    ``shapes`` are the matrices and kernels, ``tensors`` all tensors, biases and norms among them. Underscored names
+    ``shapes`` are the matrices and kernels, ``tensors`` all tensors, biases and norms among them; ``written``: how each
+    format writes them. Underscored names
     are compared with the underscored names of modules that exist, so nothing is guessed; a name that fits two modules
     is an error.
     Source: specification, section 9.
     """
 
-    def __init__(self, tensors: Shapes, rules: Iterable[NameRule] = ()) -> None:
+    def __init__(self, tensors: Shapes, written: Mapping[Format, WrittenFormat] | None = None) -> None:
         self.tensors = dict(tensors)
+        self.written = dict(written or {})
         self.shapes = {name: shape for name, shape in tensors.items() if is_adaptable(name, shape)}
         weights = {name: shape for name, shape in tensors.items() if name.endswith(".weight")}
         self._places = {_module(name): Place(name, 0, shape[0]) for name, shape in weights.items()}
         for name, place in list(self._places.items()):
             for other in _other_names(name):
                 self._places.setdefault(other, place)
-        for rule in rules:
-            if rule.ours in weights:
-                self._add(rule)
+        for style, each in self.written.items():
+            for rule in each.rules:
+                if rule.ours in weights:
+                    self._add(rule, style)
         self._underscored: dict[str, set[str]] = {}
         for module in self._places:
             self._underscored.setdefault(module.replace(".", "_"), set()).add(module)
@@ -81,7 +80,7 @@ class Targets:
     @classmethod
     def of(cls, config: DiTConfig, shapes: Shapes) -> Targets:
         """The targets of a transformer, under our names and those of others."""
-        return cls(shapes, _NAMES[type(config)](config))
+        return cls(shapes, WRITTEN[type(config)](config))
 
     def find(self, module: str, *, is_underscored: bool) -> Place | None:
         """The place of a module, None when there is none of that name.
@@ -104,10 +103,10 @@ class Targets:
         """The nearest name, as the end of a message."""
         return nearest(module, self._underscored if is_underscored else self._places)
 
-    def _add(self, rule: NameRule) -> None:
+    def _add(self, rule: NameRule, style: Format) -> None:
         rows = rule.rows or (self.tensors[rule.ours][0],)
         for number, (their, stop, count) in enumerate(zip(rule.theirs, np.cumsum(rows), rows, strict=True)):
-            place = Place(rule.ours, int(stop) - count, int(stop), rule.is_swapped, "diffusers")
+            place = Place(rule.ours, int(stop) - count, int(stop), rule.is_swapped, style)
             self._places.setdefault(_module(their), place)
             if rule.rows:  # OneTrainer's OMI form counts the pieces of a fused layer
                 piece = place._replace(dialect="omi")
@@ -120,15 +119,15 @@ def is_adaptable(name: str, shape: tuple[int, ...]) -> bool:
     return name.endswith(".weight") and len(shape) > 1
 
 
-def diffusers_modules(rules: Iterable[NameRule]) -> dict[str, list[tuple[str, Place]]]:
-    """Our weight -> the modules of diffusers that hold it, in the order of their rows."""
+def modules_of(written: WrittenFormat) -> dict[str, list[tuple[str, Place]]]:
+    """Our weight -> a format's modules that hold it, in the order of their rows."""
     found: dict[str, list[tuple[str, Place]]] = {}
-    for rule in rules:
+    for rule in written.rules:
         if not rule.ours.endswith(".weight"):
             continue
-        rows, start = rule.rows or (0,), 0
-        for their, count in zip(rule.theirs, rows, strict=True):
-            place = Place(rule.ours, start, start + count, rule.is_swapped, "diffusers")
+        start = 0
+        for their, count in zip(rule.theirs, rule.rows or (0,), strict=True):
+            place = Place(rule.ours, start, start + count, rule.is_swapped)
             found.setdefault(rule.ours, []).append((_module(their), place))
             start += count
     return found

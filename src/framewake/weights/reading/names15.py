@@ -71,15 +71,14 @@ _PROJECTIONS = {
 }
 
 
-def lora_dit(config: DiT15Config) -> list[NameRule]:
-    """Names that LoRAs give to parts of our tensors: those of diffusers and of Tencent."""
-    ours = [rule.ours for rule in diffusers_dit(config)]
-    split = [
-        NameRule(name, tuple(name.replace("_qkv", f"_{letter}") for letter in "qkv"), (config.hidden_size,) * 3)
-        for name in ours
-        if "_attn_qkv." in name
-    ]
-    return [*diffusers_dit(config), *split]
+def published_dit(config: DiT15Config) -> list[NameRule]:
+    """The table of Tencent's own files, in which queries, keys and values are three layers."""
+    rules = []
+    for rule in diffusers_dit(config):
+        found, thirds = re.fullmatch(r"(double_blocks\..*_attn_)qkv(\..*)", rule.ours), (config.hidden_size,) * 3
+        theirs = [] if found is None else [f"{found[1]}{letter}{found[2]}" for letter in "qkv"]
+        rules.append(NameRule(rule.ours, tuple(theirs), thirds) if theirs else NameRule(rule.ours, (rule.ours,)))
+    return rules
 
 
 def vae(names: Iterable[str]) -> list[NameRule]:
