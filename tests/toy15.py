@@ -75,12 +75,18 @@ def write_qwen_tokenizer(folder: Path) -> int:
 
 
 def toy15_parts(
-    *, is_i2v: bool = True, is_step_distilled: bool = False, tiles: TileRule | None = None, enlarges: bool = False
+    *,
+    is_i2v: bool = True,
+    is_step_distilled: bool = False,
+    tiles: TileRule | None = None,
+    enlarges: bool = False,
+    glyph_widths: tuple[int, int, int] = DIT.glyph_widths,
 ) -> dict:
     """Configurations and tensors of every part, by its name."""
+    dit = replace(DIT, glyph_widths=glyph_widths)
     condition = "latent_concat" if is_i2v else "none"
     configs = {
-        "dit": replace(DIT, condition=condition, is_step_distilled=is_step_distilled, tiles=tiles),
+        "dit": replace(dit, condition=condition, is_step_distilled=is_step_distilled, tiles=tiles),
         "vae": VAE,
         "qwen": QwenConfig(16, 32, 4, 2, 1, 8, len(SPECIALS) + 256, 1e-6, 1000000.0),
         "byt5": T5Config(16, 8, 24, 2, 2, 1510, 32, 128, 1e-6),

@@ -167,9 +167,9 @@ class Facts:
     ``tree`` is how Tencent's is built: a folder for each model, or for each variant of the transformer. ``pipelines``
     are diffusers' classes, with and without a picture; ``image_processor`` a folder and a class there, ``colours`` mean
     and deviation of pictures. ``settings`` are those of a checkpoint that says none of its own. ``optional`` components
-    may be missing. ``variants`` are names of transformers that their tensors do not tell. ``advice``: what to do where a
-    vision tower is. ``check_enlarging``: whether configurations, the file of the transformer that enlarges clips and
-    the settings fit together.
+    may be missing. ``variants`` are names of transformers that their tensors do not tell. ``advice``: what to do where
+    there is no vision tower. ``check_enlarging``: whether configurations, the file of the transformer that enlarges
+    clips and the settings fit together.
     """
 
     name: str = "HunyuanVideo"

@@ -165,6 +165,7 @@ BYT5: Component[T5Config] = Component(
     marks=tuple(f"{start}block.0.layer.0.SelfAttention.relative_attention_bias.weight" for start in ("", "encoder.")),
     is_told=True,
     rules=lambda held, config: names15.t5(held),
+    diffusers=names15.diffusers_t5,
     told=("hidden_size", "head_dim", "mlp_size", "layers", "heads", "vocab_size", "position_buckets"),
     meets=lambda config: {"glyphs": ("byT5's width", config.hidden_size)},
     prefixes=("", "module.text_tower.encoder.", "text_tower.encoder."),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from framewake.config import VAEConfig
-from framewake.config15 import DiT15Config
+from framewake.config15 import DiT15Config, T5Config
 from framewake.weights.reading.names import NameRule, comfy_dit, double, embedder, pair, refiner, same
 
 LAYER: tuple[str, ...] = ("weight", "bias")
@@ -144,3 +144,12 @@ def t5(names: Iterable[str]) -> list[NameRule]:
     if "shared.weight" in held:
         found.append(NameRule("embed_tokens.weight" if is_shared else "shared.weight", ("shared.weight",)))
     return found
+
+
+def diffusers_t5(config: T5Config) -> list[NameRule]:
+    """The table of transformers' encoder class; embeddings are stored under the whole model's name."""
+    layers = [f"layer.0.SelfAttention.{letter}" for letter in "qkvo"] + ["layer.0.layer_norm", "layer.1.layer_norm"]
+    layers += [f"layer.1.DenseReluDense.{name}" for name in ("wi_0", "wi_1", "wo")]
+    ours = [f"block.{number}.{layer}.weight" for number in range(config.layers) for layer in layers]
+    ours += ["block.0.layer.0.SelfAttention.relative_attention_bias.weight", "final_layer_norm.weight"]
+    return [NameRule("embed_tokens.weight", ("shared.weight",)), *(NameRule(n, (f"encoder.{n}",)) for n in ours)]
