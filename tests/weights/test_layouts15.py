@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy15 import SIGLIP, SPARSE, toy15_parts, write_qwen_tokenizer, write_toy15
+from toy15 import SETTINGS, SIGLIP, SPARSE, toy15_parts, write_qwen_tokenizer, write_toy15
 
 from framewake.config15 import HUNYUAN15_DIT, HUNYUAN15_VAE, TILES, VARIANTS, QwenConfig
 from framewake.errors import CheckpointError, InputError
@@ -20,6 +20,7 @@ from framewake.weights.checkpoint.layouts import parse_files
 from framewake.weights.checkpoint.load import SinglePart, open_checkpoint
 from framewake.weights.checkpoint.verify import verify
 from framewake.weights.reading import names15
+from framewake.weights.reading.files import TensorFile
 from framewake.weights.writing.convert import convert
 from framewake.weights.writing.files import write_tensors
 
@@ -193,15 +194,56 @@ def test_names_of_files_tell_their_variants():
     assert len(VARIANTS) == 11 and all(VARIANTS[name].steps in (12, 50) for name in VARIANTS)
 
 
-@pytest.mark.parametrize("layout", ["diffusers", "framewake"])
+@pytest.mark.parametrize("layout", ["diffusers", "framewake", "tencent"])
 def test_it_is_converted(folder, tmp_path, layout):
     checkpoint = open_checkpoint(folder)
     list(convert(checkpoint, tmp_path / "x", shapes=HUNYUAN15.shapes(checkpoint), layout=layout))
     found = checked(open_checkpoint(tmp_path / "x"))
     assert found.configs == checkpoint.configs and found.settings == checkpoint.settings
     same(checkpoint, found)
-    with pytest.raises(InputError, match=r"HunyuanVideo-1\.5 is not written in Tencent's layout"):
-        list(convert(checkpoint, tmp_path / "y", shapes=HUNYUAN15.shapes(checkpoint), layout="tencent"))
+
+
+def tensors_of(root):
+    """Every tensor of a folder as the bytes of its numbers, by file and name."""
+    found = {}
+    for path in sorted(root.rglob("*.safetensors")):
+        file = TensorFile(path)
+        found |= {(path.relative_to(root), name): file.raw(name).tobytes() for name in file.names()}
+    return found
+
+
+VARIANTS_15 = [
+    ("480p_i2v", {}, {}),
+    ("480p_t2v", {"is_i2v": False}, {}),
+    ("480p_i2v_step_distilled", {"is_step_distilled": True}, {}),
+    ("720p_i2v_distilled_sparse", {"tiles": SPARSE}, {"resolutions": {"720p": 96}, "guidance_scale": 1.0}),
+]
+
+
+@pytest.mark.parametrize(("variant", "changes", "settings"), VARIANTS_15, ids=[each[0] for each in VARIANTS_15])
+def test_tencents_tree_and_back(tmp_path, variant, changes, settings):
+    first = write_toy15(tmp_path / "first", settings=replace(SETTINGS, **settings), **changes)
+    for source, target, layout in (("first", "tree", "tencent"), ("tree", "back", "diffusers")):
+        checkpoint = checked(open_checkpoint(tmp_path / source))
+        list(convert(checkpoint, tmp_path / target, shapes=HUNYUAN15.shapes(checkpoint), layout=layout))
+    assert tensors_of(tmp_path / "back") == tensors_of(first)
+    ours = checked(open_checkpoint(tmp_path / "tree"))
+    assert ours.layout.weights["dit"][0].name == variant and ours.settings == open_checkpoint(first).settings
+    published = write_tree(tmp_path / "published", variant, **changes)
+    place = f"transformer/{variant}/diffusion_pytorch_model.safetensors"
+    assert set(TensorFile(tmp_path / "tree" / place).names()) == set(TensorFile(published / place).names())
+    pickles = [next(root.rglob("byt5_model.pt")) for root in (tmp_path / "tree", published)]
+    torch = pytest.importorskip("torch")
+    states = [torch.load(path, weights_only=True)["state_dict"] for path in pickles]
+    assert set(states[0]) == set(states[1]) and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    (tmp_path / "tree" / "framewake.json").unlink()
+    assert open_checkpoint(tmp_path / "tree").settings.name == f"HunyuanVideo-1.5 {variant}"
+
+
+def test_a_transformer_like_no_variant_has_no_place_in_tencents_tree(tmp_path):
+    odd = open_checkpoint(write_toy15(tmp_path / "odd", settings=replace(SETTINGS, guidance_scale=3.0)))
+    with pytest.raises(InputError, match="is like no published variant"):
+        list(convert(odd, tmp_path / "x", shapes=HUNYUAN15.shapes(odd), layout="tencent"))
 
 
 def test_diffusers_folders_without_our_settings(folder, tmp_path):

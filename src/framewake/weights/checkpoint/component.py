@@ -69,12 +69,12 @@ class Component(Generic[C]):
     where it has one; ``tencent`` its file in the original's tree.
 
     ``read``, ``infer`` and ``write`` make a configuration from a ``config.json`` and from tensors, and a file from
-    it; ``write_tencent`` where the original's class reads another one. ``is_told``: a file's tensors tell all of it,
-    so that they count before the folder's ``config.json``, and Tencent's tree needs none.
+    it; ``write_tencent`` where the original's class reads another one, and has to. ``is_told``: a file's tensors tell
+    all of it, so that they count before the folder's ``config.json``, and Tencent's tree needs none.
     ``rules`` is the table of names of a file, with the configuration where that is known; ``diffusers`` that of the
-    diffusers layout, where those are not ours. ``told`` are the configuration's numbers that tensors tell too, and
-    ``diffusers_sizes`` those that they tell under diffusers' names. ``meets`` are numbers that other components must
-    have as well, each with what it is.
+    diffusers layout, ``published`` that of Tencent's files, where those are not ours. ``told`` are the configuration's
+    numbers that tensors tell too, and ``diffusers_sizes`` those that they tell under diffusers' names. ``meets`` are
+    numbers that other components must have as well, each with what it is.
 
     ``marks`` tell its files by the ends of names; ``prefixes`` are known in front of all names, the first that is
     there counts; ``gguf`` is what GGUF files say of themselves. ``unused`` are tensors that may be there or not.
@@ -102,6 +102,7 @@ class Component(Generic[C]):
     is_told: bool = False
     rules: Callable[[Iterable[str], C | None], list[NameRule]] = _same
     diffusers: Callable[[C], list[NameRule]] | None = None
+    published: Callable[[C], list[NameRule]] | None = None
     diffusers_sizes: Callable[[Shapes], dict[str, Any]] = lambda theirs: {}
     told: tuple[str, ...] = ()
     meets: Callable[[C], dict[str, tuple[str, int]]] = lambda config: {}
@@ -156,6 +157,10 @@ class Whereabouts(NamedTuple):
     variant: str | None = None
 
 
+def _first_model(config: Any, settings: Settings) -> str:
+    return f"hunyuan-video-{'i2v' if config.needs_picture else 't2v'}-720p"
+
+
 def _first_settings(configs: dict[str, Any], places: Whereabouts) -> Settings:
     return Settings() if configs["dit"].needs_picture else Settings(name="HunyuanVideo")
 
@@ -164,7 +169,10 @@ def _first_settings(configs: dict[str, Any], places: Whereabouts) -> Settings:
 class Facts:
     """What the checkpoints of a family have in common beside their components.
 
-    ``tree`` is how Tencent's is built: a folder for each model, or for each variant of the transformer. ``pipelines``
+    ``tree`` is how Tencent's is built: a folder for each model, or for each variant of the transformer; ``model`` is
+    that folder, from the transformer's configuration and the settings, ``processor`` the one of picture settings, ""
+    where they lie beside the vision tower. ``described``: what the transformer's ``config.json`` says of the settings,
+    in each layout. ``pipelines``
     are diffusers' classes, with and without a picture; ``image_processor`` a folder and a class there, ``colours`` mean
     and deviation of pictures. ``settings`` are those of a checkpoint that says none of its own. ``optional`` components
     may be missing. ``variants`` are names of transformers that their tensors do not tell. ``advice``: what to do where
@@ -174,6 +182,9 @@ class Facts:
 
     name: str = "HunyuanVideo"
     tree: Literal["models", "variants"] = "models"
+    model: Callable[[Any, Settings], str] = _first_model
+    processor: str = ""
+    described: Callable[[Settings, str], Content] = lambda settings, layout: {}
     pipelines: tuple[str, str] = ("HunyuanVideoImageToVideoPipeline", "HunyuanVideoImageToVideoPipeline")
     image_processor: tuple[str, str] = ("image_processor", "CLIPImageProcessor")
     colours: tuple[tuple[float, float, float], tuple[float, float, float]] = (CLIP_MEAN, CLIP_STD)

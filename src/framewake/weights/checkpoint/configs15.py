@@ -30,12 +30,13 @@ from framewake.weights.checkpoint.inferred import head_count, layers, shape_of
 from framewake.weights.reading.mapped import Shapes
 
 DIT_CLASS, VAE_CLASS = "HunyuanVideo15Transformer3DModel", "AutoencoderKLHunyuanVideo15"
+TENCENT_DIT_CLASS, TENCENT_VAE_CLASS = "HunyuanVideo_1_5_DiffusionTransformer", "AutoencoderKLConv3D"
 SPARSE = "flex-block-attn"
 SIGLIP_HEAD = 72
 _INNER = "glyph_inner_widths"  # our own field: diffusers' class has the published ones built in
 
 # Our field -> its names in files, the first that is there counts.
-_DIT = {
+DIT_FIELDS = {
     "out_channels": ("out_channels",),
     "heads": ("num_attention_heads", "heads_num"),
     "double_blocks": ("num_layers", "mm_double_blocks_depth"),
@@ -61,7 +62,7 @@ _SPARSE_FACTS = {
     "attn_use_text_mask": 1,
     "attn_mask_share_within_head": 0,
 }
-_VAE = {
+VAE_FIELDS = {
     "in_channels": ("in_channels",),
     "out_channels": ("out_channels",),
     "latent_channels": ("latent_channels",),
@@ -129,8 +130,9 @@ def _read(content: Mapping[str, Any], names: Mapping[str, tuple[str, ...]], like
     return values
 
 
-def _written(config: Any, names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    found = {theirs[0]: getattr(config, ours) for ours, theirs in names.items()}
+def written(config: Any, names: Mapping[str, tuple[str, ...]], *, place: int = 0) -> dict[str, Any]:
+    """The fields as a file has them: under the first of their names, or another one."""
+    found = {theirs[place]: getattr(config, ours) for ours, theirs in names.items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
@@ -145,8 +147,8 @@ def dit_config(content: Mapping[str, Any]) -> DiT15Config:
 
     Raises: CheckpointError for a field of another kind, and for what is not run here.
     """
-    _class(content, DIT_CLASS, "HunyuanVideo_1_5_DiffusionTransformer")
-    values = _read(content, _DIT, HUNYUAN15_DIT)
+    _class(content, DIT_CLASS, TENCENT_DIT_CLASS)
+    values = _read(content, DIT_FIELDS, HUNYUAN15_DIT)
     config = dataclasses.replace(HUNYUAN15_DIT, **values)
     width = content.get("hidden_size", config.heads * content.get("attention_head_dim", HUNYUAN15_DIT.head_dim))
     first = content.get("text_embed_2_dim", HUNYUAN15_DIT.glyph_widths[0])
@@ -185,8 +187,9 @@ def _tiles(content: Mapping[str, Any]) -> TileRule:
     return rule
 
 
-def _tiles_content(rule: TileRule) -> dict[str, Any]:
-    found = _SPARSE_FACTS | _written(rule, _TILES)
+def tiles_content(rule: TileRule) -> dict[str, Any]:
+    """The rule of sparse attention as the original's class reads it."""
+    found = _SPARSE_FACTS | written(rule, _TILES)
     return {"attn_mode": SPARSE, "attn_param": found | {"win_size": [found["win_size"]]}}
 
 
@@ -198,11 +201,10 @@ def larger_dit_config(content: Mapping[str, Any]) -> DiT15Config:
 
 def dit_content(config: DiT15Config) -> dict[str, Any]:
     """The transformer's config file; ``target_size`` is not known of a shape, and diffusers' pipelines need it."""
-    own = {} if config.glyph_widths[1:] == HUNYUAN15_DIT.glyph_widths[1:] else {_INNER: list(config.glyph_widths[1:])}
     return {
         "_class_name": DIT_CLASS,
         "_diffusers_version": VERSION,
-        **_written(config, _DIT),
+        **written(config, DIT_FIELDS),
         "in_channels": config.in_channels,
         "attention_head_dim": config.head_dim,
         "patch_size": 1,
@@ -211,9 +213,15 @@ def dit_content(config: DiT15Config) -> dict[str, Any]:
         "text_embed_2_dim": config.glyph_widths[0],
         "task_type": "i2v" if config.needs_picture else "t2v",
         "use_meanflow": config.is_step_distilled,
-        **own,
-        **({} if config.tiles is None else _tiles_content(config.tiles)),
+        **inner_content(config),
+        **({} if config.tiles is None else tiles_content(config.tiles)),
     }
+
+
+def inner_content(config: DiT15Config) -> dict[str, Any]:
+    """The widths of the layers behind byT5, where they are not the published ones."""
+    inner = config.glyph_widths[1:]
+    return {} if inner == HUNYUAN15_DIT.glyph_widths[1:] else {_INNER: list(inner)}
 
 
 def infer_dit(shapes: Shapes, like: DiT15Config | None) -> DiT15Config:
@@ -248,14 +256,14 @@ def infer_dit(shapes: Shapes, like: DiT15Config | None) -> DiT15Config:
 
 def vae_config(content: Mapping[str, Any]) -> VAEConfig:
     """The autoencoder's configuration, as Tencent or diffusers write it."""
-    _class(content, VAE_CLASS, "AutoencoderKLConv3D")
-    return dataclasses.replace(HUNYUAN15_VAE, **_read(content, _VAE, HUNYUAN15_VAE))
+    _class(content, VAE_CLASS, TENCENT_VAE_CLASS)
+    return dataclasses.replace(HUNYUAN15_VAE, **_read(content, VAE_FIELDS, HUNYUAN15_VAE))
 
 
 def vae_content(config: VAEConfig) -> dict[str, Any]:
     """The autoencoder's config file."""
     matches = {"downsample_match_channel": True, "upsample_match_channel": True}
-    return {"_class_name": VAE_CLASS, "_diffusers_version": VERSION, **_written(config, _VAE), **matches}
+    return {"_class_name": VAE_CLASS, "_diffusers_version": VERSION, **written(config, VAE_FIELDS), **matches}
 
 
 def infer_vae(shapes: Shapes) -> VAEConfig:
@@ -285,7 +293,7 @@ def qwen_config(content: Mapping[str, Any]) -> QwenConfig:
 def qwen_content(config: QwenConfig) -> dict[str, Any]:
     """The language model's config file."""
     kind = {"architectures": ["Qwen2_5_VLTextModel"], "model_type": "qwen2_5_vl_text"}
-    return kind | _written(config, _QWEN) | {"hidden_act": "silu"}
+    return kind | written(config, _QWEN) | {"hidden_act": "silu"}
 
 
 def infer_qwen(shapes: Shapes) -> QwenConfig:
@@ -311,7 +319,7 @@ def t5_config(content: Mapping[str, Any]) -> T5Config:
 def t5_content(config: T5Config) -> dict[str, Any]:
     """The encoder's config file."""
     kind = {"architectures": ["T5EncoderModel"], "model_type": "t5", "feed_forward_proj": "gated-gelu"}
-    return kind | _written(config, _T5) | {"is_encoder_decoder": False, "pad_token_id": 0, "eos_token_id": 1}
+    return kind | written(config, _T5) | {"is_encoder_decoder": False, "pad_token_id": 0, "eos_token_id": 1}
 
 
 def infer_t5(shapes: Shapes) -> T5Config:
@@ -342,7 +350,7 @@ def siglip_config(content: Mapping[str, Any]) -> ClipVisionConfig:
 
 def siglip_content(config: ClipVisionConfig) -> dict[str, Any]:
     """The vision tower's config file."""
-    return {"architectures": ["SiglipVisionModel"], "model_type": "siglip_vision_model"} | _written(config, _SIGLIP)
+    return {"architectures": ["SiglipVisionModel"], "model_type": "siglip_vision_model"} | written(config, _SIGLIP)
 
 
 def infer_siglip(shapes: Shapes) -> ClipVisionConfig:

@@ -13,9 +13,9 @@ from typing import Any
 
 from framewake.config import ClipVisionConfig, Condition, VAEConfig
 from framewake.config15 import HUNYUAN15_TILING, TILES, VARIANTS, DiT15Config, QwenConfig, T5Config
-from framewake.errors import CheckpointError
+from framewake.errors import CheckpointError, InputError
 from framewake.shapes import RESOLUTIONS_15
-from framewake.weights.checkpoint import configs15
+from framewake.weights.checkpoint import configs15, tencent15
 from framewake.weights.checkpoint.component import LARGER_DIT, Component, Facts, Hints, Whereabouts, table
 from framewake.weights.checkpoint.settings import Settings
 from framewake.weights.checkpoint.upsampler15 import ENLARGEMENTS, UPSAMPLER, check_enlarging
@@ -67,10 +67,12 @@ DIT: Component[DiT15Config] = Component(
     read=configs15.dit_config,
     infer=_infer_dit,
     write=configs15.dit_content,
+    write_tencent=tencent15.dit_content,
     marks=("cond_type_embedding.weight", DIFFUSERS_MARK),
     is_told=True,
     rules=_dit_rules,
     diffusers=names15.diffusers_dit,
+    published=names15.published_dit,
     told=(
         *("in_channels", "out_channels", "hidden_size", "double_blocks", "refiner_blocks", "text_width"),
         *("mlp_ratio", "glyph_widths", "vision_width", "is_step_distilled"),
@@ -120,6 +122,7 @@ VAE: Component[VAEConfig] = Component(
     read=configs15.vae_config,
     infer=lambda shapes, hints: configs15.infer_vae(shapes),
     write=configs15.vae_content,
+    write_tencent=tencent15.vae_content,
     marks=("decoder.mid.block_1.norm1.gamma", "decoder.mid_block.resnets.0.norm1.gamma"),
     rules=lambda held, config: names15.vae(held),
     diffusers=names15.diffusers_vae,
@@ -166,6 +169,7 @@ BYT5: Component[T5Config] = Component(
     is_told=True,
     rules=lambda held, config: names15.t5(held),
     diffusers=names15.diffusers_t5,
+    published=names15.published_t5,
     told=("hidden_size", "head_dim", "mlp_size", "layers", "heads", "vocab_size", "position_buckets"),
     meets=lambda config: {"glyphs": ("byT5's width", config.hidden_size)},
     prefixes=("", "module.text_tower.encoder.", "text_tower.encoder."),
@@ -191,6 +195,27 @@ SIGLIP: Component[ClipVisionConfig] = Component(
     unused=(r"vision_model\.head\..*", r"text_model\..*", r"logit_(scale|bias)"),
     picture_px=lambda config: config.image_size,
 )
+
+
+def model_folder(dit: DiT15Config, settings: Settings) -> str:
+    """The folder of a transformer in Tencent's tree, which is called after its variant.
+
+    Raises: InputError for a transformer that is none of the published ones.
+    """
+    for name in _fitting(dit):
+        variant = VARIANTS[name]
+        if variant.resolution in settings.resolutions and variant.guidance == settings.guidance_scale:
+            return f"transformer/{name}"
+    raise InputError(
+        f"{settings.name} is like no published variant, after which Tencent's layout calls its folder: choose "
+        "diffusers or framewake."
+    )
+
+
+def described(settings: Settings, layout: str) -> dict[str, Any]:
+    """The size of clips, as the transformer's ``config.json`` says it."""
+    name = next(iter(settings.resolutions))
+    return {"ideal_resolution": name} if layout == "tencent" else {"target_size": settings.resolutions[name]}
 
 
 def settings_of(configs: dict[str, Any], places: Whereabouts) -> Settings:
@@ -296,6 +321,9 @@ COMPONENTS = table(
     facts=Facts(
         name=NAME,
         tree="variants",
+        model=model_folder,
+        processor="vision_encoder/siglip/feature_extractor",
+        described=described,
         pipelines=PIPELINES,
         image_processor=("feature_extractor", "SiglipImageProcessor"),
         colours=(HALF, HALF),

@@ -173,9 +173,9 @@ def _tencent_model(path: Path) -> Path | None:
 
 
 def tencent_file(row: Component, model: str) -> Path:
-    """A component's file in Tencent's tree, below the folder that has a model's folder ``hunyuan-video-*`` in it."""
+    """A component's file in Tencent's tree, from whose root on ``model`` is a transformer's folder."""
     encoder = "text_encoder" if _is_text_only(model) else "text_encoder_i2v"
-    return Path(row.tencent.format(model=model, encoder=encoder))
+    return Path(row.tencent.format(model=model, encoder=encoder, larger=larger_variant(Path(model).name)))
 
 
 def _is_text_only(model: str) -> bool:
@@ -227,8 +227,7 @@ def _is_variant(folder: Path) -> bool:
 
 def _variants_layout(model: Path, path: Path, components: Components) -> Layout:
     root, is_i2v = model.parent.parent, "i2v" in model.name
-    names = {"model": model.relative_to(root), "larger": larger_variant(model.name)}
-    files = {row.name: root / row.tencent.format(**names) for row in components.values()}
+    files = {row.name: root / tencent_file(row, str(model.relative_to(root))) for row in components.values()}
     optional = [row for row in components.values() if row.name in components.facts.optional]
     absent = [row.name for row in optional if not (is_i2v if row.sees else files[row.name].parent.is_dir())]
     present = [name for name in files if name not in absent]
@@ -245,7 +244,7 @@ def _variants_layout(model: Path, path: Path, components: Components) -> Layout:
         weights=weights,
         configs={name: file.parent / "config.json" for name, file in files.items()},
         tokenizers={row.name: files[row.name].parent for row in components.values() if row.tokenizer is not None},
-        image_processor=root / "vision_encoder" / "siglip" / "feature_extractor" / "preprocessor_config.json",
+        image_processor=root / components.facts.processor / "preprocessor_config.json",
         condition="latent_concat" if is_i2v else "none",
         is_strict=False,
     )

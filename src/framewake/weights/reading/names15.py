@@ -153,3 +153,8 @@ def diffusers_t5(config: T5Config) -> list[NameRule]:
     ours = [f"block.{number}.{layer}.weight" for number in range(config.layers) for layer in layers]
     ours += ["block.0.layer.0.SelfAttention.relative_attention_bias.weight", "final_layer_norm.weight"]
     return [NameRule("embed_tokens.weight", ("shared.weight",)), *(NameRule(n, (f"encoder.{n}",)) for n in ours)]
+
+
+def published_t5(config: T5Config) -> list[NameRule]:
+    """The table of Tencent's file of it, a part of another model."""
+    return [NameRule(rule.ours, (f"module.text_tower.encoder.{rule.ours}",)) for rule in diffusers_t5(config)]

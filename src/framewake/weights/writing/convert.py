@@ -58,9 +58,6 @@ def convert(
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r} is unknown: choose {', '.join(LAYOUTS)}.{nearest(layout, LAYOUTS)}")
-    facts = checkpoint.layout.components.facts
-    if layout == "tencent" and facts.tree != "models":
-        raise InputError(f"{facts.name} is not written in Tencent's layout: choose diffusers or framewake.")
     kind = _kind(dtype, layout)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already and not an empty folder: name a new one.")
@@ -110,8 +107,9 @@ def _plan(
     """Everything that goes into a part's file."""
     source = checkpoint.check(row.name, shapes)
     is_torch = _place(checkpoint, row, layout).suffix == ".pt"
-    if layout == "diffusers" and row.diffusers is not None:
-        rules = row.diffusers(checkpoint.config(row))
+    table_of = {"diffusers": row.diffusers, "tencent": row.published}.get(layout)
+    if table_of is not None:
+        rules = table_of(checkpoint.config(row))
     elif row.tower is not None and not checkpoint.has_vision:
         rules = [names.NameRule(ours, (ours.removeprefix(row.tower.rest),)) for ours in source.names()]
     else:
@@ -131,7 +129,7 @@ def _place(checkpoint: Checkpoint, row: Component, layout: str) -> Path:
     """A part's file below the new folder."""
     if layout != "tencent":
         return Path(row.folder) / row.file
-    return tencent_file(row, f"hunyuan-video-{'i2v' if checkpoint.dit.needs_picture else 't2v'}-720p")
+    return tencent_file(row, checkpoint.layout.components.facts.model(checkpoint.dit, checkpoint.settings))
 
 
 def _describe(checkpoint: Checkpoint, row: Component, folder: Path, layout: str) -> None:
@@ -142,10 +140,12 @@ def _describe(checkpoint: Checkpoint, row: Component, folder: Path, layout: str)
         return
     write = row.write
     if layout == "tencent":
-        if row.is_told and _tells_itself(checkpoint, row):
+        if row.is_told and row.write_tencent is None and _tells_itself(checkpoint, row):
             return
         write = row.write_tencent or row.write
-    (folder / "config.json").write_text(json.dumps(write(config), indent=2) + "\n", encoding="utf-8")
+    facts = checkpoint.layout.components.facts
+    content = write(config) | (facts.described(checkpoint.settings, layout) if row.name == "dit" else {})
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _tells_itself(checkpoint: Checkpoint, row: Component) -> bool:
@@ -179,9 +179,16 @@ def _small_files(checkpoint: Checkpoint, folder: Path, layout: str) -> None:
         checkpoint.settings,
         checkpoint.image_processor,
         components=table(*checkpoint.rows, facts=checkpoint.layout.components.facts),
-        processor=places[checkpoint.tower[0].name] / "preprocessor_config.json" if is_tencent else None,
+        processor=_processor(checkpoint, places) if is_tencent else None,
         is_published=layout == "framewake",
     )
+
+
+def _processor(checkpoint: Checkpoint, places: dict[str, Path]) -> Path:
+    """Where Tencent's tree has the picture settings."""
+    folder = Path(checkpoint.layout.components.facts.processor)
+    tower = next((row.name for row in checkpoint.rows if row.tower is not None), None)
+    return (folder if tower is None else places[tower]) / "preprocessor_config.json"
 
 
 def _free(folder: Path) -> int:

@@ -87,10 +87,11 @@ def write_descriptions(
     ``processor`` is the place of the picture settings in a layout that has nothing else of all this.
     ``is_published``: the transformer has the published names, which diffusers must not try to read.
     """
-    if processor is not None:
-        _write_json(folder / processor, _processor_content(image_processor, "CLIPImageProcessor"))
-        return
     facts, sees = components.facts, any(row.sees for row in components.values())
+    if processor is not None:
+        if sees:
+            _write_json(folder / processor, _processor_content(image_processor, facts.image_processor[1]))
+        return
     classes = {"scheduler": list(diffusers.SCHEDULER)}
     if sees:
         classes[facts.image_processor[0]] = ["transformers", facts.image_processor[1]]
