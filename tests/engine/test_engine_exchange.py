@@ -53,6 +53,28 @@ def test_a_process_alone_does_not_wait_for_the_compiler():
 
 
 @needs_torch
+def test_devices_of_two_kinds_do_not_wait_for_each_other():
+    """As where "auto" finds a card on one host and none on another; the first process is a store that says so."""
+    import torch.distributed as dist
+
+    from framewake.engine.torch.joining import BACKEND
+
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set(BACKEND, "nccl")
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": "2", "RANK": "1"}
+    code = "from framewake import engine; engine.join('torch:cpu')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | told,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "EngineError: process 1 exchanges by gloo, the first one by nccl: name the same --engine" in done.stderr
+
+
+@needs_torch
 def test_a_rank_that_is_killed_is_told_by_the_others(tmp_path):
     script = tmp_path / "wait_check.py"
     script.write_text(
