@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,13 +30,14 @@ def test_the_model_gives_the_specification_s_times(monkeypatch):
     assert len(bench.modelled()) == 1 + len(bench.KINDS) * (1 + len(bench.COUNTS))
 
 
-def test_a_small_run_sends_what_the_formula_says(tmp_path):
+def test_a_small_run_sends_what_the_formula_says(tmp_path, engine):
     shutil.copytree(ROOT / "scripts" / "benches", tmp_path / "scripts" / "benches")
     page = tmp_path / "docs" / "measurements" / "devices.md"
     page.parent.mkdir(parents=True)
     page.write_text((ROOT / "docs" / "measurements" / "devices.md").read_text())
     before = page.read_text().splitlines()
     command = [sys.executable, "scripts/benches/devices.py", "--grid", "2", "8", "8", "--rounds", "1"]
+    command += ["--engine", engine.name]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -48,4 +47,5 @@ def test_a_small_run_sends_what_the_formula_says(tmp_path):
     assert found["sent"] == found["formula"] > 0 and found["difference"] <= 2e-6
     assert all(found[name] > 0 for name in ("alone", "together", "exchanges", "processor_alone", "processor_busiest"))
     *_, row = page.read_text().splitlines()
+    assert f"| {engine.name}, 2 processes, 32 tokens |" in row
     assert page.read_text().splitlines()[:-1] == before and row.count("|") == before[-1].count("|")
