@@ -190,9 +190,9 @@ def test_one_that_is_killed_or_hangs_ends_all(here, tmp_path, name):
     assert code == 4 and len(said) == 1, said
     assert said[0].startswith(f"framewake: process {rank} of 2 {reason}"), said
     assert step_of(tmp_path) >= 5
+    assert "framewake animate --resume -o clip.mp4" in said[0] and "--devices 2" in said[0]
     if rank == 1 and engine == "torch:cpu":  # the first one could still save its last step
-        assert step_of(tmp_path) >= 7 and "framewake animate --resume -o clip.mp4" in said[0]
-        assert "--devices 2" in said[0]
+        assert step_of(tmp_path) >= 7
 
 
 @needs_linux
@@ -246,8 +246,7 @@ def test_whatever_they_are_at(here, tmp_path, stage, blow):
         assert left == []
         return
     assert left == [LATENTS] and step_of(tmp_path) == 2
-    if rank != 0:
-        assert "framewake animate --resume -o clip.mp4" in said[0], said
+    assert "framewake animate --resume -o clip.mp4" in said[0], said
 
 
 @needs_linux

@@ -6,17 +6,18 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from framewake.app.asked import asked_crf, job_of, settings_of
+from framewake.app.asked import KEPT, asked_crf, job_of, settings_of
 from framewake.app.batches import BatchRun, making, numbered
 from framewake.app.devices import own_group, parse_devices, variables
 from framewake.app.joined import follow, leading
 from framewake.app.longer import is_longer, lead_longer
-from framewake.app.options import command_line
+from framewake.app.options import command_line, place_words
 from framewake.app.render import Reporter, duration
 from framewake.app.resume import go_on
-from framewake.app.screen import how_to_go_on, reporter, show, tell_draft, with_story
+from framewake.app.screen import how_to_go_on, reporter, resume_command, show, tell_draft, with_story
 from framewake.app.start import start
 from framewake.batch import read_batch
 from framewake.console.escape import inline
@@ -26,7 +27,8 @@ from framewake.lasting import clear_abandoned
 from framewake.media.video import read_metadata
 from framewake.pipeline.checkpoint import open_whole
 from framewake.pipeline.forecast import Forecast, gib, parse_memory
-from framewake.pipeline.jobs import Job, Plan, plan_job
+from framewake.pipeline.jobs import Job, Output, Plan, plan_job
+from framewake.pipeline.latents import latents_path
 from framewake.request import Request
 from framewake.weights.checkpoint.layouts import parse_files
 from framewake.weights.checkpoint.load import Checkpoint
@@ -43,10 +45,18 @@ def animate(given: Mapping[str, Any]) -> int:
         follow(group, named_checkpoint(given), given["engine"], memory=parse_memory(given["memory"]))
     elif group is None and asked is not None and asked.size > 1:
         command = [sys.executable, "-m", "framewake", *shlex.split(command_line(given))[1:]]
-        return start(command, variables(asked, given["engine"]), asked.size)
+        return start(command, variables(asked, given["engine"]), asked.size, advice=lambda: saved_of(given))
     else:
         lead(given)
     return 0
+
+
+def saved_of(given: Mapping[str, Any]) -> str:
+    """How to go on with a clip that has a name and saved latents; "" for any other."""
+    if given["output"] is None or not latents_path(path := Path(given["output"])).is_file():
+        return ""
+    output = Output(path, options=tuple(place_words(given, KEPT)))
+    return f"What is saved is not lost: go on with `{resume_command(output)}`."
 
 
 def lead(given: Mapping[str, Any]) -> None:

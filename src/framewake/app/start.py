@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from framewake.app.reporting import INTERRUPT, SAVING_SECONDS, STARTER, unpacked
@@ -110,11 +110,12 @@ def start(
     *,
     passed: Sequence[int] = (),
     is_endless: bool = False,
+    advice: Callable[[], str] = str,
 ) -> int:
     """Run a command once for each set of variables, of which ``size`` work and others help; the first one's exit code.
 
     ``passed``: open files by their number, which the first one gets too. ``is_endless``: its good end, when it is asked
-    to stop because another one has failed, is none.
+    to stop because another one has failed, is none. ``advice``: how to go on, where the first one cannot say.
     Raises: FramewakeError with the cause where one of them has failed; Cancelled where this program was asked to stop.
     """
     with contextlib.ExitStack() as stack:
@@ -134,7 +135,7 @@ def start(
         for rank in ranks:
             rank.kill()
         code = workers[0].code() or 0
-        error = None if code == 0 and not (is_endless and failed) else _cause(workers, failed)
+        error = None if code == 0 and not (is_endless and failed) else _cause(workers, failed, advice)
         if error is not None:
             raise error
         return code
@@ -170,13 +171,13 @@ def _watch(ranks: Sequence[Rank]) -> Iterator[Rank]:
         time.sleep(POLL_SECONDS)
 
 
-def _cause(ranks: Sequence[Rank], failed: Sequence[Rank]) -> FramewakeError | None:
+def _cause(ranks: Sequence[Rank], failed: Sequence[Rank], otherwise: Callable[[], str]) -> FramewakeError | None:
     """Why it failed: what a process says itself, else what was seen of one, else that the first one was asked to stop.
 
     Only where there is nothing else, the echo of it all in the other processes.
     """
     own, size = ranks[0].error(), len(ranks)
-    advice = getattr(own, "advice", "")
+    advice = otherwise() if own is None else getattr(own, "advice", "")
     told = [(rank, error) for rank in failed if (error := rank.error()) is not None]
     for rank, error in told:
         if not isinstance(error, (PeerError, Cancelled)):
