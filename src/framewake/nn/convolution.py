@@ -51,7 +51,9 @@ class CausalConv3d:
             x = engine.pad(x, [(self.kernel - 1, 0), (side, side), (side, side)], mode="replicate")
         else:
             x = engine.concat([before, engine.pad(x, [(0, 0), (side, side), (side, side)], mode="replicate")], 2)
-        past[self.weight] = x[:, :, 1 - self.kernel :]
+        # Joined anew: a slice would keep all the frames alive that it was cut from.
+        kept = range(x.shape[2] - self.kernel + 1, x.shape[2])
+        past[self.weight] = engine.concat([x[:, :, n : n + 1] for n in kept], 2)
         return x
 
     def _single_frame(self, w: Weights, x: Tensor, side: int) -> Tensor:

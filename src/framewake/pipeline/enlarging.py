@@ -61,8 +61,12 @@ def enlarge(
 
 
 def course_of(course: Course, plan: Plan, text: TextStates, image: Tensor | None, latents: np.ndarray) -> Course:
-    """The course of a larger clip: its steps are counted behind those of the smaller one, which is saved with them."""
+    """The course of a larger clip: its steps are counted behind those of the smaller one, which is saved with them.
+
+    Each takes as long as several of the smaller one, so every one is saved, where any is.
+    """
     keeper = course.keeper
     if keeper is not None:
-        keeper = dataclasses.replace(keeper, before=course.plan.request.steps, step=0, lesser=latents)
+        every, before = min(keeper.every, 1), course.plan.request.steps
+        keeper = dataclasses.replace(keeper, every=every, step=0, before=before, lesser=latents)
     return course._replace(plan=plan, condition=Condition(text, image), keeper=keeper)

@@ -47,9 +47,13 @@ ENCODED = {"float16": 6.08, "bfloat16": 6.08, "float32": 5.06}
 SHRUNK = {"host": 1.15, "device": 1.065}
 BESIDE_SHRUNK = {"host": 28, "device": 8}  # bytes for each number of a frame, or of a slab that is larger
 ENCODED_NUMBERS = 1 << 23  # of a slab: the least that one frame of a tile has
-CELL_SLAB = 7  # tensors of the frames at work where cells are normed, in float32: two of them twice as wide
-CELL_PAST = 26  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
-ENLARGED = 3  # of a clip's latents while they are enlarged
+CELL_TILE = {"float16": 9.1, "bfloat16": 9.1, "float32": 6.1}  # as TILE, where cells are normed, in float32
+CELL_SLAB = {"host": 7, "device": 4.6}  # of the frames at work, in float32: two of them twice as wide
+CELL_PAST = {
+    "host": 26,
+    "device": 19,
+}  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
+ENLARGED, UPSAMPLED = 3, 14  # of a clip's latents while they are enlarged, and of the frame that is at work
 CELL_ENCODED = {"float16": 10.1, "bfloat16": 10.1, "float32": 6.5}
 CELL_SHRUNK, CELL_SHRUNK_WIDE = 12, 4  # of the frames at work, in their type and in float32
 CELL_SHRUNK_PAST = 25
@@ -214,7 +218,8 @@ def sent_bytes(config: DiTConfig, scene: Scene, arrangement: Arrangement) -> flo
 def tile_bytes(config: VAEConfig, tiling: TilingConfig | None, size: tuple[int, int, int], dtype: str) -> int:
     """Memory that decoding needs for the tile it is at. ``size`` is frames, height and width of the clip in pixels."""
     frames, numbers = _widest(config, tiling, size)
-    return (TILE * frames + BESIDE_TILE) * numbers * BYTES[dtype]
+    each = CELL_TILE[dtype] if config.norms_cells else TILE
+    return int((each * frames + BESIDE_TILE) * numbers * BYTES[dtype])
 
 
 def slab_bytes(
@@ -229,7 +234,7 @@ def slab_bytes(
     """Memory that the same tile needs a few frames at a time: slabs of so many numbers, or of one frame."""
     frames, numbers = _widest(config, tiling, size)
     if config.norms_cells:
-        return cell_bytes(config, frames, numbers, dtype, slab_numbers=slab_numbers)
+        return cell_bytes(config, (frames, numbers), dtype, slab_numbers=slab_numbers, is_host=is_host)
     clip = int(SLABS["host" if is_host else "device"] * frames * numbers * BYTES[dtype])
     if is_host:
         inside = min(max(slab_numbers, numbers) + SEEN * numbers, frames * numbers)
@@ -262,26 +267,31 @@ def encode_bytes(
     return max(slabs, first)
 
 
-def cell_bytes(config: VAEConfig, frames: int, numbers: int, dtype: str, *, slab_numbers: int) -> int:
+def cell_bytes(config: VAEConfig, widest: tuple[int, int], dtype: str, *, slab_numbers: int, is_host: bool) -> int:
     """The same where nothing looks ahead: a clip's pixels, some frames at work, and what each layer carries on.
 
-    Every convolution keeps two frames: at full size ``CELL_PAST`` of them in all, the smaller levels included.
+    Every convolution keeps two frames: at full size ``CELL_PAST`` of them in all, the smaller levels included. On a
+    device, a copy of its largest weight comes on top, in another order.
     """
+    frames, numbers = widest
     each = max(1, slab_numbers // (numbers * config.temporal_compression)) * config.temporal_compression
     cells = numbers // config.block_out_channels[0]
     clip = frames * cells * config.out_channels * 2 * BYTES[dtype]
-    return clip + (CELL_SLAB * min(each, frames) + CELL_PAST) * numbers * max(BYTES[dtype], BYTES["float32"])
+    place = "host" if is_host else "device"
+    inside = CELL_SLAB[place] * min(each, frames) + CELL_PAST[place]
+    copied = 0 if is_host else 27 * 8 * config.block_out_channels[-1] ** 2 * BYTES[dtype]
+    return clip + int(inside * numbers * BYTES["float32"]) + copied
 
 
 def upsampler_bytes(config: UpsamplerConfig, latent: Sequence[int]) -> int:
     """Memory for an upsampler of latents (C, F, H, W): a frame with its edges at work, and what each layer carries on.
 
-    A convolution keeps three frames alive: the two that it needs are a part of what it saw.
+    A convolution keeps two frames.
     """
     channels, frames, height, width = latent
     each = {"plain": 3, "levels": 2}[config.kind] * config.blocks  # convolutions of a width
-    carried = (SEEN + 1) * (each * sum(config.widths) + config.widths[-1] + channels)
-    cells = (height + 2) * (width + 2) * (carried + CELL_SLAB * max(config.widths))
+    carried = SEEN * (each * sum(config.widths) + config.widths[-1] + channels)
+    cells = (height + 2) * (width + 2) * (carried + UPSAMPLED * max(config.widths))
     return (cells + ENLARGED * channels * frames * height * width) * BYTES["float32"]
 
 
