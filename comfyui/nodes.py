@@ -168,6 +168,7 @@ class FramewakeImageToVideo(io.ComfyNode):
                 _guidance("guidance_scale", 1.0, GUIDANCE),
                 _guidance("embedded_guidance", 6.0, EMBEDDED),
                 io.String.Input("crop", optional=True, default=settings.CENTRE, tooltip=CROP),
+                io.Boolean.Input("super_resolution", optional=True, default=False, tooltip=LARGER),
             ],
             outputs=[io.Image.Output("images"), io.Float.Output("fps"), io.Video.Output("video")],
         )
@@ -243,6 +244,7 @@ CROP = (
     "Which part of the picture becomes the video: x,y from 0,0 (left, top) to 1,1; 0.5,0.5 is the centre. fit "
     "keeps all of it: its blurred edges fill the rest of the frame, and the model animates these too."
 )
+LARGER = "Make the clip larger in a second run of few steps: 480p to 720p, 720p to 1080p. HunyuanVideo-1.5 only."
 
 NODES: list[type[io.ComfyNode]] = [
     FramewakeCheckpoint,

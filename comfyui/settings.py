@@ -39,6 +39,7 @@ def request_settings(wish: Wish, loras: Sequence[LoraFile]) -> dict[str, Any]:
         "cache": wish.cache,
         "guidance_scale": wish.guidance_scale,
         "embedded_guidance": wish.embedded_guidance,
+        "super_resolution": wish.super_resolution,
         "loras": [f"{lora.path}:{lora.weight}" for lora in loras],
     }
     return found | ({"negative_prompt": wish.negative_prompt} if wish.negative_prompt.strip() else {})
@@ -61,6 +62,7 @@ def body(wish: Wish, loras: Sequence[LoraFile]) -> dict[str, Any]:
         "cache": wish.cache,
         "true_cfg_scale": wish.guidance_scale,
         "guidance_scale": wish.embedded_guidance,
+        "super_resolution": wish.super_resolution,
         "lora": [_on_server(lora) for lora in loras],
     }
     if wish.steps:

@@ -50,3 +50,4 @@ class Wish:
     guidance_scale: float = 1.0
     embedded_guidance: float = 6.0
     crop: str = "0.5,0.5"
+    super_resolution: bool = False

@@ -80,7 +80,7 @@ def test_ranges_and_words_are_those_of_a_request():
     assert pack_settings.MOST_SEED == MAX_SEED and known["guidance_scale"].maximum == pack_settings.MOST_GUIDANCE
     assert tuple(PRESETS) == pack_settings.PRESETS and pack_settings.CENTRE == CENTRE
     same = ("prompt", "resolution", "frames", "seed", "negative_prompt", "guidance_scale", "embedded_guidance")
-    same += ("crop",)
+    same += ("crop", "super_resolution")
     missing = [name for name in same if f'"{known[name].help}"' not in text]
     assert not missing, "a tooltip differs from the setting's help"
 
@@ -94,6 +94,9 @@ def test_a_wish_is_a_request():
     assert from_dict(pack_settings.request_settings(plain, ())).steps == 3
     whole = values.Wish("x", "720p", 1, 3, 1, "stable", "off", crop=" fit ")
     assert from_dict(pack_settings.request_settings(whole, ())).crop == pack_settings.body(whole, ())["crop"] == "fit"
+    larger = values.Wish("x", "720p", 1, 3, 1, "stable", "off", super_resolution=True)
+    assert from_dict(pack_settings.request_settings(larger, ())).super_resolution
+    assert pack_settings.body(larger, ())["super_resolution"] and not request.super_resolution
 
 
 def test_frames_that_cannot_be():
