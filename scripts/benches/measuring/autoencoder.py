@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from measuring import record, side_by_side
+import functools
+
+from measuring import pairs15, record, side_by_side
 from measuring.floors import fewest_operations
 from measuring.pairs import vae_pair
 
@@ -13,7 +15,9 @@ def run(name: str, description: str | None, *, is_decode: bool) -> int:
     found, rows, references = {}, [], {}
     for size in arguments.sizes:
         for dtype in arguments.types:
-            pair = vae_pair(size, dtype, is_decode=is_decode)
+            second = size == pairs15.NAME
+            make = pairs15.vae_pair if second else functools.partial(vae_pair, size)
+            pair = make(dtype, is_decode=is_decode)
             operations = fewest_operations(pair.ours, pair.theirs)
             case = side_by_side.case(pair, dtype, arguments.rounds, references, size=size, operations=operations)
             found[f"{size} {dtype}"] = case

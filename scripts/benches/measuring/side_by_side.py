@@ -11,12 +11,13 @@ from measuring.floors import ceilings
 from measuring.pairs import largest_difference
 
 TYPES = ["float32", "bfloat16"]
+SIZES = ["demo", "middle", "middle-1.5"]
 
 
 def parser(description: str | None):
     """The options of such a benchmark."""
     options = record.parser(description, rounds=5)
-    options.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=["demo", "middle"])
+    options.add_argument("--sizes", nargs="+", default=["demo", "middle"], choices=SIZES)
     options.add_argument("--types", nargs="+", default=TYPES, choices=TYPES)
     return options
 
