@@ -84,6 +84,14 @@ def test_gpu_step_starts_and_ends(toy_run):
     assert all(entry["programs"] == 0 for entry in found["sizes"].values())
 
 
+@pytest.mark.parametrize("name", ["gpu-step", "gpu-devices", "gpu-train", "gpu-memory"])
+def test_the_second_model_starts_and_ends(toy_run, name):
+    more = ("--no-compile",) if name in ("gpu-step", "gpu-devices") else ()
+    found = toy_run(name, "--model", "hunyuanvideo-1.5", "--rounds", "1", *more)
+    assert found["model"] == "hunyuanvideo-1.5" and "failed" not in json.dumps(found)
+    assert all("hunyuanvideo-1.5 " in row for row in found["rows"])
+
+
 def test_gpu_attention_starts_and_ends(toy_run):
     kernels = toy_run("gpu-attention", "--rounds", "1")["kernels"]
     assert set(kernels) >= {"cuDNN", "flash", "memory-efficient", "plain", "flex"}

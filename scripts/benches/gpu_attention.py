@@ -1,4 +1,4 @@
-"""Every attention kernel that torch has here, at the size of a 720p clip: 119,000 tokens, 24 heads of 128.
+"""Every attention kernel that torch has here, at the size of a 720p clip: 119,000 tokens, 24 heads of 128 (--model).
 
 For a machine with a GPU and little else (Python, torch, numpy). From the project's folder:
 
@@ -19,14 +19,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measuring import device, record
+from measuring import device, models, record
 from torch.nn.attention import sdpa_kernel
 
 from framewake import engine as engines
 from framewake.engine.torch.attention import BACKENDS
 
 NAME = "gpu-attention"
-TOKENS, HEADS, WIDTH = 119_000, 24, 128
+SCENES = {"hunyuanvideo-i2v": (119_000, 24), "hunyuanvideo-1.5": (112_585, 16)}  # tokens and heads
+WIDTH = 128
 TOY_TOKENS, TOY_HEADS = 300, 2
 CHECKED_ROWS = 64
 MOST_SCORES = 8e9  # the plain way keeps all of them
@@ -40,11 +41,12 @@ def main() -> int:
     options.add_argument("--engine", default="torch:cuda")
     options.add_argument("--tokens", type=int)
     options.add_argument("--kernels", nargs="+", help=f"of {', '.join([*BACKENDS, *OTHERS])}")
-    options.add_argument("--toy", action="store_true", help="a few tokens")
+    models.add_option(options)
     given = options.parse_args()
     engine = engines.get(given.engine)
-    tokens, heads = given.tokens or (TOY_TOKENS if given.toy else TOKENS), TOY_HEADS if given.toy else HEADS
-    found: dict[str, Any] = device.facts(engine, is_toy=given.toy) | {"tokens": tokens}
+    tokens, heads = (TOY_TOKENS, TOY_HEADS) if given.toy else SCENES[given.model]
+    tokens = given.tokens or tokens
+    found: dict[str, Any] = device.facts(engine, is_toy=given.toy) | {"model": given.model, "tokens": tokens}
     shape = (1, tokens, heads, WIDTH)  # as the transformer has it; kernels see heads first
     q, k, v = (device.drawn(engine, shape, "bfloat16", seed=seed) for seed in range(3))
     work = 4.0 * heads * tokens**2 * WIDTH
@@ -153,7 +155,7 @@ def error(out: torch.Tensor, tensors: tuple[torch.Tensor, ...]) -> float:
 
 def row(name: str, found: dict[str, Any], entry: dict[str, Any]) -> str:
     """A row of the benchmark's table."""
-    cells = [f"{found['device']}, torch {torch.__version__}", name, str(found["tokens"])]
+    cells = [f"{found['device']}, torch {torch.__version__}", name, models.titled(found, str(found["tokens"]))]
     if "refused" in entry:
         cells += ["", "", "", entry["refused"]]
     else:

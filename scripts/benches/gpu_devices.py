@@ -1,4 +1,4 @@
-"""A step of the 13B transformer by several GPUs, beside one of them in the same run, and what it goes into.
+"""A step of a transformer (--model) by several GPUs, beside one of them in the same run, and what it goes into.
 
 For one host with several GPUs, from the project's folder, with 1, 2, 4 and 8:
 
@@ -20,15 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_step import SIZES, TEXT, TOY, TOY_SIZES, Bench, difference
-from measuring import device, record
+from gpu_step import Bench, difference
+from measuring import device, models, record
+from measuring.models import Model
 from measuring.shared_step import Counted, Turns
 
 from framewake import engine as engines
-from framewake.config import HUNYUAN_DIT
 from framewake.engine.contract import Engine, Tensor
 from framewake.models.arrangement import ALONE, Arrangement, Division, arrange
-from framewake.models.dit import DiT
 from framewake.pipeline.forecast.cost import Scene, sent_bytes
 from framewake.shapes import token_count
 from framewake.weights.stores.store import Resident
@@ -82,9 +81,9 @@ class Works:
         config = few(self.bench.config)
         given = self.bench.inputs(self.size, compiles=False)
         given["manner"] = dataclasses.replace(given["manner"], arrangement=self.arrangement)
-        DiT(self.counted, config)(Resident(self.bench.tensors), **given)
+        self.bench.published.transformer(self.counted, config)(Resident(self.bench.tensors), **given)
         again = self.counted.again()
-        times = (self.bench.config.double_blocks + self.bench.config.single_blocks) // 2
+        times = blocks_of(self.bench.config) // blocks_of(config)
 
         def work() -> tuple[float, ...]:
             for _ in range(times):
@@ -95,7 +94,9 @@ class Works:
 
     def formula(self) -> int:
         """What the forecast's formula says that leaves for one block of each kind and the end. Units: bytes."""
-        scene = Scene(1, self.tokens, TEXT, "bfloat16", is_composed=False, devices=self.arrangement.size)
+        scene = Scene(
+            1, self.tokens, self.bench.published.text, "bfloat16", is_composed=False, devices=self.arrangement.size
+        )
         return round(sent_bytes(few(self.bench.config), scene, self.arrangement))
 
     def attention(self) -> Callable[[], tuple[float, ...]]:
@@ -105,12 +106,12 @@ class Works:
         low, high = division.heads_of(division.rank)
         own = sum(stop - start for start, stop in map(division.run_of, division.near))
         q, k = (
-            device.drawn(self.engine, (1, count + TEXT, high - low, config.head_dim), "bfloat16")
+            device.drawn(self.engine, (1, count + self.bench.published.text, high - low, config.head_dim), "bfloat16")
             for count in (own, self.tokens)
         )
 
         def work() -> tuple[float, ...]:
-            for _ in range(config.double_blocks + config.single_blocks):
+            for _ in range(blocks_of(config)):
                 self.engine.attention(q, k, k, scale=config.head_dim**-0.5)
             self.engine.synchronize()
             return (0.0,)
@@ -121,7 +122,7 @@ class Works:
         """A step without attention on a clip that is narrower by the number of devices."""
         height, width = self.size
         given = self.bench.inputs((height, width // self.arrangement.size), compiles=self.bench.compiles)
-        dit = DiT(Inattentive(self.engine), self.bench.config)
+        dit = self.bench.published.transformer(Inattentive(self.engine))
 
         def work() -> tuple[float, ...]:
             self.bench.run(dit, self.bench.full, given)
@@ -131,8 +132,13 @@ class Works:
 
 
 def few(config: Any) -> Any:
-    """The same model with one block of each kind."""
-    return dataclasses.replace(config, double_blocks=1, single_blocks=1)
+    """The same model with one block of each kind that it has."""
+    return dataclasses.replace(config, double_blocks=1, single_blocks=min(config.single_blocks, 1))
+
+
+def blocks_of(config: Any) -> int:
+    """Blocks of both kinds."""
+    return int(config.double_blocks + config.single_blocks)
 
 
 def main() -> int:
@@ -142,13 +148,16 @@ def main() -> int:
     options.add_argument("--size", default="720x1280")
     options.add_argument("--frames", type=int)
     options.add_argument("--no-compile", action="store_true")
-    options.add_argument("--toy", action="store_true", help="a tiny model and a tiny clip")
+    models.add_option(options)
     given = options.parse_args()
     engine = engines.join(given.engine)
-    config = dataclasses.replace(TOY, hidden_size=256, heads=2) if given.toy else HUNYUAN_DIT
-    size = TOY_SIZES["64x96"] if given.toy else SIZES[given.size]
-    bench = Bench(engine, config, given.frames or (9 if given.toy else 129), compiles=not given.no_compile)
-    gap = exact_gap(engine, config, TOY_EXACT if given.toy else EXACT)
+    published = models.model_of(given)
+    if given.toy:
+        config = dataclasses.replace(published.config, hidden_size=256, heads=2)
+        published = published._replace(config=config)
+    size = published.sizes["64x96" if given.toy else given.size]
+    bench = Bench(engine, published, given.frames or published.frames, compiles=not given.no_compile)
+    gap = exact_gap(engine, published, TOY_EXACT if given.toy else EXACT)
     works = Works(bench, size)
     alone = works.step(ALONE)
     turns = Turns(
@@ -162,10 +171,14 @@ def main() -> int:
         },
     )
     if not turns.follow():
-        found = device.facts(engine, is_toy=given.toy) | {"processes": engine.size(), "float32": gap}
+        found = device.facts(engine, is_toy=given.toy) | {
+            "model": given.model,
+            "processes": engine.size(),
+            "float32": gap,
+        }
         found |= measured(turns, works, rounds=given.rounds)
         found["floor"] = bench.operations(size) / found["ceiling"] / engine.size()
-        text = row(found, f"{size[0]}x{size[1]} x {bench.frames}")
+        text = row(found, models.titled(found, f"{size[0]}x{size[1]} x {bench.frames}"))
         record.write(
             NAME if engine.size() == 1 else f"{NAME}-{engine.size()}", found | {"rows": [text]}, [text], has_notes=False
         )
@@ -196,12 +209,12 @@ def measured(turns: Turns, works: Works, *, rounds: int) -> dict[str, Any]:
     return found
 
 
-def exact_gap(engine: Engine, config: Any, size: tuple[int, int]) -> dict[str, float]:
+def exact_gap(engine: Engine, published: Model, size: tuple[int, int]) -> dict[str, float]:
     """How far two blocks in float32 by all devices are from one device."""
-    bench = Bench(engine, few(config), 9, compiles=False)
+    bench = Bench(engine, published._replace(config=few(published.config)), 9, compiles=False)
     store = Resident({name: engine.cast(tensor, "float32") for name, tensor in bench.tensors.items()})
     given, found = bench.inputs(size, compiles=False), []
-    for arrangement in (arrange(engine.size(), config.heads), ALONE):
+    for arrangement in (arrange(engine.size(), published.config.heads), ALONE):
         given["manner"] = dataclasses.replace(given["manner"], arrangement=arrangement)
         found.append(engine.numpy(bench.run(bench.model(engine), store, given)[1]))
     return difference(*found)

@@ -1,4 +1,4 @@
-"""One step of the 13B transformer at 720x1280x129 with all weights on the device, and streamed in 8 GB; the decode.
+"""A step of a transformer (--model) at 720x1280 with all weights on the device, and streamed in 8 GB; the decode.
 
 For a machine with a GPU and little else: Python, torch, numpy, safetensors, Pillow, tokenizers (no PyAV, no web
 framework). Weights are random, the same for all blocks of a kind. From the project's folder:
@@ -11,7 +11,6 @@ and adds lines to docs/measurements/gpu-memory.md. With --toy everything is tiny
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import time
@@ -19,26 +18,25 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from measuring import device, record
+from measuring import device, models, record
+from measuring.models import Model
 from measuring.random_weights import ELEMENTS, HostTensors
 from measuring.record import say
 
 from framewake import engine as engines
-from framewake.config import CLIP_L, HUNYUAN_DIT, HUNYUAN_TILING, HUNYUAN_VAE, LLAVA_LLAMA3_8B, DiTConfig, VAEConfig
+from framewake.config import DiTConfig, VAEConfig
 from framewake.engine.contract import Engine
-from framewake.models.dit import TextStates
 from framewake.models.manner import Manner
 from framewake.models.tiling import tiled_decode
 from framewake.pipeline.forecast import Placement, Setup, parse_memory
 from framewake.pipeline.forecast.choose import placements
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.pipeline.forecast.setup import scene_of
-from framewake.pipeline.hunyuan import HUNYUAN
 from framewake.pipeline.jobs import Plan
 from framewake.pipeline.precision import choose_precision
 from framewake.pipeline.velocity import clip_rope
 from framewake.request import Request, resolve
-from framewake.shapes import PixelShape, latent_shape
+from framewake.shapes import PixelShape
 from framewake.text.crop import TextLength
 from framewake.weights.checkpoint.settings import Settings
 from framewake.weights.stores.store import Resident
@@ -46,21 +44,24 @@ from framewake.weights.stores.streamed import Streamed
 
 NAME = "gpu-memory"
 SLOWER = 1.05  # streamed over resident, at most
-READ = 934  # tokens that LLaVA reads of the longest prompt: template, 576 of the picture and 256 of text
-TOY_DIT = dataclasses.replace(
-    HUNYUAN_DIT, hidden_size=128, heads=1, double_blocks=2, single_blocks=3, text_width=64, pooled_width=32
-)
-TOY_VAE = dataclasses.replace(HUNYUAN_VAE, block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_groups=4)
 
 
 class Case(NamedTuple):
-    """What is measured: models, clip, and how much the device may hold."""
+    """What is measured: model, clip, and how much the device may hold."""
 
-    dit: DiTConfig
-    vae: VAEConfig
+    model: Model
     shape: PixelShape
     memory: int
-    text: int
+
+    @property
+    def dit(self) -> DiTConfig:
+        """The transformer's shape."""
+        return self.model.config
+
+    @property
+    def vae(self) -> VAEConfig:
+        """The autoencoder's shape."""
+        return self.model.vae
 
 
 def main() -> int:
@@ -68,18 +69,19 @@ def main() -> int:
     options = record.parser(__doc__, rounds=2)
     options.add_argument("--engine", default="torch:cuda")
     options.add_argument("--memory", default="8GB")
-    options.add_argument("--frames", type=int, default=129)
-    options.add_argument("--toy", action="store_true", help="tiny models and a tiny clip")
+    options.add_argument("--frames", type=int)
+    models.add_option(options)
     options.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     arguments = options.parse_args()
     engine = engines.get(arguments.engine)
-    if arguments.toy:
-        case = Case(TOY_DIT, TOY_VAE, PixelShape(9, 64, 96), 0, 24)
-    else:
-        shape = PixelShape(arguments.frames, 720, 1280)
-        case = Case(HUNYUAN_DIT, HUNYUAN_VAE, shape, parse_memory(arguments.memory) or 0, 400)
+    model = models.model_of(arguments)
+    shape = PixelShape(arguments.frames or model.frames, *next(iter(model.sizes.values())))
+    case = Case(model, shape, 0 if arguments.toy else parse_memory(arguments.memory) or 0)
     begin = time.perf_counter()
-    found: dict[str, Any] = device.facts(engine, is_toy=arguments.toy) | {"shape": list(case.shape)}
+    found: dict[str, Any] = device.facts(engine, is_toy=arguments.toy) | {
+        "model": arguments.model,
+        "shape": list(case.shape),
+    }
     rows = []
     bench = Bench(engine, case, found, elements=1 << 18 if arguments.toy else ELEMENTS, rounds=arguments.rounds)
     for part in arguments.parts:
@@ -109,15 +111,17 @@ class Bench:
         self.results: dict[str, np.ndarray] = {}
         self._host: HostTensors | None = None
         request = resolve(Request("a", frames=case.shape.frames, steps=50, guidance_scale=1.0, vae_tiling=True))
-        latent = latent_shape(case.shape, channels=case.vae.latent_channels)
+        latent = case.model.latent(case.shape.frames, (case.shape.height, case.shape.width))
         self.plan = Plan(request, None, case.shape, latent)
         # What the forecast asks of a checkpoint; there is none on this machine.
-        configs = {"dit": case.dit, "vae": case.vae, "llava": LLAVA_LLAMA3_8B, "clip_text": CLIP_L}
-        checkpoint: Any = SimpleNamespace(dit=case.dit, vae=case.vae, configs=configs, settings=Settings())
-        models = HUNYUAN.models(configs, engine)
-        self.dit, self.vae = models["dit"], models["vae"]
+        configs = {"dit": case.dit, "vae": case.vae, **case.model.encoders}
+        settings, family = Settings(tiling=case.model.tiling), case.model.family
+        checkpoint: Any = SimpleNamespace(dit=case.dit, vae=case.vae, configs=configs, settings=settings)
+        made = family.models(configs, engine)
+        self.dit, self.vae = made["dit"], made["vae"]
         self.precision = choose_precision("bfloat16" if engine.name != "mindspore:cpu" else "float32", engine)
-        self.setup = Setup(engine, checkpoint, HUNYUAN, models, self.precision, TextLength(READ, case.text))
+        length = TextLength(case.model.read, case.model.text)
+        self.setup = Setup(engine, checkpoint, family, made, self.precision, length)
 
     @property
     def scene(self) -> Scene:
@@ -139,16 +143,15 @@ class Bench:
 
     def inputs(self, shape) -> dict[str, Any]:
         """Everything a step needs for latents of a shape."""
-        engine, dit, text = self.engine, self.case.dit, self.case.text
-        draw = np.random.default_rng(1)
-        states = draw.standard_normal((1, text, dit.text_width), np.float32)
-        pooled = draw.standard_normal((1, dit.pooled_width), np.float32)
+        engine, dit, draw = self.engine, self.case.dit, np.random.default_rng(1)
+        text = self.case.model.text_states(engine, draw)
+        channels = (1, dit.in_channels, *shape[1:])
         return {
-            "latents": engine.asarray(draw.standard_normal((1, *shape), np.float32)),
+            "latents": engine.asarray(draw.standard_normal(channels, np.float32)),
             "timestep": engine.full((1,), 900.0),
-            "text": TextStates(engine.asarray(states), (text,), engine.asarray(pooled)),
+            "text": text,
             "rope": clip_rope(engine, dit, shape, self.case.shape.frames),
-            "guidance": engine.full((1,), 6000.0),
+            "guidance": self.case.model.guidance(engine),
         }
 
     def step(self, name: str, store: Resident | Streamed, chunk: int | None) -> dict[str, Any]:
@@ -225,7 +228,7 @@ def decode(bench: Bench) -> dict[str, Any]:
         bench.vae,
         weights,
         latents,
-        HUNYUAN_TILING,
+        bench.case.model.tiling,
         on_tile=lambda done, total: tiles.append((done, total)),
         manner=Manner(slab_numbers=place.slab_numbers),
     )
@@ -251,7 +254,7 @@ def row(part: str, found: dict[str, Any]) -> str:
     cells = [
         f"{found['engine']} {found['device']}",
         part,
-        f"{shape[2]}x{shape[1]}x{shape[0]}",
+        models.titled(found, f"{shape[2]}x{shape[1]}x{shape[0]}"),
         f"{here['seconds']:.2f}",
         f"{here['peak'] / 1e9:.2f}",
         f"{here['expected'] / 1e9:.2f}",

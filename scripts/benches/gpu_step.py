@@ -1,4 +1,4 @@
-"""Seconds of one denoising step of the 13B transformer at four sizes, and what they go into.
+"""Seconds of one denoising step of a transformer (--model, the 13B by default) at several sizes, and what they go into.
 
 For a machine with a GPU and little else: Python, torch, triton, numpy, safetensors, Pillow, tokenizers (no PyAV, no web
 framework). Weights are random and drawn on the device itself. From the project's folder:
@@ -14,7 +14,6 @@ With --toy everything is tiny, for a trial on any machine.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -25,29 +24,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from measuring import device, record
+from measuring import device, models, record
+from measuring.models import Model
 from measuring.record import say
 
 from framewake import engine as engines
-from framewake.config import HUNYUAN_DIT, DiTConfig
 from framewake.engine.contract import Engine, Weights
 from framewake.errors import EngineError, InputError
-from framewake.models.dit import DiT, TextStates
+from framewake.models.dit import DiT
 from framewake.models.manner import Manner
 from framewake.pipeline.forecast.cost import Scene, step_operations
 from framewake.pipeline.velocity import clip_rope
-from framewake.shapes import LatentShape, PixelShape, latent_shape, token_count
+from framewake.shapes import LatentShape, token_count
 from framewake.weights.stores.store import Resident
 
 NAME = "gpu-step"
-TEXT = 400  # tokens: 144 of the picture and a prompt of 256
-SIZES = {"720x1280": (720, 1280), "704x1248": (704, 1248), "544x960": (544, 960), "352x640": (352, 640)}
 EXTRA = "544x960"  # where compiling and eight bits are compared with doing without
-TOY_SIZES = {"64x96": (64, 96), "32x64": (32, 64)}
 TARGET = 18.0  # seconds a step at the first size on an H100
-TOY = dataclasses.replace(
-    HUNYUAN_DIT, hidden_size=128, heads=1, double_blocks=2, single_blocks=3, text_width=64, pooled_width=32
-)
 COMPILED = "Torch-Compiled Region"  # what torch's profiler calls a compiled program that runs
 PROFILED = {"double_blocks": 2, "single_blocks": 4}
 
@@ -80,37 +73,37 @@ class Timing(NamedTuple):
 class Bench:
     """Weights on the device, and steps at any size."""
 
-    def __init__(self, engine: Engine, config: DiTConfig, frames: int, *, compiles: bool) -> None:
-        self.engine, self.config, self.frames, self.compiles = engine, config, frames, compiles
-        self.tensors = draw_weights(engine, DiT(engine, config).shapes())
+    def __init__(self, engine: Engine, published: Model, frames: int, *, compiles: bool) -> None:
+        self.engine, self.published, self.frames, self.compiles = engine, published, frames, compiles
+        self.config = published.config
+        self.tensors = draw_weights(engine, published.transformer(engine).shapes())
         self.full = Resident(self.tensors)
         self._models: dict[str, DiT] = {}
 
     def model(self, engine: Engine) -> DiT:
         """The transformer; always the same one, so that nothing is compiled twice."""
-        return self._models.setdefault(engine.name, DiT(engine, self.config))
+        return self._models.setdefault(engine.name, self.published.transformer(engine))
 
     def latent(self, size: tuple[int, int]) -> LatentShape:
-        """Latents of a clip."""
-        return latent_shape(PixelShape(self.frames, *size), channels=self.config.in_channels)
+        """Latents of a clip as the transformer gets them."""
+        return self.published.latent(self.frames, size)._replace(channels=self.config.in_channels)
 
     def operations(self, size: tuple[int, int]) -> float:
         """Multiplications and additions of one step."""
         tokens = token_count(self.latent(size), self.config.patch_size)
-        return step_operations(self.config, Scene(1, tokens, TEXT, "bfloat16", is_composed=False))
+        return step_operations(self.config, Scene(1, tokens, self.published.text, "bfloat16", is_composed=False))
 
     def inputs(self, size: tuple[int, int], *, compiles: bool) -> dict[str, Any]:
         """Everything a step needs; the same numbers each time."""
         engine, config, latent = self.engine, self.config, self.latent(size)
         draw = np.random.default_rng(1)
-        states = engine.asarray(draw.standard_normal((1, TEXT, config.text_width), np.float32))
-        pooled = engine.asarray(draw.standard_normal((1, config.pooled_width), np.float32))
+        text = self.published.text_states(engine, draw)
         return {
             "latents": engine.asarray(draw.standard_normal((1, *latent), np.float32)),
             "timestep": engine.full((1,), 900.0),
-            "text": TextStates(states, (TEXT,), pooled),
+            "text": text,
             "rope": clip_rope(engine, config, latent, self.frames),
-            "guidance": engine.full((1,), 6016.0),
+            "guidance": self.published.guidance(engine),
             "manner": Manner(is_compiled=compiles),
         }
 
@@ -177,19 +170,18 @@ def main() -> int:
     """Measure part by part; what is measured is kept even when a later part fails."""
     options = record.parser(__doc__, rounds=2)
     options.add_argument("--engine", default="torch:cuda")
-    options.add_argument("--sizes", nargs="+", help=f"of {', '.join(SIZES)}")
+    options.add_argument("--sizes", nargs="+", help="of those that the model has, such as 720x1280")
     options.add_argument("--frames", type=int)
     options.add_argument("--seconds", type=float, default=390, help="no part begins later than this")
     options.add_argument("--no-compile", action="store_true")
-    options.add_argument("--toy", action="store_true", help="a tiny model and tiny clips")
+    models.add_option(options)
     given = options.parse_args()
     begin = time.perf_counter()
     engine = engines.get(given.engine)
-    sizes = TOY_SIZES if given.toy else SIZES
-    sizes = {name: sizes[name] for name in given.sizes or sizes}
-    found: dict[str, Any] = device.facts(engine, is_toy=given.toy) | {"sizes": {}}
-    frames = given.frames or (9 if given.toy else 129)
-    bench = Bench(engine, TOY if given.toy else HUNYUAN_DIT, frames, compiles=not given.no_compile)
+    published = models.model_of(given)
+    sizes = {name: published.sizes[name] for name in given.sizes or published.sizes}
+    found: dict[str, Any] = device.facts(engine, is_toy=given.toy) | {"model": given.model, "sizes": {}}
+    bench = Bench(engine, published, given.frames or published.frames, compiles=not given.no_compile)
     engine.synchronize()
     say("weights", f"{sum(t.nbytes for t in bench.tensors.values()) / 1e9:.2f} GB, {time.perf_counter() - begin:.1f} s")
     parts = Parts(bench, sizes, found, begin + given.seconds)
@@ -260,7 +252,7 @@ def told(bench: Bench, size: tuple[int, int], timing: Timing, ceiling: float) ->
     best = min(timing.seconds)
     operations = bench.operations(size)
     return {
-        "tokens": token_count(bench.latent(size), bench.config.patch_size) + TEXT,
+        "tokens": token_count(bench.latent(size), bench.config.patch_size) + bench.published.text,
         "seconds": timing.seconds,
         "floor": operations / ceiling,
         "share": operations / best / ceiling,
@@ -285,7 +277,7 @@ def row(name: str, found: dict[str, Any], entry: dict[str, Any], frames: int) ->
     error = f"{entry['error']['norm']:.2%}, {entry['error']['largest']:.2%}" if "error" in entry else ""
     cells = [
         f"{found['engine']} {found['device']}, torch {torch.__version__}",
-        f"{name} x {frames}",
+        models.titled(found, f"{name} x {frames}"),
         f"{entry['tokens']}",
         f"{min(entry['seconds']):.2f}",
         f"{entry['floor']:.2f}",

@@ -1,4 +1,4 @@
-"""One update of a LoRA of the 13B transformer at 352x640x129, in bounded memory and with all that the device has.
+"""An update of a LoRA (--model; the 13B at 352x640x129 by default) in bounded memory, and with all that there is.
 
 For a machine with a GPU and little else, as gpu_memory.py. Weights are random, the same for all blocks of a kind. From
 the project's folder:
@@ -23,18 +23,18 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from measuring import clocks, device, record
+from measuring import clocks, device, models, record
+from measuring.models import Model
 from measuring.random_weights import ELEMENTS, HostTensors, RandomWeights
 from measuring.record import say
 
 from framewake import engine as engines
-from framewake.config import HUNYUAN_DIT, DiTConfig
+from framewake.config import DiTConfig
 from framewake.engine.contract import Engine
-from framewake.models.dit import DiT, TextStates
+from framewake.media.framing import FRAMES
 from framewake.pipeline.forecast import cost, parse_memory
 from framewake.pipeline.forecast.setup import is_composed
-from framewake.pipeline.hunyuan import HUNYUAN
-from framewake.shapes import PUBLISHED_RESOLUTIONS, LatentShape, choose_bucket, token_count
+from framewake.shapes import LatentShape, token_count
 from framewake.train.adapted import AdaptedLayers, Dressing
 from framewake.train.batch import Batch
 from framewake.train.factors import chosen, start
@@ -51,19 +51,22 @@ from framewake.weights.writing.files import write_safetensors
 
 NAME = "gpu-train"
 SLOWER = 1.15  # streamed over resident at the middle size, at most
-TEXT = 256
-TOY = dataclasses.replace(
-    HUNYUAN_DIT, hidden_size=128, heads=1, double_blocks=2, single_blocks=3, text_width=64, pooled_width=32
-)
-MIDDLE = dataclasses.replace(HUNYUAN_DIT, hidden_size=1024, heads=8, double_blocks=4, single_blocks=8)
+# Of the 13B: a third of its width, and few blocks; the other model has double ones alone.
+MIDDLE = {"hidden_size": 1024, "heads": 8}
+MIDDLE_BLOCKS = {True: {"double_blocks": 4, "single_blocks": 8}, False: {"double_blocks": 8}}
 
 
 class Case(NamedTuple):
     """What is measured."""
 
-    config: DiTConfig
+    model: Model
     latent: LatentShape
     rank: int
+
+    @property
+    def config(self) -> DiTConfig:
+        """The transformer's shape."""
+        return self.model.config
 
 
 def main() -> int:
@@ -72,20 +75,22 @@ def main() -> int:
     options.add_argument("--engine", default="torch:cuda")
     options.add_argument("--memory", default="12GB")
     options.add_argument("--rank", type=int, default=16)
-    options.add_argument("--frames", type=int, default=129)
-    options.add_argument("--toy", action="store_true", help="a tiny model and a tiny clip")
+    options.add_argument("--frames", type=int)
+    models.add_option(options)
     options.add_argument("--middle", action="store_true", help="streamed against resident, in turns, on a CPU")
     options.add_argument("--parts", nargs="+", default=["bounded", "free"], choices=["bounded", "free"])
     arguments = options.parse_args()
     engine = engines.get(arguments.engine)
     engine.make_deterministic()
-    latent = LatentShape(16, (arguments.frames - 1) // 4 + 1, 44, 80)
-    case = Case(HUNYUAN_DIT, latent, arguments.rank)
-    if arguments.toy:
-        case = Case(TOY, LatentShape(16, 3, 8, 12), 4)
-    elif arguments.middle:
-        case = Case(MIDDLE, LatentShape(16, 5, 32, 32), arguments.rank)
+    model = models.model_of(arguments)
+    latent = model.latent(arguments.frames or model.frames, model.small)
+    case = Case(model, latent, 4 if arguments.toy else arguments.rank)
+    if arguments.middle:
+        blocks = MIDDLE_BLOCKS[model.config.single_blocks > 0]
+        model = model._replace(config=dataclasses.replace(model.config, **MIDDLE, **blocks))
+        case = Case(model, latent._replace(frames=5, height=32, width=32), arguments.rank)
     found: dict[str, Any] = device.facts(engine, is_toy=arguments.toy) | {
+        "model": arguments.model,
         "latent": list(case.latent),
         "rank": case.rank,
     }
@@ -111,11 +116,12 @@ class Bench:
     def __init__(self, engine: Engine, case: Case, *, elements: int) -> None:
         self.engine, self.case, self.elements = engine, case, elements
         self.dtype = "bfloat16" if "bfloat16" in engine.traits.products else "float32"
-        self.shapes = DiT(None, case.config).shapes()
+        self.shapes = case.model.transformer(None).shapes()
         self.streams = ("double_blocks", "single_blocks")
-        self.modules = chosen(self.shapes, HUNYUAN.trained.modules)
+        self.modules = chosen(self.shapes, case.model.family.trained.modules)
         trained = sum(case.rank * (rows + columns) for rows, columns in self.modules.values())
-        scene = cost.Scene(1, token_count(case.latent), TEXT, self.dtype, is_composed(engine, self.dtype))
+        tokens = token_count(case.latent, case.config.patch_size)
+        scene = cost.Scene(1, tokens, case.model.text, self.dtype, is_composed(engine, self.dtype))
         self.work = Work(case.config, self.shapes, scene, trained, engine.traits.is_host)
 
     @property
@@ -133,8 +139,9 @@ class Bench:
         """The way of an update within a limit, or in all that is free."""
         memory, latent = self.engine.memory(), self.case.latent
         room = memory["free"] - self.engine.traits.margin_bytes if limit is None else limit - memory["used"]
-        size = (latent.height * 8, latent.width * 8)
-        clips = Clips(latent, 4 * latent.frames - 3, size, "360p", PUBLISHED_RESOLUTIONS, choose_bucket)
+        scale, bucket = self.case.model.vae.spatial_compression, FRAMES[self.case.config.framing].bucket
+        size = (latent.height * scale, latent.width * scale)
+        clips = Clips(latent, 4 * latent.frames - 3, size, "360p", {"360p": 480}, bucket)
         return Planner(self.engine, self.work, clips, rank=self.case.rank).way(room)
 
     def update(self, store: Resident | Streamed, way: Way) -> Callable[[], float]:
@@ -143,7 +150,7 @@ class Bench:
         loss = FlowLoss(engine, case.config, guidance=6.0, dtype=self.dtype)
         model: Any = AdaptedLayers(engine)
         dressing = Dressing(engine, self.modules, case.rank, case.rank)
-        walk = Walk(DiT(model, case.config), loss, dressing, manner=way.manner, keeps_on_host=way.keeps_on_host)
+        walk = Walk(case.model.transformer(model), loss, dressing, manner=way.manner, keeps_on_host=way.keeps_on_host)
         values = start(self.modules, case.rank, 1)
         held = SimpleNamespace(
             state=OptimiserState(0, values, *({name: np.zeros_like(x) for name, x in values.items()} for _ in "12"))
@@ -159,13 +166,13 @@ class Bench:
 
     def batch(self) -> Batch:
         """A clip of random latents."""
-        engine, config, latent = self.engine, self.case.config, self.case.latent
+        engine, latent = self.engine, self.case.latent
         draw = np.random.default_rng(1)
 
         def drawn(*shape: int) -> Any:
             return engine.asarray(draw.standard_normal(shape, np.float32))
 
-        text = TextStates(drawn(1, TEXT, config.text_width), (TEXT,), drawn(1, config.pooled_width))
+        text = self.case.model.text_states(engine, draw)
         clean, noise = drawn(1, *latent), drawn(1, *latent)
         return Batch(clean, drawn(1, latent[0], 1, *latent[2:]), text, noise, np.asarray([0.7], np.float32))
 
@@ -236,7 +243,7 @@ def row(part: str, found: dict[str, Any]) -> str:
     cells = [
         f"{found['engine']} {found['device']}",
         part,
-        f"{here['tokens']}, rank {found['rank']}",
+        models.titled(found, f"{here['tokens']}, rank {found['rank']}"),
         f"{here['seconds']:.2f}",
         f"{here['peak'] / 1e9:.2f}",
         f"{here['expected'] / 1e9:.2f}",
