@@ -87,6 +87,17 @@ def test_without_a_picture(tmp_path, engine):
     assert made(Pipeline(open_checkpoint(folder), engine), request).shape == (5, 96, 176, 3)
 
 
+def test_several_clips_in_one_run(folder, picture, tmp_path):
+    """Transformers take turns where only one has room, and a clip without super-resolution is among them."""
+    pipeline = Pipeline(open_checkpoint(folder), engines.get(FIRST))
+    pipeline.parts.keeps_all = False
+    requests = [asked(picture), asked(picture, super_resolution=False), asked(picture, seed=4, cache="fixed:2")]
+    found = [event.frames for event in pipeline.run_all(map(Job, requests)) if isinstance(event, Result)]
+    assert pipeline.parts.held() == ()
+    for request, frames in zip(requests, found, strict=True):
+        assert np.array_equal(frames, made(Pipeline(open_checkpoint(folder), engines.get(FIRST)), request))
+
+
 # --- the specification (1.5, section 13) once more, in NumPy
 
 

@@ -36,7 +36,8 @@ def parts():
 def write_larger(root, parts, name="720p_sr_distilled", *, upsampler=None, base="480p_i2v_distilled"):
     """The parts as Tencent's tree has them, beside the transformer whose config.json has the same sizes."""
     config, tensors = parts["upsampler"] if upsampler is None else upsampler
-    content = json.loads((root / "transformer" / base / "config.json").read_text()) | {"use_meanflow": True}
+    content = json.loads((root / "transformer" / base / "config.json").read_text())
+    del content["use_meanflow"]  # its tensors tell
     for folder, values in (("transformer", content), ("upsampler", {"global_residual": config.adds_input})):
         place = root / folder / name
         place.mkdir(parents=True)

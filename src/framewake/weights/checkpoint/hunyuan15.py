@@ -108,6 +108,7 @@ LARGER: Component[DiT15Config] = dataclasses.replace(
     },
     scales_flag="sr-dit-scales",
     is_own=_enlarges,
+    is_measured=True,
 )
 
 VAE: Component[VAEConfig] = Component(
