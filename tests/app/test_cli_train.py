@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines_here import FIRST
+from engines_here import FIRST, needs_torch
 from PIL import Image
+from test_start import Started, needs_linux
 
 from framewake.golden import rule
 from framewake.media.video import write_video
+from framewake.train.state import load_run
 
 SMALL = ("--frames", 5, "--rank", 2, "--save-every", 2)
 
@@ -113,6 +115,23 @@ def test_two_processes_train_as_two_batches_behind_an_update(call, data, toy, en
     assert "saved after update 2" in done.stderr and done.stderr.count("2 clips (0 encoded before)") == 1
     answer = call("lora", "train", data, "two.safetensors", "--resume", "--steps", 4, "--checkpoint", toy)
     assert answer.code == 0 and "the first 3 updates were made by 2 devices, not 1." in answer.err
+
+
+@needs_linux
+@needs_torch
+@pytest.mark.parametrize("blow", [(None, "SIGINT", 130), (0, "SIGKILL", 4), (1, "SIGKILL", 4), (1, "SIGSTOP", 4)])
+def test_two_processes_that_train_end_together_and_say_how_to_go_on(data, toy, tmp_path, monkeypatch, blow):
+    monkeypatch.chdir(tmp_path)
+    rank, number, expected = blow
+    words = (*SMALL, "--checkpoint", toy, "--steps", 100000, "--json")
+    run = Started(data, "a.safetensors", *words, command=("lora", "train"))
+    run.wait_for('"step": 7')
+    os.kill(run.process.pid if rank is None else run.pids[rank], getattr(signal, number))
+    code, said = run.ended()
+    assert code == expected and len(said) == 1, said
+    assert said[0].startswith("framewake: stopped" if rank is None else f"framewake: process {rank} of 2 "), said
+    assert "lora train" in said[0] and "--resume" in said[0] and "--devices 2`" in said[0], said
+    assert load_run(tmp_path / "a.safetensors").state.step >= (6 if rank == 0 else 7)
 
 
 def test_many_prompts_make_many_samples(call, data, picture):

@@ -33,11 +33,11 @@ SECONDS = 240
 class Started:
     """The program with ``--devices``, and the processes that it has started."""
 
-    def __init__(self, *words, engine="torch:cpu", count=2):
+    def __init__(self, *words, command=("animate",), engine="torch:cpu", count=2):
         self.count, self.kind = count, engine.partition(":")[0]
-        command = [sys.executable, "-m", "framewake", "animate", *map(str, words), "--engine", engine]
+        called = [sys.executable, "-m", "framewake", *command, *map(str, words), "--engine", engine]
         self.process = subprocess.Popen(
-            [*command, "--devices", str(count)],
+            [*called, "--devices", str(count)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

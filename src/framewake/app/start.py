@@ -177,7 +177,7 @@ def _cause(ranks: Sequence[Rank], failed: Sequence[Rank], otherwise: Callable[[]
     Only where there is nothing else, the echo of it all in the other processes.
     """
     own, size = ranks[0].error(), len(ranks)
-    advice = otherwise() if own is None else getattr(own, "advice", "")
+    advice = getattr(own, "advice", "") or otherwise()
     told = [(rank, error) for rank in failed if (error := rank.error()) is not None]
     for rank, error in told:
         if not isinstance(error, (PeerError, Cancelled)):

@@ -32,6 +32,8 @@ from framewake.train.settings import training_settings
 from framewake.train.state import state_path
 from framewake.weights.checkpoint.load import open_checkpoint
 
+PLACES = ("checkpoint", "engine", "cache", "memory", "devices")
+
 
 def train(given: Mapping[str, Any]) -> int:
     """Train the LoRA that the options ask for, here, by processes that are started, or as one of them; the exit code.
@@ -44,7 +46,7 @@ def train(given: Mapping[str, Any]) -> int:
         following(group, given["engine"], lambda engine: help_train(given, engine))
     elif group is None and asked is not None and asked.size > 1:
         command = [sys.executable, "-m", "framewake", *command_words(given)]
-        return start(command, variables(asked, given["engine"]), asked.size)
+        return start(command, variables(asked, given["engine"]), asked.size, advice=lambda: saved_of(given))
     else:
         lead(given)
         engines.leave()
@@ -52,14 +54,14 @@ def train(given: Mapping[str, Any]) -> int:
 
 
 def command_words(given: Mapping[str, Any]) -> list[str]:
-    """The command that was called, but for its devices."""
+    """The command that was called."""
     words = ["lora", "train", given["data"], given["target"]]
     for name, setting in training_settings().items():
         if setting.kind == "switch":
             words += [setting.flag] if given[name] else []
         else:
             words += option_words(setting.flag, given[name])
-    for name in ("checkpoint", "engine", "cache", "memory"):
+    for name in PLACES:
         words += option_words(f"--{name}", given[name])
     return words + [f"--{name}" for name in ("resume", "json") if given[name]]
 
@@ -120,11 +122,22 @@ def how_to_go_on(given: Mapping[str, Any], step: int) -> str:
     """What to tell somebody who pressed Ctrl-C."""
     if not state_path(Path(given["target"])).exists():
         return "stopped before the first update; what was encoded is kept for the next run."
+    return f"stopped after update {step}. Nothing is lost: go on with `{resume_command(given)}`."
+
+
+def saved_of(given: Mapping[str, Any]) -> str:
+    """How to go on with a run that has saved something; "" for any other."""
+    is_saved = state_path(Path(given["target"])).exists()
+    return f"What is saved is not lost: go on with `{resume_command(given)}`." if is_saved else ""
+
+
+def resume_command(given: Mapping[str, Any]) -> str:
+    """The command line that goes on with a run."""
     words = ["framewake", "lora", "train", given["data"], given["target"], "--resume"]
-    for name in ("checkpoint", "engine", "cache", "memory", "devices"):
+    for name in PLACES:
         if given[name] is not None and (name, given[name]) != ("engine", "auto"):
             words += [f"--{name}", given[name]]
-    return f"stopped after update {step}. Nothing is lost: go on with `{shlex.join(words)}`."
+    return shlex.join(words)
 
 
 class Screen(Protocol):
