@@ -47,18 +47,24 @@ sys.meta_path[:] = [Bare if finder is importlib.machinery.PathFinder else finder
 """
 
 
-@pytest.fixture
-def machine(tmp_path):
-    """A copy of what the benchmarks need, whose records lie beside it, and the environment of a bare machine."""
-    shutil.copytree(ROOT / "scripts" / "benches", tmp_path / "scripts" / "benches")
-    (tmp_path / "src").symlink_to(ROOT / "src")
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "sitecustomize.py").write_text(BARE)
-    setting = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path / 'bare'}:{ROOT / 'src'}"}
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The environment of a bare machine."""
+    folder = tmp_path_factory.mktemp("bare")
+    (folder / "sitecustomize.py").write_text(BARE)
+    setting = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{folder}:{ROOT / 'src'}"}
     looked = [sys.executable, "-c", "import torch, typer; import av"]
     done = subprocess.run(looked, env=setting, capture_output=True, text=True, check=False, timeout=120)
     assert "No module named 'av'" in done.stderr, "more is found than a bare machine has"
-    return tmp_path, setting
+    return setting
+
+
+@pytest.fixture
+def machine(tmp_path, bare):
+    """A copy of what the benchmarks need, whose records lie beside it, and the environment of a bare machine."""
+    shutil.copytree(ROOT / "scripts" / "benches", tmp_path / "scripts" / "benches")
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    return tmp_path, dict(bare)
 
 
 @pytest.fixture

@@ -132,9 +132,14 @@ def test_a_package_that_everything_needs(program, package):
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("kind", ["torch", "mindspore"])
 @pytest.mark.parametrize(
-    "problem", ["raise RuntimeError('first\\nsecond')", "import no_such_package", "1 / 0", "class"]
+    ("kind", "problem"),
+    [
+        ("torch", "raise RuntimeError('first\\nsecond')"),
+        ("torch", "import no_such_package"),
+        ("mindspore", "1 / 0"),
+        ("mindspore", "class"),
+    ],
 )
 def test_a_framework_that_does_not_start(program, tmp_path, kind, problem):
     (tmp_path / "broken" / kind).mkdir(parents=True)

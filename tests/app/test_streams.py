@@ -40,10 +40,7 @@ def shell(toy, picture, tmp_path):
         ">&-",
         "2>&-",
         "<&- >&- 2>&-",
-        ">/dev/full",
-        "2>/dev/full",
         ">/dev/full 2>&1",
-        "| true",
         "2>&1 | true",
         "--json | head -n 1",
         "-q >&-",
@@ -70,7 +67,7 @@ def test_the_original_command_too(shell, toy, tmp_path, streams):
     assert len(list((tmp_path / "results").glob("*.mp4"))) == 1
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_a_batch_goes_on_where_letters_are_missing(shell, tmp_path, encoding):
     prompts = ["红圈 moves", "der rote Kreis wächst"]
     lines = [json.dumps({"image": "a.png", "prompt": prompt, "seed": 1}, ensure_ascii=False) for prompt in prompts]

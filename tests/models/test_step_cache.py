@@ -62,22 +62,33 @@ def sampled(toy, run_blocks, *, start=0, latents=None, stop=COUNT, **kinds):
     raise AssertionError("no step was made")
 
 
+@functools.cache
+def compiled(engine):
+    """One for all tests, which compiles once, and its latents without a cache."""
+    toy = Toy(engine)
+    toy.manner = Manner(is_compiled=True)
+    return toy, engine.numpy(sampled(toy, None))
+
+
+@functools.cache
+def uncached(engine, batch=1, lengths=(7,)):
+    """Latents without a cache."""
+    return engine.numpy(sampled(Toy(engine), None, batch=batch, lengths=lengths))
+
+
 @pytest.mark.parametrize("text", IDLE)
 @pytest.mark.parametrize("kinds", [{}, {"batch": 2, "lengths": (7, 4)}])
 def test_a_threshold_of_zero_changes_no_bit(engine, text, kinds):
-    toy = Toy(engine)
     cache = cached(engine, text)
-    found, expected = sampled(toy, cache, **kinds), sampled(toy, None, **kinds)
-    assert np.array_equal(engine.numpy(found), engine.numpy(expected))
+    found = sampled(Toy(engine), cache, **kinds)
+    assert np.array_equal(engine.numpy(found), uncached(engine, **kinds))
     assert cache.state.computed == tuple(range(COUNT)) and cache.state.skipped == ()
 
 
 @pytest.mark.parametrize("text", ["first-block:0", "taylor2:1"])
 def test_a_threshold_of_zero_changes_no_bit_compiled(engine, text):
-    toy = Toy(engine)
-    toy.manner = Manner(is_compiled=True)
-    found, expected = sampled(toy, cached(engine, text)), sampled(toy, None)
-    assert np.array_equal(engine.numpy(found), engine.numpy(expected))
+    toy, expected = compiled(engine)
+    assert np.array_equal(engine.numpy(sampled(toy, cached(engine, text))), expected)
 
 
 def test_a_threshold_of_zero_changes_no_bit_in_chunks(engine):
@@ -92,7 +103,7 @@ def test_streamed_weights_change_no_bit(engine, text, tmp_path):
     toy = Toy(engine)
     expected = engine.numpy(sampled(toy, cached(engine, text)))
     if text.endswith(":0"):
-        assert np.array_equal(expected, engine.numpy(sampled(toy, None)))
+        assert np.array_equal(expected, uncached(engine))
     file = tmp_path / "dit.safetensors"
     write_tensors(file, {name: np.ascontiguousarray(engine.numpy(w)) for name, w in toy.tensors.items()})
     shapes = toy.dit.shapes()
@@ -117,7 +128,7 @@ def test_skipped_steps_ask_for_no_blocks(engine, text):
     assert toy.weights.taken.count("double_blocks") == 2 * len(expected) + looks
     assert toy.weights.taken.count("single_blocks") == 2 * len(expected)
     assert np.isfinite(found).all()
-    assert largest(found, engine.numpy(sampled(toy, None))) > 1e-4  # it did something
+    assert largest(found, uncached(engine)) > 1e-4  # it did something
 
 
 @pytest.mark.parametrize("text", ["first-block:0.02", "tea:0.5", "easy:0.05", "taylor2:2"])
