@@ -156,6 +156,17 @@ def test_two_processes_make_the_clip_of_one(here, call, engine, tmp_path):
 
 @needs_linux
 @needs_torch
+def test_two_processes_go_on_with_a_clip(here, call, tmp_path):
+    assert call("animate", *here, "--steps", 3, "-o", "first.mp4", "--engine", "torch:cpu").code == 0
+    words = ("--steps", 3, "--seed", 5, "-q")
+    assert call("extend", "first.mp4", "it turns", "-o", "one.mp4", *words, "--engine", "torch:cpu").code == 0
+    code, said = Started("first.mp4", "it turns", "-o", "two.mp4", *words, command=("extend",)).ended()
+    one, two = made_frames(tmp_path / "one.mp4"), made_frames(tmp_path / "two.mp4")
+    assert (code, said) == (0, []) and one.shape == two.shape and np.abs(one - two).max() <= 1
+
+
+@needs_linux
+@needs_torch
 def test_a_batch_by_two_processes(here, call, picture, tmp_path):
     clips = [{"prompt": "it moves", "image": str(picture), "guidance_scale": scale} for scale in (1.0, 2.0)]
     lines = [json.dumps(clip | {"frames": 5, "steps": 3, "resolution": "360p", "seed": 4}) + "\n" for clip in clips]

@@ -44,11 +44,19 @@ def animate(given: Mapping[str, Any]) -> int:
     if group is not None and not group.leads:
         follow(group, named_checkpoint(given), given["engine"], memory=parse_memory(given["memory"]))
     elif group is None and asked is not None and asked.size > 1:
-        command = [sys.executable, "-m", "framewake", *shlex.split(command_line(given))[1:]]
+        command = [sys.executable, "-m", "framewake", *command_words(given)]
         return start(command, variables(asked, given["engine"]), asked.size, advice=lambda: saved_of(given))
     else:
         lead(given)
     return 0
+
+
+def command_words(given: Mapping[str, Any]) -> list[str]:
+    """The command that was called, ``animate`` or ``extend``, without the program's name."""
+    if given.get("extends") is None:
+        return shlex.split(command_line(given))[1:]
+    options = shlex.split(command_line({**given, "prompt": None}))[2:]
+    return ["extend", *options, "--", given["extends"], given["prompt"]]
 
 
 def saved_of(given: Mapping[str, Any]) -> str:

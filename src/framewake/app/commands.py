@@ -15,7 +15,7 @@ from framewake.app.reporting import is_started
 from framewake.app.service_commands import add_commands
 from framewake.console.streams import tell_start
 
-GROUPS = ("animate", "demo", "doctor", "worker", "lora")  # commands that work as a group of processes
+GROUPS = ("animate", "demo", "extend", "doctor", "worker", "lora")  # commands that work as a group of processes
 DEMO_PROMPT = "the red circle moves right"
 
 app = typer.Typer(
@@ -105,6 +105,7 @@ _ONE_SEGMENT |= {"from_latents", "resume", "draft", "drafts", "draft_size"}
     argument("clip", "CLIP", "The clip that goes on: any video, its settings are taken where framewake made it."),
     argument("prompt", "PROMPT", "What happens next."),
     *(each for each in parameters() if each.name not in _ONE_SEGMENT),
+    DEVICES,
 )
 def extend(given: Given) -> None:
     """Go on where a clip ends: one longer clip, with no frame twice.
