@@ -12,7 +12,7 @@ import numpy as np
 from framewake.config15 import UpsamplerConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import shapes_of
-from framewake.models.vae15_blocks import CellNorm, CellResnet, repeated
+from framewake.models.vae15_blocks import CellNorm, CellResnet, with_repeated
 from framewake.nn.convolution import CausalConv3d, Past
 
 
@@ -80,7 +80,7 @@ class LevelledUpsampler:
     def __call__(self, w: Weights, latents: Tensor, *, past: Past | None = None) -> Tensor:
         """Shapes: (B, C, F, H, W), already of the target's size, same out."""
         x = self.conv_in(w, latents, past=past)
-        x = x + repeated(self.engine, latents, x.shape[1])
+        x = with_repeated(self.engine, x, latents)
         for block in self.blocks:
             x = block(w, x, past=past)
         return self.conv_out(w, self.norm_out(w, x), past=past)

@@ -12,7 +12,7 @@ from typing import Any
 from framewake.config import VAEConfig
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae import LOGVAR_RANGE, level_factors, shapes_of
-from framewake.models.vae15_blocks import CellAttention, CellNorm, CellResnet, Growing, Shrinking, means, repeated
+from framewake.models.vae15_blocks import CellAttention, CellNorm, CellResnet, Growing, Shrinking, means, with_repeated
 from framewake.models.vae_blocks import Observe
 from framewake.nn.convolution import CausalConv3d, Past
 
@@ -192,7 +192,7 @@ class CellDecoder(_Levels):
         see = observe or _unseen
         first = self.conv_in(w, x, past=past)
         see("dec_conv_in", first)
-        x = first + repeated(self.engine, x, first.shape[1])
+        x = with_repeated(self.engine, first, x)
         x = self.through_levels(w, self.through_middle(w, x, past, see), past, see)
         return self.last(w, x, past, see)
 

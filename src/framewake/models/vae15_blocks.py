@@ -148,7 +148,7 @@ class Growing(Packing):
                 continue
             factors = self.factors if is_rest else flat
             grown = unpack(engine, new, factors)[:, : self.outputs]
-            pieces.append(grown + repeated(engine, unpack(engine, old, factors), self.outputs))
+            pieces.append(with_repeated(engine, grown, unpack(engine, old, factors)))
         self.begun(past)
         return pieces[0] if len(pieces) == 1 else engine.concat(pieces, 2)
 
@@ -177,10 +177,11 @@ def means(engine: Engine, x: Tensor, channels: int) -> Tensor:
     return engine.mean(engine.reshape(x, (batch, channels, held // channels, *sizes)), (2,))
 
 
-def repeated(engine: Engine, x: Tensor, channels: int) -> Tensor:
-    """Each channel several times in a row. Shapes: (B, C, F, H, W) -> (B, r C, F, H, W)."""
-    batch, held, *sizes = x.shape
+def with_repeated(engine: Engine, x: Tensor, y: Tensor) -> Tensor:
+    """A sum in which each channel of y is added to several in a row. Shapes: (B, r C, F, H, W), (B, C, F, H, W)."""
+    batch, channels, *sizes = x.shape
+    held = y.shape[1]
     if held == channels:
-        return x
-    wide = engine.broadcast_to(engine.reshape(x, (batch, held, 1, *sizes)), (batch, held, channels // held, *sizes))
-    return engine.reshape(wide, (batch, channels, *sizes))
+        return x + y
+    total = engine.reshape(x, (batch, held, channels // held, *sizes)) + y[:, :, None]
+    return engine.reshape(total, (batch, channels, *sizes))
