@@ -1,4 +1,4 @@
-"""Check the Ascend branch on a machine without one: run as ``python graph_check.py CASE [DTYPE]``.
+"""Check the Ascend branch on a machine without one: run as ``python graph_check.py CASE:DTYPE ...``.
 
 ms.jit infers every type and shape of a graph before it looks for kernels. On a CPU a graph for Ascend that is right
 therefore ends in one of two ways: "Unsupported op [X] on CPU", or with a kernel that lacks the type. Anything else is a
@@ -7,7 +7,7 @@ mistake in the Ascend branch.
 Two ways: ``compiles`` takes a whole function (a block, a decoder); ``Checking`` is an engine that lets a whole model
 run on the CPU branch and compiles every call of it, with the shapes of that call, on the Ascend branch.
 What this cannot see: numbers, memory, speed, and types that only Ascend's kernels refuse.
-A process of its own, because a wrong graph may end it, and because failed graphs leave files behind.
+Wrong ones have a process of their own, because a graph may end it; failed graphs leave files behind.
 """
 
 from __future__ import annotations
@@ -347,10 +347,13 @@ CASES = {
 }
 
 
-def main(case: str, dtype: str = "float16") -> int:
-    found = CASES[case](dtype)
-    found, checked = found if isinstance(found, tuple) else (found, [])
-    sys.stdout.write(json.dumps({"unsupported": sorted(set(found)), "graphs": len(found), "checked": checked}) + "\n")
+def main(*words: str) -> int:
+    for word in words:
+        case, _, dtype = word.partition(":")
+        found = CASES[case](dtype)
+        found, checked = found if isinstance(found, tuple) else (found, [])
+        sys.stdout.write(json.dumps({"case": word, "unsupported": sorted(set(found)), "checked": checked}) + "\n")
+        sys.stdout.flush()
     return 0
 
 
