@@ -55,8 +55,8 @@ CELL_PAST = {
 }  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
 ENLARGED, UPSAMPLED = 3, 14  # of a clip's latents while they are enlarged, and of the frame that is at work
 CELL_ENCODED = {"float16": 10.1, "bfloat16": 10.1, "float32": 6.5}
-CELL_SHRUNK, CELL_SHRUNK_WIDE = 12, 4  # of the frames at work, in their type and in float32
-CELL_SHRUNK_PAST = 25
+CELL_SHRUNK, CELL_SHRUNK_WIDE = {"host": 12, "device": 2}, 4  # of the frames at work, in their type and in float32
+CELL_SHRUNK_PAST = 24
 SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
 COMPOSED_COPIES = 3
@@ -259,7 +259,8 @@ def encode_bytes(
     first = int(taken * BYTES[dtype] * height * width * channels)
     if config.norms_cells:
         each = max(1, ENCODED_NUMBERS // (config.temporal_compression * tile)) * config.temporal_compression
-        work = each * (CELL_SHRUNK * BYTES[dtype] + CELL_SHRUNK_WIDE * BYTES["float32"])
+        own = CELL_SHRUNK["host" if is_host else "device"]
+        work = each * (own * BYTES[dtype] + CELL_SHRUNK_WIDE * BYTES["float32"])
         clip = frames * tile // channels * config.in_channels * (BYTES[dtype] + BYTES["float32"])
         return max(clip + (work + CELL_SHRUNK_PAST * BYTES[dtype]) * tile, first)
     place = "host" if is_host else "device"
