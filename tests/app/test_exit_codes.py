@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,19 @@ def test_cards_that_a_build_has_code_for(capability, found, runs):
     from framewake.engine.torch import driver
 
     assert driver.has_kernels(capability, found) is runs
+
+
+def test_an_interrupt_in_any_command_is_told(call):
+    """Whatever the library of commands makes of it."""
+
+    def interrupt(_number, _frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        answer = call("doctor", "--golden", ROOT / "tests" / "golden", "--json")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (answer.code, answer.err) == (130, "framewake: stopped.\n")

@@ -62,7 +62,7 @@ def modules(told: Told, folder: Path) -> dict[str, ModuleType]:
         made.__dict__.update(names)
         return made
 
-    kinds = {kind: _kind(kind) for kind in ("Combo", "Float", "Int", "String", "Image", "Video")}
+    kinds = {kind: _kind(kind) for kind in ("Boolean", "Combo", "Float", "Int", "String", "Image", "Video")}
     io = SimpleNamespace(Schema=Given, ComfyNode=object, NodeOutput=lambda *args: args, Custom=_kind, **kinds)
     video = SimpleNamespace(VideoFromFile=lambda path: SimpleNamespace(get_stream_source=lambda: path))
     known: dict[str, list[str]] = {"diffusers": [str(folder / "diffusers")], "framewake": []}

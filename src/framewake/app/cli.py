@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from framewake import __version__
 from framewake.app.reporting import reporting
 from framewake.console.ending import run_program
-from framewake.errors import InputError
+from framewake.errors import Cancelled, InputError, exit_code
 
 # Commands that make or change something: they have done it, whether or not anybody reads what they print.
 _MAKERS = {("animate",), ("serve",), ("worker",), ("mcp",)} | {
@@ -59,6 +59,8 @@ def run(given: Sequence[str]) -> int:
         raise UsageError(usage_text(error)) from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
+    if code == exit_code(Cancelled()):  # typer makes this of an interrupt, without a word
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

@@ -15,6 +15,7 @@ SHARES: Mapping[str, float] = {
     "encode text": 0.05,
     "encode image": 0.04,
     "denoise": 0.75,
+    "enlarge": 0.0,  # of few videos
     "decode": 0.12,
     "write": 0.03,
 }
