@@ -73,7 +73,7 @@ def dit_pair(dtype: Any, *, engine: str = "torch:cpu", grid: tuple[int, int, int
     masks = [(torch.arange(padded) < valid)[None].to(kind) for padded, valid in zip(PADDED, VALID, strict=True)]
     their_inputs = {
         "hidden_states": torch.from_numpy(latents).to(kind),
-        "timestep": torch.full((1,), TIMESTEP),
+        "timestep": torch.full((1,), TIMESTEP, dtype=kind),  # as its pipeline has it
         "encoder_hidden_states": torch.from_numpy(given["states"]).to(kind),
         "encoder_attention_mask": masks[0],
         "encoder_hidden_states_2": torch.from_numpy(given["glyphs"]).to(kind),
