@@ -65,7 +65,7 @@ class TorchCpu(TorchEngine):
         return super().rotate(x, cos, sin) if torch.compiler.is_compiling() else onednn.rotate(x, cos, sin)
 
     def compile(self, function):
-        compiled = torch.compile(function, dynamic=None)
+        compiled = self._compiled(function, dynamic=None)
 
         def call(*arguments, **named):
             try:

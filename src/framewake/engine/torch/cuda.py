@@ -141,7 +141,7 @@ class TorchCuda(TorchEngine):
         if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):  # before torch 2.6 its log alone tells it
             torch._dynamo.config.fail_on_recompile_limit_hit = True
         # One program for each size: sizes that stay open would cost speed in every step.
-        compiled = torch.compile(_with_own_code(function), dynamic=False)
+        compiled = self._compiled(_with_own_code(function), dynamic=False)
 
         def call(*arguments, **named):
             nonlocal compiled

@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from framewake.console.escape import one_line
+from framewake.engine.torch.exchange import TorchExchange, left_out
 from framewake.engine.torch.gradients import TorchGradients
 from framewake.errors import EngineError
 
@@ -35,6 +36,7 @@ class TorchEngine(TorchGradients):
 
     kind = "torch"
     _layout = torch.contiguous_format  # of clips
+    _exchange = TorchExchange
 
     def __init__(self, device: torch.device, reason: str) -> None:
         self.device = str(device)
@@ -245,11 +247,13 @@ class TorchEngine(TorchGradients):
         return dist.get_world_size() if dist.is_initialized() else 1
 
     def exchange(self, pieces, shapes):
-        if self.size() == 1:
-            return lambda: list(pieces)
-        from framewake.engine.torch.exchange import TorchExchange  # see there
+        return self._exchange(pieces, shapes, self.rank()) if self.size() > 1 else lambda: list(pieces)
 
-        return TorchExchange(pieces, shapes, self.rank())
+    # --- control
+
+    def _compiled(self, function, *, dynamic):
+        self._exchange = left_out()
+        return torch.compile(function, dynamic=dynamic)
 
 
 def not_compiled(error, needs):

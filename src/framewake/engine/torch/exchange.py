@@ -1,11 +1,9 @@
-"""Pieces of any size from every rank to every rank over torch.distributed.
-
-What is imported here brings torch's compiler along, a second that a process alone need not wait for.
-"""
+"""Pieces of any size from every rank to every rank over torch.distributed."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 
 import torch
@@ -18,7 +16,6 @@ from framewake.errors import PeerError
 class TorchExchange:
     """One exchange on its way; what is sent is held until it has arrived."""
 
-    @torch.compiler.disable
     def __init__(self, pieces, shapes, rank):
         self._own, self._rank, self._shapes = pieces[rank], rank, shapes
         others = [0 if i == rank else 1 for i in range(len(pieces))]
@@ -32,7 +29,6 @@ class TorchExchange:
         with _told():
             self._work = dist.all_to_all_single(self._arrived, self._sent, self._coming, leaving, async_op=True)
 
-    @torch.compiler.disable
     def __call__(self):
         with _told():
             self._work.wait()
@@ -42,6 +38,17 @@ class TorchExchange:
             self._own if i == self._rank else part.view(tuple(shape))
             for i, (part, shape) in enumerate(zip(parts, self._shapes, strict=True))
         ]
+
+
+@functools.cache
+def left_out() -> type[TorchExchange]:
+    """The same for functions that are compiled, which leave it out; asking imports torch's compiler, for a second."""
+
+    class LeftOut(TorchExchange):
+        __init__ = torch.compiler.disable(TorchExchange.__init__)
+        __call__ = torch.compiler.disable(TorchExchange.__call__)
+
+    return LeftOut
 
 
 @contextlib.contextmanager
