@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from framewake.app.devices import ASKED_AGAIN_SECONDS, RETRIES
+
 SCHEDULE = "from framewake import engine; engine.join('mindspore:cpu')"
 
 
@@ -26,6 +28,7 @@ def variables(kind: str, size: int) -> list[dict[str, str]]:
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
         return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
     shared = {"MS_WORKER_NUM": str(size), "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": port}
+    shared |= dict.fromkeys(RETRIES, ASKED_AGAIN_SECONDS)
     workers = [shared | {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} for rank in range(size)]
     return [*workers, shared | {"MS_ROLE": "MS_SCHED"}]
 

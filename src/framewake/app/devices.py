@@ -15,6 +15,11 @@ from framewake.engine.group import Group, asked_threads, group_of
 from framewake.errors import EngineError, InputError
 from framewake.setting import shown
 
+# After how many seconds MindSpore's processes ask again, to find each other and to part. By themselves they wait three
+# to five, which spares a scheduler of thousands.
+RETRIES = ("MS_RETRY_INTERVAL_LOWER", "MS_RETRY_INTERVAL_UPPER")
+ASKED_AGAIN_SECONDS = "1"
+
 
 class Devices(NamedTuple):
     """What ``--devices`` names: so many of them, and which, where that was said."""
@@ -84,6 +89,7 @@ def _own_variables(kind: str, numbers: Sequence[int]) -> list[dict[str, str]]:
         shared = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [shared | {"RANK": str(rank), "LOCAL_RANK": str(number)} for rank, number in enumerate(numbers)]
     shared = {"MS_WORKER_NUM": size, "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": port}
+    shared |= {name: os.environ.get(name, ASKED_AGAIN_SECONDS) for name in RETRIES}
     workers = [
         shared | {"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank), "DEVICE_ID": str(number)}
         for rank, number in enumerate(numbers)
