@@ -176,8 +176,9 @@ def test_what_to_fetch_of_1_5_by_hand(call):
         assert refused.code == 2 and told in refused.err
 
 
-def test_without_a_network_it_says_what_to_do(call):
+def test_without_a_network_it_says_what_to_do(call, monkeypatch):
     pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own attempts
     answer = call("checkpoints", "download", "ckpts", "--mirror", "http://127.0.0.1:9")
     assert answer.code == 3 and "cannot be fetched" in answer.err
     assert "http://127.0.0.1:9/hunyuanvideo-community/HunyuanVideo-I2V/tree/main -> ckpts" in answer.err
