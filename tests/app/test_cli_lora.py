@@ -82,11 +82,45 @@ def test_info_shows_what_a_file_says_of_itself(call, tmp_path, toy):
     assert record["metadata"].items() >= said.items()
 
 
-def test_info_without_a_checkpoint_means_the_published_model(call, lora, monkeypatch):
+def test_a_file_for_neither_published_model_asks_for_a_checkpoint(call, lora, monkeypatch):
     monkeypatch.delenv("FRAMEWAKE_CHECKPOINT")
     answer = call("lora", "info", lora)
     assert answer.code == 3 and "a model of another size" in answer.err
-    assert "the published model's: name another with --checkpoint" in answer.err
+    assert "against HunyuanVideo and HunyuanVideo-1.5 as published: name another with --checkpoint" in answer.err
+
+
+def pair(module, width, kind="AB"):
+    """Factors of a square layer."""
+    down, up = np.ones((2, width), np.float32), np.ones((width, 2), np.float32)
+    return {f"{module}.lora_{kind[0]}.weight": down, f"{module}.lora_{kind[1:]}.weight": up}
+
+
+@pytest.mark.parametrize(
+    ("model", "style", "tensors"),
+    [
+        ("HunyuanVideo-1.5", "official", pair("double_blocks.53.img_attn_q", 2048)),
+        ("HunyuanVideo-1.5", "diffusers", pair("transformer.transformer_blocks.0.attn.to_q", 2048)),
+        ("HunyuanVideo-1.5", "comfyui", pair("time_r_in.mlp.2", 2048)),
+        ("HunyuanVideo", "comfyui", pair("diffusion_model.double_blocks.0.img_attn_proj", 3072)),
+        ("HunyuanVideo", "diffusers", pair("transformer.transformer_blocks.0.attn.to_q", 3072)),
+    ],
+)
+def test_tensors_tell_the_published_model(call, monkeypatch, model, style, tensors):
+    monkeypatch.delenv("FRAMEWAKE_CHECKPOINT")
+    write("a.safetensors", tensors)
+    record = json.loads(call("lora", "info", "a.safetensors", "--json").out)
+    assert (record["model"], record["format"], record["matched"]) == (model, style, 1)
+    assert f"\n  model: {model}" in call("lora", "info", "a.safetensors").out
+    answer = call("lora", "convert", "a.safetensors", "b.safetensors", "--format", "kohya")
+    assert answer.code == 0 and "1 modules in kohya format" in answer.out, answer.err
+
+
+def test_tensors_that_fit_both_published_models_ask_for_a_checkpoint(call, monkeypatch):
+    monkeypatch.delenv("FRAMEWAKE_CHECKPOINT")
+    write("a.safetensors", {"diffusion_model.double_blocks.0.img_attn_q_norm.diff": np.ones(128, np.float32)})
+    answer = call("lora", "info", "a.safetensors")
+    assert answer.code == 2 and "fit HunyuanVideo and HunyuanVideo-1.5 alike" in answer.err, answer.err
+    assert "--checkpoint" in answer.err
 
 
 def test_convert_and_merge(call, lora, toy, picture):

@@ -35,7 +35,7 @@ HELP = "Inspect, convert, merge and train LoRAs."
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 CHECKPOINT = checkpoint_option(
-    "The checkpoint it is for, or demo for the embedded one. Default: the published model's sizes."
+    "The checkpoint it is for, or demo for the embedded one. Default: the published model that its tensors fit."
 )
 ADAPTER = named("--adapter", "NAME", "Which adapter, when a file holds several of PEFT's.")
 LONGEST = 100  # characters of a value of the metadata, as JSON has all of it
@@ -70,8 +70,7 @@ def info(given: Given) -> None:
     from framewake.weights.lora.report import report
     from framewake.weights.lora.sizes import check_sizes
 
-    opened, targets = _opened(given["checkpoint"], given["file"])
-    lora = _lora(given["file"], targets, given, is_guess=opened is None)
+    opened, model, _, lora = _opened(given, given["file"])
     check_sizes(lora)
     norm_of = None
     if opened is not None:
@@ -83,8 +82,9 @@ def info(given: Given) -> None:
 
     facts = report(lora, norm_of)
     said = [f"\n  {inline(name)}: {_short(text)}" for name, text in sorted(facts.metadata.items())]
-    words = facts.sentence() + "".join(said)
-    text = json.dumps(facts.record(), indent=2, ensure_ascii=False) if given["json"] else words
+    words = f"{facts.sentence()}\n  model: {inline(model)}{''.join(said)}"
+    record = facts.record() | {"model": model}
+    text = json.dumps(record, indent=2, ensure_ascii=False) if given["json"] else words
     sys.stdout.write(text + "\n")
 
 
@@ -113,8 +113,7 @@ def convert(given: Given) -> None:
     known = next((name for name in FORMATS if name == style), None)
     if known is None:
         raise InputError(f"--format {style!r} is unknown: choose {', '.join(FORMATS)}.{nearest(style, FORMATS)}")
-    opened, targets = _opened(given["checkpoint"], source)
-    lora = _lora(source, targets, given, is_guess=opened is None)
+    _, _, targets, lora = _opened(given, source)
     lost = unheld(lora, known, targets)
     count = write(lora, target, known, targets, allows_partial=given["lora_partial"])
     without = f", without {len(lost)} change{'s' if len(lost) > 1 else ''} that it cannot hold" if lost else ""
@@ -254,35 +253,62 @@ def _places(places: Sequence[str]) -> tuple[list[str], list[float], str]:
     return [use.path for use in uses], [use.weight(0) for use in uses], folder
 
 
-def _lora(path: str, targets: Targets, given: Given, *, is_guess: bool) -> Lora:
-    """A LoRA against a transformer; ``is_guess``: nobody named one, so it is the published one.
+def _opened(given: Given, file: str) -> tuple[Checkpoint | None, str, Targets, Lora]:
+    """The checkpoint, None without one, the model's name, what a LoRA can adapt in it, and the LoRA.
+
+    A LoRA that ships is for the embedded checkpoint.
+    Raises: CheckpointError.
+    """
+    from framewake.demo import LORAS, shipped
+    from framewake.pipeline.adapters import targets_of
+    from framewake.pipeline.checkpoint import find_checkpoint
+    from framewake.weights.checkpoint.load import open_checkpoint
+    from framewake.weights.lora.file import open_lora
+
+    checkpoint = given["checkpoint"] or ("demo" if shipped(file, LORAS) else None)
+    if checkpoint is None:
+        name, targets = _told(file, given["adapter"])
+        return None, name, targets, _lora(file, targets, given)
+    opened = open_checkpoint(find_checkpoint(checkpoint))
+    targets = targets_of(opened)
+    lora = open_lora(file, targets, allows_partial=given["lora_partial"], adapter=given["adapter"])
+    return opened, opened.settings.name, targets, lora
+
+
+def _told(file: str, adapter: str | None) -> tuple[str, Targets]:
+    """The published model that a LoRA's tensors fit, the first one where they fit none, and what it can adapt there.
+
+    Raises: InputError where they fit two alike, CheckpointError for a file that cannot be read.
+    """
+    from framewake.errors import InputError
+    from framewake.pipeline.adapters import published_targets
+    from framewake.weights.lora.file import count_fitting
+    from framewake.weights.lora.opening import lora_file
+
+    known, tensors = published_targets(), lora_file(file)
+    counts = {name: count_fitting(tensors, targets, adapter) for name, targets in known.items()}
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] and list(counts.values()).count(counts[best]) > 1:
+        raise InputError(
+            f"{file} does not tell its model: its tensors fit {' and '.join(known)} alike. Name the checkpoint that it "
+            "is for with --checkpoint."
+        )
+    return best, known[best]
+
+
+def _lora(file: str, targets: Targets, given: Given) -> Lora:
+    """A LoRA against a published transformer, which nobody has named.
 
     Raises: CheckpointError.
     """
     from framewake.errors import CheckpointError
+    from framewake.pipeline.adapters import published_targets
     from framewake.weights.lora.file import open_lora
 
     try:
-        return open_lora(path, targets, allows_partial=given["lora_partial"], adapter=given["adapter"])
+        return open_lora(file, targets, allows_partial=given["lora_partial"], adapter=given["adapter"])
     except CheckpointError as error:
-        if is_guess and "this transformer" in str(error):  # which nobody has named
-            error.args = (f"{error} This transformer is the published model's: name another with --checkpoint.",)
+        if "this transformer" in str(error):
+            names = " and ".join(published_targets())
+            error.args = (f"{error} It was held against {names} as published: name another with --checkpoint.",)
         raise
-
-
-def _opened(checkpoint: str | None, file: str) -> tuple[Checkpoint | None, Targets]:
-    """The checkpoint, None without one, and what a LoRA can adapt.
-
-    A LoRA that ships is for the embedded checkpoint.
-    """
-    from framewake.config import HUNYUAN_DIT
-    from framewake.demo import LORAS, shipped
-    from framewake.pipeline.adapters import targets_for, targets_of
-    from framewake.pipeline.checkpoint import find_checkpoint
-    from framewake.weights.checkpoint.load import open_checkpoint
-
-    checkpoint = checkpoint or ("demo" if shipped(file, LORAS) else None)
-    if checkpoint is None:
-        return None, targets_for(HUNYUAN_DIT)
-    opened = open_checkpoint(find_checkpoint(checkpoint))
-    return opened, targets_of(opened)

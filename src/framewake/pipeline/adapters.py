@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import math
@@ -10,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from framewake.config import DiTConfig
-from framewake.config15 import DiT15Config
+from framewake.config import HUNYUAN_DIT, DiTConfig
+from framewake.config15 import HUNYUAN15_DIT, DiT15Config
 from framewake.engine.contract import Dtype, Engine, Tensor
 from framewake.errors import CheckpointError, InputError
 from framewake.lora import ENDINGS, LoraUse
@@ -58,6 +59,16 @@ class Adapted(NamedTuple):
 
 # The transformer of a shape: a LoRA is looked at without a checkpoint too.
 TRANSFORMERS: Mapping[type, Make] = {DiTConfig: DiT, DiT15Config: DiT15}
+# The published transformers, no layer of which has the size of another one's; of 1.5, the one with the most tensors.
+PUBLISHED = {
+    "HunyuanVideo": HUNYUAN_DIT,
+    "HunyuanVideo-1.5": dataclasses.replace(HUNYUAN15_DIT, is_step_distilled=True),
+}
+
+
+def published_targets() -> dict[str, Targets]:
+    """What a LoRA can adapt in the published transformers, by the model's name."""
+    return {name: targets_for(config) for name, config in PUBLISHED.items()}
 
 
 def targets_of(checkpoint: Checkpoint) -> Targets:

@@ -13,7 +13,7 @@ from framewake.errors import CheckpointError, nearest
 from framewake.weights.lora import foreign
 from framewake.weights.lora.alpha import read_alphas
 from framewake.weights.lora.keys import Format, Module, modules
-from framewake.weights.lora.opening import lora_file
+from framewake.weights.lora.opening import LoraFile, lora_file
 from framewake.weights.lora.refusal import Found, refusal
 from framewake.weights.lora.targets import Targets
 from framewake.weights.lora.updates import LoraTensors, Misfit, WeightUpdate, updates_of, whole_numbers
@@ -80,6 +80,14 @@ def open_lora(
     file = lora_file(path)
     lora = fit(file.path, file, targets, allows_partial=allows_partial, adapter=adapter)
     return lora._replace(ignores_alpha=ignores_alpha)
+
+
+def count_fitting(tensors: LoraFile, targets: Targets, adapter: str | None) -> int:
+    """How many changes of a file have a place in a transformer; 0 for one that is refused whatever else it holds."""
+    try:
+        return len(fit(tensors.path, tensors, targets, allows_partial=True, adapter=adapter).updates)
+    except CheckpointError:
+        return 0
 
 
 def fit(
