@@ -155,7 +155,7 @@ class FramewakeImageToVideo(io.ComfyNode):
                 MODEL.Input("model", tooltip="A checkpoint or a server."),
                 io.Image.Input("image", tooltip="The picture that the clip starts from."),
                 io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip=PROMPT),
-                io.Combo.Input("resolution", options=list(settings.RESOLUTIONS), tooltip=RESOLUTION),
+                io.Combo.Input("resolution", options=list(settings.RESOLUTIONS), tooltip=RESOLUTION + OWN),
                 io.Int.Input("frames", default=129, min=1, max=settings.MOST_FRAMES, step=4, tooltip=FRAMES),
                 io.Int.Input("steps", default=0, min=0, max=settings.MOST_STEPS, tooltip=STEPS),
                 io.Int.Input(
@@ -165,7 +165,7 @@ class FramewakeImageToVideo(io.ComfyNode):
                 io.Combo.Input("cache", options=list(settings.CACHES), tooltip=CACHE),
                 LORAS.Input("loras", optional=True, tooltip="LoRAs, the last of the chain."),
                 io.String.Input("negative_prompt", optional=True, multiline=True, tooltip=NEGATIVE),
-                _guidance("guidance_scale", 1.0, GUIDANCE),
+                _guidance("guidance_scale", 0.0, GUIDANCE + ZERO),
                 _guidance("embedded_guidance", 6.0, EMBEDDED),
                 io.String.Input("crop", optional=True, default=settings.CENTRE, tooltip=CROP),
                 io.Boolean.Input("super_resolution", optional=True, default=False, tooltip=LARGER),
@@ -229,6 +229,7 @@ def _guidance(name: str, default: float, tooltip: str) -> Any:
 # As framewake's Request says it of its settings; a test compares them.
 PROMPT = "What happens in the video, in a sentence or two."
 RESOLUTION = "Resolution class; the picture's shape decides the exact size."
+OWN = " own: the checkpoint's own, which HunyuanVideo-1.5 makes alone."
 FRAMES = "Frames of the video, a multiple of 4 plus 1."
 STEPS = "Denoising steps: more take longer and show finer detail. 0: the checkpoint's own number."
 SEED = "Number that fixes the noise: the same seed gives the same video."
@@ -236,9 +237,9 @@ PRESET = "Keep the video calm and close to the picture (stable), or let more hap
 CACHE = "Skip steps that change little: off gives the exact clip."
 NEGATIVE = "What to avoid; only used with a guidance scale above 1."
 GUIDANCE = (
-    "Classic guidance against the negative prompt; above 1 every step takes twice as long. At 1, a checkpoint that "
-    "needs some takes its own."
+    "Classic guidance against the negative prompt; above 1 every step takes twice as long, and at 1 there is none."
 )
+ZERO = " 0: the checkpoint's own."
 EMBEDDED = "Guidance that the model was distilled with."
 CROP = (
     "Which part of the picture becomes the video: x,y from 0,0 (left, top) to 1,1; 0.5,0.5 is the centre. fit "

@@ -11,7 +11,8 @@ from .values import LoraFile, Wish
 PRESETS = ("stable", "dynamic")
 CENTRE = "0.5,0.5"
 MOST_FRAMES, MOST_STEPS, MOST_SEED, MOST_GUIDANCE = 1025, 1000, 2**64 - 1, 100.0
-RESOLUTIONS = ("720p", "540p", "360p")
+OWN = "own"  # of a checkpoint; a clip that asks for another than it has is refused
+RESOLUTIONS = (OWN, "1080p", "720p", "540p", "480p", "360p")
 CACHES = ("off", "fast", "faster")
 
 
@@ -30,14 +31,14 @@ def request_settings(wish: Wish, loras: Sequence[LoraFile]) -> dict[str, Any]:
     """The settings of framewake's Request; the picture is added where it is known."""
     found: dict[str, Any] = {
         "prompt": wish.prompt,
-        "resolution": wish.resolution,
+        "resolution": None if wish.resolution == OWN else wish.resolution,
         "frames": wish.frames,
         "steps": wish.steps or None,
         "seed": wish.seed,
         "is_stable": wish.preset == "stable",
         "crop": wish.crop.strip() or CENTRE,
         "cache": wish.cache,
-        "guidance_scale": wish.guidance_scale,
+        "guidance_scale": wish.guidance_scale or None,
         "embedded_guidance": wish.embedded_guidance,
         "super_resolution": wish.super_resolution,
         "loras": [f"{lora.path}:{lora.weight}" for lora in loras],
@@ -54,17 +55,19 @@ def body(wish: Wish, loras: Sequence[LoraFile]) -> dict[str, Any]:
         raise Refused(f"seed is {wish.seed}: a server takes seeds below 2^63.")
     found: dict[str, Any] = {
         "prompt": wish.prompt,
-        "resolution": wish.resolution,
         "num_frames": wish.frames,
         "seed": wish.seed,
         "stability": wish.preset == "stable",
         "crop": wish.crop.strip() or CENTRE,
         "cache": wish.cache,
-        "true_cfg_scale": wish.guidance_scale,
         "guidance_scale": wish.embedded_guidance,
         "super_resolution": wish.super_resolution,
         "lora": [_on_server(lora) for lora in loras],
     }
+    if wish.resolution != OWN:
+        found["resolution"] = wish.resolution
+    if wish.guidance_scale:
+        found["true_cfg_scale"] = wish.guidance_scale
     if wish.steps:
         found["num_inference_steps"] = wish.steps
     if wish.negative_prompt.strip():

@@ -37,7 +37,8 @@ class Remote:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a clip is to be. Its fields are those of framewake's Request, ``steps`` 0 is the checkpoint's own number."""
+    """What a clip is to be. Its fields are those of framewake's Request; a resolution "own", and 0 as ``steps`` or
+    ``guidance_scale``, are the checkpoint's own."""
 
     prompt: str
     resolution: str
@@ -47,7 +48,7 @@ class Wish:
     preset: str
     cache: str
     negative_prompt: str = ""
-    guidance_scale: float = 1.0
+    guidance_scale: float = 0.0
     embedded_guidance: float = 6.0
     crop: str = "0.5,0.5"
     super_resolution: bool = False

@@ -52,6 +52,7 @@ requests = st.fixed_dictionaries(
     {
         **{name: values_of(setting) for name, setting in settings().items()},
         "prompt": values_of(settings()["prompt"]).filter(str.strip),
+        "resolution": st.sampled_from(list(RESOLUTION_BASES)) | st.none(),
         "crop": st.tuples(*[st.floats(0, 1)] * 2).map(lambda place: f"{place[0]},{place[1]}") | st.just("fit"),
         "cache": st.sampled_from(["off", "fast", "easy:0.05", "taylor2:3", "fixed:0,2,4"]),
         "frames": st.integers(0, 256).map(lambda count: 4 * count + 1) | st.none(),
@@ -152,9 +153,8 @@ def test_a_request_cannot_be_changed():
         ({"negative_prompt": 3}, "negative_prompt is 3: expected text"),
         ({"image": ""}, "path of the picture is empty"),
         ({"image": 3}, "image is 3: expected text"),
-        ({"resolution": "72Op"}, r"'72Op' is unknown: choose one of 720p, 540p, 360p\. Did you mean '720p'"),
+        ({"resolution": "72Op"}, r"'72Op': choose one of 1080p, 720p, 540p, 480p, 360p\. Did you mean '720p'"),
         ({"resolution": 720}, "resolution is 720: choose one of"),
-        ({"resolution": None}, "resolution is None: choose one of"),
         ({"frames": 130}, "nearest is 129"),
         ({"frames": 0}, "frames is 0: expected a number from 1 to 1025"),
         ({"frames": 9.0}, r"frames is 9\.0: expected a whole number"),
@@ -192,7 +192,10 @@ def test_bad_values_are_refused(values, words):
 
 def test_the_demonstration_has_its_own_resolutions():
     with pytest.raises(InputError, match="choose one of 64p"):
-        validate(Request("a"), {"64p": 64})
+        validate(Request("a", resolution="128p"), {"64p": 64})
+    with pytest.raises(InputError, match="take 64p, or a checkpoint for 720p"):
+        validate(Request("a", resolution="720p"), {"64p": 64})
+    assert resolve(Request("a"), dataclasses.replace(DEMO, resolutions={"64p": 64})).resolution == "64p"
     assert validate(Request("a", resolution="64p"), {"64p": 64}).resolution == "64p"
 
 

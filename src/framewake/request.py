@@ -26,7 +26,7 @@ MAX_DRAWN_SEED = 1_000_000  # the original draws from 0 to this, both included
 CENTRE = "0.5,0.5"  # where the original crops
 STABLE_SHIFT = 7.0
 DYNAMIC_SHIFT = 17.0
-USUAL_SCALE = 1.0  # of classic guidance: none, where a checkpoint does not need it
+NO_SCALE = 1.0  # of classic guidance: there is none
 # The two ways to animate that the model's authors recommend.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "stable": {"is_stable": True, "flow_shift": STABLE_SHIFT},
@@ -63,11 +63,12 @@ class Request:
         "What to avoid; only used with a guidance scale above 1.",
         unset="the model's own list of flaws",
     )
-    resolution: str = choice(
-        "720p",
+    resolution: str | None = choice(
+        None,
         "--resolution",
         "Resolution class; the picture's shape decides the exact size.",
-        tuple(PUBLISHED_RESOLUTIONS),
+        KNOWN_RESOLUTIONS,
+        unset="the checkpoint's own",
     )
     frames: int | None = whole(
         None, "--frames", "Frames of the video, a multiple of 4 plus 1.", (1, 1025), unset="the checkpoint's own length"
@@ -92,15 +93,15 @@ class Request:
         "--flow-shift",
         "Schedule shift: higher values spend more steps on the motion.",
         (0.01, 1000.0),
-        unset=f"{STABLE_SHIFT:g} when stable, {DYNAMIC_SHIFT:g} when dynamic",
+        unset=f"the checkpoint's own, such as {STABLE_SHIFT:g}; {DYNAMIC_SHIFT:g} when dynamic",
     )
     embedded_guidance: float = number(6.0, "--guidance", "Guidance that the model was distilled with.", (0.0, 100.0))
-    guidance_scale: float = number(
-        USUAL_SCALE,
+    guidance_scale: float | None = number(
+        None,
         "--guidance-scale",
-        "Classic guidance against the negative prompt; above 1 every step takes twice as long. At 1, a checkpoint that "
-        "needs some takes its own.",
+        "Classic guidance against the negative prompt; above 1 every step takes twice as long, and at 1 there is none.",
         (0.0, 100.0),
+        unset="the checkpoint's own",
     )
     fps: float | None = number(
         None,
@@ -205,10 +206,12 @@ class Request:
 class Settled(Request):
     """A request with nothing left open: what may still be None or "auto" has a meaning of its own."""
 
+    resolution: str = field(kw_only=True)
     frames: int = field(kw_only=True)
     steps: int = field(kw_only=True)
     seed: int = field(kw_only=True)
     flow_shift: float = field(kw_only=True)
+    guidance_scale: float = field(kw_only=True)
     fps: float = field(kw_only=True)
 
 
@@ -216,7 +219,7 @@ class Settled(Request):
 class Defaults:
     """What a checkpoint does where a request says nothing; ``flow_shift`` is that of stable requests.
 
-    The first of ``resolutions`` stands in for the usual one where a checkpoint does not have that.
+    The first of ``resolutions`` is the usual one.
     """
 
     frames: int
@@ -225,7 +228,7 @@ class Defaults:
     resolutions: Mapping[str, int]
     flow_shift: float = STABLE_SHIFT
     dynamic_shift: float = DYNAMIC_SHIFT
-    guidance_scale: float = USUAL_SCALE
+    guidance_scale: float = NO_SCALE
 
 
 PUBLISHED_DEFAULTS = Defaults(frames=129, steps=50, fps=24.0, resolutions=PUBLISHED_RESOLUTIONS)
@@ -262,9 +265,8 @@ def validate(request: Request, resolutions: Mapping[str, int] | None = None) -> 
         if value is None and setting.is_optional:
             continue
         with about(name):
-            if name == "resolution" and isinstance(value, str):
-                if resolutions is not None or value not in KNOWN_RESOLUTIONS:
-                    base_px(value, resolutions or PUBLISHED_RESOLUTIONS)
+            if name == "resolution" and resolutions is not None:
+                base_px(value, resolutions)
             else:
                 check_setting(name, value, setting)
     with about("prompt"):
@@ -287,27 +289,30 @@ def validate(request: Request, resolutions: Mapping[str, int] | None = None) -> 
 
 def resolve(request: Request, defaults: Defaults = PUBLISHED_DEFAULTS) -> Settled:
     """The validated request with every None that has a default filled in, a random seed included."""
-    if request.resolution == Request.resolution and request.resolution not in defaults.resolutions:
-        request = dataclasses.replace(request, resolution=next(iter(defaults.resolutions)))
     validate(request, defaults.resolutions)
-    if request.guidance_scale == USUAL_SCALE:
-        request = dataclasses.replace(request, guidance_scale=defaults.guidance_scale)
-    shift = defaults.flow_shift if request.is_stable else defaults.dynamic_shift
-    return settled(
-        request,
-        frames=defaults.frames if request.frames is None else request.frames,
-        steps=defaults.steps if request.steps is None else request.steps,
-        seed=draw_seed() if request.seed is None else request.seed,
-        flow_shift=shift if request.flow_shift is None else request.flow_shift,
-        fps=defaults.fps if request.fps is None else request.fps,
-    )
+    own: dict[str, Any] = {
+        "resolution": next(iter(defaults.resolutions)),
+        "frames": defaults.frames,
+        "steps": defaults.steps,
+        "seed": draw_seed(),
+        "flow_shift": defaults.flow_shift if request.is_stable else defaults.dynamic_shift,
+        "guidance_scale": defaults.guidance_scale,
+        "fps": defaults.fps,
+    }
+    return settled(dataclasses.replace(request, **{name: own[name] for name in open_settings(request)}))
 
 
-def settled(request: Request, *, frames: int, steps: int, seed: int, flow_shift: float, fps: float) -> Settled:
-    """The request with these values in place of its own."""
-    values = {entry.name: getattr(request, entry.name) for entry in dataclasses.fields(Request)}
-    values |= {"frames": frames, "steps": steps, "seed": seed, "flow_shift": flow_shift, "fps": fps}
-    return Settled(**values)
+def open_settings(request: Request) -> list[str]:
+    """The settings that a request leaves to the checkpoint, or to chance."""
+    return [
+        entry.name for entry in dataclasses.fields(Settled) if entry.kw_only and getattr(request, entry.name) is None
+    ]
+
+
+def settled(request: Request) -> Settled:
+    """A request that leaves nothing open."""
+    assert not open_settings(request)
+    return Settled(**{entry.name: getattr(request, entry.name) for entry in dataclasses.fields(Request)})
 
 
 def draw_seed() -> int:

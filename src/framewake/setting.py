@@ -49,7 +49,7 @@ def number(default: float | None, flag: str, text: str, span: tuple[float, float
 
 
 def choice(
-    default: str,
+    default: str | None,
     flag: str,
     text: str,
     choices: tuple[str, ...],

@@ -23,7 +23,7 @@ PUBLISHED_RESOLUTIONS: Mapping[str, int] = {"720p": 960, "540p": 720, "360p": 48
 RESOLUTIONS_15: Mapping[str, int] = {"1080p": 1440, "720p": 960, "480p": 640, "360p": 480}
 STEP_15 = 16
 # Of all families' checkpoints; which of them a checkpoint has, is looked at when it is known.
-KNOWN_RESOLUTIONS: Mapping[str, int] = {**RESOLUTIONS_15, **PUBLISHED_RESOLUTIONS}
+KNOWN_RESOLUTIONS = ("1080p", "720p", "540p", "480p", "360p")
 
 BUCKET_STEP = 32  # every bucket side is a multiple of this
 MAX_BUCKET_RATIO = 4.0
@@ -54,9 +54,14 @@ def base_px(resolution: str, resolutions: Mapping[str, int] = PUBLISHED_RESOLUTI
     Source: specification, section 2.1.
     """
     if resolution not in resolutions:
+        names = ", ".join(resolutions)
+        if resolution in KNOWN_RESOLUTIONS:
+            raise InputError(
+                f"resolution {resolution!r} is not what this checkpoint was trained for: take {names}, or a checkpoint "
+                f"for {resolution}."
+            )
         raise InputError(
-            f"resolution {resolution!r} is unknown: choose one of {', '.join(resolutions)}."
-            + nearest(str(resolution), resolutions)
+            f"resolution {resolution!r} is unknown: choose one of {names}." + nearest(resolution, resolutions)
         )
     return resolutions[resolution]
 

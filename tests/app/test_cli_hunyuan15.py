@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from toy15 import write_toy15
 
+from framewake.app.original import main
 from framewake.media.video import read_metadata
 from framewake.pipeline.latents import SavedLatents, latents_path, save_latents
 
@@ -22,8 +24,29 @@ def test_a_clip_from_the_command_line(call, toy15, picture):
     options = ("--checkpoint", toy15, "--seed", 3, "-o", "clip.gif", "--memory", "8GB")
     answer = call("animate", picture, 'a sign says "Open"', *options)
     assert answer.code == 0 and "5 frames of 112x80" in answer.out, answer.err
-    other = call("animate", picture, "a circle", *options[:4], "-o", "b.gif", "--resolution", "360p")
-    assert other.code == 2 and "resolution '360p' is unknown: choose one of 480p" in other.err
+
+
+def test_another_size_than_the_checkpoints_is_refused_wherever_it_is_asked_for(call, toy15, picture):
+    asked = (picture, "a circle", "--checkpoint", toy15, "--resolution", "720p")
+    line = json.dumps({"image": str(picture), "prompt": "a circle", "resolution": "720p"})
+    Path("many.jsonl").write_text(line + "\n", encoding="utf-8")
+    original = ("--prompt", "x", "--i2v-image-path", picture, "--model-base", toy15, "--save-path", "out")
+    for answer in (
+        call("animate", *asked, "-o", "b.gif"),
+        call("plan", *asked),
+        call("animate", "--batch", "many.jsonl", *asked[2:4], "-o", "many"),
+        call("animate", *asked, "--then", "a square", "-o", "c.gif"),
+        call(*original, "--i2v-resolution", "720p", program=main),
+    ):
+        told = "resolution '720p' is not what this checkpoint was trained for: take 480p, or a checkpoint for 720p."
+        assert answer.code == 2 and told in answer.err and answer.out == "", answer.err
+    same = call("animate", *asked[:4], "--resolution", "480p", "--seed", 1, "-o", "a.gif")
+    assert same.code == 0 and "--resume" not in same.err, same.err
+    own = call(*original, "--embedded-cfg-scale", 6.0, program=main)
+    [clip] = Path("out").iterdir()
+    request = read_metadata(clip)["request"]
+    assert own.code == 0 and "changes nothing" not in own.err, own.err
+    assert (request["resolution"], request["flow_shift"], request["guidance_scale"]) == ("480p", 5.0, 6.0)
 
 
 def test_it_is_planned_and_verified(call, toy15, picture):

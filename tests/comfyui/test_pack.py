@@ -14,7 +14,7 @@ from comfyui_pack import PACK, load
 
 from framewake.demo import PICTURES
 from framewake.request import CENTRE, MAX_SEED, PRESETS, from_dict, resolve, settings
-from framewake.shapes import PUBLISHED_RESOLUTIONS
+from framewake.shapes import KNOWN_RESOLUTIONS
 
 ROOT = Path(__file__).parents[2]
 pack_settings, values = load("settings"), load("values")
@@ -75,7 +75,7 @@ def test_example_graphs_fit_the_nodes(name):
 def test_ranges_and_words_are_those_of_a_request():
     known = settings()
     text = re.sub(r'"\n +"', "", (PACK / "nodes.py").read_text(encoding="utf-8"))  # texts of several lines
-    assert tuple(PUBLISHED_RESOLUTIONS) == pack_settings.RESOLUTIONS
+    assert (pack_settings.OWN, *KNOWN_RESOLUTIONS) == pack_settings.RESOLUTIONS
     assert known["frames"].maximum == pack_settings.MOST_FRAMES and known["steps"].maximum == pack_settings.MOST_STEPS
     assert pack_settings.MOST_SEED == MAX_SEED and known["guidance_scale"].maximum == pack_settings.MOST_GUIDANCE
     assert tuple(PRESETS) == pack_settings.PRESETS and pack_settings.CENTRE == CENTRE
@@ -97,6 +97,15 @@ def test_a_wish_is_a_request():
     larger = values.Wish("x", "720p", 1, 3, 1, "stable", "off", super_resolution=True)
     assert from_dict(pack_settings.request_settings(larger, ())).super_resolution
     assert pack_settings.body(larger, ())["super_resolution"] and not request.super_resolution
+
+
+def test_what_a_wish_leaves_to_the_checkpoint():
+    own = values.Wish("x", "own", 1, 0, 1, "stable", "off")
+    request = from_dict(pack_settings.request_settings(own, ()))
+    assert (request.resolution, request.guidance_scale, request.steps) == (None, None, None)
+    assert not {"resolution", "true_cfg_scale", "num_inference_steps"} & pack_settings.body(own, ()).keys()
+    named = pack_settings.body(WISH, ())
+    assert (named["resolution"], named["true_cfg_scale"]) == ("360p", 2.0)
 
 
 def test_frames_that_cannot_be():

@@ -15,6 +15,7 @@ from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.pipeline.jobs import plan_job
 from framewake.pipeline.latents import latents_path, load_latents
+from framewake.pipeline.notes import notes_of
 from framewake.request import Request
 from framewake.weights.checkpoint.load import open_checkpoint
 from framewake.weights.writing.convert import convert
@@ -71,10 +72,31 @@ def test_a_variant_knows_its_guidance_and_its_size(toys, picture):
     assert (step.guidance_scale, step.flow_shift) == (1.0, 7.0)
     free = plan_job(Job(asked(picture, guidance_scale=2.0, is_stable=False)), open_checkpoint(toys["i2v"])).request
     assert (free.guidance_scale, free.flow_shift) == (2.0, 5.0)
-    off = plan_job(Job(asked(picture, guidance_scale=0)), open_checkpoint(toys["i2v"])).request
-    assert off.guidance_scale == 0.0
-    with pytest.raises(InputError, match="resolution '360p' is unknown: choose one of 480p"):
-        plan_job(Job(asked(picture, resolution="360p")), open_checkpoint(toys["i2v"]))
+    off = plan_job(Job(asked(picture, guidance_scale=1)), open_checkpoint(toys["i2v"])).request
+    assert off.guidance_scale == 1.0
+    for other in ("360p", "720p", "1080p"):
+        told = (
+            f"resolution '{other}' is not what this checkpoint was trained for: take 480p, or a checkpoint for {other}"
+        )
+        with pytest.raises(InputError, match=told):
+            plan_job(Job(asked(picture, resolution=other)), open_checkpoint(toys["i2v"]))
+
+
+def test_settings_that_change_nothing_are_told(toys, picture):
+    checkpoint = open_checkpoint(toys["step"])
+    reader = family_of(checkpoint).reader(checkpoint)
+
+    def told(**changes):
+        return list(notes_of(plan_job(Job(asked(picture, **changes)), checkpoint).request, None, reader))
+
+    assert told() == told(embedded_guidance=6.0, guidance_scale=3.0, negative_prompt="blur") == []
+    assert [
+        note.partition(":")[0] for note in told(embedded_guidance=4.0, is_stable=False, negative_prompt="blur")
+    ] == [
+        "the embedded guidance changes nothing",
+        "stable or dynamic changes nothing",
+        "the negative prompt is not used",
+    ]
 
 
 def test_the_picture_and_the_negative_prompt_count(toys, engine, picture, tmp_path):

@@ -120,8 +120,8 @@ PARTS = {
     "mid_block_attention=True)",
 }
 SETTINGS = {
-    **{"prompt": "p", "image": None, "negative_prompt": None, "resolution": "720p", "frames": None, "steps": None},
-    **{"seed": None, "is_stable": True, "flow_shift": None, "embedded_guidance": 6.0, "guidance_scale": 1.0},
+    **{"prompt": "p", "image": None, "negative_prompt": None, "resolution": None, "frames": None, "steps": None},
+    **{"seed": None, "is_stable": True, "flow_shift": None, "embedded_guidance": 6.0, "guidance_scale": None},
     **{"fps": None, "precision": "auto", "vae_tiling": True, "rng": "philox", "loras": []},
     **{"ignores_lora_alpha": False, "allows_partial_loras": False, "cache": "off"},
 }

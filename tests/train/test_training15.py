@@ -155,7 +155,7 @@ def test_transformers_that_are_not_trained(trainer15, tmp_path, changes):
     [
         ({"picture_drop": 0.1}, "--drop-picture: this model is never without its picture"),
         ({"guidance": 6.0}, "--embedded-guidance: this transformer is told no guidance"),
-        ({"resolution": "360p"}, "resolution '360p' is unknown: choose one of 480p"),
+        ({"resolution": "360p"}, "resolution '360p' is not what .*: take 480p, or a checkpoint for 360p"),
         ({"frames": 1}, "the first frame is given, so at least 5 count"),
     ],
 )

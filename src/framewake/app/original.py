@@ -5,6 +5,7 @@ Source: specification, section 1; what is different is told to the user in notes
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -58,15 +59,15 @@ def translate(given: Mapping[str, Any]) -> Translation:
             prompt=flags["prompt"] or "",
             image=image,
             negative_prompt=flags["neg_prompt"],
-            resolution=flags["i2v_resolution"],
             # Not given: the checkpoint's own, which for the published one are the original's defaults.
+            resolution=given.get("i2v_resolution"),
             frames=given.get("video_length"),
             steps=given.get("infer_steps"),
             seed=first,
             is_stable=flags["i2v_stability"],
-            flow_shift=flags["flow_shift"],
+            flow_shift=given.get("flow_shift"),
             embedded_guidance=flags["embedded_cfg_scale"] or 6.0,
-            guidance_scale=flags["cfg_scale"],
+            guidance_scale=given.get("cfg_scale"),
             precision=given.get("precision", "auto"),
             loras=(f"{flags['lora_path']}:{flags['lora_scale']}",) if flags["use_lora"] else (),
         )
@@ -214,7 +215,7 @@ def lead(asked: Translation, checkpoint: Checkpoint, engine: str, words: tuple[s
         raise InputError(f"--save-path {asked.folder}: the folder cannot be made ({error.strerror}).") from error
     check_whole(checkpoint)
     outputs = {seed: Output(asked.folder / name, CRF, options=words) for seed, name in asked.names.items()}
-    plan = plan_job(Job(asked.request), checkpoint)
+    plan = plan_job(Job(fitted(asked.request, checkpoint)), checkpoint)
     plans = [placed(plan, output, seed=seed) for seed, output in outputs.items()]
     with leading(checkpoint, engine) as pipeline:
         show(
@@ -225,6 +226,16 @@ def lead(asked: Translation, checkpoint: Checkpoint, engine: str, words: tuple[s
             has_more=len(plans) > 1,
             is_busy=pipeline.parts.lead.waits,
         )
+
+
+def fitted(request: Request, checkpoint: Checkpoint) -> Request:
+    """The request with the original's defaults where they are its model's: HunyuanVideo-1.5 has a shift of its own, and
+    no --i2v-stability that could be left out."""
+    if not checkpoint.dit.mixes_picture:
+        return dataclasses.replace(request, is_stable=True)
+    return (
+        request if request.flow_shift is not None else dataclasses.replace(request, flow_shift=DEFAULTS["flow_shift"])
+    )
 
 
 def advice(plans: Sequence[Plan], done: int) -> str:

@@ -208,10 +208,7 @@ def _plan(parts: Parts, values: Mapping[str, Any]) -> Plan:
 
     Raises: InputError where a LoRA is another file here.
     """
-    asked = from_dict(values["request"])
-    frames, steps, seed, flow_shift, fps = asked.frames, asked.steps, asked.seed, asked.flow_shift, asked.fps
-    assert frames is not None and steps is not None and seed is not None and flow_shift is not None and fps is not None
-    request = settled(asked, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
+    request = settled(from_dict(values["request"]))
     uses = [use._replace(path=path) for use, (path, _) in zip(request.uses, values["loras"], strict=True)]
     loras = open_loras(request, uses, parts.checkpoint)
     other = [lora.lora.path for lora, (_, digest) in zip(loras, values["loras"], strict=True) if lora.digest != digest]

@@ -20,7 +20,7 @@ from framewake.media.picture import Loaded, load_picture, picture_path
 from framewake.media.video import check_crf
 from framewake.pipeline.adapters import OpenedLora, open_loras
 from framewake.pipeline.drafts import NO_DRAFTS, Drafts, check_drafts
-from framewake.request import DYNAMIC_SHIFT, USUAL_SCALE, Defaults, Request, Settled, resolve
+from framewake.request import DYNAMIC_SHIFT, NO_SCALE, Defaults, Request, Settled, resolve
 from framewake.shapes import LatentShape, PixelShape, base_px, larger_bucket, latent_shape, token_grid
 from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
 from framewake.weights.checkpoint.load import Checkpoint
@@ -198,7 +198,7 @@ def with_larger(plan: Plan, checkpoint: Checkpoint, *, loaded: Loaded | None = N
     found, picture = checkpoint.settings.enlargement, plan.picture
     height, width = larger_bucket((plan.shape.height, plan.shape.width), found.side_px)
     shape = PixelShape(plan.shape.frames, height, width)
-    plain = dataclasses.replace(asked, guidance_scale=USUAL_SCALE, cache=OFF, loras=())
+    plain = dataclasses.replace(asked, guidance_scale=NO_SCALE, cache=OFF, loras=())
     request = dataclasses.replace(plain, resolution=found.resolution, steps=found.steps, flow_shift=found.flow_shift)
     if picture is not None and loaded is not None:
         pixels, semantic, black = views(loaded, shape, checkpoint, place=asked.crop_place)

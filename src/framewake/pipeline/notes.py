@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from framewake.config import DiTConfig
 from framewake.media.picture import Loaded
 from framewake.pipeline.condition import TextReader
 from framewake.pipeline.domain import domain_note
-from framewake.request import Request
+from framewake.request import NO_SCALE, Request
 
 
 def notes_of(request: Request, picture: Loaded | None, reader: TextReader) -> Iterator[str]:
@@ -17,4 +18,26 @@ def notes_of(request: Request, picture: Loaded | None, reader: TextReader) -> It
     warning = domain_note(reader.checkpoint.settings, None if picture is None else picture.image, request.prompt)
     if warning is not None:
         yield warning
+    yield from _idle_notes(request, reader.checkpoint.dit)
     yield from reader.tokens(request.prompt).notes()
+
+
+def idle_settings(dit: DiTConfig) -> dict[str, str]:
+    """Settings that change nothing in the clips of a transformer, each with the sentence that says so."""
+    found = {}
+    if not dit.has_guidance:
+        found["embedded_guidance"] = (
+            "the embedded guidance changes nothing: this transformer was not distilled with one."
+        )
+    if not dit.mixes_picture:
+        found["is_stable"] = "stable or dynamic changes nothing: this model starts every clip from noise alone."
+    return found
+
+
+def _idle_notes(request: Request, dit: DiTConfig) -> Iterator[str]:
+    for name, sentence in idle_settings(dit).items():
+        if getattr(request, name) != getattr(Request, name):
+            yield sentence
+    scale = request.guidance_scale
+    if request.negative_prompt and scale is not None and scale <= NO_SCALE:
+        yield f"the negative prompt is not used: the guidance scale is {scale:g}, and it counts above 1."

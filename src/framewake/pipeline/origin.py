@@ -18,9 +18,8 @@ from framewake.errors import CheckpointError, InputError
 from framewake.media.metadata import package_versions
 from framewake.pipeline.jobs import Plan, count_steps, request_from
 from framewake.pipeline.latents import SavedLatents
-from framewake.request import USUAL_SCALE, Request, Settled, from_dict, settled
+from framewake.request import Request, Settled, from_dict, open_settings, settled
 from framewake.setting import shown
-from framewake.shapes import PUBLISHED_RESOLUTIONS
 from framewake.weights.checkpoint.component import LARGER_DIT, UPSAMPLER
 from framewake.weights.checkpoint.identity import identity
 from framewake.weights.checkpoint.load import Checkpoint
@@ -78,10 +77,9 @@ def own_request(
             f"the latents were made with the checkpoint {name!r}, this one is {checkpoint.settings.name!r}: name the "
             "same one with --checkpoint."
         )
-    frames, steps, seed, flow_shift, fps = own.frames, own.steps, own.seed, own.flow_shift, own.fps
-    if frames is None or steps is None or seed is None or flow_shift is None or fps is None:
+    if open_settings(own):
         raise InputError(UNFIT)
-    found = settled(own, frames=frames, steps=steps, seed=seed, flow_shift=flow_shift, fps=fps)
+    found = settled(own)
     if not 0 < saved.step <= count_steps(found, checkpoint):
         raise InputError(UNFIT)
     others = [] if asked is None else other_settings(asked, own)
@@ -113,9 +111,6 @@ def other_settings(asked: Request, saved: Request) -> list[str]:
     for name, value in asked.to_dict().items():
         then = getattr(saved, name)
         is_open = value is None or (name, value) == ("precision", "auto")
-        # Where a checkpoint has not the usual class another stands in for it, and where it needs guidance, its own.
-        is_open |= (name, value) == ("resolution", Request.resolution) and then not in PUBLISHED_RESOLUTIONS
-        is_open |= (name, value) == ("guidance_scale", USUAL_SCALE)
         if name not in ("image", "loras") and not is_open and value != then:
             found.append(f"{name} {shown(value)}, saved {shown(then)}")
     return found

@@ -76,7 +76,7 @@ class VideoSettings(BaseModel):
             "resolution class. The picture's own shape decides the exact size.",
         ),
     ] = None
-    resolution: Annotated[str | None, Field(max_length=20, description="The class itself: 720p, 540p or 360p.")] = None
+    resolution: Annotated[str | None, Field(max_length=20, description="The class itself, such as 720p.")] = None
     seconds: Annotated[
         float | str | None, Field(description="Length; the nearest possible number of frames is made.")
     ] = None
@@ -90,7 +90,7 @@ class VideoSettings(BaseModel):
         float | None, Field(ge=0, le=100, description=_LIMITS["embedded_guidance"].help + " 6 by default.")
     ] = None
     true_cfg_scale: Annotated[
-        float | None, Field(ge=0, le=100, description=_LIMITS["guidance_scale"].help + " 1 by default.")
+        float | None, Field(ge=0, le=100, description=_LIMITS["guidance_scale"].help + " The model's own by default.")
     ] = None
     background: Annotated[str | None, Field(max_length=100, description=_LIMITS["background"].help)] = None
     first_frame: Annotated[

@@ -50,7 +50,7 @@ class Training:
         "360p",
         "--resolution",
         "Resolution class; each clip's shape decides the exact size.",
-        tuple(KNOWN_RESOLUTIONS),
+        KNOWN_RESOLUTIONS,
         unset="360p, or the checkpoint's first",
     )
     flow_shift: float = number(

@@ -33,18 +33,17 @@ ADVANCED = (
 NAMES = (*BASIC, "crop", *ADVANCED)
 MOST_LORAS = 8
 MOTION = ("stable", "dynamic")
-IDLE_IN_DEMO = "embedded_guidance"  # the demonstration was not distilled
 
 
-def control(name: str, language: str, checkpoint: Settings) -> gr.components.Component:
-    """The control of one setting."""
+def control(name: str, language: str, checkpoint: Settings, *, is_idle: bool = False) -> gr.components.Component:
+    """The control of one setting; one that would change nothing is not shown."""
     setting = settings()[name]
     described: dict[str, Any] = {
         "label": say(language, f"setting.{name}"),
         "info": say(language, f"setting.{name}.help"),
         "elem_id": f"fw-{name}",
     }
-    described["visible"] = not (checkpoint.is_demo and name == IDLE_IN_DEMO)
+    described["visible"] = not is_idle
     if name == "super_resolution" and checkpoint.enlargement == Enlargement():
         described["visible"] = False
     if name == "crop":
@@ -98,8 +97,7 @@ def _classes(checkpoint: Settings) -> list[tuple[str, str]]:
 
 def first_class(checkpoint: Settings) -> str:
     """The resolution class that a request has when it says nothing."""
-    default = Request(prompt="").resolution
-    return default if default in checkpoint.resolutions else next(iter(checkpoint.resolutions))
+    return next(iter(checkpoint.resolutions))
 
 
 def largest(name: str, value: int, checkpoint: Settings) -> int:

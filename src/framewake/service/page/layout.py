@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from framewake.errors import FramewakeError, InputError
+from framewake.pipeline.notes import idle_settings
 from framewake.service.desk import Desk
 from framewake.service.page.controls import (
     ADVANCED,
@@ -150,7 +151,8 @@ class PageLayout:
             own_html('<div id="fw-early"></div>')
 
     def _add(self, name: str) -> None:
-        self.controls[name] = control(name, self.language, self.checkpoint)
+        is_idle = name in idle_settings(self.desk.checkpoint.dit)
+        self.controls[name] = control(name, self.language, self.checkpoint, is_idle=is_idle)
 
     def _advice(self) -> str:
         """What a good prompt is for the model that is served."""

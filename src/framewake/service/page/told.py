@@ -25,6 +25,10 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (r"(\w+) holds (?:characters that|a zero byte).*", "{setting:1}含有无效字符，请重新输入。"),
     (r"resolution (.+) is unknown: choose one of (.+?)\..*", "分辨率 {1} 无效：请从 {2} 中选择。"),
     (
+        r"resolution (.+) is not what this checkpoint was trained for: take (.+), or .*",
+        "此模型没有分辨率 {1}：请从 {2} 中选择。",
+    ),
+    (
         r"(\d+) frames cannot be made: .*\(1, 5, 9, .*\)\. The nearest is (\d+)\.",
         "无法生成 {1} 帧：帧数须为 4 的倍数加 1（1、5、9 …… 129），最接近的是 {2}。",
     ),
@@ -137,6 +141,12 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (
         r"this picture does not look like what the demonstration checkpoint knows.*",
         "图片不像演示模型所认识的内容：它只认识纯色背景上的一两个简单图形。其他内容请使用正式发布的权重。",
+    ),
+    (r"the embedded guidance changes nothing: .*", "内嵌引导不起作用：此变换器没有经过引导蒸馏。"),
+    (r"stable or dynamic changes nothing: .*", "稳定与动态没有区别：此模型的视频都只从噪声开始。"),
+    (
+        r"the negative prompt is not used: the guidance scale is (.+), and .*",
+        "未使用负面提示词：引导强度为 {1}，大于 1 时才使用。",
     ),
     (
         r"the prompt has (\d+) tokens and (\d+) are used \(the limit\); not used: (.+)",
