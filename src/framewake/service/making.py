@@ -30,6 +30,8 @@ from framewake.service.storage import CLIP, PICTURE, digest_of
 
 log = logging.getLogger("framewake.worker")
 
+STEPPED = ("denoise", "enlarge")  # stages that go on from their last step
+
 
 def is_made(pipeline: Pipeline, job: Row[Any]) -> bool:
     """Whether the job's clip is there, whole, and its own; any other file of that name goes."""
@@ -75,15 +77,17 @@ def goal_of(pipeline: Pipeline, job: Row[Any], *, save_every: int, is_asked: Cal
 
 
 def begun(pipeline: Pipeline, goal: Goal) -> tuple[Generator[Event, None, None], int]:
-    """The run of a job, from what was saved of it where that can be used, and how many steps it has behind it."""
+    """The run of a job, from what was saved of it where that can be used, and how many steps it has behind it.
+
+    Those in which it is enlarged are counted behind those that were asked for.
+    """
     if goal.job.extends is not None:
         return _extending(pipeline, goal), 0
     for file in (latents_path(goal.output.path), old_latents_path(goal.output.path)):
         if file.is_file():
             try:
                 saved = load_latents(file)
-                most = saved.step if isinstance(goal.plan, FramewakeError) else goal.plan.request.steps
-                return _resumed(pipeline, goal, saved), min(saved.step, most)
+                return _resumed(pipeline, goal, saved), saved.step
             except InputError as error:
                 _forget(goal.job, file, error)
     return _anew(pipeline, goal), 0
@@ -142,11 +146,25 @@ def last_place(job: Row[Any]) -> tuple[int, int]:
     return stage, job.step if isinstance(job.step, int) else 0
 
 
+def all_steps(goal: Goal) -> dict[str, int]:
+    """How many steps a job has, with those in which it is enlarged; nothing where it has no plan."""
+    if isinstance(goal.plan, FramewakeError):
+        return {}
+    larger = goal.plan.larger
+    return {"steps": goal.plan.request.steps + (0 if larger is None else larger.request.steps)}
+
+
 def without_deaths(last: tuple[int, int], stage: Stage, step: int) -> dict[str, int]:
     """The deaths are forgotten where a job comes further than the time before: one that kills dies at one place."""
     place = STAGES.index(stage)
-    is_further = place > last[0] or (stage == "denoise" and place == last[0] and step > last[1])
+    is_further = place > last[0] or (stage in STEPPED and place == last[0] and step > last[1])
     return {"deaths": 0} if is_further else {}
+
+
+def told_step(goal: Goal, last: tuple[int, int], stage: Stage | None, index: int) -> dict[str, int]:
+    """A step of a stage as the job's, and the deaths that it makes forgotten."""
+    step = index + ((goal.request.steps or 0) if stage == "enlarge" else 0)
+    return {"step": step, **without_deaths(last, stage or "denoise", step)}
 
 
 def _resumed(pipeline: Pipeline, goal: Goal, saved: SavedLatents) -> Generator[Event, None, None]:

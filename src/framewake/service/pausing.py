@@ -19,8 +19,8 @@ def pausing(row: Row[Any]) -> dict[str, Any]:
     """
     if row.state in FINAL:
         raise Conflict(f"the video is {row.state} already.")
-    if row.state == "in_progress" and row.stage in ("decode", "write"):
-        raise Conflict("the video has its last step behind it, and will be done soon.")
+    if row.state == "in_progress" and row.stage in ("enlarge", "decode", "write"):
+        raise Conflict("the last step that a video can pause behind is done: it is being finished.")
     return {"draft": NOW} if row.state == "in_progress" else {"state": "paused"}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from framewake.pipeline.events import STAGES, Event, Stage, StageFinished, StageStarted, Step, Tile, Written
+from framewake.pipeline.jobs import Plan
 
 LEAST = 1.0  # second: there is something left until the video is completed
 # Of all work, when there is no forecast.
@@ -21,6 +22,15 @@ SHARES: Mapping[str, float] = {
 }
 STILL = 0.1  # share of a stage's seconds that is left at least while it goes on without a word
 TELLING = 0.2  # share of all work that a stage must have to tell something of the others
+
+
+def without_done(stages: Mapping[Stage, float], plan: Plan, step: int) -> dict[Stage, float]:
+    """Seconds by stage of a run that has steps behind it; those in which it is enlarged come last."""
+    asked, left = plan.request.steps, dict(stages)
+    left["denoise"] = left.get("denoise", 0.0) * max(1 - step / asked, 0.0)
+    if plan.larger is not None and step > asked:
+        left["enlarge"] = left.get("enlarge", 0.0) * (1 - (step - asked) / plan.larger.request.steps)
+    return left
 
 
 class Remaining:

@@ -177,8 +177,8 @@ def _video(row: Row[Any], position: int | None) -> Video:
         status=row.state,
         progress=progress(row),
         stage=row.stage if row.state == "in_progress" else None,
-        step=row.step,
-        num_inference_steps=row.steps,
+        step=min(row.step, request["steps"]),  # without those in which it is enlarged
+        num_inference_steps=request["steps"],
         seconds_left=None if row.seconds_left is None else round(row.seconds_left, 1),
         queue_position=position,
         draft=row.drafted,

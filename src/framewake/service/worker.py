@@ -40,11 +40,21 @@ from framewake.service.binding import is_bound
 from framewake.service.database import DatabaseBroken, is_broken, reason
 from framewake.service.devices import Forecaster, device_facts
 from framewake.service.liveness import Watch
-from framewake.service.making import Goal, begun, goal_of, is_made, last_place, waiting_draft, without_deaths
+from framewake.service.making import (
+    Goal,
+    all_steps,
+    begun,
+    goal_of,
+    is_made,
+    last_place,
+    told_step,
+    waiting_draft,
+    without_deaths,
+)
 from framewake.service.pausing import NOW
 from framewake.service.pictures import write_preview, write_thumbnail
 from framewake.service.presence import Presence, worker_name
-from framewake.service.progress import LEAST, Remaining
+from framewake.service.progress import LEAST, Remaining, without_done
 from framewake.service.refusals import NotFound, public_error, without_paths
 from framewake.service.storage import CLIP, PREVIEW, THUMBNAIL, Storage
 from framewake.service.store import MOST_DEATHS, JobStore, Lease, LeaseLost
@@ -213,10 +223,10 @@ class Worker:
             goal = goal_of(self.pipeline, job, save_every=every, is_asked=lambda: self._is_pausing)
             made, step = begun(self.pipeline, goal)
             events = telling(made, Path(CLIP), devices=self.pipeline.parts.devices, is_resumed=True)
-            self._left = Remaining(self._stages(goal))
-            self._report(lease, {"step": step})
+            self._left = Remaining(self._stages(goal, step))
+            self._report(lease, {"step": step, **all_steps(goal)})
             with contextlib.closing(events):
-                held = self._follow(events, lease, job)
+                held = self._follow(events, lease, goal)
             if held is not None:
                 return held
         if not Path(THUMBNAIL).is_file() or not Path(THUMBNAIL).stat().st_size:
@@ -224,21 +234,21 @@ class Worker:
         latents_path(Path(CLIP)).unlink(missing_ok=True)
         return None
 
-    def _stages(self, goal: Goal) -> Mapping[Stage, float]:
-        """Seconds by stage from what was measured when this worker began; nothing when that is not known."""
+    def _stages(self, goal: Goal, step: int) -> Mapping[Stage, float]:
+        """Seconds by stage behind a step, by what was measured when this worker began; nothing where it is unknown."""
         if self._facts is None or isinstance(goal.plan, FramewakeError):
             return {}
         try:
-            return Forecaster(self.pipeline.checkpoint).forecast(goal.plan, self._facts).stages
+            found = Forecaster(self.pipeline.checkpoint).forecast(goal.plan, self._facts)
+            return without_done(found.stages, goal.plan, step)
         except FramewakeError:  # the run itself says so, or goes on from saved latents where nothing has to fit
             return {}
 
-    def _follow(self, events: Iterator[Event], lease: Lease, job: Row[Any]) -> int | None:
+    def _follow(self, events: Iterator[Event], lease: Lease, goal: Goal) -> int | None:
         shown = told = 0.0
         held: int | None = None
-        last = last_place(job)
+        last = last_place(goal.job)
         left = self._left
-        values: dict[str, Any]
         for event in events:
             pulse.beat()
             left.follow(event)
@@ -249,16 +259,13 @@ class Worker:
                     log.info("%s: %s", lease.job, text)
                     self._note(lease, without_paths(text))
                 case StageStarted(stage):
-                    values = {"stage": stage, "seconds_left": left.seconds()}
-                    self._report(lease, values | without_deaths(last, stage, 0))
-                case Step(index, count):
+                    values = {"stage": stage, "seconds_left": left.seconds(), **without_deaths(last, stage, 0)}
+                    self._report(lease, values)
+                case Step(index):
                     if time.monotonic() - shown > PREVIEW_SECONDS:
                         write_preview(Path(PREVIEW), event.preview)
                         shown = time.monotonic()
-                    values = {"seconds_left": left.seconds()}
-                    if left.stage == "denoise":  # those of "enlarge" are not the steps that were asked for
-                        values |= {"step": index, "steps": count, **without_deaths(last, "denoise", index)}
-                    self._report(lease, values)
+                    self._report(lease, {"seconds_left": left.seconds(), **told_step(goal, last, left.stage, index)})
                 case Tile():
                     self._report(lease, {"seconds_left": left.seconds()})
                 case Draft(step):

@@ -97,7 +97,7 @@ _CHINESE: Sequence[tuple[str, str]] = (
     (r"(\d+) videos are waiting already, (\d+) may: try later\.", "已有 {1} 个视频在等待，上限为 {2}：请稍后再试。"),
     (r"the video is (\w+) already\.", "该视频{state:1}。"),
     (r"the video is (\w+): only a paused one can go on\.", "该视频{state:1}：只有已暂停的视频可以继续。"),
-    (r"the video has its last step behind it.*", "该视频已经完成最后一步，很快就好。"),
+    (r"the last step that a video can pause behind is done: .*", "可暂停的最后一步已经完成，视频正在收尾。"),
     (r"the video is (\w+): only a failed or cancelled one.*", "该视频{state:1}：只有失败或已取消的视频可以重试。"),
     (r"the video is (\w+): cancel it first\.", "该视频{state:1}：请先取消。"),
     (r"the video is (\w+): only a completed one can go on\.", "该视频{state:1}：只有已完成的视频可以继续。"),
