@@ -165,23 +165,30 @@ _CONDITIONS: dict[str | None, Condition] = {
 }
 
 
+def dit_sizes(c: Mapping[str, Any]) -> dict[str, Any]:
+    """What the cases write of every transformer."""
+    return {
+        "patch_size": tuple(c["patch_size"]),
+        "out_channels": c["out_channels"],
+        "hidden_size": c["hidden_size"],
+        "heads": c["heads_num"],
+        "rope_dims": tuple(c["rope_dim_list"]),
+        "rope_theta": float(c["rope_theta"]),
+        "mlp_ratio": float(c["mlp_width_ratio"]),
+        "double_blocks": c["mm_double_blocks_depth"],
+        "text_width": c["text_states_dim"],
+    }
+
+
 def dit_config(c: Mapping[str, Any]) -> DiTConfig:
     """A transformer's configuration as the cases write it."""
     with _naming("transformer"):
         return DiTConfig(
-            patch_size=tuple(c["patch_size"]),
+            **dit_sizes(c),
             in_channels=c["in_channels"],
-            out_channels=c["out_channels"],
-            hidden_size=c["hidden_size"],
-            heads=c["heads_num"],
-            rope_dims=tuple(c["rope_dim_list"]),
-            rope_theta=float(c["rope_theta"]),
-            mlp_ratio=float(c["mlp_width_ratio"]),
-            double_blocks=c["mm_double_blocks_depth"],
             single_blocks=c["mm_single_blocks_depth"],
             # The original has no setting for the refiner's depth.
             refiner_blocks=c.get("refiner_depth", 2),
-            text_width=c["text_states_dim"],
             pooled_width=c["text_states_dim_2"],
             condition=_CONDITIONS[c["condition_type"]],
             has_guidance=c["guidance_embed"],

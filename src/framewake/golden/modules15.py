@@ -8,18 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from framewake.config import ClipVisionConfig, TilingConfig, VAEConfig
-from framewake.config15 import (
-    HUNYUAN15_DIT,
-    HUNYUAN15_VAE,
-    DiT15Config,
-    QwenConfig,
-    T5Config,
-    TileRule,
-    UpsamplerConfig,
-)
+from framewake.config import TilingConfig, VAEConfig
+from framewake.config15 import HUNYUAN15_DIT, HUNYUAN15_VAE, DiT15Config, TileRule, UpsamplerConfig
 from framewake.engine.contract import Engine, Tensor
-from framewake.golden.cases import Case, tensor, tiling_config
+from framewake.golden.cases import Case, dit_sizes, tensor, tiling_config
 from framewake.golden.compare import Pair, valid_rows
 from framewake.golden.modules import Arrays, Seen, SeenTokens, manner_among
 from framewake.media.image import covering_pixels, squeezed_pixels
@@ -37,6 +29,7 @@ from framewake.nn.convolution import Past
 from framewake.nn.rope import rope_table
 from framewake.sampling.guide import Denoise, with_image_channels, with_lesser_clip
 from framewake.text.glyph import glyph_ids, glyph_text
+from framewake.weights.checkpoint.configs15 import qwen_config, siglip_config, t5_config
 from framewake.weights.reading.names15 import qwen as qwen_names
 from framewake.weights.reading.names15 import tencent_dit
 from framewake.weights.stores.store import Resident
@@ -49,16 +42,8 @@ def dit15_config(c: Mapping[str, Any]) -> DiT15Config:
     joined = 2 * c["out_channels"] + 1 if c["concat_condition"] else c["in_channels"]
     return dataclasses.replace(
         HUNYUAN15_DIT,
-        patch_size=tuple(c["patch_size"]),
+        **dit_sizes(c),
         in_channels=joined,
-        out_channels=c["out_channels"],
-        hidden_size=c["hidden_size"],
-        heads=c["heads_num"],
-        rope_dims=tuple(c["rope_dim_list"]),
-        rope_theta=float(c["rope_theta"]),
-        mlp_ratio=float(c["mlp_width_ratio"]),
-        double_blocks=c["mm_double_blocks_depth"],
-        text_width=c["text_states_dim"],
         glyph_widths=tuple(c["byt5_widths"]),
         vision_width=c["vision_states_dim"],
         is_step_distilled=c["use_meanflow"],
@@ -173,22 +158,7 @@ def vae15_decode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
 
 def qwen_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     """Template and prompt as ids into text states."""
-    c = case.need("config", "qwen")
-    heads = c["num_attention_heads"]
-    encoder = Qwen(
-        engine,
-        QwenConfig(
-            hidden_size=c["hidden_size"],
-            mlp_size=c["intermediate_size"],
-            layers=c["num_hidden_layers"],
-            heads=heads,
-            kv_heads=c["num_key_value_heads"],
-            head_dim=c["hidden_size"] // heads,
-            vocab_size=c["vocab_size"],
-            norm_eps=c["rms_norm_eps"],
-            rope_theta=c["rope_theta"],
-        ),
-    )
+    encoder = Qwen(engine, qwen_config(case.need("config", "qwen")))
     unused = encoder.language.unused_shapes(SKIPPED)
     weights = case.weights("qwen", engine, encoder.shapes(), optional=unused, rules=qwen_names)
     ids, first = np.asarray(case.need("inputs", "input_ids")), case.need("config", "crop_start")
@@ -207,7 +177,7 @@ def qwen_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
 
 def byt5_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     """A prompt's quoted text into states, and those in the transformer's width."""
-    c, length = case.need("config", "byt5"), case.need("config", "length")
+    length = case.need("config", "length")
     text = glyph_text(case.need("inputs", "prompt"))
     ids = glyph_ids(text, limit=length)[:, : length if text else 0]
     count = ids.shape[1]
@@ -215,20 +185,7 @@ def byt5_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     if count == 0:
         yield Pair("byt5_states", np.zeros_like(arrays["byt5_states"]), arrays["byt5_states"])
         return
-    encoder = T5Encoder(
-        engine,
-        T5Config(
-            hidden_size=c["d_model"],
-            head_dim=c["d_kv"],
-            mlp_size=c["d_ff"],
-            layers=c["num_layers"],
-            heads=c["num_heads"],
-            vocab_size=c["vocab_size"],
-            position_buckets=c["relative_attention_num_buckets"],
-            position_distance=c["relative_attention_max_distance"],
-            norm_eps=c["layer_norm_epsilon"],
-        ),
-    )
+    encoder = T5Encoder(engine, t5_config(case.need("config", "byt5")))
     yield Pair("ids", np.pad(ids, ((0, 0), (0, length - count))), arrays["ids"])
     states = encoder(case.weights("byt5", engine, encoder.shapes()), ids)
     yield Pair("byt5_states", engine.numpy(states), arrays["byt5_states"][:, :count])
@@ -241,20 +198,7 @@ def byt5_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
 
 def siglip_encode(case: Case, engine: Engine, arrays: Arrays) -> Iterator[Pair]:
     """A picture into the states of its patches."""
-    c = case.need("config", "siglip")
-    tower = Siglip(
-        engine,
-        ClipVisionConfig(
-            hidden_size=c["hidden_size"],
-            mlp_size=c["intermediate_size"],
-            layers=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            image_size=c["image_size"],
-            patch_size=c["patch_size"],
-            activation=c["hidden_act"],
-            norm_eps=c["layer_norm_eps"],
-        ),
-    )
+    tower = Siglip(engine, siglip_config(case.need("config", "siglip")))
     crop = covering_pixels(case.picture(), *case.need("config", "target"))
     pixels = squeezed_pixels(crop, tower.config.image_size)[None]
     head = [name for name in case.tables["siglip"] if name.startswith("vision_model.head.")]
