@@ -53,7 +53,10 @@ def test_it_is_planned_and_verified(call, toy15, picture):
     answer = call("plan", picture, "a circle", "--checkpoint", toy15)
     assert answer.code == 0 and "vision encoder: resident" in answer.out, answer.err
     answer = call("checkpoints", "verify", toy15)
-    assert answer.code == 0 and "layout, pictures to video\n" in answer.out and "BAD" not in answer.out, answer.out
+    assert answer.code == 0 and "BAD" not in answer.out, answer.out
+    assert "is toy 1.5 in the diffusers layout, pictures to video\n" in answer.out
+    named = call("checkpoints", "verify", toy15, "--part", "variant=720p_i2v")
+    assert named.code == 2 and "framewake.json says what its transformer is: leave out variant=720p_i2v" in named.err
     alone = call("checkpoints", "verify", toy15 / "image_encoder" / "model.safetensors")
     assert alone.code == 0 and "is a SigLIP vision tower, one part alone (--part siglip=" in alone.out, alone.err
 

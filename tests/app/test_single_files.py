@@ -124,7 +124,7 @@ def test_a_cache_of_a_hub(call, toy, tmp_path, monkeypatch):
     folder = cached(toy, tmp_path / "hub", ["abc"])
     for place in (folder, folder / "snapshots", folder / "snapshots" / "abc"):
         answer = call("checkpoints", "verify", place)
-        assert answer.code == 0 and f"{folder / 'snapshots' / 'abc'} is in the diffusers layout" in answer.out
+        assert answer.code == 0 and f"{folder / 'snapshots' / 'abc'} is toy in the diffusers layout" in answer.out
     shutil.copytree(toy, folder / "snapshots" / "def")
     answer = call("checkpoints", "verify", folder)
     assert answer.code == 3 and "several snapshots, abc, def" in answer.err

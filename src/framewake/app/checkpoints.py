@@ -167,7 +167,7 @@ def list_all(given: Given) -> None:
             checkpoint = open_checkpoint(place)
         except CheckpointError:
             continue
-        typer.echo(f"{place}  {checkpoint.layout.name} layout, {_kind(checkpoint)}")
+        typer.echo(f"{place}  {_kind(checkpoint)}")
     typer.echo("demo  the small demonstration checkpoint in this package")
     for published in PUBLISHED:
         typer.echo(f"{published.name}  {published.what}; {published.gigabytes} GB (framewake checkpoints download DIR "
@@ -217,7 +217,7 @@ def _named(checkpoint: Checkpoint, path: str) -> str:
     from framewake.weights.checkpoint.load import SinglePart
 
     if not isinstance(checkpoint, SinglePart):
-        return f"{checkpoint.folder} is in the {checkpoint.layout.name} layout, {_kind(checkpoint)}"
+        return f"{checkpoint.folder} is {_kind(checkpoint)}"
     alone = (
         " without its vision tower"
         if checkpoint.row.tower is not None and checkpoint.has_text and not checkpoint.has_vision
@@ -227,10 +227,12 @@ def _named(checkpoint: Checkpoint, path: str) -> str:
 
 
 def _kind(checkpoint: Checkpoint) -> str:
-    dit = checkpoint.dit
+    from framewake.console.escape import inline
+
+    dit, named = checkpoint.dit, f"{inline(checkpoint.settings.name)} in the {checkpoint.layout.name} layout"
     if not dit.needs_picture:
-        return "text to video"
-    return "pictures to video" + (" (first release, latent concatenation)" if dit.dropped_frames else "")
+        return f"{named}, text to video"
+    return f"{named}, pictures to video" + (" (first release, latent concatenation)" if dit.dropped_frames else "")
 
 
 def _tell(finding: Any, word: str) -> None:

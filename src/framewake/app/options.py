@@ -144,7 +144,8 @@ EVENTS = switch("--json", text="One JSON event per line on stdout, for programs.
 PART = named(
     "--part",
     "NAME=FILE",
-    "Take dit, vae, llava, llava-vision or clip (1.5: qwen, byt5 or siglip) from a single file, as ComfyUI does; "
+    "Take dit, vae, llava, llava-vision or clip (1.5: qwen, byt5, siglip, upsampler or sr-dit) from a single file, as "
+    "ComfyUI does; "
     "variant=NAME says which one of 1.5 dit is, where its name does not. May be repeated.",
     kind=list[str] | None,
 )

@@ -13,6 +13,7 @@ from framewake.config import Condition
 from framewake.errors import CheckpointError, InputError, nearest
 from framewake.weights.checkpoint import hunyuan, hunyuan15
 from framewake.weights.checkpoint.component import Component, Components, Whereabouts
+from framewake.weights.checkpoint.settings import FILE_NAME, has_settings
 from framewake.weights.checkpoint.upsampler15 import larger_variant
 from framewake.weights.reading.files import read_json
 
@@ -97,7 +98,7 @@ class Layout:
     def with_files(self, files: Files) -> Layout:
         """The same with single files in place of parts.
 
-        Raises: InputError for a part that this family of models does not have.
+        Raises: InputError for a part that this family of models does not have, and a variant that nothing is told by.
         """
         flags = [flag for row in self.components.values() for flag in row.all_flags]
         for flag in files:
@@ -106,6 +107,11 @@ class Layout:
         if files.variant is not None and not self.components.facts.variants:
             raise InputError(
                 f"{self.root} is {self.components.facts.name}, whose files tell what they are: no variant."
+            )
+        if files.variant is not None and "dit" not in files and has_settings(self.root):
+            raise InputError(
+                f"{self.root / FILE_NAME} says what its transformer is: leave out variant={files.variant}, or name the "
+                "transformer that it is for with --part dit=FILE."
             )
         weights, scales, singles = dict(self.weights), {}, set()
         for row in self.components.values():
