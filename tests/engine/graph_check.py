@@ -238,16 +238,15 @@ def dit_blocks(dtype):
     store = Resident(weights(dit.shapes(), dtype))
     rope = (tensor((12, head), "float32"), tensor((12, head), "float32"))
     longer = (tensor((17, head), "float32"), tensor((17, head), "float32"))
-    found = []
-    for batch, lengths in ((1, None), (2, (17, 15))):
-        counts = TokenCounts((4, 8), 5, lengths)
-        conditions = (tensor((batch, width), dtype), tensor((batch, width), dtype))
-        image, text = tensor((batch, 12, width), dtype), tensor((batch, 5, width), dtype)
-        double, single = DoubleBlock(ASCEND, CONFIG, counts, PLAIN), SingleBlock(ASCEND, CONFIG, counts, PLAIN)
-        found.append(compiles(double, next(store.blocks("double_blocks")), image, text, conditions, rope))
-        x = tensor((batch, 17, width), dtype)
-        found.append(compiles(single, next(store.blocks("single_blocks")), x, conditions, longer))
-    return found
+    # Both take their attention from one place: one of them with texts of two lengths.
+    double = DoubleBlock(ASCEND, CONFIG, TokenCounts((4, 8), 5, None), PLAIN)
+    single = SingleBlock(ASCEND, CONFIG, TokenCounts((4, 8), 5, (17, 15)), PLAIN)
+    image, text, both = (tensor(shape, dtype) for shape in ((1, 12, width), (1, 5, width), (2, 17, width)))
+    one, two = ((tensor((batch, width), dtype),) * 2 for batch in (1, 2))
+    return [
+        compiles(double, next(store.blocks("double_blocks")), image, text, one, rope),
+        compiles(single, next(store.blocks("single_blocks")), both, two, longer),
+    ]
 
 
 def vae(dtype):
