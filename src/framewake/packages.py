@@ -1,10 +1,14 @@
-"""Optional packages, and one way to ask for them."""
+"""Optional packages: one way to ask for them, and one to import large ones."""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from framewake.errors import EngineError
 
@@ -50,3 +54,23 @@ def need(what: str, *names: str) -> None:
     if missing:
         lines = dict.fromkeys(install_line(name) for name in missing)
         raise EngineError(f"{what} needs {', '.join(missing)}. Run: {' && '.join(lines)}")
+
+
+def imported(name: str) -> ModuleType:
+    """A module, imported without looking for garbage: a framework makes half a million objects that all stay.
+
+    Looking through them took a seventh of the time to a first step, and a quarter of Gradio's import. They are then
+    left out of every later search too; reference counts still free them. In a program that has the framework already,
+    there is more than ours, and what lies there in circles must be found later.
+    """
+    is_first = name.rpartition(".")[2] not in sys.modules
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        module = importlib.import_module(name)
+        if is_first:
+            gc.freeze()
+    finally:
+        if is_enabled:
+            gc.enable()
+    return module

@@ -9,12 +9,10 @@ Importing this package imports no framework; ``get`` imports the one it was aske
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.metadata
 import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +20,7 @@ from framewake.console.escape import one_line
 from framewake.engine.contract import Engine
 from framewake.engine.group import Group, group_of
 from framewake.errors import EngineError, InputError, nearest
+from framewake.packages import imported
 from framewake.setting import shown
 
 __all__ = ["Engine", "get", "installed", "join", "leave", "parsed"]
@@ -143,32 +142,12 @@ def _framework(kind: str, name: str) -> ModuleType:
     if importlib.util.find_spec(kind) is None:
         raise EngineError(f"{name} needs {kind}, which is not installed. Run: {_INSTALL[kind]}")
     try:
-        return _imported(f"framewake.engine.{kind}")
+        return imported(f"framewake.engine.{kind}")
     except EngineError:
         raise
     except Exception as error:  # a broken or half updated package fails with anything
         why = one_line(f"{type(error).__name__}: {error}")[:300]
         raise EngineError(f"{kind} is installed but does not start ({why}). Run: {_INSTALL[kind]}") from error
-
-
-def _imported(name: str) -> ModuleType:
-    """A module, imported without looking for garbage: a framework makes half a million objects that all stay.
-
-    Looking through them took a seventh of the time to a first step. They are then left out of every later search too;
-    reference counts still free them. In a program that has the framework already, there is more than ours, and what
-    lies there in circles must be found later.
-    """
-    is_first = name.rpartition(".")[2] not in sys.modules
-    is_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        module = importlib.import_module(name)
-        if is_first:
-            gc.freeze()
-    finally:
-        if is_enabled:
-            gc.enable()
-    return module
 
 
 def _make(module: ModuleType, device: str, reason: str, group: Group | None = None) -> Engine:

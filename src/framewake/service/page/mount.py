@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Mount
 
 from framewake.errors import FramewakeError
+from framewake.packages import imported
 from framewake.service.answers import answer
 from framewake.service.body import json_value
 from framewake.service.brake import Brake
@@ -46,6 +47,7 @@ def add_page(app: FastAPI, desk: Desk, keys: Sequence[str], *, brake: Brake, roo
     """Mount the page at the root of an application; importing Gradio takes some seconds."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("GRADIO_TEMP_DIR", str(desk.storage.folder / "page"))
+    imported("gradio")
     import gradio as gr
 
     from framewake.service.page.layout import HERE, PageLayout
