@@ -129,7 +129,7 @@ def test_list(call, source, tree, tmp_path):
     shutil.copytree(source, tmp_path / "mine")
     answer = call("checkpoints", "list", tmp_path)
     assert answer.code == 0
-    for text in ("ckpts  tencent layout", "mine  diffusers layout", "demo", "hunyuan", "GB"):
+    for text in ("ckpts  toy in the tencent layout", "mine  toy in the diffusers layout", "demo", "hunyuan", "GB"):
         assert text.lower() in answer.out.lower(), answer.out
     answer = call("checkpoints", "list", tmp_path / "gone")
     assert answer.code == 2 and "gone is no folder" in answer.err and answer.out == ""

@@ -130,7 +130,7 @@ def test_a_cache_of_a_hub(call, toy, tmp_path, monkeypatch):
     assert answer.code == 3 and "several snapshots, abc, def" in answer.err
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("def\n")
-    assert f"{folder / 'snapshots' / 'def'} is in" in call("checkpoints", "verify", folder).out
+    assert f"{folder / 'snapshots' / 'def'} is toy in" in call("checkpoints", "verify", folder).out
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     answer = call("checkpoints", "verify", "owner/name")
     assert answer.code == 3 and f"--checkpoint {folder}" in answer.err
