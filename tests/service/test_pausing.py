@@ -51,7 +51,7 @@ def test_what_cannot_pause_or_go_on(store):
     assert store.pause(job).draft == NOW and store.report(lease, {}) is True
     assert store.go_on(job).draft is None and store.report(lease, {}) is False
     store.report(lease, {"stage": "decode"})
-    with pytest.raises(Conflict, match="last step behind it"):
+    with pytest.raises(Conflict, match="the last step that a video can pause behind is done"):
         store.pause(job)
     store.end(lease, "completed")
     for change in (store.pause, store.go_on):
