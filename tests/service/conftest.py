@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import create_engine, text
 from toy_checkpoint import write_picture, write_toy
 
+from framewake.app import cli
 from framewake.pipeline import Pipeline
 from framewake.service.api import Access, create_app
 from framewake.service.database import Database, default_url
@@ -112,6 +114,23 @@ def client_of():
 @pytest.fixture
 def client(desk, client_of):
     return client_of(desk)
+
+
+@pytest.fixture
+def command_here(capsys):
+    """Run a command in this process: to start another takes longer than what it does, and is looked at elsewhere."""
+
+    def run(*arguments):
+        mask = os.umask(0o077)
+        try:
+            with pytest.raises(SystemExit) as left:
+                cli.main(arguments)
+        finally:
+            os.umask(mask)  # commands change it
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, left.value.code, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -213,7 +213,7 @@ def test_a_database_that_lost_its_records_costs_no_file(database_url, tmp_path):
     place.database.close()
 
 
-def test_the_programs_refuse_in_one_sentence(toy, tmp_path, url_of):
+def test_the_programs_refuse_in_one_sentence(toy, tmp_path, url_of, command_here):
     place = open_place(tmp_path / "data", url_of("right"))
     (job, _) = fill(place)
     place.database.close()
@@ -229,7 +229,7 @@ def test_the_programs_refuse_in_one_sentence(toy, tmp_path, url_of):
         ["jobs", "strays", "--data", data],
         ["backup", str(tmp_path / "backup"), "--data", data],
     ):
-        done = command(*arguments, *wrong)
+        done = (command_here if arguments[0] == "jobs" else command)(*arguments, *wrong)
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         assert "another folder" in done.stderr and done.stdout == ""
     assert files(tmp_path / "data") == before

@@ -56,16 +56,15 @@ def spoil(file, how):
 
 
 @pytest.mark.parametrize("how", ["header", "text", "cut", "pages"])
-def test_a_damaged_file_is_told_by_every_program(toy, tmp_path, how):
+def test_a_damaged_file_is_told_by_every_program(toy, tmp_path, command_here, how):
     file = made(tmp_path / "data")
     spoil(file, how)
     before, folder = file.read_bytes(), str(tmp_path / "data")
-    for arguments in (
-        ["serve", "--no-page", "--port", "0", "--data", folder, "--checkpoint", str(toy)],
-        ["worker", "--storage", folder, "--checkpoint", str(toy)],
-        ["jobs", "list", "--data", folder],
-    ):
-        done = command(*arguments)
+    told = [command_here("jobs", "list", "--data", folder)]
+    if how == "pages":  # all of them open it in one way
+        told.append(command("worker", "--storage", folder, "--checkpoint", str(toy)))
+        told.append(command("serve", "--no-page", "--port", "0", "--data", folder, "--checkpoint", str(toy)))
+    for done in told:
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
         assert "is damaged" in done.stderr and "framewake restore" in done.stderr
     assert file.read_bytes() == before and len(list((tmp_path / "data" / "jobs").iterdir())) == 30
@@ -91,7 +90,7 @@ def change(file, *statements):
         (["ALTER TABLE deliveries ADD COLUMN must TEXT NOT NULL DEFAULT ''"], None),
     ],
 )
-def test_another_versions_tables(tmp_path, statements, words):
+def test_another_versions_tables(tmp_path, command_here, statements, words):
     file = made(tmp_path / "data", count=2)
     change(file, *statements)
     if words is None:
@@ -99,7 +98,7 @@ def test_another_versions_tables(tmp_path, statements, words):
         return
     with pytest.raises(InputError, match=words):
         open_place(tmp_path / "data")
-    assert command("jobs", "list", "--data", str(tmp_path / "data")).returncode == 2
+    assert command_here("jobs", "list", "--data", str(tmp_path / "data")).returncode == 2
 
 
 def test_a_column_that_must_be_filled_and_is_unknown(tmp_path):

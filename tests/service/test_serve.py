@@ -125,32 +125,32 @@ def test_two_workers_of_other_programs_share_postgresql(toy, picture, desk_of, p
     assert all(len(read_video(desk.storage.job(job) / CLIP)[0]) == 5 for job in jobs)
 
 
-def test_the_jobs_commands(toy, picture, desk, client_of, tmp_path):
+def test_the_jobs_commands(picture, desk, command_here, tmp_path):
     job = submit(desk, picture)
     place = ["--data", str(desk.storage.folder)]
-    assert job in command("jobs", "list", *place).stdout
+    assert job in command_here("jobs", "list", *place).stdout
     assert json.loads(command("jobs", "show", job, "--json", *place).stdout)["status"] == "queued"
-    assert "cancelled" in command("jobs", "cancel", job, *place).stdout
-    assert "queued" in command("jobs", "retry", job, *place).stdout
-    refused = command("jobs", "rm", job, *place)
+    assert "cancelled" in command_here("jobs", "cancel", job, *place).stdout
+    assert "queued" in command_here("jobs", "retry", job, *place).stdout
+    refused = command_here("jobs", "rm", job, *place)
     assert refused.returncode != 0 and "cancel it first" in refused.stderr
-    command("jobs", "cancel", job, *place)
-    assert "removed" in command("jobs", "rm", job, *place).stdout
+    command_here("jobs", "cancel", job, *place)
+    assert "removed" in command_here("jobs", "rm", job, *place).stdout
     assert not desk.storage.job(job).exists()
-    assert command("jobs", "show", job, *place).returncode != 0
-    assert command("jobs", "list", "--data", str(tmp_path / "nothing")).returncode == 2
+    assert command_here("jobs", "show", job, *place).returncode != 0
+    assert command_here("jobs", "list", "--data", str(tmp_path / "nothing")).returncode == 2
 
 
-def test_the_jobs_commands_on_a_server(toy, picture, tmp_path):
+def test_the_jobs_commands_on_a_server(toy, picture, command_here, tmp_path):
     server = start(tmp_path, toy, "--no-worker")
-    wait_for(lambda: command("jobs", "list", "--server", server.url), lambda done: done.returncode == 0)
+    wait_for(lambda: command_here("jobs", "list", "--server", server.url), lambda done: done.returncode == 0)
     job = post(server, picture)
     place = ["--server", server.url]
-    assert job in command("jobs", "list", *place).stdout
-    assert "cancelled" in command("jobs", "cancel", job, *place).stdout
-    assert "queued" in command("jobs", "retry", job, *place).stdout
-    assert command("jobs", "rm", job, *place).returncode == 2
-    assert command("jobs", "cancel", job, *place).returncode == 0
-    assert "removed" in command("jobs", "rm", job, *place).stdout
+    assert job in command_here("jobs", "list", *place).stdout
+    assert "cancelled" in command_here("jobs", "cancel", job, *place).stdout
+    assert "queued" in command_here("jobs", "retry", job, *place).stdout
+    assert command_here("jobs", "rm", job, *place).returncode == 2
+    assert command_here("jobs", "cancel", job, *place).returncode == 0
+    assert "removed" in command_here("jobs", "rm", job, *place).stdout
     server.process.terminate()
     server.process.wait(timeout=30)

@@ -11,7 +11,6 @@ import sys
 import threading
 
 import pytest
-from service_process import command
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 from test_worker import submit, when, work_once
@@ -246,7 +245,7 @@ def test_a_stray_that_says_nothing_stays_where_it_is(desk, picture, name, data, 
     assert content(desk.storage.job(job)) == before and desk.store.counts() == {}
 
 
-def test_the_commands(toy, worker_of, desk, picture):
+def test_the_commands(toy, worker_of, desk, picture, command_here):
     jobs_made = [submit(desk, picture, seed=seed) for seed in range(2)]
     worker = worker_of(desk)
     for _ in jobs_made:
@@ -254,12 +253,12 @@ def test_the_commands(toy, worker_of, desk, picture):
     open_place(desk.storage.folder)
     lost = submit(desk, picture)
     place = ["--data", str(desk.storage.folder)]
-    assert command("jobs", "strays", *place).stdout == "no strays\n"
+    assert command_here("jobs", "strays", *place).stdout == "no strays\n"
     lose(desk, lost, *jobs_made[1:])
-    listed = json.loads(command("jobs", "strays", "--json", *place).stdout)
+    listed = json.loads(command_here("jobs", "strays", "--json", *place).stdout)
     assert {stray["id"] for stray in listed} == {lost, jobs_made[1]}
-    assert "name the strays" in command("jobs", "adopt", *place).stderr
-    done = command("jobs", "adopt", "--all", *place)
+    assert "name the strays" in command_here("jobs", "adopt", *place).stderr
+    done = command_here("jobs", "adopt", "--all", *place)
     assert f"{jobs_made[1]}: completed" in done.stdout and done.returncode == 2
     assert "1 of 2 strays were not taken in" in done.stderr and desk.storage.job(lost).is_dir()
     assert desk.store.counts() == {"completed": 2}
