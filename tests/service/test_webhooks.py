@@ -18,6 +18,7 @@ from sqlalchemy import func, select, update
 from toy_jobs import new_job
 
 from framewake.errors import InputError
+from framewake.service import webhooks
 from framewake.service.fetch import Guarded
 from framewake.service.tables import deliveries
 from framewake.service.webhooks import OF_ONE_RECEIVER, Sender, read_secret
@@ -34,6 +35,12 @@ class Hook(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Senders look for what is due many times a second, so that no test waits for a second to be over."""
+    monkeypatch.setattr(webhooks, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
