@@ -106,11 +106,11 @@ def test_a_seed_is_drawn_when_none_is_given():
 
 
 def test_presets():
-    assert preset("stable") == {"is_stable": True, "flow_shift": 7.0}
-    assert preset("dynamic") == {"is_stable": False, "flow_shift": 17.0}
-    for name, values in PRESETS.items():
-        # A preset equals what leaving the shift open does.
-        assert resolve(Request("x", seed=0, **values)) == resolve(Request("x", seed=0, is_stable=name == "stable"))
+    for name, is_stable, shift in (("stable", True, 7.0), ("dynamic", False, 17.0)):
+        made = resolve(Request("x", seed=0, **preset(name)))
+        assert (made.is_stable, made.flow_shift) == (is_stable, shift)
+    own = dataclasses.replace(DEMO, flow_shift=5.0, dynamic_shift=5.0)
+    assert {resolve(Request("x", **preset(name)), own).flow_shift for name in PRESETS} == {5.0}
     with pytest.raises(InputError, match="Did you mean 'dynamic'"):
         preset("dynamik")
 

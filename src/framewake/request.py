@@ -27,10 +27,10 @@ CENTRE = "0.5,0.5"  # where the original crops
 STABLE_SHIFT = 7.0
 DYNAMIC_SHIFT = 17.0
 NO_SCALE = 1.0  # of classic guidance: there is none
-# The two ways to animate that the model's authors recommend.
+# The two ways to animate that the model's authors recommend; each with the checkpoint's own shift for it.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "stable": {"is_stable": True, "flow_shift": STABLE_SHIFT},
-    "dynamic": {"is_stable": False, "flow_shift": DYNAMIC_SHIFT},
+    "stable": {"is_stable": True, "flow_shift": None},
+    "dynamic": {"is_stable": False, "flow_shift": None},
 }
 
 

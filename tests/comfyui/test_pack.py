@@ -89,7 +89,7 @@ def test_a_wish_is_a_request():
     request = from_dict(pack_settings.request_settings(WISH, LORAS))
     assert (request.frames, request.steps, request.seed, request.is_stable) == (33, None, 7, False)
     assert request.uses[0].path == LORAS[0].path and request.uses[0].weight(3) == 0.8
-    assert request.negative_prompt == "blur" and resolve(request).flow_shift == PRESETS["dynamic"]["flow_shift"]
+    assert request.negative_prompt == "blur" and resolve(request).flow_shift == 17.0
     plain = values.Wish("x", "720p", 1, 3, MAX_SEED, "stable", "off")
     assert from_dict(pack_settings.request_settings(plain, ())).steps == 3
     whole = values.Wish("x", "720p", 1, 3, 1, "stable", "off", crop=" fit ")

@@ -135,7 +135,7 @@ def check_agreement(settings: Mapping[str, Any], changed: Mapping[str, Any], fil
     Raises: InputError that names the first difference.
     """
     for name, value in changed.items():
-        if settings.get(name) != value and (name, value) != ("precision", "auto"):
+        if value not in (None, settings.get(name)) and (name, value) != ("precision", "auto"):
             raise InputError(
                 f"{name} is {shown(value)}, but {file} was begun with {shown(settings.get(name))}: leave the setting "
                 "out, or start anew without --resume."
