@@ -66,8 +66,8 @@ def settings_of(command: str, given: Mapping[str, Any], like: Mapping[str, Any])
     common = ({} if given["like"] is None else request_from(like)) | given_settings(given)
     if given["batch"] is None and "prompt" not in common:
         what = "neither picture nor prompt was" if "image" not in common else "no prompt was"
-        usage = f'framewake {command} IMAGE "PROMPT"  (or --batch, --like; see framewake {command} --help).'
-        raise InputError(f"{what} given: {usage}")
+        usage = f'framewake {command} IMAGE "PROMPT"  (from text alone: --prompt "PROMPT"; or --batch, --like; see '
+        raise InputError(f"{what} given: {usage}framewake {command} --help).")
     return common
 
 
