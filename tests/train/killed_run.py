@@ -1,6 +1,6 @@
 """A training run that is killed without a word: between two updates, inside of one, or while it saves.
 
-killed_run.py CHECKPOINT CLIPS TARGET ENGINE MOMENT [resume]
+killed_run.py CHECKPOINT CLIPS TARGET ENGINE MOMENT
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from framewake.weights.checkpoint.load import open_checkpoint
 SETTINGS = {"frames": 5, "rank": 4, "learning_rate": 1e-2, "steps": 4, "save_every": 1, "stored": "float32"}
 
 
-def run(folder, toy, clips, engine, name, *more) -> int:
-    """This script on a target of this name; its exit code."""
-    command = [sys.executable, __file__, str(toy.folder), str(clips), str(folder / name), engine.name, *more]
+def trainer(toy, clips, target, *, resumes=False) -> Trainer:
+    """The run, or what is left of it."""
+    return Trainer(toy, Places(clips, target, target.with_name("cache")), {} if resumes else SETTINGS, resumes=resumes)
+
+
+def killed(toy, clips, target, engine, moment) -> int:
+    """The run in a process that ends itself; its exit code."""
+    command = [sys.executable, __file__, *map(str, (toy.folder, clips, target)), engine.name, moment]
     return subprocess.run(command, check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}).returncode
 
 
@@ -61,18 +66,13 @@ class Ending:
         return self.engine.vjp(function)
 
 
-def main(checkpoint: str, clips: str, target: str, engine: str, moment: str, *resume: str) -> None:
-    """One run to its end, or to the moment."""
-    trainer = Trainer(
-        open_checkpoint(Path(checkpoint)),
-        Places(Path(clips), Path(target), Path(target).with_name("cache")),
-        {} if resume else SETTINGS,
-        resumes=bool(resume),
-    )
+def main(checkpoint: str, clips: str, target: str, engine: str, moment: str) -> None:
+    """One run to the moment."""
     if moment == "between its files":
         end_between_files(2)
     made = engines.get(engine)
-    for event in trainer.run(Ending(made, 7) if moment == "inside an update" else made):
+    run = trainer(open_checkpoint(Path(checkpoint)), Path(clips), Path(target))
+    for event in run.run(Ending(made, 7) if moment == "inside an update" else made):
         if isinstance(event, Update) and event.step == 2 and moment == "between updates":
             end()
 

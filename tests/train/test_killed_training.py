@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from killed_run import run
+from killed_run import killed, trainer
 from small_disk import MIB, mounted
 
 from framewake.errors import DiskFullError, NumericsError
@@ -18,14 +18,14 @@ MOMENTS = ("between updates", "inside an update", "between its files")
 
 
 def test_a_killed_run_goes_on_to_the_same_file(engine, toy, clips, tmp_path):
-    assert run(tmp_path, toy, clips, engine, "whole.safetensors", "never") == 0
-    # Each moment costs two processes: on one engine all of them, they are the same code.
+    list(trainer(toy, clips, tmp_path / "whole.safetensors").run(engine))
+    # Each moment costs a process: on one engine all of them, they are the same code.
     for number, moment in enumerate(MOMENTS if engine.kind == "torch" else MOMENTS[1:2]):
         name = f"part{number}.safetensors"
-        assert run(tmp_path, toy, clips, engine, name, moment) == -signal.SIGKILL, moment
+        assert killed(toy, clips, tmp_path / name, engine, moment) == -signal.SIGKILL, moment
         step = load_run(tmp_path / name).state.step
         assert 0 < step < 4, moment
-        assert run(tmp_path, toy, clips, engine, name, "never", "resume") == 0
+        list(trainer(toy, clips, tmp_path / name, resumes=True).run(engine))
         assert (tmp_path / name).read_bytes() == (tmp_path / "whole.safetensors").read_bytes(), moment
         states = [state_path(tmp_path / each).read_bytes() for each in (name, "whole.safetensors")]
         assert states[0] == states[1], moment

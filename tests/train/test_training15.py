@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
-from killed_run import run
+from killed_run import killed, trainer
 from toy15 import SPARSE, write_toy15
 from toy_training import Task, apart, batch_of, losses
 
@@ -63,10 +64,11 @@ def test_a_run_in_two_parts_is_the_same_to_the_byte(engine, trainer15, tmp_path,
 
 
 def test_a_killed_run_goes_on_to_the_same_file(engine, toy15, clips15, tmp_path):
-    assert run(tmp_path, toy15, clips15, engine, "whole.safetensors", "never") == 0
-    assert run(tmp_path, toy15, clips15, engine, "part.safetensors", "inside an update") < 0
-    assert run(tmp_path, toy15, clips15, engine, "part.safetensors", "never", "resume") == 0
-    assert (tmp_path / "part.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    whole, part = tmp_path / "whole.safetensors", tmp_path / "part.safetensors"
+    list(trainer(toy15, clips15, whole).run(engine))
+    assert killed(toy15, clips15, part, engine, "inside an update") == -signal.SIGKILL
+    list(trainer(toy15, clips15, part, resumes=True).run(engine))
+    assert part.read_bytes() == whole.read_bytes()
 
 
 def test_streaming_changes_no_bit(engine, tmp_path):
