@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 
 import pytest
 from engines_here import INSTALLED
@@ -14,6 +15,16 @@ from framewake import engine as engines
 @pytest.fixture(params=INSTALLED, scope="session")
 def engine(request):
     return engines.get(request.param)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A run that was asked to end leaves its handlers, because its process is about to end: this one is not."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 gc.disable()  # until all tests are collected

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -118,4 +117,3 @@ def test_ctrl_c_while_python_ends_shows_nothing(tmp_path):
     code = "import atexit; atexit.register(lambda: signal.raise_signal(signal.SIGINT))"
     done = ended(tmp_path, code)
     assert (done.returncode, done.stderr) == (0, "")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
