@@ -16,11 +16,13 @@ torch = pytest.importorskip("torch")
 from watched import PARTS, MetaCuda  # noqa: E402
 
 from framewake.config import CLIP_L, CLIP_MEAN, CLIP_STD, HUNYUAN_DIT, HUNYUAN_VAE, LLAVA_LLAMA3_8B  # noqa: E402
+from framewake.engine.contract import BY_TENSOR  # noqa: E402
 from framewake.pipeline import Job, Pipeline, StageFinished, StageStarted, Tile  # noqa: E402
 from framewake.request import Request  # noqa: E402
 from framewake.weights.checkpoint.layouts import known_layout  # noqa: E402
 from framewake.weights.checkpoint.load import Checkpoint, ImageProcessor  # noqa: E402
 from framewake.weights.checkpoint.settings import Settings  # noqa: E402
+from framewake.weights.stores.by_tensor import ByTensor  # noqa: E402
 from framewake.weights.stores.store import Resident  # noqa: E402
 from framewake.weights.stores.streamed import Streamed  # noqa: E402
 
@@ -37,6 +39,9 @@ class Bytes:
 
     def values(self, name, dtype, *, empty=None):
         return np.zeros(self.shapes[name], "uint16" if dtype == "bfloat16" else dtype)
+
+    def joined(self, stretches, dtype, *, empty=None):
+        return np.zeros(sum(each.numbers for each in stretches), "uint16" if dtype == "bfloat16" else dtype)
 
 
 class Hollow(Checkpoint):
@@ -60,6 +65,8 @@ class Hollow(Checkpoint):
         return Bytes(shapes)
 
     def store(self, component, engine, dtype, *, shapes, streams=()):
+        if tuple(streams) == BY_TENSOR:
+            return ByTensor(engine, Bytes(shapes), dtype, shapes=shapes)
         if streams:
             return Streamed(engine, Bytes(shapes), dtype, names=shapes, streams=streams)
         return Resident({name: engine.zeros(shape, dtype) for name, shape in shapes.items()})

@@ -12,7 +12,7 @@ tensor's type; two tensors that meet in one operation must already agree in type
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +22,18 @@ from framewake.engine.traits import Traits
 Tensor = Any
 Dtype = Literal["float32", "float16", "bfloat16", "int64", "bool"]
 Weights = dict[str, Tensor]
+BY_TENSOR = ("",)  # what a model without blocks says is streamed: every large tensor by itself
+
+
+class OnDemand(dict[str, Tensor]):
+    """Weights that hold only the small tensors: a large one is made whenever it is asked for, and not kept."""
+
+    def __missing__(self, name: str) -> Tensor:
+        raise NotImplementedError
+
+    def rows(self, name: str) -> Iterator[Tensor]:
+        """A tensor some rows at a time, for whoever can use them one after another."""
+        raise NotImplementedError
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from framewake.config import VAEConfig
-from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.engine.contract import BY_TENSOR, Engine, Tensor, Weights
 from framewake.errors import CheckpointError
 from framewake.models import vae_slabs
 from framewake.models.vae_blocks import GroupNorm, MidBlock, Observe, Resnet, Upsample
@@ -32,8 +32,8 @@ class CausalVAE:
         self.post_quant = CausalConv3d(engine, "post_quant_conv", inputs=latent, outputs=latent, kernel=1)
 
     def streams(self) -> tuple[str, ...]:
-        """No list of blocks: the autoencoder is small, what grows with the clip is its tiles."""
-        return ()
+        """No list of blocks, for the deepest levels hold nearly all of it: tensor by tensor."""
+        return BY_TENSOR
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the checkpoint."""

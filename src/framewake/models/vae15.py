@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from framewake.config import VAEConfig
-from framewake.engine.contract import Engine, Tensor, Weights
+from framewake.engine.contract import BY_TENSOR, Engine, Tensor, Weights
 from framewake.models.vae import LOGVAR_RANGE, level_factors, shapes_of
 from framewake.models.vae15_blocks import CellAttention, CellNorm, CellResnet, Growing, Shrinking, means, with_repeated
 from framewake.models.vae_blocks import Observe
@@ -34,8 +34,8 @@ class CellVAE:
         self.decoder = CellDecoder(engine, config)
 
     def streams(self) -> tuple[str, ...]:
-        """No list of blocks: the autoencoder is small, what grows with the clip is its tiles."""
-        return ()
+        """No list of blocks, for the deepest levels hold nearly all of it: tensor by tensor."""
+        return BY_TENSOR
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the checkpoint."""

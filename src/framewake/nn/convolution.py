@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from framewake.engine.contract import Engine, Tensor, Weights
+from collections.abc import Iterator
+
+from framewake.engine.contract import Engine, OnDemand, Tensor, Weights
 
 Past = dict[str, Tensor]  # what earlier frames leave for later ones, by the layer's name
 
@@ -35,31 +37,48 @@ class CausalConv3d:
     def __call__(self, w: Weights, x: Tensor, *, past: Past | None = None) -> Tensor:
         """With a ``past``, x are some frames of a clip behind those of the call before; strides in time are 1 then."""
         if self.kernel == 1:
-            return self.engine.conv3d(x, w[self.weight], w[self.bias], stride=self.stride)
+            return self._convolved(w, x)
         side = self.kernel // 2
         if past is not None:
-            return self.engine.conv3d(self._behind(x, side, past), w[self.weight], w[self.bias], stride=self.stride)
+            return self.of_window(w, self._behind(x, side, past), past)
         if x.shape[2] == 1:
             return self._single_frame(w, x, side)
         x = self.engine.pad(x, [(self.kernel - 1, 0), (side, side), (side, side)], mode="replicate")
-        return self.engine.conv3d(x, w[self.weight], w[self.bias], stride=self.stride)
+        return self._convolved(w, x)
 
-    def _behind(self, x: Tensor, side: int, past: Past) -> Tensor:
-        """Frames with their edges behind the last ones before them, and what comes next in the past."""
-        engine, before = self.engine, past.get(self.weight)
-        if before is None:
-            x = engine.pad(x, [(self.kernel - 1, 0), (side, side), (side, side)], mode="replicate")
-        else:
-            x = engine.concat([before, engine.pad(x, [(0, 0), (side, side), (side, side)], mode="replicate")], 2)
+    def _convolved(self, w: Weights, x: Tensor) -> Tensor:
+        parts = [self.engine.conv3d(x, taps, bias, stride=self.stride) for taps, bias in self._rows(w)]
+        return parts[0] if len(parts) == 1 else self.engine.concat(parts, 1)
+
+    def _rows(self, w: Weights) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weight and bias, some output channels at a time where the weights are made on demand."""
+        if not isinstance(w, OnDemand):
+            yield w[self.weight], w[self.bias]
+            return
+        bias, first = w[self.bias], 0
+        for taps in w.rows(self.weight):
+            yield taps, bias[first : first + taps.shape[0]]
+            first += taps.shape[0]
+
+    def of_window(self, w: Weights, x: Tensor, past: Past) -> Tensor:
+        """The same of frames that have their edges, behind the last ones before them; what comes next sees them."""
         # Joined anew: a slice would keep all the frames alive that it was cut from.
         kept = range(x.shape[2] - self.kernel + 1, x.shape[2])
-        past[self.weight] = engine.concat([x[:, :, n : n + 1] for n in kept], 2)
-        return x
+        past[self.weight] = self.engine.concat([x[:, :, n : n + 1] for n in kept], 2)
+        return self._convolved(w, x)
+
+    def _behind(self, x: Tensor, side: int, past: Past) -> Tensor:
+        """Frames with their edges behind the last ones before them."""
+        engine, before, edges = self.engine, past.get(self.weight), (side, side)
+        if before is None:
+            return engine.pad(x, [(self.kernel - 1, 0), edges, edges], mode="replicate")
+        return engine.concat([before, engine.pad(x, [(0, 0), edges, edges], mode="replicate")], 2)
 
     def _single_frame(self, w: Weights, x: Tensor, side: int) -> Tensor:
         """One 2D convolution with the taps in time summed: each of them sees the same repeated frame."""
-        engine = self.engine
-        taps = engine.cast(w[self.weight], "float32")
-        weight = engine.cast(engine.sum(taps, (2,)), engine.dtype(x))
+        engine, parts = self.engine, []
         y = engine.pad(x[:, :, 0], [(side, side), (side, side)], mode="replicate")
-        return engine.conv2d(y, weight, w[self.bias], stride=self.stride[1:])[:, :, None]
+        for taps, bias in self._rows(w):
+            weight = engine.cast(engine.sum(engine.cast(taps, "float32"), (2,)), engine.dtype(x))
+            parts.append(engine.conv2d(y, weight, bias, stride=self.stride[1:]))
+        return (parts[0] if len(parts) == 1 else engine.concat(parts, 1))[:, :, None]

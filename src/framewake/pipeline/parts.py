@@ -17,6 +17,7 @@ from framewake.pipeline.forecast.place import Placement, gib
 from framewake.pipeline.messages import Lead
 from framewake.weights.checkpoint.component import LARGER_DIT
 from framewake.weights.checkpoint.load import Checkpoint
+from framewake.weights.stores.by_tensor import ByTensor
 from framewake.weights.stores.shared import Shared
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
@@ -63,7 +64,7 @@ class Parts:
         return sum(
             self.bytes_needed(name, dtype)
             for name, (dtype, store) in self._loaded.items()
-            if isinstance(store, Resident)
+            if isinstance(store, Resident) and not isinstance(store, ByTensor)
         )
 
     def bytes_needed(self, name: str, dtype: Dtype) -> int:

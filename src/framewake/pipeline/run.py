@@ -230,7 +230,7 @@ class Pipeline:
                 bytes_free=room,
             )
         self.parts.placements = {"vae": place}
-        if place.slab_numbers:
+        if place.slab_numbers or place.is_streamed:
             yield Note(said(place))
 
     def _run(self, clips: Sequence[Making], *, is_roomy: bool) -> Iterator[Event]:

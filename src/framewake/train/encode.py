@@ -148,9 +148,10 @@ class ExampleEncoder:
             ]
             return cost.decode_bytes(max(found), engine.traits)
 
-        held = cost.weights(pipeline.parts.models["vae"].shapes(), (), kind)
+        model = pipeline.parts.models["vae"]
+        held = cost.weights(model.shapes(), model.streams(), kind)
         room, ways = pipeline.parts.room(), [(None, work(False)), (cost.ENCODED_NUMBERS, work(True))]
-        place = fitting(held, ways, room, has_streams=False)
+        place = fitting(held, ways, room, has_streams=True)
         if place.peak > room:
             need = f"encoding {max(size[0] for size in sizes)} frames needs {gib(place.peak)} on {engine.name}"
             text = f"{need} at the least and may take {gib(room)}: take fewer --frames or target_frames."

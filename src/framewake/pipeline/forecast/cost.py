@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from framewake.config import ClipTextConfig, DiTConfig, LlamaConfig, LlavaConfig, TilingConfig, VAEConfig
 from framewake.config15 import UpsamplerConfig
+from framewake.engine.contract import BY_TENSOR
 from framewake.engine.traits import Traits
 from framewake.models.arrangement import Arrangement
 from framewake.models.dit_blocks import cut
 from framewake.weights.lora.view import PART
+from framewake.weights.stores.by_tensor import ROWS, is_on_demand
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -95,7 +97,9 @@ def weights(shapes: Shapes, streams: tuple[str, ...], dtype: str) -> Weights:
         size = math.prod(shape) * BYTES[dtype]
         whole += size
         stream = next((s for s in streams if name.startswith(s + ".")), None)
-        if stream is None:
+        if tuple(streams) == BY_TENSOR and is_on_demand(shape):
+            blocks[name] = min(size, ROWS * BYTES[dtype])
+        elif stream is None:
             kept += size
         else:
             block = name[: name.index(".", len(stream) + 1)]

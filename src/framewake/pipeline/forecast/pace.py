@@ -11,13 +11,13 @@ import dataclasses
 import functools
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from framewake.config import DiTConfig, VAEConfig
-from framewake.engine.contract import Dtype, Engine, Tensor
+from framewake.engine.contract import Dtype, Engine, Tensor, Weights
 from framewake.models.dit import DiT, TextStates
 from framewake.models.tiling import decode_tile
 from framewake.models.vae import CausalVAE
@@ -124,10 +124,16 @@ def fresh_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt * resource.getpagesize()
 
 
-def random_tensor(engine: Engine, shape: tuple[int, ...], dtype: Dtype, *, deviation: float = 1.0) -> Tensor:
+def random_tensor(engine: Engine, shape: tuple[int, ...], dtype: Dtype) -> Tensor:
     """Normal random numbers, one row of them again and again: a device computes faster with constants."""
-    row = _numbers()[: math.prod(shape)] * np.float32(deviation)
-    return engine.asarray(np.resize(row, tuple(shape)), dtype)
+    return engine.asarray(np.resize(_numbers()[: math.prod(shape)], tuple(shape)), dtype)
+
+
+def _weights(engine: Engine, shapes: Mapping[str, tuple[int, ...]], dtype: Dtype) -> Weights:
+    """Small random weights in little memory: those of a shape are one tensor, over the same numbers where that goes."""
+    numbers = np.resize(_numbers() * np.float32(0.01), max(map(math.prod, shapes.values())))
+    made = {shape: engine.asarray(numbers[: math.prod(shape)].reshape(shape), dtype) for shape in set(shapes.values())}
+    return {name: made[shape] for name, shape in shapes.items()}
 
 
 @functools.cache
@@ -140,7 +146,7 @@ def _blocks(watch: _Watch, config: DiTConfig, dtype: Dtype, *, pairs: float, mak
     engine = watch.engine
     one = dataclasses.replace(config, double_blocks=1, single_blocks=1)
     shapes = make(engine, one).shapes()
-    weights = Resident({name: random_tensor(engine, shape, dtype, deviation=0.01) for name, shape in shapes.items()})
+    weights = Resident(_weights(engine, shapes, dtype))
     found: dict[tuple[int, int], list[tuple[float, float]]] = {}
     for grid in GRIDS["cpu" if engine.traits.is_host else "device"]:
         tokens = grid[0] * grid[1] * grid[2] // int(np.prod(config.patch_size)) + TEXT
@@ -179,7 +185,7 @@ def _autoencoder(watch: _Watch, config: VAEConfig, dtype: Dtype, *, make: Make) 
     """Encoding one picture and decoding a tile, each over operations."""
     engine = watch.engine
     model = make(engine, config)
-    weights = {name: random_tensor(engine, shape, dtype, deviation=0.01) for name, shape in model.shapes().items()}
+    weights = _weights(engine, model.shapes(), dtype)
     encode, decode = [], []
     for tile in TILES:
         pixels = (1, tile[1] * config.spatial_compression, tile[2] * config.spatial_compression)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from framewake.config import DiTConfig, VAEConfig
-from framewake.engine.contract import Dtype, Engine
+from framewake.engine.contract import BY_TENSOR, Dtype, Engine
 from framewake.errors import CheckpointError
 from framewake.weights.checkpoint import inferred
 from framewake.weights.checkpoint.component import LARGER_DIT, C, Component, Components, Hints, Tower
@@ -24,6 +24,7 @@ from framewake.weights.reading.files import read_json
 from framewake.weights.reading.mapped import MappedTensors, Shapes
 from framewake.weights.reading.narrow import BYTES
 from framewake.weights.reading.storage import Tensors
+from framewake.weights.stores.by_tensor import ByTensor
 from framewake.weights.stores.shared import Shared
 from framewake.weights.stores.store import Resident
 from framewake.weights.stores.streamed import Streamed
@@ -135,11 +136,13 @@ class Checkpoint:
         """A component's weights on the engine's device, after the file was checked against ``shapes``.
 
         ``shapes`` is the model's own list of names and shapes; nothing else is read. The block lists named in
-        ``streams`` stay on disk and come one block at a time.
+        ``streams`` stay on disk and come one block at a time; ``BY_TENSOR`` stands for large tensors one at a time.
         Raises: CheckpointError when the file does not hold exactly the model's tensors.
         """
         tensors = self.check(component, shapes)
         wanted = self.needed(component, shapes)
+        if tuple(streams) == BY_TENSOR:
+            return ByTensor(engine, tensors, dtype, shapes=wanted)
         if streams:
             size = BYTES[dtype] * sum(map(math.prod, wanted.values()))
             return Streamed(engine, tensors, dtype, names=wanted, streams=streams, is_cached=is_kept(size))
