@@ -56,12 +56,15 @@ class Hollow15(Hollow):
         self.image_processor = ImageProcessor(SIGLIP_SO400M.image_size, (0.5,) * 3, (0.5,) * 3)
 
 
-@pytest.mark.parametrize(("memory", "is_whole"), [(None, True), (8 * GB, False)])
-def test_peaks_are_what_was_forecast(tmp_path, memory, is_whole):
+@pytest.mark.parametrize(
+    ("memory", "frames", "is_whole", "is_read"),
+    [(None, 121, True, False), (8 * GB, 121, False, False), (4 * GB, 25, False, True)],
+)
+def test_peaks_are_what_was_forecast(tmp_path, memory, frames, is_whole, is_read):
     folder, picture = write_toy15(tmp_path / "toy", enlarges=True), write_picture(tmp_path / "picture.png", 720, 1280)
     pipeline = Pipeline(Hollow15(known_layout(folder)), MetaCuda(), memory=memory)
     pipeline.parts.keeps_all = False  # as it is with all blocks
-    request = Request('a sign says "Open"', image=str(picture), seed=3, steps=2, super_resolution=True)
+    request = Request('a sign says "Open"', image=str(picture), seed=3, steps=2, frames=frames, super_resolution=True)
     watch, found, stage = pipeline.engine.watch, {}, ""
     with watch:
         events = pipeline.run(request)
@@ -82,3 +85,4 @@ def test_peaks_are_what_was_forecast(tmp_path, memory, is_whole):
         assert found[stage][1] <= 1.25 * found[stage][0], (stage, found)
     places = pipeline.parts.placements
     assert (places["larger_dit"].chunk_tokens is None) == is_whole and (places["vae"].slab_numbers is None) == is_whole
+    assert places["vae"].is_streamed == is_read

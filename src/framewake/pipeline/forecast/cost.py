@@ -49,15 +49,14 @@ ENCODED = {"float16": 6.08, "bfloat16": 6.08, "float32": 5.06}
 SHRUNK = {"host": 1.15, "device": 1.065}
 BESIDE_SHRUNK = {"host": 28, "device": 8}  # bytes for each number of a frame, or of a slab that is larger
 ENCODED_NUMBERS = 1 << 23  # of a slab: the least that one frame of a tile has
-CELL_TILE = {"float16": 9.1, "bfloat16": 9.1, "float32": 6.1}  # as TILE, where cells are normed, in float32
-CELL_SLAB = {"host": 7, "device": 4.6}  # of the frames at work, in float32: two of them twice as wide
-CELL_PAST = {
-    "host": 26,
-    "device": 19,
-}  # frames, as wide as at full size: two for each of 6 convolutions there, as many below, and copies
-ENLARGED, UPSAMPLED = 3, 14  # of a clip's latents while they are enlarged, and of the frame that is at work
-CELL_ENCODED = {"float16": 10.1, "bfloat16": 10.1, "float32": 6.5}
-CELL_SHRUNK, CELL_SHRUNK_WIDE = {"host": 12, "device": 2}, 4  # of the frames at work, in their type and in float32
+CELL_TILE = {"float16": 7.1, "bfloat16": 7.1, "float32": 5.1}  # as TILE, where cells are normed, in float32
+# Of the frames at work, in float32 (two of them twice as wide), and of frames as wide as at full size: two for each of
+# 6 convolutions there, as many below, and copies.
+CELL_SLAB = {"host": (7, 26), "float32": (3.7, 14), "float16": (3.5, 0.6), "bfloat16": (3.5, 0.6)}
+ENLARGED, UPSAMPLED = 3, 12  # of a clip's latents while they are enlarged, and of the frame that is at work
+CELL_ENCODED = {"float16": 8.1, "bfloat16": 8.1, "float32": 6.2}
+CELL_SHRUNK = {"host": 12, "device": 2}  # of the frames at work, in their type; and in float32:
+CELL_SHRUNK_WIDE = {"float16": 2.9, "bfloat16": 2.9, "float32": 3.7}
 CELL_SHRUNK_PAST = 24
 SEEN = 2  # frames that a convolution sees before those it gives; also the fewest that an enlargement gives
 COMPOSED_SCORES = 1 << 26  # scores alive at a time where attention is put together from products
@@ -264,9 +263,9 @@ def encode_bytes(
     if config.norms_cells:
         each = max(1, ENCODED_NUMBERS // (config.temporal_compression * tile)) * config.temporal_compression
         own = CELL_SHRUNK["host" if is_host else "device"]
-        work = each * (own * BYTES[dtype] + CELL_SHRUNK_WIDE * BYTES["float32"])
+        work = each * (own * BYTES[dtype] + CELL_SHRUNK_WIDE[dtype] * BYTES["float32"])
         clip = frames * tile // channels * config.in_channels * (BYTES[dtype] + BYTES["float32"])
-        return max(clip + (work + CELL_SHRUNK_PAST * BYTES[dtype]) * tile, first)
+        return max(clip + int((work + CELL_SHRUNK_PAST * BYTES[dtype]) * tile), first)
     place = "host" if is_host else "device"
     slabs = int(SHRUNK[place] * frames * tile * BYTES[dtype]) + BESIDE_SHRUNK[place] * max(tile, ENCODED_NUMBERS)
     return max(slabs, first)
@@ -275,15 +274,14 @@ def encode_bytes(
 def cell_bytes(config: VAEConfig, widest: tuple[int, int], dtype: str, *, slab_numbers: int, is_host: bool) -> int:
     """The same where nothing looks ahead: a clip's pixels, some frames at work, and what each layer carries on.
 
-    Every convolution keeps two frames: at full size ``CELL_PAST`` of them in all, the smaller levels included. On a
-    device, a copy of its largest weight comes on top, in another order.
+    Every convolution keeps two frames. On a device, a copy of its largest weight comes on top, in another order.
     """
     frames, numbers = widest
     each = max(1, slab_numbers // (numbers * config.temporal_compression)) * config.temporal_compression
     cells = numbers // config.block_out_channels[0]
     clip = frames * cells * config.out_channels * 2 * BYTES[dtype]
-    place = "host" if is_host else "device"
-    inside = CELL_SLAB[place] * min(each, frames) + CELL_PAST[place]
+    each_takes, carried = CELL_SLAB["host" if is_host else dtype]
+    inside = each_takes * min(each, frames) + carried
     copied = 0 if is_host else 27 * 8 * config.block_out_channels[-1] ** 2 * BYTES[dtype]
     return clip + int(inside * numbers * BYTES["float32"]) + copied
 
