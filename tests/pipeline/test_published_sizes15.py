@@ -58,7 +58,7 @@ class Hollow15(Hollow):
 
 @pytest.mark.parametrize(
     ("memory", "frames", "is_whole", "is_read"),
-    [(None, 121, True, False), (8 * GB, 121, False, False), (4 * GB, 25, False, True)],
+    [(None, 121, True, False), (8 * GB, 121, False, False), (4 * GB, 41, False, True)],
 )
 def test_peaks_are_what_was_forecast(tmp_path, memory, frames, is_whole, is_read):
     folder, picture = write_toy15(tmp_path / "toy", enlarges=True), write_picture(tmp_path / "picture.png", 720, 1280)
@@ -81,6 +81,8 @@ def test_peaks_are_what_was_forecast(tmp_path, memory, frames, is_whole, is_read
     for stage, (peak, forecast) in found.items():
         assert peak <= forecast, (stage, peak, forecast)
         assert memory is None or peak <= memory
+    # What the autoencoder is forecast is the larger of its two stages.
+    found["decode"] = max(found["encode image"], found["decode"])
     for stage in ("denoise", "enlarge", "decode"):
         assert found[stage][1] <= 1.25 * found[stage][0], (stage, found)
     places = pipeline.parts.placements

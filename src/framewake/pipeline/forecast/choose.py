@@ -102,15 +102,20 @@ def forecast(  # a setup and a plan, and what is known beside them
 
 def all_placements(setup: Setup, plan: Plan, room: int) -> dict[str, Placement]:
     """The placement of every part of a run: both transformers, and the autoencoder for the clip that comes out."""
-    found = placements(setup, plan, scene_of(setup, plan), room)
     if plan.larger is None:
-        return found
+        return placements(setup, plan, scene_of(setup, plan), room)
     further = placements(setup, plan.larger, scene_of(setup, plan.larger), room)
-    return found | {name: further[name] for name in ("vae", UPSAMPLER, plan.larger.transformer)}
+    found = placements(setup, plan, scene_of(setup, plan), room, autoencoder=further["vae"])
+    return found | {name: further[name] for name in (UPSAMPLER, plan.larger.transformer)}
 
 
-def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[str, Placement]:
-    """The first placement of each part that fits, fastest first; the smallest where none does."""
+def placements(
+    setup: Setup, plan: Plan, scene: cost.Scene, room: int, *, autoencoder: Placement | None = None
+) -> dict[str, Placement]:
+    """The first placement of each part that fits, fastest first; the smallest where none does.
+
+    ``autoencoder``: its placement, where a larger clip has decided it.
+    """
     checkpoint, precision, transformer = setup.checkpoint, setup.precision, plan.transformer
     shape = checkpoint.configs[transformer]
     tiling = checkpoint.settings.tiling if plan.request.vae_tiling else None
@@ -141,9 +146,10 @@ def placements(setup: Setup, plan: Plan, scene: cost.Scene, room: int) -> dict[s
         beside = [(chunk, work + other) for chunk, work in sizes]
         devices = setup.devices if name == transformer else 1  # the encoders work on the first device alone
         place = fitting(held, beside, room, has_streams=bool(model.streams()), devices=devices)
+        if name == "vae":
+            place = autoencoder or place._replace(chunk_tokens=None, slab_numbers=place.chunk_tokens)
         found[name] = place._replace(part=setup.family.components[name].role)
-    vae = found["vae"]
-    return found | {"vae": vae._replace(chunk_tokens=None, slab_numbers=vae.chunk_tokens)}
+    return found
 
 
 def step_sizes(setup: Setup, plan: Plan, scene: cost.Scene) -> list[tuple[int | None, int]]:
