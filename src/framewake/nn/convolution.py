@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from framewake.engine.contract import Engine, OnDemand, Tensor, Weights
 
+Work = Callable[[Tensor, Tensor, Tensor], Tensor]  # what is convolved, weight and bias -> what comes of it
 Past = dict[str, Tensor]  # what earlier frames leave for later ones, by the layer's name
 
 
@@ -47,18 +48,24 @@ class CausalConv3d:
         return self._convolved(w, x)
 
     def _convolved(self, w: Weights, x: Tensor) -> Tensor:
-        parts = [self.engine.conv3d(x, taps, bias, stride=self.stride) for taps, bias in self._rows(w)]
+        return self._made(w, x, self._clip)
+
+    def _made(self, w: Weights, x: Tensor, work: Work) -> Tensor:
+        if isinstance(w, OnDemand):
+            return self._by_rows(w, x, work)
+        return work(x, w[self.weight], w[self.bias])
+
+    def _by_rows(self, w: OnDemand, x: Tensor, work: Work) -> Tensor:
+        """Some output channels at a time."""
+        parts: list[Tensor] = []
+        first, bias = 0, w[self.bias]
+        for taps in w.rows(self.weight):
+            parts.append(work(x, taps, bias[first : first + taps.shape[0]]))
+            first += taps.shape[0]
         return parts[0] if len(parts) == 1 else self.engine.concat(parts, 1)
 
-    def _rows(self, w: Weights) -> Iterator[tuple[Tensor, Tensor]]:
-        """Weight and bias, some output channels at a time where the weights are made on demand."""
-        if not isinstance(w, OnDemand):
-            yield w[self.weight], w[self.bias]
-            return
-        bias, first = w[self.bias], 0
-        for taps in w.rows(self.weight):
-            yield taps, bias[first : first + taps.shape[0]]
-            first += taps.shape[0]
+    def _clip(self, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        return self.engine.conv3d(x, taps, bias, stride=self.stride)
 
     def of_window(self, w: Weights, x: Tensor, past: Past) -> Tensor:
         """The same of frames that have their edges, behind the last ones before them; what comes next sees them."""
@@ -76,9 +83,10 @@ class CausalConv3d:
 
     def _single_frame(self, w: Weights, x: Tensor, side: int) -> Tensor:
         """One 2D convolution with the taps in time summed: each of them sees the same repeated frame."""
-        engine, parts = self.engine, []
-        y = engine.pad(x[:, :, 0], [(side, side), (side, side)], mode="replicate")
-        for taps, bias in self._rows(w):
-            weight = engine.cast(engine.sum(engine.cast(taps, "float32"), (2,)), engine.dtype(x))
-            parts.append(engine.conv2d(y, weight, bias, stride=self.stride[1:]))
-        return (parts[0] if len(parts) == 1 else engine.concat(parts, 1))[:, :, None]
+        y = self.engine.pad(x[:, :, 0], [(side, side), (side, side)], mode="replicate")
+        return self._made(w, y, self._frame)[:, :, None]
+
+    def _frame(self, x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
+        engine = self.engine
+        weight = engine.cast(engine.sum(engine.cast(taps, "float32"), (2,)), engine.dtype(x))
+        return engine.conv2d(x, weight, bias, stride=self.stride[1:])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from framewake.engine.contract import Dtype, Engine, OnDemand, Tensor
 from framewake.errors import CheckpointError
@@ -67,18 +69,24 @@ class _Read(OnDemand):
             yield self[name]
             return
         for first, last in itertools.pairwise([*range(0, count, each), count]):
-            yield self._made(name, Stretch(name, first * row, (last - first) * row), (last - first, *rest))
+            yield self._some(name, first, last)
 
     def close(self) -> None:
         self._is_closed = True
         self.clear()
 
-    def _made(self, name: str, stretch: Stretch | None = None, shape: tuple[int, ...] = ()) -> Tensor:
+    def _made(self, name: str) -> Tensor:
+        return self._tensor(name, lambda: self._tensors.values(name, self._dtype))
+
+    def _some(self, name: str, first: int, last: int) -> Tensor:
+        """Rows of a tensor."""
+        rest = self._shapes[name][1:]
+        stretch = Stretch(name, first * math.prod(rest), (last - first) * math.prod(rest))
+        return self._tensor(name, lambda: self._tensors.joined([stretch], self._dtype).reshape(-1, *rest))
+
+    def _tensor(self, name: str, read: Callable[[], np.ndarray]) -> Tensor:
         try:
-            if stretch is None:
-                values = self._tensors.values(name, self._dtype)
-            else:
-                values = self._tensors.joined([stretch], self._dtype).reshape(shape)
+            values = read()
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{name} cannot be read: {error}.") from error
         return self._engine.asarray(values, self._dtype)
