@@ -8,6 +8,7 @@ import re
 
 import pytest
 from fastapi.testclient import TestClient
+from toy15 import write_toy15
 from toy_checkpoint import write_picture, write_toy
 
 from framewake.media.metadata import video_metadata
@@ -27,10 +28,10 @@ KEY, OTHER = "a-key-of-some-length", "another-key-of-length"
 HTML = {"accept": "text/html"}
 
 
-def desk_in(folder):
+def desk_in(folder, write=write_toy):
     storage = Storage(folder / "data")
     store = JobStore(Database(default_url(storage.folder)))
-    return Desk(store, storage, open_checkpoint(write_toy(folder / "toy")), limits=Limits(upload_bytes=300_000))
+    return Desk(store, storage, open_checkpoint(write(folder / "toy")), limits=Limits(upload_bytes=300_000))
 
 
 @pytest.fixture(scope="module")
@@ -250,3 +251,17 @@ def test_websockets_are_closed(open_client):
 
     with pytest.raises(WebSocketDisconnect), open_client.websocket_connect("/queue/join"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("write", "hidden"),
+    [(write_toy, {"super_resolution"}), (write_toy15, {"embedded_guidance", "is_stable"})],
+    ids=["first", "1.5"],
+)
+def test_what_would_change_nothing_is_not_shown(tmp_path, write, hidden):
+    from framewake.service.page.layout import PageLayout
+
+    layout = PageLayout(desk_in(tmp_path, write), "en", has_keys=False)
+    layout.build()
+    assert {name for name, each in layout.controls.items() if each.visible is False} == hidden
+    assert layout.controls["guidance_scale"].value in (None, ""), "the checkpoint's own"
