@@ -255,7 +255,7 @@ def mirror():
     Hub.hashes = {"vae/x.safetensors": hashlib.sha256(b"weights").hexdigest()}
     Hub.sent, Hub.begun = None, []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

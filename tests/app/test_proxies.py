@@ -44,7 +44,7 @@ def server():
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     made.asked, made.says, made.status = [], {"data": [VIDEO]}, 200
     made.url = f"http://127.0.0.1:{made.server_address[1]}"
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()

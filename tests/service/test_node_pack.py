@@ -117,7 +117,7 @@ def test_nobody_answers_or_somebody_else():
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
         there = remote.Server(f"http://127.0.0.1:{other.server_port}")
         for path in ("/v1/models", "/moved"):
             with pytest.raises(pack_settings.Refused, match="is no framewake server"):

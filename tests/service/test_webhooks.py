@@ -47,7 +47,7 @@ def impatient(monkeypatch):
 def hook():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     server.got, server.failures = [], 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
 
