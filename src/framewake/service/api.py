@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,11 +80,13 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
     add_docs(app)
     figures, brake, site = Figures(desk), Brake(), access.site
     router = make_routes(desk, access.fetcher, access.callbacks, figures=figures)
-    described = describe(router.routes, bool(access.keys), site.root)
+    described = [copy.copy(route) for route in router.routes]
     for route in router.routes:
         _answer_head(route)
     app.include_router(router)
-    app.openapi = lambda: described  # type: ignore[method-assign]
+    app.openapi = functools.cache(  # type: ignore[method-assign]
+        lambda: describe(described, bool(access.keys), site.root)
+    )
     if has_page:
         from framewake.service.page.mount import add_page
 
@@ -108,9 +112,9 @@ def create_app(desk: Desk, access: Access, *, background: Background | None = No
 
 
 def _answer_head(route: BaseRoute) -> None:
-    """Whoever may GET may ask for the headers alone; FastAPI has no such rule. The description is made before this."""
+    """Whoever may GET may ask for the headers alone; FastAPI has no such rule. What is described are copies without."""
     if isinstance(route, Route) and route.methods and "GET" in route.methods:
-        route.methods.add("HEAD")
+        route.methods = {*route.methods, "HEAD"}
 
 
 def _add_errors(app: FastAPI, routes: Sequence[Route]) -> None:
