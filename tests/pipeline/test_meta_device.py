@@ -62,7 +62,7 @@ def lora(tmp_path_factory):
 def watched_run(pipeline, request):
     """Every check of a run: how many steps a cache skipped."""
     watch = pipeline.engine.watch
-    batch = 2 if request.guidance_scale > 1 else 1
+    batch = 2 if (request.guidance_scale or 1.0) > 1 else 1
     stage, skipped, begun = "", 0, (0, 0)
     with watch:
         for event in pipeline.run(request):
