@@ -10,28 +10,48 @@ import sys
 from framewake.errors import EngineError
 
 # Of the C library's mallopt; there are no names for them outside C.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
-_MOST = 32 << 20  # bytes of a block that is kept, the most that the library takes
+SPARE = 1 << 30  # bytes of freed memory that stay, where somebody looks
 
 
 def keep_freed_memory() -> None:
     """Let the C library keep what tensors give back, for the next ones.
 
-    By itself it returns every block to the system, which hands out empty pages for the next one: a third of the time
-    of a decode. ``host_memory`` still counts such memory as free, because it returns it first. Very large blocks are
-    returned: those pages are a hundredth of the work on them, and where sizes differ, what is kept between them would
-    be of no use to any (a decode of 1.5 at full size: 2.2 instead of 3.0 GB).
+    By itself it returns every large block to the system, which hands out empty pages for the next one: a third of
+    the time of a decode. ``host_memory`` still counts such memory as free, because it returns it first.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _MOST)
+        library.mallopt(_MMAP_MAX, 0)
         library.mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
+def bound_freed_memory() -> None:
+    """Return what is kept where it has become too much: tensors of many sizes do not fit into each other's places."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # before glibc 2.33 it does not tell what is in use
+        inquire = ctypes.CDLL(None).mallinfo2
+        inquire.restype = _InUse
+        if _own_memory() - inquire().bytes > SPARE:
+            _return_freed_memory()
+
+
+class _InUse(ctypes.Structure):
+    """The C library's ``struct mallinfo2``: ten sizes, of which the eighth is what is handed out."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (*"abcdefg", "bytes", "i", "j")]
 
 
 def _return_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _own_memory() -> int:
+    """Bytes of this process that are of no file."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        _, resident, shared, *_ = map(int, statm.read().split())
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
 
 def host_memory() -> dict[str, int]:

@@ -140,6 +140,7 @@ class Parts:
         if not self.keeps_all:
             for name in names:
                 self._drop(name)
+            self.engine.memory()  # which returns what was freed: the next part has tensors of other sizes
             if not self.lead.is_lost:
                 self.lead.tell("release", {"names": names})
 

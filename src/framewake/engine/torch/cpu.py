@@ -6,10 +6,12 @@ import contextlib
 
 import torch
 
-from framewake.engine.host import host_memory
+from framewake.engine.host import bound_freed_memory, host_memory
 from framewake.engine.torch import onednn
 from framewake.engine.torch.engine import TorchEngine, not_compiled
 from framewake.engine.traits import Traits
+
+LARGE = 1 << 22  # numbers of a clip for which a look at the memory is nothing beside its convolution
 
 
 class TorchCpu(TorchEngine):
@@ -39,6 +41,8 @@ class TorchCpu(TorchEngine):
         return super().linear(x, weight, bias, activation)
 
     def conv3d(self, x, weight, bias=None, stride=(1, 1, 1)):
+        if x.numel() >= LARGE:
+            bound_freed_memory()
         return onednn.conv3d(x, weight, bias, tuple(stride))
 
     def group_norm(self, x, groups, weight, bias, eps=1e-6):
