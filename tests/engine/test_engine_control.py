@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -19,6 +22,35 @@ def test_memory_grows_with_what_is_held(engine):
     assert 0 < after["used"] <= after["peak"] <= after["total"]
     assert after["used"] - before["used"] > 32 << 20
     assert engine.numpy(x)[-1] == 2.0
+
+
+KEPT_AND_BOUNDED = """
+import ctypes
+import numpy as np
+from framewake.engine import host
+if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+    raise SystemExit(77)
+host.SPARE = 64 << 20
+host.keep_freed_memory()
+def own():
+    host.bound_freed_memory()
+    return host._own_memory() >> 20
+blocks = [np.ones(1 << 20) for _ in range(24)]  # of 8 MiB
+held = own()
+del blocks[::6]
+few = own()
+del blocks[::2]  # what is left stands between them
+print(held, few, own())
+"""
+
+
+def test_freed_memory_is_kept_up_to_a_bound():
+    done = subprocess.run([sys.executable, "-c", KEPT_AND_BOUNDED], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("another C library than glibc, or an old one")
+    held, few, bounded = map(int, done.stdout.split())
+    assert held > 192 and few > held - 8, "32 MiB are kept"
+    assert bounded < held - 32 - 80 + 8, "112 MiB are not"
 
 
 def test_memory_without_linux(monkeypatch):
