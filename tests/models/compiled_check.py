@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import torch
 from dit_toy import Toy, largest
 
 from framewake import engine as engines
 from framewake.models.arrangement import Arrangement
 from framewake.models.manner import PLAIN, Manner
+
+# Programs are traced as ever, and run by torch's own kernels: building each takes many seconds, and test_dit.py does.
+torch.compile = functools.partial(torch.compile, backend="aot_eager")
 
 
 def main() -> None:
