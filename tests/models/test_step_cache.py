@@ -64,10 +64,15 @@ def sampled(toy, run_blocks, *, start=0, latents=None, stop=COUNT, **kinds):
 
 @functools.cache
 def compiled(engine):
-    """One for all tests, which compiles once, and its latents without a cache."""
+    """One for all tests, which compiles once, and its latents without a cache. What torch builds: test_dit.py."""
     toy = Toy(engine)
     toy.manner = Manner(is_compiled=True)
-    return toy, engine.numpy(sampled(toy, None))
+    with pytest.MonkeyPatch.context() as patch:
+        if engine.kind == "torch":
+            from cuda_here import build_nothing
+
+            build_nothing(patch)
+        return toy, engine.numpy(sampled(toy, None))
 
 
 @functools.cache
