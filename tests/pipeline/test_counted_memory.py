@@ -125,7 +125,7 @@ def test_a_tile_of_129_frames(shapeless, numbers):
 
 
 @pytest.mark.parametrize("is_in_slabs", [False, True])
-@pytest.mark.parametrize(("dtype", "frames"), [("float16", 129), ("float16", 33), ("float32", 129)])
+@pytest.mark.parametrize(("dtype", "frames"), [("float16", 129), ("float16", 33), ("float32", 33)])
 @pytest.mark.parametrize("make", [CausalVAE, CellVAE])
 def test_encoding_a_clip_for_training(shapeless, make, dtype, frames, is_in_slabs):
     config, tiling = (HUNYUAN_VAE, HUNYUAN_TILING) if make is CausalVAE else (HUNYUAN15_VAE, HUNYUAN15_TILING)
