@@ -30,7 +30,7 @@ import numpy as np
 from framewake.engine import host
 if not hasattr(ctypes.CDLL(None), "mallinfo2"):
     raise SystemExit(77)
-host.SPARE = 64 << 20
+host.SPARE, host.PAUSE = 64 << 20, 0.0
 host.keep_freed_memory()
 def own():
     host.bound_freed_memory()

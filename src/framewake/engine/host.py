@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
+import time
 
 from framewake.errors import EngineError
 
@@ -13,6 +14,8 @@ from framewake.errors import EngineError
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
 SPARE = 1 << 30  # bytes of freed memory that stay, where somebody looks
+PAUSE = 10.0  # seconds: what is returned has to be taken anew, page by page
+_LAST = {"returned": -PAUSE}
 
 
 def keep_freed_memory() -> None:
@@ -29,11 +32,15 @@ def keep_freed_memory() -> None:
 
 def bound_freed_memory() -> None:
     """Return what is kept where it has become too much: tensors of many sizes do not fit into each other's places."""
+    now = time.monotonic()
+    if now < _LAST["returned"] + PAUSE:
+        return
     with contextlib.suppress(OSError, AttributeError, ValueError):  # before glibc 2.33 it does not tell what is in use
         inquire = ctypes.CDLL(None).mallinfo2
         inquire.restype = _InUse
         if _own_memory() - inquire().bytes > SPARE:
             _return_freed_memory()
+            _LAST["returned"] = now
 
 
 class _InUse(ctypes.Structure):
