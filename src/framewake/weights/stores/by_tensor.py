@@ -29,7 +29,7 @@ def is_on_demand(shape: Sequence[int]) -> bool:
 class ByTensor(Resident):
     """The same interface over a file: what it holds is small, the rest comes when it is asked for.
 
-    The values, and so the results, are those of ``Resident``.
+    The values are those of ``Resident``. What uses some rows at a time may differ from it in the last place.
     Raises: CheckpointError when the file cannot be read, at any time, and when the weights were closed.
     """
 
