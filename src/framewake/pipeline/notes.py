@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from framewake.config import DiTConfig
 from framewake.media.picture import Loaded
 from framewake.pipeline.condition import TextReader
 from framewake.pipeline.domain import domain_note
 from framewake.request import NO_SCALE, Request
+from framewake.weights.checkpoint.load import Checkpoint
 
 
 def notes_of(request: Request, picture: Loaded | None, reader: TextReader) -> Iterator[str]:
@@ -18,14 +18,14 @@ def notes_of(request: Request, picture: Loaded | None, reader: TextReader) -> It
     warning = domain_note(reader.checkpoint.settings, None if picture is None else picture.image, request.prompt)
     if warning is not None:
         yield warning
-    yield from _idle_notes(request, reader.checkpoint.dit)
+    yield from _idle_notes(request, reader.checkpoint)
     yield from reader.tokens(request.prompt).notes()
 
 
-def idle_settings(dit: DiTConfig) -> dict[str, str]:
-    """Settings that change nothing in the clips of a transformer, each with the sentence that says so."""
-    found = {}
-    if not dit.has_guidance:
+def idle_settings(checkpoint: Checkpoint) -> dict[str, str]:
+    """Settings that change nothing in the clips of a checkpoint, each with the sentence that says so."""
+    dit, found = checkpoint.dit, {}
+    if not dit.has_guidance or checkpoint.settings.is_demo:  # the demonstration has the layers, and no use for them
         found["embedded_guidance"] = (
             "the embedded guidance changes nothing: this transformer was not distilled with one."
         )
@@ -34,8 +34,8 @@ def idle_settings(dit: DiTConfig) -> dict[str, str]:
     return found
 
 
-def _idle_notes(request: Request, dit: DiTConfig) -> Iterator[str]:
-    for name, sentence in idle_settings(dit).items():
+def _idle_notes(request: Request, checkpoint: Checkpoint) -> Iterator[str]:
+    for name, sentence in idle_settings(checkpoint).items():
         if getattr(request, name) != getattr(Request, name):
             yield sentence
     scale = request.guidance_scale

@@ -151,7 +151,7 @@ class PageLayout:
             own_html('<div id="fw-early"></div>')
 
     def _add(self, name: str) -> None:
-        is_idle = name in idle_settings(self.desk.checkpoint.dit)
+        is_idle = name in idle_settings(self.desk.checkpoint)
         self.controls[name] = control(name, self.language, self.checkpoint, is_idle=is_idle)
 
     def _advice(self) -> str:
