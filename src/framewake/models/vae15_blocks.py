@@ -8,7 +8,6 @@ Source: specification of 1.5, section 9.1.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from framewake.engine.contract import Engine, Tensor, Weights
 from framewake.models.vae_blocks import FrameCausalAttention, Resnet
@@ -36,17 +35,13 @@ class CellNorm:
     def __call__(self, w: Weights, x: Tensor) -> Tensor:
         """Shapes: x (B, C, F, H, W), same out."""
         engine = self.engine
-        y = self.divided(x) * self.gain(w)
+        y = self._divided(x) * (engine.cast(w[self.gamma], "float32") * math.sqrt(self.channels))
         return engine.cast(engine.silu(y) if self.has_silu else y, engine.dtype(x))
 
-    def divided(self, x: Tensor) -> Tensor:
-        """The cells by their lengths, in float32. Shapes: as the call's."""
+    def _divided(self, x: Tensor) -> Tensor:
+        """The cells by their lengths, in float32."""
         wide = self.engine.cast(x, "float32")
         return wide * self.engine.rsqrt(self.engine.sum(wide * wide, (1,), keepdims=True) + LEAST)
-
-    def gain(self, w: Weights) -> Tensor:
-        """What each channel is multiplied with, in float32. Shapes: (C, 1, 1, 1)."""
-        return self.engine.cast(w[self.gamma], "float32") * math.sqrt(self.channels)
 
 
 class CellResnet(Resnet):
@@ -59,14 +54,6 @@ class CellResnet(Resnet):
         self.conv2 = CausalConv3d(engine, f"{name}.conv2.conv", inputs=outputs, outputs=outputs)
         self.has_shortcut = inputs != outputs
         self.shortcut = CausalConv3d(engine, f"{name}.nin_shortcut", inputs=inputs, outputs=outputs, kernel=1)
-
-    def layer(self, w: Weights, norm: Any, conv: CausalConv3d, x: Tensor, past: Past | None) -> Tensor:
-        """A norm with its SiLU, and a convolution."""
-        engine = norm.engine
-        if past is None or engine.dtype(x) != "float32":  # others would be rounded twice
-            return super().layer(w, norm, conv, x, past)
-        gain = engine.broadcast_to(engine.reshape(norm.gain(w), (1, -1)), x.shape[:2])
-        return conv.of_window(w, engine.window(norm.divided(x), gain, gain * 0, past.get(conv.weight), "silu"), past)
 
 
 class CellAttention(FrameCausalAttention):

@@ -62,15 +62,11 @@ class Resnet:
         return parts | self.shortcut.shapes() if self.has_shortcut else parts
 
     def __call__(self, w: Weights, x: Tensor, *, past: Past | None = None) -> Tensor:
-        y = self.layer(w, self.norm1, self.conv1, x, past)
-        y = self.layer(w, self.norm2, self.conv2, y, past)
+        y = self.conv1(w, self.norm1(w, x), past=past)
+        y = self.conv2(w, self.norm2(w, y), past=past)
         if self.has_shortcut:
             x = self.shortcut(w, x)
         return x + y
-
-    def layer(self, w: Weights, norm: Any, conv: CausalConv3d, x: Tensor, past: Past | None) -> Tensor:
-        """A norm with its SiLU, and a convolution."""
-        return conv(w, norm(w, x), past=past)
 
 
 class FrameCausalAttention:
