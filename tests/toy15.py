@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from framewake.config import ClipVisionConfig
+from framewake.config import ClipVisionConfig, VAEConfig
 from framewake.config15 import (
     HUNYUAN15_DIT,
     HUNYUAN15_TILING,
@@ -81,13 +81,14 @@ def toy15_parts(
     tiles: TileRule | None = None,
     enlarges: bool = False,
     glyph_widths: tuple[int, int, int] = DIT.glyph_widths,
+    vae: VAEConfig = VAE,
 ) -> dict:
     """Configurations and tensors of every part, by its name."""
     dit = replace(DIT, glyph_widths=glyph_widths)
     condition = "latent_concat" if is_i2v else "none"
     configs = {
         "dit": replace(dit, condition=condition, is_step_distilled=is_step_distilled, tiles=tiles),
-        "vae": VAE,
+        "vae": vae,
         "qwen": QwenConfig(16, 32, 4, 2, 1, 8, len(SPECIALS) + 256, 1e-6, 1000000.0),
         "byt5": T5Config(16, 8, 24, 2, 2, 1510, 32, 128, 1e-6),
     }

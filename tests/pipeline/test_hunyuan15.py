@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toy15 import SPARSE, write_toy15
+from toy15 import SPARSE, VAE, write_toy15
 
 from framewake.errors import InputError
 from framewake.golden import rule
-from framewake.pipeline import Job, Output, Pipeline
+from framewake.pipeline import Job, Note, Output, Pipeline
 from framewake.pipeline.hunyuan import family_of
 from framewake.pipeline.hunyuan15 import HUNYUAN15
 from framewake.pipeline.jobs import plan_job
@@ -18,6 +18,7 @@ from framewake.pipeline.latents import latents_path, load_latents
 from framewake.pipeline.notes import notes_of
 from framewake.request import Request
 from framewake.weights.checkpoint.load import open_checkpoint
+from framewake.weights.stores import by_tensor
 from framewake.weights.writing.convert import convert
 from framewake.weights.writing.files import write_tensors
 
@@ -56,6 +57,22 @@ def test_a_clip_is_made(toys, engine, picture, kind):
     assert np.array_equal(made, frames(toys[kind], engine, request))
     assert not np.array_equal(made, frames(toys[kind], engine, replace(request, seed=4)))
     assert not np.array_equal(made, frames(toys[kind], engine, replace(request, prompt="a circle turns")))
+
+
+def test_an_autoencoder_that_does_not_fit_stays_on_disk(tmp_path, engine, picture, monkeypatch):
+    monkeypatch.setattr(by_tensor, "SMALL", 1 << 16)  # most of the published tensors are above it, and of these
+    wide = replace(VAE, block_out_channels=(32, 64, 128, 256, 256))
+    folder, request = write_toy15(tmp_path / "wide", vae=wide), asked(picture)
+    whole = Pipeline(open_checkpoint(folder), engine)
+    place = whole.forecast(Job(request), is_timed=False).placements["vae"]
+    made = list(whole.run(request))[-1].frames
+    assert not place.is_streamed and place.weights > 100 << 20
+    whole.parts.keeps_all = False
+    whole.parts.release(*whole.parts.held())
+    limit = engine.memory()["used"] + place.peak - place.weights // 2
+    events = list(Pipeline(open_checkpoint(folder), engine, memory=limit).run(request))
+    assert any("autoencoder: streamed" in event.text for event in events if isinstance(event, Note))
+    assert far(made, events[-1].frames) <= 1
 
 
 def test_sparse_attention_reaches_the_clip_on_every_engine(toys, engine, picture):
